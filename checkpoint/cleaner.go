@@ -75,15 +75,16 @@ func (c *cleaner) run() {
 		if !ok {
 			return
 		}
-		keys, err := c.needless(ctx, r)
-		if err == nil {
-			err = c.task.job.store.Delete(ctx, append(garbage, keys...)...)
+		needless, err := c.needless(ctx, r)
+		garbage = append(garbage, needless...)
+		if err == nil && len(garbage) > 0 {
+			err = c.task.job.store.Delete(ctx, garbage...)
 		}
 		if err != nil {
 			c.failures.Add(1)
 			c.task.job.opts.Logger.Warn("clean-up after a commit failed; it is tried again after the next",
 				"task", c.task.Name(), "err", err)
-			c.discard(append(garbage, keys...))
+			c.discard(garbage)
 		}
 	}
 }
