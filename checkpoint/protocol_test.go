@@ -311,18 +311,26 @@ func TestSleeperIsFencedWhenItsNumberIsFreeAgain(t *testing.T) {
 // An owner that was merely away goes on, at the price of one request.
 func TestLongPauseCostsOneRequest(t *testing.T) {
 	inWorld(t, func(w *world) {
-		o, store := w.owner()
+		task, job, _ := w.process()
+		o := claim(w.T, task)
 		for _, c := range []struct {
-			pause    time.Duration
-			requests int
+			pause time.Duration
+			lists int64
 		}{
-			{0, 1}, {checkpoint.FenceWindow / 2, 1}, {checkpoint.FenceWindow/2 + time.Second, 2}, {0, 1},
+			{0, 0}, {checkpoint.FenceWindow / 2, 0}, {checkpoint.FenceWindow/2 + time.Second, 1}, {0, 0},
 		} {
 			time.Sleep(c.pause)
-			before := store.Calls()
+			before := job.Usage()
 			commit(w.T, o, at(1))
-			if n := store.Calls() - before; n != c.requests {
-				t.Errorf("commit after %v took %d requests, want %d", c.pause, n, c.requests)
+			after := job.Usage()
+			if n := after.List.Calls - before.List.Calls; n != c.lists {
+				t.Errorf("commit after %v took %d listings, want %d", c.pause, n, c.lists)
+			}
+			if n := after.Create.Calls - before.Create.Calls; n != 1 {
+				t.Errorf("commit after %v took %d creates, want 1", c.pause, n)
+			}
+			if after.Get != before.Get {
+				t.Errorf("commit after %v read something", c.pause)
 			}
 		}
 	})
