@@ -56,7 +56,7 @@ func commit(t *testing.T, o *checkpoint.Owner, s checkpoint.Snapshot) *checkpoin
 func makeState(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	big := make([]byte, 3<<20+17)
+	big := make([]byte, 300<<10+17)
 	for i := range big {
 		big[i] = byte(rand.Uint32())
 	}
