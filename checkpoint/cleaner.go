@@ -49,10 +49,7 @@ func newCleaner(t *Task, aging ...format.Retained) *cleaner {
 // retire is told of a step: the checkpoints that there were before it and those
 // that there are since, and the content of its own if it made one.
 func (c *cleaner) retire(before, after []format.Retained, s *step, made *format.Content) {
-	r := retirement{kept: after, now: s.time}
-	r.gone = slices.DeleteFunc(slices.Clone(before), func(b format.Retained) bool {
-		return slices.ContainsFunc(after, func(k format.Retained) bool { return k.Seq == b.Seq })
-	})
+	r := retirement{gone: dropped(before, after), kept: after, now: s.time}
 	if made != nil {
 		r.seq, r.segments = s.Seq, segmentKeys(c.task.history.dir, s.Manifest, made)
 	}
@@ -63,6 +60,15 @@ func (c *cleaner) retire(before, after []format.Retained, s *step, made *format.
 		c.busy = true
 		c.running.Go(c.run)
 	}
+}
+
+// dropped returns what is in before and not in after.
+func dropped(before, after []format.Retained) []format.Retained {
+	stays := make(map[uint64]bool, len(after))
+	for _, r := range after {
+		stays[r.Seq] = true
+	}
+	return slices.DeleteFunc(slices.Clone(before), func(r format.Retained) bool { return stays[r.Seq] })
 }
 
 // discard is told of segments that no manifest names, or ever will. They go at
