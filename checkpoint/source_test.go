@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,12 +24,11 @@ import (
 // failsAfter yields what r yields and then err.
 func failsAfter(r io.Reader, err error) io.Reader { return io.MultiReader(r, iotest.ErrReader(err)) }
 
-// pattern returns n bytes that do not repeat soon.
-func pattern(n int) []byte {
+// noise returns n bytes that do not repeat, the same for every call with n.
+func noise(n int) []byte {
 	data := make([]byte, n)
-	for i := range data {
-		data[i] = byte(i ^ i>>8*7 ^ i>>16*13)
-	}
+	seed := [32]byte{byte(n), byte(n >> 8), byte(n >> 16)}
+	rand.NewChaCha8(seed).Read(data)
 	return data
 }
 
@@ -58,7 +58,7 @@ func TestSizesAtTheBorders(t *testing.T) {
 	o := claim(t, newTask(t))
 	for _, size := range sizes {
 		for _, before := range []int{0, 1, 64<<10 - 1, 64 << 10} { // what fills the segment first
-			data := pattern(before + size)
+			data := noise(before + size)
 			c := commit(t, o, checkpoint.Snapshot{State: checkpoint.FS(fstest.MapFS{
 				"a": {Data: data[:before], Mode: 0o644}, "b": {Data: data[before:], Mode: 0o644},
 			})})
@@ -88,7 +88,7 @@ func TestFileSystemsThatAreNotDirectories(t *testing.T) {
 		"empty": fstest.MapFS{},
 		"map": fstest.MapFS{
 			"a/b/c": {Data: []byte("deep"), Mode: 0o600, ModTime: old},
-			"a/b-c": {Data: pattern(200 << 10), Mode: 0o444},
+			"a/b-c": {Data: noise(200 << 10), Mode: 0o444},
 			"a.b":   {Mode: fs.ModeDir | 0o700, ModTime: old},
 			"link":  {Data: []byte("a/b"), Mode: fs.ModeSymlink | 0o777},
 		},
@@ -283,7 +283,7 @@ func TestListOutOfOrderIsRefused(t *testing.T) {
 }
 
 func TestStreams(t *testing.T) {
-	data := pattern(150 << 10)
+	data := noise(150 << 10)
 	for name, r := range map[string]io.Reader{
 		"plain":                  bytes.NewReader(data),
 		"one byte at a time":     iotest.OneByteReader(bytes.NewReader(data)),
