@@ -8,6 +8,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -86,6 +87,9 @@ func (t *Task) readSegment(ctx context.Context, id format.SegmentID, offset, siz
 	key := format.SegmentKey(t.history.dir, id)
 	p := make([]byte, size)
 	n, err := t.job.store.Get(ctx, key, offset, p)
+	if errors.Is(err, backend.ErrRange) {
+		return nil, fmt.Errorf("segment %s: %w: it ends before byte %d; %d were expected there: %w", key, ErrCorrupt, offset, size, err)
+	}
 	if err != nil {
 		return nil, err
 	}
