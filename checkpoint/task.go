@@ -49,39 +49,44 @@ func (t *Task) Status(ctx context.Context) (Status, error) {
 // history is (three if it is of a large state). It returns ErrNoCheckpoint if
 // there is none.
 func (t *Task) Newest(ctx context.Context) (*Checkpoint, error) {
-	s, err := t.history.newest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if s == nil || s.Checkpoint == nil {
-		return nil, fmt.Errorf("task %q has no checkpoint: %w", t.Name(), ErrNoCheckpoint)
-	}
-	return t.open(ctx, s.checkpoint())
+	return again(ctx, func() (*Checkpoint, error) {
+		s, err := t.history.newest(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if s == nil || s.Checkpoint == nil {
+			return nil, fmt.Errorf("task %q has no checkpoint: %w", t.Name(), ErrNoCheckpoint)
+		}
+		return t.open(ctx, s.checkpoint())
+	})
 }
 
 // At returns a checkpoint by its number or, if at is no number, by the name
 // of its savepoint. It returns ErrNoCheckpoint if it was never committed or
 // is not retained any more.
 func (t *Task) At(ctx context.Context, at string) (*Checkpoint, error) {
-	for range 3 {
-		s, err := t.history.newest(ctx)
+	return again(ctx, func() (*Checkpoint, error) {
+		s, all, err := t.newestAndAll(ctx)
 		if err != nil {
 			return nil, err
 		}
-		c, err := t.find(ctx, s, at)
-		if errors.Is(err, ErrGone) {
-			continue // retired since the list was read
-		}
-		return c, err
-	}
-	return nil, fmt.Errorf("task %q, checkpoint %s: %w", t.Name(), at, ErrGone)
+		return t.find(ctx, s, all, at)
+	})
 }
 
-func (t *Task) find(ctx context.Context, s *step, at string) (*Checkpoint, error) {
-	all, err := t.all(ctx, s)
-	if err != nil {
-		return nil, err
+// again calls read until it is not overtaken by a writer: what it had found in
+// the newest manifest was retired before it had read it. Each time a newer one
+// is there, so a few times are enough.
+func again[T any](ctx context.Context, read func() (T, error)) (v T, err error) {
+	for range 5 {
+		if v, err = read(); !errors.Is(err, ErrGone) || ctx.Err() != nil {
+			break
+		}
 	}
+	return v, err
+}
+
+func (t *Task) find(ctx context.Context, s *step, all []format.Retained, at string) (*Checkpoint, error) {
 	seq, notNumber := strconv.ParseUint(at, 10, 64)
 	i := slices.IndexFunc(all, func(r format.Retained) bool {
 		if notNumber != nil {
@@ -103,17 +108,19 @@ func (t *Task) find(ctx context.Context, s *step, at string) (*Checkpoint, error
 // Checkpoints returns all checkpoints that exist, newest first. It reads each
 // one's manifest. It returns ErrNoCheckpoint if the task was never claimed.
 func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
-	s, err := t.history.newest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if s == nil {
-		return nil, fmt.Errorf("task %q does not exist: %w", t.Name(), ErrNoCheckpoint)
-	}
-	all, err := t.all(ctx, s)
-	if err != nil {
-		return nil, err
-	}
+	return again(ctx, func() ([]*Checkpoint, error) {
+		s, all, err := t.newestAndAll(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if s == nil {
+			return nil, fmt.Errorf("task %q does not exist: %w", t.Name(), ErrNoCheckpoint)
+		}
+		return t.openAll(ctx, s, all)
+	})
+}
+
+func (t *Task) openAll(ctx context.Context, s *step, all []format.Retained) ([]*Checkpoint, error) {
 	list := make([]*Checkpoint, len(all))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(t.job.opts.Requests)
@@ -132,25 +139,43 @@ func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
 	return slices.DeleteFunc(list, func(c *Checkpoint) bool { return c == nil }), nil
 }
 
-// all lists the checkpoints of step s, newest first.
-func (t *Task) all(ctx context.Context, s *step) ([]format.Retained, error) {
-	if s == nil {
-		return nil, nil
+// newestAndAll returns the newest step, nil if there is none, and all the
+// checkpoints that exist, newest first.
+func (t *Task) newestAndAll(ctx context.Context) (*step, []format.Retained, error) {
+	s, err := t.history.newest(ctx)
+	if err != nil || s == nil {
+		return nil, nil, err
 	}
-	retained, err := t.retained(ctx, s)
-	return s.allCheckpoints(retained), err
+	all, err := t.all(ctx, s)
+	return s, all, err
 }
 
-// retained returns a step's retained list, wherever it lies.
-func (t *Task) retained(ctx context.Context, s *step) ([]format.Retained, error) {
+// all lists the checkpoints of step s, newest first, wherever the list lies.
+func (t *Task) all(ctx context.Context, s *step) ([]format.Retained, error) {
 	if s.RetainedAt == nil {
-		return s.Retained, nil
+		return s.allCheckpoints(s.Retained), nil
 	}
 	data, err := t.readChunk(ctx, s.RetainedAt)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, t.missingList(ctx, s, err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return format.DecodeRetained(data, s.Seq)
+	retained, err := format.DecodeRetained(data, s.Seq)
+	return s.allCheckpoints(retained), err
+}
+
+// missingList tells why the retained list of step s is not there.
+func (t *Task) missingList(ctx context.Context, s *step, cause error) error {
+	seq, _, err := t.history.newestSeq(ctx)
+	if err != nil {
+		return err
+	}
+	if seq != s.Seq {
+		return fmt.Errorf("task %q, manifest %d: %w", t.Name(), s.Seq, ErrGone)
+	}
+	return fmt.Errorf("task %q: the newest manifest needs an object that is missing: %w: %w", t.Name(), ErrCorrupt, cause)
 }
 
 // openRetained opens a checkpoint that step s lists. It returns ErrGone if it
@@ -176,11 +201,7 @@ func (t *Task) openRetained(ctx context.Context, s *step, r format.Retained) (*C
 // missing tells why an object that checkpoint seq needs is not there: the
 // checkpoint has been retired, which is no fault, or it has been damaged.
 func (t *Task) missing(ctx context.Context, seq uint64, cause error) error {
-	s, err := t.history.newest(ctx)
-	if err != nil {
-		return err
-	}
-	all, err := t.all(ctx, s)
+	_, all, err := t.newestAndAll(ctx)
 	if err != nil {
 		return err
 	}
@@ -188,95 +209,4 @@ func (t *Task) missing(ctx context.Context, seq uint64, cause error) error {
 		return fmt.Errorf("task %q: checkpoint %d is retained, but an object that it needs is missing: %w: %w", t.Name(), seq, ErrCorrupt, cause)
 	}
 	return fmt.Errorf("task %q, checkpoint %d: %w", t.Name(), seq, ErrGone)
-}
-
-// Save saves one checkpoint of a task that has no long-running owner: it
-// claims, commits and releases the task in one manifest. An owner that the
-// task may have is fenced by it. If another writer is first, it returns
-// ErrConflict and nothing is saved.
-func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
-	base, err := t.history.newest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	existing, err := t.all(ctx, base)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.check(existing); err != nil {
-		return nil, err
-	}
-	m := t.history.follow(base, format.KindCommit, newWriter())
-	m.Released = true
-	retained := t.job.opts.Retention.pick(existing)
-	b, err := t.build(ctx, &s, format.SegmentID{Epoch: m.Epoch, Writer: m.Writer}, retained)
-	if err != nil {
-		t.discard(ctx, b.segments)
-		return nil, err
-	}
-	b.into(m)
-	return t.saveStep(ctx, m, b)
-}
-
-// into makes a snapshot the checkpoint of manifest m.
-func (b *built) into(m *format.Manifest) {
-	b.checkpoint.Seq, b.checkpoint.Epoch = m.Seq, m.Epoch
-	m.Checkpoint, m.Retained, m.RetainedAt = b.checkpoint, b.retained, b.retainedAt
-}
-
-func (t *Task) saveStep(ctx context.Context, m *format.Manifest, b built) (*Checkpoint, error) {
-	a, err := newAttempt(m)
-	if err != nil {
-		return nil, err
-	}
-	at, err := t.history.create(ctx, a)
-	if err != nil {
-		if !errors.Is(err, ErrUnknown) {
-			t.discard(ctx, b.segments)
-		}
-		if errors.Is(err, errLost) {
-			return nil, fmt.Errorf("%w: nothing was saved, because %w; save again if this state is still wanted", ErrConflict, err)
-		}
-		return nil, err
-	}
-	if err := t.history.proveFirst(ctx, m); err != nil {
-		return nil, err
-	}
-	if err := t.confirmSave(ctx, m); err != nil {
-		return nil, err
-	}
-	return t.open(ctx, (&step{m, at}).checkpoint())
-}
-
-// confirmSave makes sure that a one-off save became part of the history, which
-// it did not if this process slept while its number was used and deleted.
-func (t *Task) confirmSave(ctx context.Context, m *format.Manifest) error {
-	seq, _, err := t.history.newestSeq(ctx)
-	if err != nil || seq == m.Seq {
-		return err
-	}
-	s, err := t.history.newest(ctx)
-	if err != nil {
-		return err
-	}
-	all, err := t.all(ctx, s)
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == m.Seq }) {
-		return nil // others have gone on from it
-	}
-	return fmt.Errorf("task %q: manifest %d was overtaken by number %d: %w", t.Name(), m.Seq, seq, ErrFenced)
-}
-
-// discard deletes segments that no manifest will ever name. It is tidiness:
-// what it leaves is garbage to the next writer.
-func (t *Task) discard(ctx context.Context, keys []string) {
-	if len(keys) == 0 {
-		return
-	}
-	ctx = context.WithoutCancel(ctx)
-	if err := t.job.store.Delete(ctx, keys...); err != nil {
-		t.job.opts.Logger.WarnContext(ctx, "segments of a failed save remain", "task", t.Name(), "segments", len(keys), "err", err)
-	}
 }
