@@ -38,6 +38,11 @@ func (t *Task) open(ctx context.Context, c *format.Checkpoint) (*Checkpoint, err
 	if err != nil {
 		return nil, err
 	}
+	return t.opened(c, content), nil
+}
+
+// opened makes a Checkpoint of what a manifest says, and its content.
+func (t *Task) opened(c *format.Checkpoint, content *format.Content) *Checkpoint {
 	out := &Checkpoint{
 		Task: t.Name(), Seq: c.Seq, Epoch: c.Epoch, Time: c.Time.UTC(),
 		Offsets: orEmpty(content.Offsets), OffsetsAre: NextToRead,
@@ -48,7 +53,7 @@ func (t *Task) open(ctx context.Context, c *format.Checkpoint) (*Checkpoint, err
 	if content.OffsetsAre != "" {
 		out.OffsetsAre = OffsetMeaning(content.OffsetsAre)
 	}
-	return out, nil
+	return out
 }
 
 func orEmpty(m map[string]string) map[string]string {
