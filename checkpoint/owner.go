@@ -95,7 +95,7 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	if err := o.make(ctx, m, kept, b.segments); err != nil {
 		return nil, err
 	}
-	return o.task.open(ctx, o.base.checkpoint())
+	return o.task.opened(o.base.checkpoint(), b.content), nil
 }
 
 func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) (built, error) {

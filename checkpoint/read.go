@@ -8,6 +8,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -37,6 +38,11 @@ func (t *Task) open(ctx context.Context, c *format.Checkpoint) (*Checkpoint, err
 	if err != nil {
 		return nil, err
 	}
+	return t.opened(c, content), nil
+}
+
+// opened makes a Checkpoint of what a manifest says, and its content.
+func (t *Task) opened(c *format.Checkpoint, content *format.Content) *Checkpoint {
 	out := &Checkpoint{
 		Task: t.Name(), Seq: c.Seq, Epoch: c.Epoch, Time: c.Time.UTC(),
 		Offsets: orEmpty(content.Offsets), OffsetsAre: NextToRead,
@@ -47,7 +53,7 @@ func (t *Task) open(ctx context.Context, c *format.Checkpoint) (*Checkpoint, err
 	if content.OffsetsAre != "" {
 		out.OffsetsAre = OffsetMeaning(content.OffsetsAre)
 	}
-	return out, nil
+	return out
 }
 
 func orEmpty(m map[string]string) map[string]string {
@@ -86,6 +92,9 @@ func (t *Task) readSegment(ctx context.Context, id format.SegmentID, offset, siz
 	key := format.SegmentKey(t.history.dir, id)
 	p := make([]byte, size)
 	n, err := t.job.store.Get(ctx, key, offset, p)
+	if errors.Is(err, backend.ErrRange) {
+		return nil, fmt.Errorf("segment %s: %w: it ends before byte %d; %d were expected there: %w", key, ErrCorrupt, offset, size, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
 // Save saves one checkpoint of a task that has no long-running owner: it
 // claims, commits and releases the task in one manifest. An owner that the
 // task may have is fenced by it. If another writer is first, it returns
-// ErrConflict and nothing is saved.
+// ErrConflict and nothing is saved. After ErrUnknown the checkpoint may have
+// been committed, or may yet be.
 func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	base, existing, err := t.newestAndAll(ctx)
 	if err != nil {
@@ -54,13 +56,23 @@ func (t *Task) saveStep(ctx context.Context, m *format.Manifest, b built) (*Chec
 		}
 		return nil, err
 	}
-	if err := t.history.proveFirst(ctx, m); err != nil {
-		return nil, err
+	err = t.history.proveFirst(ctx, m)
+	if err == nil {
+		err = t.confirmSave(ctx, m)
 	}
-	if err := t.confirmSave(ctx, m); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, unsettled(m, err)
 	}
-	return t.open(ctx, (&step{m, at}).checkpoint())
+	return t.opened((&step{m, at}).checkpoint(), b.content), nil
+}
+
+// unsettled returns err, by which the checks fail that follow a save's Create.
+// Unless it is what they found, the manifest is in the store.
+func unsettled(m *format.Manifest, err error) error {
+	if errors.Is(err, ErrFenced) || errors.Is(err, backend.ErrUnsupported) {
+		return err
+	}
+	return fmt.Errorf("save of manifest %d of task %q: %w: %w", m.Seq, m.Task, ErrUnknown, err)
 }
 
 // confirmSave makes sure that a one-off save became part of the history, which

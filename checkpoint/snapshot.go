@@ -75,6 +75,7 @@ func checkSavepoint(name string, existing []format.Retained) error {
 // built is a snapshot whose data is in the store, ready to be committed.
 type built struct {
 	checkpoint *format.Checkpoint
+	content    *format.Content // wherever it lies
 	retained   []format.Retained
 	retainedAt *format.Chunk
 	segments   []string // keys of what was uploaded for it
@@ -109,7 +110,7 @@ func pack(ctx context.Context, p *packer, s *Snapshot, retained []format.Retaine
 	c := w.summary()
 	c.Savepoint = s.Savepoint
 	c.NewBytes = int64(len(content.Inline))
-	b := built{checkpoint: c}
+	b := built{checkpoint: c, content: content}
 	if c.Content, c.ContentAt, err = placeContent(p, content); err != nil {
 		return built{}, err
 	}

@@ -100,7 +100,7 @@ func (t *Task) find(ctx context.Context, s *step, all []format.Retained, at stri
 	case notNumber != nil:
 		return nil, fmt.Errorf("task %q has no savepoint %q: %w", t.Name(), at, ErrNoCheckpoint)
 	case s != nil && seq > 0 && seq <= s.Seq:
-		return nil, fmt.Errorf("task %q: number %d is not, or no longer, a retained checkpoint; ls shows those that are: %w", t.Name(), seq, ErrNoCheckpoint)
+		return nil, fmt.Errorf("task %q: number %d is not, or no longer, a retained checkpoint: %w", t.Name(), seq, ErrNoCheckpoint)
 	}
 	return nil, fmt.Errorf("task %q: checkpoint %s was never committed: %w", t.Name(), at, ErrNoCheckpoint)
 }
