@@ -24,9 +24,9 @@ func large() checkpoint.Snapshot {
 func TestCommitReadsNothingBack(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, job, _ := w.process()
-		o := claim(w.T, task)
+		o := claim(w, task)
 		before := job.Usage().Get.Calls
-		if c := commit(w.T, o, large()); len(c.Offsets) != 2000 {
+		if c := commit(w, o, large()); len(c.Offsets) != 2000 {
 			t.Errorf("%d offsets", len(c.Offsets))
 		}
 		if got := job.Usage().Get.Calls - before; got != 0 {

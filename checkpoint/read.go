@@ -38,11 +38,10 @@ func (t *Task) open(ctx context.Context, c *format.Checkpoint) (*Checkpoint, err
 	if err != nil {
 		return nil, err
 	}
-	return t.opened(c, content), nil
+	return t.describe(c, content), nil
 }
 
-// opened makes a Checkpoint of what a manifest says, and its content.
-func (t *Task) opened(c *format.Checkpoint, content *format.Content) *Checkpoint {
+func (t *Task) describe(c *format.Checkpoint, content *format.Content) *Checkpoint {
 	out := &Checkpoint{
 		Task: t.Name(), Seq: c.Seq, Epoch: c.Epoch, Time: c.Time.UTC(),
 		Offsets: orEmpty(content.Offsets), OffsetsAre: NextToRead,
@@ -66,7 +65,7 @@ func orEmpty(m map[string]string) map[string]string {
 // content returns a checkpoint's content, wherever it lies.
 func (t *Task) content(ctx context.Context, c *format.Checkpoint) (*format.Content, error) {
 	if c.Content != nil {
-		return c.Content, c.Content.Check()
+		return c.Content, nil
 	}
 	data, err := t.readChunk(ctx, c.ContentAt)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -75,7 +74,11 @@ func (t *Task) content(ctx context.Context, c *format.Checkpoint) (*format.Conte
 	if err != nil {
 		return nil, err
 	}
-	return format.DecodeContent(data)
+	content, err := format.DecodeContent(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", t.place(c.ContentAt.Segment), err)
+	}
+	return content, nil
 }
 
 // readChunk fetches one chunk from its segment and checks it.
@@ -92,16 +95,10 @@ func (t *Task) readSegment(ctx context.Context, id format.SegmentID, offset, siz
 	key := format.SegmentKey(t.history.dir, id)
 	p := make([]byte, size)
 	n, err := t.job.store.Get(ctx, key, offset, p)
-	if errors.Is(err, backend.ErrRange) {
-		return nil, fmt.Errorf("segment %s: %w: it ends before byte %d; %d were expected there: %w", key, ErrCorrupt, offset, size, err)
+	if errors.Is(err, backend.ErrRange) || err == nil && int64(n) < size {
+		return nil, fmt.Errorf("segment %s: %w: it ends before byte %d; expected %d bytes at %d", key, ErrCorrupt, offset+size, size, offset)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if int64(n) < size {
-		return nil, fmt.Errorf("segment %s: %w: it ends at byte %d; %d were expected at %d", key, ErrCorrupt, offset+int64(n), size, offset)
-	}
-	return p, nil
+	return p, err
 }
 
 // checkChunk returns the data of a chunk whose stored bytes were read.
@@ -188,6 +185,9 @@ func (c *Checkpoint) tree(ctx context.Context) ([]format.Entry, error) {
 		data = append(data, part[0]...)
 	}
 	entries, err := format.DecodeTree(data)
+	if err == nil {
+		err = c.content.CheckChunks(entries)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("task %q, checkpoint %d: %w", c.Task, c.Seq, err)
 	}
