@@ -42,7 +42,7 @@ var law = []tree{
 		"a driver knows its own SDK, the contract and nothing else of this module"},
 	{"gcs", []string{"backend"}, slices.Concat(aws, gocloud),
 		"a driver knows its own SDK, the contract and nothing else of this module"},
-	{"local", []string{"backend"}, sdks,
+	{"local", []string{"backend", "internal/filelock"}, sdks,
 		"a program that keeps its checkpoints on disk links no cloud SDK"},
 	{"conformance", []string{"backend"}, sdks,
 		"the suite knows the contract, and no driver"},
@@ -54,7 +54,9 @@ var law = []tree{
 		"a command stands on the layers, not on examples"},
 	{"examples", []string{"runner", "checkpoint", "backend", "s3", "gcs", "local"}, gocloud,
 		"an example uses what any host program may use"},
-	{"internal", []string{"runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local"}, nil,
+	{"internal/filelock", nil, sdks,
+		"a lock on a file is of use below every layer, so it knows none of them"},
+	{"internal", []string{"internal/filelock", "runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local"}, nil,
 		"what the layers may use of internal, they name"},
 }
 
