@@ -15,7 +15,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/holdfast-io/holdfast/internal/filelock"
@@ -152,7 +151,7 @@ func (d *Dir) Commit() error {
 		err = d.publish()
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(d.target))
+		err = syncFile(filepath.Dir(d.target))
 	}
 	return errors.Join(err, d.Abort())
 }
@@ -201,15 +200,4 @@ func removeAll(path string) error {
 		return nil
 	})
 	return os.RemoveAll(path)
-}
-
-func syncDir(path string) error {
-	if runtime.GOOS == "windows" {
-		return nil // which refuses it
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
