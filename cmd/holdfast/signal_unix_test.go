@@ -67,7 +67,7 @@ func TestSecondSignalKills(t *testing.T) {
 	}()
 	again := time.NewTicker(time.Millisecond)
 	defer again.Stop()
-	for {
+	for range 10_000 {
 		select {
 		case <-ended:
 			if status := s.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGINT {
@@ -78,4 +78,7 @@ func TestSecondSignalKills(t *testing.T) {
 			_ = s.cmd.Process.Signal(os.Interrupt)
 		}
 	}
+	t.Error("it goes on whatever signals it gets")
+	_ = s.cmd.Process.Kill()
+	<-ended
 }

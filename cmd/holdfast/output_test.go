@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
@@ -145,6 +148,32 @@ func TestOneLine(t *testing.T) {
 	} {
 		if got := oneLine(text); got != want {
 			t.Errorf("oneLine(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestExplain has the errors that the tests of the commands do not come by.
+func TestExplain(t *testing.T) {
+	about := func(op string, err error) error {
+		return &backend.Error{Op: op, Store: "s3://bucket", Key: "key", Err: err}
+	}
+	odd := backend.Invalidf("a directory has this name")
+	for _, c := range []struct {
+		err  error
+		code int
+		text string
+	}{
+		{odd, exitUsage, "a directory has this name"},
+		{about("open", odd), exitUsage, "open s3://bucket/key: a directory has this name"},
+		{about("create", odd), exitFailed, "create s3://bucket/key: a directory has this name"},
+		{about("get", backend.ErrThrottled), exitFailed, "get s3://bucket/key: the store asks to slow down; try again later"},
+		{errors.Join(errors.New("one"), errors.New("two")), exitFailed, "one; two"},
+		{fmt.Errorf("save: %w", checkpoint.ErrFenced), exitRival, "save: fenced: another writer has taken the task over; save again if this state is still wanted"},
+		{fmt.Errorf("%w: %w", checkpoint.ErrUnknown, backend.ErrNoSpace), exitFailed,
+			"outcome unknown: no space left in the store; it may have been saved: look with 'holdfast ls' before you save again"},
+	} {
+		if text, code := explain(t.Context(), c.err); code != c.code || text != c.text {
+			t.Errorf("explain(%v) = %q, %d; want %q, %d", c.err, text, code, c.text, c.code)
 		}
 	}
 }
