@@ -94,7 +94,7 @@ func saveLibrary(t *testing.T, h *hook) {
 	}{
 		{"orders/7", checkpoint.Snapshot{
 			Offsets: map[string]string{"orders/7": "4711", "refunds/7": "12"},
-			Labels:  map[string]string{"host": "worker-3", "note": "two\nlines", "empty": "", "version": "2.3.0-rc.1+20261122"},
+			Labels:  map[string]string{"host": "worker-3", "note": "two\nlines & <more>", "empty": "", "version": "2.3.0-rc.1+20261122"},
 			State: checkpoint.FS(fstest.MapFS{
 				".":                 {Mode: fs.ModeDir | 0o750, ModTime: at},
 				"CURRENT":           {Data: []byte("MANIFEST-000001\n"), Mode: 0o644, ModTime: at},
@@ -167,6 +167,8 @@ func TestExplain(t *testing.T) {
 		{about("open", odd), exitUsage, "open s3://bucket/key: a directory has this name"},
 		{about("create", odd), exitFailed, "create s3://bucket/key: a directory has this name"},
 		{about("get", backend.ErrThrottled), exitFailed, "get s3://bucket/key: the store asks to slow down; try again later"},
+		{fmt.Errorf("task %q, checkpoint 7: %w", "orders", checkpoint.ErrGone), exitAbsent,
+			`task "orders", checkpoint 7: checkpoint is no longer retained; 'holdfast ls' shows those that are`},
 		{errors.Join(errors.New("one"), errors.New("two")), exitFailed, "one; two"},
 		{fmt.Errorf("save: %w", checkpoint.ErrFenced), exitRival, "save: fenced: another writer has taken the task over; save again if this state is still wanted"},
 		{fmt.Errorf("%w: %w", checkpoint.ErrUnknown, backend.ErrNoSpace), exitFailed,
