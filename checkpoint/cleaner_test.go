@@ -135,7 +135,7 @@ func TestFailedDeletionIsDoneAfterTheNextCommit(t *testing.T) {
 // after the next commit.
 func TestCleanUpThatCanNotReadIsDoneAfterTheNextCommit(t *testing.T) {
 	for name, key := range map[string]string{
-		"what was dropped": format.ManifestKey("orders_2f7", 2), "what was kept": format.ManifestKey("orders_2f7", 3),
+		"what was dropped": format.ManifestKey(dir, 2), "what was kept": format.ManifestKey(dir, 3),
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -169,7 +169,7 @@ func TestDamagedManifestDoesNotStopTheCleanUp(t *testing.T) {
 		o, _ := w.ownerWith(lastOne)
 		commit(w, o, with(1, 20<<10))
 		heir, _ := w.ownerWith(lastOne) // which has not read it
-		if _, err := w.bucket.Open().Put(w.Context(), format.ManifestKey("orders_2f7", 2), []byte("rubbish")); err != nil {
+		if _, err := w.bucket.Open().Put(w.Context(), format.ManifestKey(dir, 2), []byte("rubbish")); err != nil {
 			t.Fatal(err)
 		}
 		for n := range 3 {
@@ -269,6 +269,28 @@ func TestFencedOwnerDeletesOnlyWhatIsItsOwn(t *testing.T) {
 		synctest.Wait()
 		w.wantObjects(segments, 3)
 		w.wantReadable()
+	})
+}
+
+// A segment that two checkpoints name goes with the second of them.
+func TestSharedSegmentsStay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(lastOne)
+		first := commit(w, o, with(1, 150<<10))
+		m := w.manifest(first.Seq)
+		m.Retained = []format.Retained{{Seq: first.Seq, Time: first.Time}}
+		m.Seq, m.Checkpoint.Seq, m.Token = m.Seq+1, m.Seq+1, format.Token{1}
+		w.put(m)
+		heir, _ := w.ownerWith(checkpoint.Options{Retention: checkpoint.Retention{Last: 2}})
+		commit(w, heir, at(2)) // drops the first
+		synctest.Wait()
+		w.wantHistory("2 1")
+		w.wantObjects(segments, 3)
+		w.wantReadable()
+		commit(w, heir, at(3))
+		synctest.Wait()
+		w.wantHistory("3 2")
+		w.wantObjects(segments, 0)
 	})
 }
 

@@ -3,6 +3,7 @@ package checkpoint_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -158,41 +159,27 @@ func TestSavepointNames(t *testing.T) {
 // what they would write, only faster.
 func (w *world) forge(n int) {
 	w.Helper()
-	store := w.bucket.Open()
 	writer := format.WriterID{1}
-	var m *format.Manifest
 	var retained []format.Retained
-	for seq := uint64(1); seq <= uint64(n); seq++ {
-		m = &format.Manifest{Kind: format.KindCommit, Task: "orders/7", Seq: seq, Epoch: 1, Writer: writer}
+	for seq := uint64(1); ; seq++ {
+		m := &format.Manifest{Kind: format.KindCommit, Task: "orders/7", Seq: seq, Epoch: 1, Writer: writer}
 		m.Checkpoint = &format.Checkpoint{Seq: seq, Epoch: 1, Content: &format.Content{Offsets: map[string]string{"in": fmt.Sprint(seq)}}}
-		if seq == uint64(n) {
-			break
+		if seq < uint64(n) {
+			retained = append(retained, format.Retained{Seq: seq, Time: w.put(m)})
+			time.Sleep(time.Second)
+			continue
 		}
-		data, err := m.Encode()
+		slices.Reverse(retained)
+		list, err := format.EncodeRetained(retained)
 		if err != nil {
 			w.Fatal(err)
 		}
-		o, err := store.Create(w.Context(), format.ManifestKey("orders_2f7", seq), data)
-		if err != nil {
+		m.RetainedAt = &format.Chunk{Segment: format.SegmentID{Epoch: 1, Writer: writer}, Size: int64(len(list)), Hash: format.Sum(list)}
+		if _, err := w.bucket.Open().Put(w.Context(), format.SegmentKey(dir, m.RetainedAt.Segment), list); err != nil {
 			w.Fatal(err)
 		}
-		retained = append([]format.Retained{{Seq: seq, Time: o.ModTime}}, retained...)
-		time.Sleep(time.Second)
-	}
-	list, err := format.EncodeRetained(retained)
-	if err != nil {
-		w.Fatal(err)
-	}
-	m.RetainedAt = &format.Chunk{Segment: format.SegmentID{Epoch: 1, Writer: writer}, Size: int64(len(list)), Hash: format.Sum(list)}
-	if _, err := store.Put(w.Context(), format.SegmentKey("orders_2f7", m.RetainedAt.Segment), list); err != nil {
-		w.Fatal(err)
-	}
-	data, err := m.Encode()
-	if err != nil {
-		w.Fatal(err)
-	}
-	if _, err := store.Create(w.Context(), format.ManifestKey("orders_2f7", m.Seq), data); err != nil {
-		w.Fatal(err)
+		w.put(m)
+		return
 	}
 }
 

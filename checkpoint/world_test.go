@@ -16,12 +16,13 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/backend/mem"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
 func TestMain(m *testing.M) {
 	// A few of each property every time; ask for more with -rapid.checks.
-	if err := flag.Set("rapid.checks", "20"); err != nil {
+	if err := flag.Set("rapid.checks", "10"); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m)
@@ -159,6 +160,38 @@ func (w *world) wantHistory(want string) {
 	if got := w.history(); got != want {
 		w.Errorf("history is %q, want %q", got, want)
 	}
+}
+
+// dir is the task's directory.
+const dir = "orders_2f7"
+
+// put makes m an object, as a writer would, and returns its time.
+func (w *world) put(m *format.Manifest) time.Time {
+	w.Helper()
+	data, err := m.Encode()
+	if err != nil {
+		w.Fatal(err)
+	}
+	o, err := w.bucket.Open().Create(w.Context(), format.ManifestKey(dir, m.Seq), data)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return o.ModTime
+}
+
+// manifest reads a manifest.
+func (w *world) manifest(seq uint64) *format.Manifest {
+	w.Helper()
+	p := make([]byte, format.MaxManifest)
+	n, err := w.bucket.Open().Get(w.Context(), format.ManifestKey(dir, seq), 0, p)
+	if err != nil {
+		w.Fatal(err)
+	}
+	m, err := format.DecodeManifest(p[:n], "orders/7", seq)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return m
 }
 
 // The kinds of object.

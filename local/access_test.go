@@ -25,7 +25,7 @@ func TestAccessDenied(t *testing.T) {
 		if err := os.Chmod(name, mode); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { os.Chmod(name, 0o777) })
+		t.Cleanup(func() { _ = os.Chmod(name, 0o777) })
 	}
 
 	chmod("", 0)
@@ -82,7 +82,7 @@ func TestListPrunes(t *testing.T) {
 		if err := os.Chmod(name, 0); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { os.Chmod(name, 0o777) })
+		t.Cleanup(func() { _ = os.Chmod(name, 0o777) })
 	}
 	s := openStore(t, dir)
 	asNobody(t, func() {

@@ -20,7 +20,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[backen
 	return func(yield func(backend.Object, error) bool) {
 		w := &walk{ctx: ctx, store: s, prefix: prefix, after: after}
 		w.yield = func(o backend.Object) bool { return yield(o, nil) }
-		if err := w.run(); err != nil && err != fs.SkipAll {
+		if err := w.run(); err != nil && !errors.Is(err, fs.SkipAll) {
 			yield(backend.Object{}, s.fail("list", prefix, err))
 		}
 	}

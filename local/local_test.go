@@ -26,19 +26,22 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// openDir opens a store that is closed when the test ends.
+// openStore opens a store that is closed when the test ends.
 func openStore(t testing.TB, dir string) *Store {
 	t.Helper()
 	s, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { mustClose(t, s) })
 	return s
+}
+
+func mustClose(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
 }
 
 func mustCreate(t testing.TB, s *Store, key, data string) backend.Object {
@@ -170,7 +173,9 @@ func TestOpenURL(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.Close()
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
 				return
 			}
 			if !errors.Is(err, c.kind) || !strings.Contains(fmt.Sprint(err), c.says) || strings.Contains(fmt.Sprint(err), "\n") {
@@ -365,14 +370,12 @@ func TestClose(t *testing.T) {
 	mustCreate(t, s, "l", "data")
 	for o, err := range s.List(t.Context(), "", "") {
 		if o.Key == "k" {
-			s.Close()
+			mustClose(t, s)
 		} else {
 			wantKind(t, "List after Close in the midst of it", err, backend.ErrClosed)
 		}
 	}
-	if err := s.Close(); err != nil {
-		t.Errorf("second Close = %v", err)
-	}
+	mustClose(t, s) // a second time
 	wantAll(t, verbs(s, "k"), backend.ErrClosed)
 	left, err := os.ReadDir(filepath.Join(dir, tempDir))
 	if err != nil || len(left) != 0 {
@@ -387,7 +390,7 @@ func TestCloseDuringCreate(t *testing.T) {
 	s := openStore(t, dir)
 	s.step = func(op, _ string, do func() error) error {
 		if op == "link" {
-			s.Close()
+			mustClose(t, s)
 			mustCreate(t, openStore(t, dir), "other", "") // sweeps
 		}
 		return do()

@@ -41,7 +41,7 @@ func TestDiskFull(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer s.Close() // before the file system goes
+			defer mustClose(t, s) // before the file system goes
 			data := make([]byte, 150<<10)
 			var keys []string
 			for i := 0; err == nil && i < 100; i++ {
@@ -82,7 +82,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustCreate(t, s, "a/k", "data")
-	s.Close()
+	mustClose(t, s)
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}

@@ -123,8 +123,15 @@ func start(t *testing.T, role, dir string) *child {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	t.Cleanup(c.kill)
 	return c
+}
+
+// kill ends the child with SIGKILL, and waits until it is gone. It has no
+// errors to report: that the child was killed already, or was killed now.
+func (c *child) kill() {
+	_ = c.Process.Kill()
+	_ = c.Wait()
 }
 
 func (c *child) say(t *testing.T, line string) {
@@ -166,8 +173,7 @@ func TestProcessesRace(t *testing.T) {
 		}
 	}
 	for _, c := range children {
-		c.in.Close()
-		if err := c.Wait(); err != nil {
+		if err := errors.Join(c.in.Close(), c.Wait()); err != nil {
 			t.Errorf("child: %v", err)
 		}
 	}
@@ -190,8 +196,7 @@ func TestSweepSparesTheLiving(t *testing.T) {
 	if left := temporary(t, dir); len(left) != 2 {
 		t.Fatalf("while both live: %q, want 2 files", left)
 	}
-	dead.Process.Kill()
-	dead.Wait()
+	dead.kill()
 	if left := temporary(t, dir); len(left) != 2 {
 		t.Fatalf("after the kill: %q, want 2 files", left)
 	}
@@ -243,7 +248,7 @@ func checkWriter(t *testing.T, dir string, c *child) int {
 		last = c.out.Text()
 	}
 	id := strconv.Itoa(c.Process.Pid)
-	c.Wait()
+	c.kill()
 	s := openStore(t, dir)
 	keys := list(t, s, "write/"+id+"/", "")
 	for i, key := range keys {

@@ -245,11 +245,11 @@ func (d *draft) syncDir() error {
 // A name that can not be removed goes with the next sweep.
 func (d *draft) discard() {
 	if d.file != nil {
-		d.file.Close()
+		_ = d.file.Close() // its data is durable, or of no use
 		d.file = nil
 	}
 	if d.temp != "" {
-		d.step("remove", d.temp, func() error { return d.root.Remove(d.temp) })
+		_ = d.step("remove", d.temp, func() error { return d.root.Remove(d.temp) })
 		d.temp = ""
 	}
 }

@@ -235,7 +235,7 @@ func failStep(t *testing.T, v verb, f fault) {
 		t.Errorf("%v says that nothing was written, but it was", err)
 	case errors.Is(err, backend.ErrNotExist):
 		t.Errorf("%v: a write can not find that there is no such object", err)
-	case errors.Is(err, backend.ErrExist) && !(v.name == "Create" && op == "link"):
+	case errors.Is(err, backend.ErrExist) && (v.name != "Create" || op != "link"):
 		t.Errorf("%v: nothing was there before", err)
 	case !there && errors.Is(f.err, syscall.ENOSPC):
 		wantKind(t, v.name, err, backend.ErrNoSpace)
@@ -247,13 +247,13 @@ func failStep(t *testing.T, v verb, f fault) {
 	}
 
 	s.step = perform
-	if _, err := v.call(s, t.Context(), "a/b/k", []byte("data")); err != nil && !(there && errors.Is(err, backend.ErrExist)) {
+	if _, err := v.call(s, t.Context(), "a/b/k", []byte("data")); err != nil && (!there || !errors.Is(err, backend.ErrExist)) {
 		t.Errorf("second attempt: %v", err)
 	}
 	if got := content(t, s, "a/b/k"); got != "data" {
 		t.Errorf("Get = %q", got)
 	}
-	s.Close()
+	mustClose(t, s)
 	if left := temporary(t, dir); left != nil {
 		t.Errorf("left after Close: %q", left)
 	}

@@ -181,7 +181,7 @@ func (s *Store) isClosed() bool {
 func (s *Store) release() {
 	s.forget(s.temps)
 	if s.root != nil {
-		s.root.Close()
+		_ = s.root.Close()
 	}
 }
 

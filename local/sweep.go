@@ -53,7 +53,7 @@ func (s *Store) openTemps(ctx context.Context, root *os.Root) (*temps, error) {
 			continue // a sweep took it for dead before it was born
 		}
 		if errors.Is(err, errors.ErrUnsupported) {
-			root.Remove(lockName(t.id))
+			_ = root.Remove(lockName(t.id))
 			return t, nil // no locks here: nothing can be swept, nor will be
 		}
 		if err != nil {
@@ -89,7 +89,7 @@ func (t *temps) sweep() {
 			continue
 		}
 		t.remove(id)
-		lock.Remove()
+		_ = lock.Remove()
 	}
 }
 
@@ -98,7 +98,7 @@ func (t *temps) sweep() {
 func (t *temps) remove(id string) {
 	for _, name := range t.files()[id] {
 		if name != lockName(id) {
-			t.root.Remove(name)
+			_ = t.root.Remove(name)
 		}
 	}
 }
@@ -124,6 +124,6 @@ func (t *temps) files() map[string][]string {
 func (t *temps) close() {
 	t.remove(t.id)
 	if t.lock != nil {
-		t.lock.Remove()
+		_ = t.lock.Remove()
 	}
 }

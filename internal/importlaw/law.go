@@ -58,7 +58,9 @@ var law = []tree{
 		"a command stands on the layers, not on examples"},
 	{"examples", []string{"runner", "checkpoint", "backend", "s3", "gcs", "local"}, gocloud,
 		"an example uses what any host program may use"},
-	{"internal", []string{"runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local"}, nil,
+	{"internal/filelock", nil, sdks,
+		"a lock on a file is of use below every layer, so it knows none of them"},
+	{"internal", []string{"internal/filelock", "runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local"}, nil,
 		"what the layers may use of internal, they name"},
 }
 
