@@ -54,7 +54,7 @@ var law = []tree{
 		"directories are the operating system's"},
 	{"runner", []string{"checkpoint", "backend"}, sdks,
 		"imports run downwards only"},
-	{"cmd", []string{"runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local", "internal"}, gocloud,
+	{"cmd", []string{"runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local", "internal", "internal/atomicdir", "internal/filelock"}, gocloud,
 		"a command stands on the layers, not on examples"},
 	{"examples", []string{"runner", "checkpoint", "backend", "s3", "gcs", "local"}, gocloud,
 		"an example uses what any host program may use"},
