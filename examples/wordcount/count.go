@@ -61,7 +61,7 @@ type counter struct {
 
 	saved      string     // the offset of the last checkpoint
 	committing chan error // gives the outcome of the commit under way; nil if there is none
-	told       int64      // how far the last announcement was
+	told       int64      // how far it had counted when it last told
 }
 
 // A spoiler breaks a snapshot. Tests use it to see that the comparison fails.
@@ -89,7 +89,7 @@ func (c *counter) run(ctx context.Context, job *checkpoint.Job) (err error) {
 // claim makes this process the task's owner. An earlier owner that still runs
 // somewhere can commit nothing from here on.
 func (c *counter) claim(ctx context.Context, job *checkpoint.Job) error {
-	c.announce(event{Op: claim, Task: c.partition.name})
+	c.tell(event{Op: claim})
 	task, err := job.Task(c.partition.name)
 	if err != nil {
 		return err
@@ -97,7 +97,7 @@ func (c *counter) claim(ctx context.Context, job *checkpoint.Job) error {
 	if c.owner, err = task.Claim(ctx); err != nil {
 		return err
 	}
-	c.announce(event{Op: claim, Task: c.partition.name, End: true})
+	c.tell(event{Op: claim, End: true})
 	return nil
 }
 
@@ -119,20 +119,19 @@ func (c *counter) resume(ctx context.Context) error {
 		return err
 	}
 	c.state, err = openState(dir)
-	c.announce(event{Op: count, Task: c.partition.name, At: c.in.before})
+	c.tell(event{Op: count, At: c.in.before})
 	return err
 }
 
 func (c *counter) restore(ctx context.Context, newest *checkpoint.Checkpoint, dir string) (err error) {
-	name := c.partition.name
-	if c.saved, err = c.corpus.offsetIn(newest, name); err != nil {
+	if c.saved, err = c.corpus.offsetIn(newest, c.partition.name); err != nil {
 		return err
 	}
-	c.announce(event{Op: restore, Task: name})
+	c.tell(event{Op: restore})
 	if err := newest.Restore(ctx, dir, checkpoint.RestoreOptions{}); err != nil {
 		return err
 	}
-	c.announce(event{Op: restore, Task: name, Seq: newest.Seq, End: true})
+	c.tell(event{Op: restore, End: true, Seq: newest.Seq})
 	return nil
 }
 
@@ -179,7 +178,7 @@ func (c *counter) add(record []byte) error {
 	}
 	if c.in.before-c.told >= 8<<10 {
 		c.told = c.in.before
-		c.announce(event{Op: count, Task: c.partition.name, At: c.told})
+		c.tell(event{Op: count, At: c.told})
 	}
 	return nil
 }
@@ -188,19 +187,19 @@ func (c *counter) add(record []byte) error {
 // the offset of the next one. These two must belong together: that is all that
 // counting each record exactly once takes.
 func (c *counter) checkpoint(ctx context.Context) error {
-	name, at, offset := c.partition.name, c.in.before, c.in.offset()
+	offset, at := c.in.offset(), c.in.before
 	if offset == c.saved {
 		return nil
 	}
 	dir := filepath.Join(c.dir, "cut")
-	c.announce(event{Op: commit, Task: name, At: at})
-	c.announce(event{Op: cut, Task: name})
+	c.tell(event{Op: commit, At: at})
+	c.tell(event{Op: cut})
 	if err := c.state.cut(dir); err != nil {
 		return err
 	}
-	c.announce(event{Op: cut, Task: name, End: true})
+	c.tell(event{Op: cut, End: true})
 	snapshot := checkpoint.Snapshot{
-		Offsets: map[string]string{name: offset},
+		Offsets: map[string]string{c.partition.name: offset},
 		Labels:  map[string]string{"corpus": c.corpus.id},
 		State:   checkpoint.Dir(dir),
 	}
@@ -212,7 +211,7 @@ func (c *counter) checkpoint(ctx context.Context) error {
 	go func() {
 		made, err := c.commit(ctx, snapshot)
 		if err == nil {
-			c.announce(event{Op: commit, Task: name, At: at, Seq: made.Seq, End: true})
+			c.tell(event{Op: commit, End: true, Seq: made.Seq, At: at})
 		}
 		c.committing <- errors.Join(err, os.RemoveAll(dir))
 	}()
@@ -239,6 +238,12 @@ func (c *counter) settle() error {
 	err := <-c.committing
 	c.committing = nil
 	return err
+}
+
+// tell announces an event of this task.
+func (c *counter) tell(e event) {
+	e.Task = c.partition.name
+	c.announce(e)
 }
 
 // offsetIn returns the offset that a task's checkpoint holds, provided that it

@@ -59,12 +59,17 @@ func (s *story) tell(ctx context.Context) error {
 	if s.corpus, err = findTexts(s.Paths); err != nil {
 		return err
 	}
+	done, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
 	s.out.printf("Counting the words of %d files, %s, below %s.\n",
 		s.corpus.texts, bytesOf(s.corpus.size), strings.Join(s.Paths, ", "))
 	s.out.printf("They arrive over %v, in %d partitions; each is checkpointed every %v to\n%s (seed %d).\n\n",
 		s.Over, len(s.corpus.partitions), s.Interval, s.URL, s.seed)
-	if err := s.begin(ctx); err != nil {
-		return err
+	if done {
+		s.out.printf("The job was done by an earlier run: there is nothing to kill.\n\n")
+		s.kills = 0
 	}
 	if err := s.live(ctx); err != nil {
 		return err
@@ -93,30 +98,27 @@ func (a *account) printf(format string, args ...any) {
 	}
 }
 
-// begin finds out what an earlier run has left at the URL.
-func (s *story) begin(ctx context.Context) error {
+// begin finds out what an earlier run has left at the URL, and whether that is
+// all there is to do.
+func (s *story) begin(ctx context.Context) (bool, error) {
 	job, err := checkpoint.Open(ctx, s.URL, checkpoint.Options{})
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer job.Close()
 	done := 1.0
 	for _, p := range s.corpus.partitions {
 		seq, r, err := newest(ctx, job, s.corpus, p)
 		if err != nil {
-			return err
+			return false, err
 		}
 		s.tasks[p.name] = &track{acked: checkpointed{seq, r.before}, reached: r.before}
 		if p.size > 0 {
 			done = min(done, float64(r.before)/float64(p.size))
 		}
 	}
-	if done == 1 {
-		s.out.printf("The job was done by an earlier run: there is nothing to kill.\n\n")
-		s.kills = 0
-	}
 	s.Start = time.Now().Add(-time.Duration(done * float64(s.Over)))
-	return nil
+	return done == 1, nil
 }
 
 // newest returns the number of a task's newest checkpoint and a reader that
