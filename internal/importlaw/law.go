@@ -56,7 +56,7 @@ var law = []tree{
 		"imports run downwards only"},
 	{"cmd", []string{"runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local", "internal", "internal/atomicdir", "internal/filelock"}, gocloud,
 		"a command stands on the layers, not on examples"},
-	{"examples", []string{"runner", "checkpoint", "backend", "s3", "gcs", "local"}, gocloud,
+	{"examples", []string{"runner", "checkpoint", "backend", "s3", "gcs", "local", "internal/atomicdir", "internal/filelock"}, gocloud,
 		"an example uses what any host program may use"},
 	{"internal/filelock", nil, sdks,
 		"a lock on a file is of use below every layer, so it knows none of them"},
