@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strconv"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -24,6 +26,9 @@ type Source struct {
 // pipes are refused.
 func Dir(path string) Source {
 	return Source{func(ctx context.Context, w *treeWriter) error {
+		if path == "" {
+			return backend.Invalidf("the state's directory has no name")
+		}
 		root, err := os.OpenRoot(path)
 		if err != nil {
 			return err
@@ -68,6 +73,9 @@ func (w *treeWriter) writeFS(ctx context.Context, fsys fs.FS, base string) error
 		if err == nil {
 			err = w.writeEntry(ctx, fsys, path, d)
 		}
+		if err == nil || errors.As(err, new(*backend.Error)) {
+			return err
+		}
 		if errors.Is(err, fs.ErrNotExist) && path != "." {
 			err = fmt.Errorf("%w: it was removed", ErrChanged)
 		}
@@ -75,18 +83,16 @@ func (w *treeWriter) writeFS(ctx context.Context, fsys fs.FS, base string) error
 	})
 }
 
-// atPath names the file that an error is about, once.
+// atPath names the file that an error is about, once, and on one line.
 func atPath(base, path string, err error) error {
-	if err == nil || errors.As(err, new(*backend.Error)) {
-		return err
-	}
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) && pe.Error() == err.Error() {
 		err = fmt.Errorf("%s: %w", pe.Op, pe.Err)
 	}
-	if base != "" {
-		path = base + "/" + path
+	name := filepath.Join(base, filepath.FromSlash(path))
+	if quoted := strconv.Quote(name); quoted != `"`+name+`"` {
+		name = quoted
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 func (w *treeWriter) writeEntry(ctx context.Context, fsys fs.FS, path string, d fs.DirEntry) error {
@@ -100,7 +106,7 @@ func (w *treeWriter) writeEntry(ctx context.Context, fsys fs.FS, path string, d 
 		return errors.New("the name is not valid UTF-8, which a checkpoint can not hold; rename it")
 	case info.IsDir():
 	case e.Mode.Type() == fs.ModeSymlink:
-		e.Target, err = fs.ReadLink(fsys, path)
+		e.Target, err = readLink(fsys, path)
 	case e.Mode.IsRegular():
 		err = w.writeFile(ctx, fsys, &e)
 	default:
@@ -111,6 +117,13 @@ func (w *treeWriter) writeEntry(ctx context.Context, fsys fs.FS, path string, d 
 	}
 	w.entries = append(w.entries, e)
 	return nil
+}
+
+func readLink(fsys fs.FS, path string) (string, error) {
+	if _, ok := fsys.(fs.ReadLinkFS); !ok {
+		return "", errors.New("it is a symbolic link, which this file system can not read: it has no ReadLink")
+	}
+	return fs.ReadLink(fsys, path)
 }
 
 func typeName(m fs.FileMode) string {
@@ -175,24 +188,46 @@ func (w *treeWriter) writeStream(ctx context.Context, name string, r io.Reader) 
 
 // pack cuts what r yields into chunks, and sets e's size.
 func (w *treeWriter) pack(ctx context.Context, r io.Reader, e *format.Entry) error {
-	for {
+	for end := false; !end; {
+		var n int
+		var err error
+		if n, end, err = fill(ctx, w.buf, r); err != nil {
+			return err
+		}
+		if n == 0 {
+			continue
+		}
+		c, err := w.packer.add(w.buf[:n])
+		if err != nil {
+			return err
+		}
+		e.Chunks = append(e.Chunks, c)
+		e.Size += int64(n)
+	}
+	return nil
+}
+
+// fill reads until p is full or r ends. io.ReadFull will not do: it says
+// io.ErrUnexpectedEOF for the end, which a reader says itself when its own
+// input, a compressed file or a network connection, was cut short.
+func fill(ctx context.Context, p []byte, r io.Reader) (n int, end bool, err error) {
+	for empty := 0; n < len(p); {
 		if err := ctx.Err(); err != nil {
-			return err
+			return n, false, err
 		}
-		n, err := io.ReadFull(r, w.buf)
-		if n > 0 {
-			c, err := w.packer.add(w.buf[:n])
-			if err != nil {
-				return err
-			}
-			e.Chunks = append(e.Chunks, c)
-			e.Size += int64(n)
+		k, err := r.Read(p[n:])
+		n += k
+		if err == io.EOF {
+			return n, true, nil
 		}
-		switch {
-		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-			return nil
-		case err != nil:
-			return err
+		if err != nil {
+			return n, false, err
+		}
+		if empty++; k > 0 {
+			empty = 0
+		} else if empty == 100 {
+			return n, false, io.ErrNoProgress
 		}
 	}
+	return n, false, nil
 }

@@ -124,6 +124,8 @@ func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
 	})
 }
 
+// openAll opens the checkpoints that step s lists. It returns ErrGone if even
+// the newest has been retired since.
 func (t *Task) openAll(ctx context.Context, s *step, all []format.Retained) ([]*Checkpoint, error) {
 	list := make([]*Checkpoint, len(all))
 	group, ctx := errgroup.WithContext(ctx)
@@ -131,7 +133,7 @@ func (t *Task) openAll(ctx context.Context, s *step, all []format.Retained) ([]*
 	for i, r := range all {
 		group.Go(func() (err error) {
 			list[i], err = t.openRetained(ctx, s, r)
-			if errors.Is(err, ErrGone) {
+			if errors.Is(err, ErrGone) && i > 0 {
 				return nil // retired meanwhile: it is no longer one that exists
 			}
 			return err
