@@ -40,13 +40,16 @@ A task is claimed if its last writer has not released it. It may be alive or not
 func (p *program) listCheckpoints(ctx context.Context, url, name string) error {
 	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
 		list, err := listOf(ctx, task)
-		if err != nil {
+		if err != nil && len(list) == 0 {
 			return absent(ctx, task, err)
 		}
 		if len(list) == 0 && !p.asJSON {
 			p.note("task %q has no checkpoint yet", name)
 		}
-		return p.print(list, func(w *bytes.Buffer) { checkpointTable(w, list) })
+		if err := p.print(list, func(w *bytes.Buffer) { checkpointTable(w, list) }); err != nil {
+			return err
+		}
+		return err // some are damaged
 	})
 }
 
@@ -143,13 +146,8 @@ func describeTask(ctx context.Context, task *checkpoint.Task) (line taskLine, un
 	if err == nil && (status.Deleted || status.Seq == 0) {
 		return taskLine{}, nil, nil
 	}
-	line = taskLine{Task: task.Name(), Epoch: status.Epoch, Claimed: status.Claimed}
-	if err == nil {
-		line.Newest, err = task.Newest(ctx)
-	}
+	line = taskLine{Task: task.Name(), Epoch: status.Epoch, Claimed: status.Claimed, Newest: status.Newest}
 	switch {
-	case errors.Is(err, checkpoint.ErrNoCheckpoint):
-		return line, nil, nil
 	case errors.Is(err, checkpoint.ErrCorrupt), errors.Is(err, checkpoint.ErrVersion):
 		line.Error = oneLine(err.Error())
 		return line, err, nil
