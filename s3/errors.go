@@ -146,6 +146,7 @@ var meanings = map[string]meaning{
 	"NotSignedUp":           {kind: backend.ErrPermission},
 	"Unauthorized":          {backend.ErrPermission, checkKeys},
 	"InvalidAccessKeyId":    {backend.ErrPermission, checkKeys},
+	"XAdminUserNotFound":    {backend.ErrPermission, checkKeys}, // versitygw
 	"InvalidSecurity":       {backend.ErrPermission, checkKeys},
 	"InvalidToken":          {backend.ErrPermission, checkKeys},
 	"SignatureDoesNotMatch": {backend.ErrPermission, checkKeys + "; a proxy that changes requests has this effect too"},
@@ -199,7 +200,7 @@ func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 			"two owners could both commit; use another (docs/deploy/aws.md lists some)"
 	case code == "ExpiredToken" && s.credentials.renew(ctx):
 		f.kind, m.advice = nil, "fetching new credentials"
-	case m.kind == backend.ErrPermission && m.advice == "":
+	case errors.Is(m.kind, backend.ErrPermission) && m.advice == "":
 		m.advice = s.neededPermission(op)
 	case m.advice == checkRegion && bucketRegion(f.cause) != "":
 		m.advice = "the bucket is in another region: set the URL's parameter region=" + bucketRegion(f.cause)

@@ -63,7 +63,7 @@ func TestCodes(t *testing.T) {
 			w := &wire{answer: always(func() *http.Response { return respondError(test.status, test.code) })}
 			err := call(t.Context(), w.open(t, Options{}), test.verb)
 			wantKind(t, err, test.kind)
-			if throttled := test.kind == backend.ErrThrottled; throttled && !backend.Retryable(err) {
+			if errors.Is(err, backend.ErrThrottled) && !backend.Retryable(err) {
 				t.Errorf("%v must be worth another attempt", err)
 			}
 			for _, part := range []string{test.verb + " s3://bucket/jobs", test.code, "Words about", "request id REQ42", test.advice} {

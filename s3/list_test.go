@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -186,8 +187,7 @@ func TestListAfterCloseWhileListing(t *testing.T) {
 	s := w.open(t, Options{})
 	var last error
 	for _, err := range s.List(t.Context(), "", "") {
-		last = err
-		s.Close()
+		last = errors.Join(err, s.Close())
 	}
 	wantKind(t, last, backend.ErrClosed)
 }

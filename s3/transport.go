@@ -2,6 +2,7 @@ package s3
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -93,7 +94,8 @@ func (d *watchdog) stop() {
 
 // explain puts the stall in the place of the cancelled context that it caused.
 func (d *watchdog) explain(err error) error {
-	if stalled, ok := context.Cause(d.ctx).(*stalledError); ok {
+	var stalled *stalledError
+	if errors.As(context.Cause(d.ctx), &stalled) {
 		return stalled
 	}
 	return err
@@ -116,10 +118,10 @@ func (b *movingBody) Read(p []byte) (int, error) {
 	if n > 0 {
 		b.dog.moved()
 	}
-	if err != nil && err != io.EOF {
-		err = b.dog.explain(err)
+	if err == nil || errors.Is(err, io.EOF) {
+		return n, err
 	}
-	return n, err
+	return n, b.dog.explain(err)
 }
 
 // responseBody ends the watch when it is closed.
