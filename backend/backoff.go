@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -32,10 +33,28 @@ func (b Backoff) withDefaults() Backoff {
 	return b
 }
 
-// Wait waits after failed attempt n (1, 2, 3...). The wait is drawn at random
-// from the upper half of its range: many clients that failed together come
-// back apart, and none at once. It returns the cause of ctx's end if that
-// comes first.
+// Again decides what follows attempt n (1, 2, 3...), which failed with err. It
+// waits and returns nil if there is to be another attempt, and otherwise
+// returns the error to give up with: err is permanent, the attempts are used
+// up, or ctx ended.
+func (b Backoff) Again(ctx context.Context, n int, err error) error {
+	b = b.withDefaults()
+	if !Retryable(err) {
+		return err
+	}
+	if n >= b.Attempts {
+		return fmt.Errorf("%w (tried %d times)", err, n)
+	}
+	if ended := b.Wait(ctx, n); ended != nil {
+		return fmt.Errorf("%w (%w while waiting to try again)", err, ended)
+	}
+	return nil
+}
+
+// Wait waits after failed attempt n, without a bound on n. The wait is drawn
+// at random from the upper half of its range: many clients that failed
+// together come back apart, and none at once. If ctx ends first, it returns
+// the context's error.
 func (b Backoff) Wait(ctx context.Context, n int) error {
 	b = b.withDefaults()
 	d := b.Max
@@ -46,7 +65,7 @@ func (b Backoff) Wait(ctx context.Context, n int) error {
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ctx.Err()
 	case <-t.C:
 		return nil
 	}

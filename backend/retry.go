@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"iter"
 )
 
@@ -14,7 +13,7 @@ import (
 // happened can only be told from what was to be written, which the commit
 // protocol knows and this does not.
 func Retry(store Store, b Backoff) Store {
-	return &retrying{store, b.withDefaults()}
+	return &retrying{store, b}
 }
 
 type retrying struct {
@@ -66,7 +65,7 @@ func (s *retrying) List(ctx context.Context, prefix, after string) iter.Seq2[Obj
 			if failed == nil {
 				return
 			}
-			if err := s.again(ctx, n, failed); err != nil {
+			if err := s.backoff.Again(ctx, n, failed); err != nil {
 				yield(Object{}, err)
 				return
 			}
@@ -83,23 +82,8 @@ func (s *retrying) try(ctx context.Context, op func() error) error {
 		if err == nil {
 			return nil
 		}
-		if err := s.again(ctx, n, err); err != nil {
+		if err := s.backoff.Again(ctx, n, err); err != nil {
 			return err
 		}
 	}
-}
-
-// again waits and returns nil when attempt n, which failed, is to be followed
-// by another one, and otherwise the error to give up with.
-func (s *retrying) again(ctx context.Context, n int, failed error) error {
-	if !Retryable(failed) {
-		return failed
-	}
-	if n >= s.backoff.Attempts {
-		return fmt.Errorf("%w (tried %d times)", failed, n)
-	}
-	if err := s.backoff.Wait(ctx, n); err != nil {
-		return fmt.Errorf("%w (%w while waiting to try again)", failed, err)
-	}
-	return nil
 }

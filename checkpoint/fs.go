@@ -1,0 +1,313 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A StateFS is a checkpoint's state as a file system. It reads from the store what
+// is asked for, and checks it. Files are io.ReaderAt and io.Seeker. It may be
+// used from many goroutines at once, each file by many too.
+type StateFS struct {
+	ctx     context.Context
+	c       *Checkpoint
+	entries map[string]*format.Entry
+	dirs    map[string][]*format.Entry // by name
+}
+
+var (
+	_ fs.ReadDirFS  = (*StateFS)(nil)
+	_ fs.StatFS     = (*StateFS)(nil)
+	_ fs.ReadLinkFS = (*StateFS)(nil)
+)
+
+// FS returns the checkpoint's state as a file system. It fetches the list of
+// entries now and data when it is read; ctx governs both.
+func (c *Checkpoint) FS(ctx context.Context) (*StateFS, error) {
+	tree, err := c.tree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := &StateFS{ctx: ctx, c: c, entries: make(map[string]*format.Entry), dirs: make(map[string][]*format.Entry)}
+	f.entries["."] = &format.Entry{Path: ".", Mode: fs.ModeDir | 0o755}
+	for i := range tree {
+		e := &tree[i]
+		f.entries[e.Path] = e
+		if e.Path != "." {
+			f.dirs[path.Dir(e.Path)] = append(f.dirs[path.Dir(e.Path)], e)
+		}
+	}
+	return f, nil
+}
+
+// Open opens a file or directory, following links inside the checkpoint.
+func (f *StateFS) Open(name string) (fs.File, error) {
+	e, err := f.follow("open", name)
+	if err != nil {
+		return nil, err
+	}
+	info := info{e, path.Base(name)}
+	if e.Mode.IsDir() {
+		list, err := f.ReadDir(name)
+		return &openDir{info, list}, err
+	}
+	return &File{fs: f, info: info}, nil
+}
+
+// ReadDir lists a directory by name.
+func (f *StateFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	e, err := f.follow("readdir", name)
+	if err != nil {
+		return nil, err
+	}
+	if !e.Mode.IsDir() {
+		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errors.New("not a directory")}
+	}
+	children := f.dirs[e.Path]
+	list := make([]fs.DirEntry, len(children))
+	for i, child := range children {
+		list[i] = fs.FileInfoToDirEntry(info{child, path.Base(child.Path)})
+	}
+	return list, nil
+}
+
+// Stat describes a file, following links.
+func (f *StateFS) Stat(name string) (fs.FileInfo, error) {
+	e, err := f.follow("stat", name)
+	if err != nil {
+		return nil, err
+	}
+	return info{e, path.Base(name)}, nil
+}
+
+// Lstat describes a file, and a link as a link.
+func (f *StateFS) Lstat(name string) (fs.FileInfo, error) {
+	e, err := f.lookup("lstat", name)
+	if err != nil {
+		return nil, err
+	}
+	return info{e, path.Base(name)}, nil
+}
+
+// ReadLink returns the target of a link.
+func (f *StateFS) ReadLink(name string) (string, error) {
+	e, err := f.lookup("readlink", name)
+	if err != nil {
+		return "", err
+	}
+	if e.Mode.Type() != fs.ModeSymlink {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
+	}
+	return e.Target, nil
+}
+
+// maxLinks bounds the links that are followed for one name, as systems do.
+const maxLinks = 40
+
+// follow returns what name stands for when every link in it is followed.
+func (f *StateFS) follow(op, name string) (*format.Entry, error) {
+	links := 0
+	e, err := f.walk(name, true, &links)
+	if err != nil {
+		return nil, &fs.PathError{Op: op, Path: name, Err: err}
+	}
+	return e, nil
+}
+
+// lookup is follow, but for a link at the end.
+func (f *StateFS) lookup(op, name string) (*format.Entry, error) {
+	links := 0
+	e, err := f.walk(name, false, &links)
+	if err != nil {
+		return nil, &fs.PathError{Op: op, Path: name, Err: err}
+	}
+	return e, nil
+}
+
+func (f *StateFS) walk(name string, followLast bool, links *int) (*format.Entry, error) {
+	if !fs.ValidPath(name) {
+		return nil, fs.ErrInvalid
+	}
+	at := "."
+	rest := name
+	for rest != "" && rest != "." {
+		var part string
+		part, rest, _ = strings.Cut(rest, "/")
+		e := f.entries[path.Join(at, part)]
+		if e == nil {
+			return nil, fs.ErrNotExist
+		}
+		if e.Mode.Type() == fs.ModeSymlink && (rest != "" || followLast) {
+			if *links++; *links > maxLinks {
+				return nil, errors.New("too many links")
+			}
+			target := path.Join(at, e.Target)
+			if path.IsAbs(e.Target) || !fs.ValidPath(target) {
+				return nil, errors.New("the link leads out of the checkpoint")
+			}
+			var err error
+			if e, err = f.walk(target, true, links); err != nil {
+				return nil, err
+			}
+		}
+		at = e.Path
+	}
+	return f.entries[at], nil
+}
+
+// info describes an entry under the name by which it was reached.
+type info struct {
+	e    *format.Entry
+	name string
+}
+
+func (i info) Name() string       { return i.name }
+func (i info) Size() int64        { return i.e.Size }
+func (i info) Mode() fs.FileMode  { return i.e.Mode }
+func (i info) ModTime() time.Time { return i.e.ModTime }
+func (i info) IsDir() bool        { return i.e.Mode.IsDir() }
+func (i info) Sys() any           { return nil }
+
+type openDir struct {
+	info info
+	rest []fs.DirEntry
+}
+
+func (d *openDir) Stat() (fs.FileInfo, error) { return d.info, nil }
+func (d *openDir) Close() error               { return nil }
+
+func (d *openDir) Read([]byte) (int, error) {
+	return 0, &fs.PathError{Op: "read", Path: d.info.e.Path, Err: errors.New("is a directory")}
+}
+
+func (d *openDir) ReadDir(n int) ([]fs.DirEntry, error) {
+	if n <= 0 {
+		n = len(d.rest)
+	} else if len(d.rest) == 0 {
+		return nil, io.EOF
+	}
+	n = min(n, len(d.rest))
+	list := slices.Clone(d.rest[:n])
+	d.rest = d.rest[n:]
+	return list, nil
+}
+
+// A File is an open regular file of a checkpoint. It keeps the last chunk that
+// it read, so that small reads in a row cost one request.
+type File struct {
+	fs   *StateFS
+	info info
+
+	mu     sync.Mutex
+	pos    int64
+	cached int // index of the chunk in data
+	data   []byte
+	closed bool
+}
+
+var (
+	_ io.ReadSeekCloser = (*File)(nil)
+	_ io.ReaderAt       = (*File)(nil)
+)
+
+// Stat describes the file.
+func (f *File) Stat() (fs.FileInfo, error) { return f.info, nil }
+
+// Close releases the file.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return f.fail("close", fs.ErrClosed)
+	}
+	f.closed, f.data = true, nil
+	return nil
+}
+
+// Read reads on from the current position.
+func (f *File) Read(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, err := f.readAt(p, f.pos)
+	f.pos += int64(n)
+	if n > 0 && errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// ReadAt reads at an offset, as io.ReaderAt says.
+func (f *File) ReadAt(p []byte, offset int64) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.readAt(p, offset)
+}
+
+// Seek sets the position of the next Read.
+func (f *File) Seek(offset int64, whence int) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch whence {
+	case io.SeekCurrent:
+		offset += f.pos
+	case io.SeekEnd:
+		offset += f.info.e.Size
+	}
+	if offset < 0 || whence < io.SeekStart || whence > io.SeekEnd {
+		return 0, f.fail("seek", fs.ErrInvalid)
+	}
+	f.pos = offset
+	return offset, nil
+}
+
+func (f *File) readAt(p []byte, offset int64) (int, error) {
+	if f.closed {
+		return 0, f.fail("read", fs.ErrClosed)
+	}
+	if offset < 0 {
+		return 0, f.fail("read", fs.ErrInvalid)
+	}
+	n := 0
+	start := int64(0)
+	for i := range f.info.e.Chunks {
+		ch := &f.info.e.Chunks[i]
+		end := start + ch.Size
+		if at := offset + int64(n); n < len(p) && at < end {
+			data, err := f.chunk(i)
+			if err != nil {
+				return n, f.fail("read", err)
+			}
+			n += copy(p[n:], data[at-start:])
+		}
+		start = end
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (f *File) chunk(i int) ([]byte, error) {
+	if f.data != nil && f.cached == i {
+		return f.data, nil
+	}
+	data, err := f.fs.c.read(f.fs.ctx, f.info.e.Chunks[i:i+1])
+	if err != nil {
+		return nil, err
+	}
+	f.data, f.cached = data[0], i
+	return f.data, nil
+}
+
+func (f *File) fail(op string, err error) error {
+	return &fs.PathError{Op: op, Path: f.info.e.Path, Err: err}
+}

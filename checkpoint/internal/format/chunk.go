@@ -1,0 +1,45 @@
+package format
+
+// MaxChunk bounds a chunk's data, in bytes, before and after encoding. It
+// keeps a reader of hostile bytes from allocating without bound.
+const MaxChunk = 64 << 20
+
+// Encoding says how a chunk's data is stored.
+type Encoding byte
+
+// The encodings.
+const (
+	Raw Encoding = 0
+)
+
+// Chunk says where in which segment some data lies, and what it must be.
+type Chunk struct {
+	Segment  SegmentID `json:"segment,omitzero"`
+	Offset   int64     `json:"offset"`           // in the segment, in bytes
+	Stored   int64     `json:"stored,omitempty"` // bytes there; 0 means Size
+	Size     int64     `json:"size"`             // bytes of data
+	Encoding Encoding  `json:"encoding,omitempty"`
+	Hash     Hash      `json:"hash"` // of the data, not of what is stored
+}
+
+// StoredSize is how many bytes c takes in its segment.
+func (c *Chunk) StoredSize() int64 {
+	if c.Stored == 0 {
+		return c.Size
+	}
+	return c.Stored
+}
+
+func (c *Chunk) check() error {
+	switch {
+	case c.Size <= 0 || c.Size > MaxChunk || c.Stored < 0 || c.Stored > MaxChunk:
+		return corruptf("chunk of %d bytes, stored in %d", c.Size, c.Stored)
+	case c.Offset < 0 || c.Offset > 1<<62:
+		return corruptf("chunk at offset %d", c.Offset)
+	case c.Encoding == Raw && c.StoredSize() != c.Size:
+		return corruptf("chunk of %d bytes stored as it is in %d", c.Size, c.Stored)
+	case c.Encoding > Raw:
+		return corruptf("chunk in unknown encoding %d", c.Encoding)
+	}
+	return nil
+}

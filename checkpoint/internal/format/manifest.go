@@ -1,0 +1,263 @@
+package format
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// MaxManifest bounds a manifest, in bytes. A losing conditional write with a
+// larger body often looks like a network error, because servers answer before
+// they have read it; at 64 KiB none of those measured did
+// (docs/decisions/0005-manifest-size.md).
+const MaxManifest = 64 << 10
+
+// MaxPart bounds each part of a manifest that grows with the state, in bytes:
+// one that is larger goes into a segment. There are three: the content, the
+// inline data (a third more in base64) and the retained list, 54 KiB together.
+const MaxPart = 16 << 10
+
+// Kind says what a manifest is for.
+type Kind string
+
+// The kinds of manifest.
+const (
+	KindClaim   Kind = "claim"   // a writer took the task over; the checkpoint is its base's
+	KindCommit  Kind = "commit"  // a new checkpoint
+	KindRelease Kind = "release" // a writer gave the task up; the checkpoint is its base's
+	KindDeleted Kind = "deleted" // the task was deleted; there is no checkpoint
+)
+
+// A Manifest is one step in a task's history, and a whole account of the task
+// as of that step. Creating it is what makes the step.
+type Manifest struct {
+	Version int      `json:"holdfast"`
+	Kind    Kind     `json:"kind"`
+	Task    string   `json:"task"`
+	Seq     uint64   `json:"seq"`    // its number, from 1
+	Epoch   uint64   `json:"epoch"`  // grows by one with each writer
+	Writer  WriterID `json:"writer"` // who made it
+	Token   Token    `json:"token"`  // this attempt to make it, and no other
+
+	// Released says that its writer will make no further manifest.
+	Released bool `json:"released,omitempty"`
+
+	// Checkpoint is the newest checkpoint, nil when there is none.
+	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
+
+	// Retained lists the other checkpoints that exist, newest first. When it
+	// is large, RetainedAt says where it lies instead, as a JSON array.
+	Retained   []Retained `json:"retained,omitempty"`
+	RetainedAt *Chunk     `json:"retained_at,omitempty"`
+}
+
+// Token tells one attempt to write a manifest from every other. It is random.
+type Token [16]byte
+
+// MarshalText returns t in hexadecimal.
+func (t Token) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%x", t[:]), nil }
+
+// UnmarshalText reads what MarshalText returns.
+func (t *Token) UnmarshalText(text []byte) error { return decodeHex(t[:], text) }
+
+// Checkpoint is a committed snapshot.
+type Checkpoint struct {
+	Seq   uint64 `json:"seq"`   // of the manifest that committed it
+	Epoch uint64 `json:"epoch"` // likewise
+
+	// Time is when manifest Seq was made, by the store's clock. It is absent
+	// from that manifest, which can not know it: the object's own time says so.
+	Time time.Time `json:"time,omitzero"`
+
+	Savepoint string `json:"savepoint,omitempty"`
+	Files     int    `json:"files"`     // regular files
+	Bytes     int64  `json:"bytes"`     // in them
+	NewBytes  int64  `json:"new_bytes"` // stored for this checkpoint
+
+	// Content, or, when that is large, where it lies as a JSON object.
+	Content   *Content `json:"content,omitempty"`
+	ContentAt *Chunk   `json:"content_at,omitempty"`
+}
+
+// Content is the part of a checkpoint that grows with the state.
+type Content struct {
+	Offsets    map[string]string `json:"offsets,omitempty"`
+	OffsetsAre string            `json:"offsets_are,omitempty"` // "next" or "last"
+	Labels     map[string]string `json:"labels,omitempty"`
+
+	// Segments lists every segment that Tree, and what Tree describes, lies in.
+	Segments []Segment `json:"segments,omitempty"`
+	// Tree is the encoded entries, in pieces: see [DecodeTree].
+	Tree []Chunk `json:"tree,omitempty"`
+	// Inline is the data of a checkpoint that is too small for a segment.
+	Inline []byte `json:"inline,omitempty"`
+}
+
+// Segment is a data object. It is nothing but chunks, end to end.
+type Segment struct {
+	ID   SegmentID `json:"id"`
+	Size int64     `json:"size"`
+}
+
+// Retained names a checkpoint that still exists. Its manifest says the rest.
+type Retained struct {
+	Seq       uint64    `json:"seq"`
+	Time      time.Time `json:"time"` // as in Checkpoint
+	Savepoint string    `json:"savepoint,omitempty"`
+}
+
+// Spilled returns the parts of m that lie in segments.
+func (m *Manifest) Spilled() []*Chunk {
+	var at []*Chunk
+	if m.RetainedAt != nil {
+		at = append(at, m.RetainedAt)
+	}
+	if m.Checkpoint != nil && m.Checkpoint.ContentAt != nil {
+		at = append(at, m.Checkpoint.ContentAt)
+	}
+	return at
+}
+
+// sumLen is the length of what follows a manifest's fields: ,"sum":"..."}\n
+const sumLen = len(`,"sum":"`) + 2*len(Hash{}) + len("\"}\n")
+
+// Encode returns m's bytes: one JSON object on one line, whose last field is
+// the hash of all the bytes before that field. This holds for every version,
+// so that damage can be told from novelty.
+func (m *Manifest) Encode() ([]byte, error) {
+	m.Version = Version
+	data, err := marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	data = data[:len(data)-1] // the closing brace
+	data = fmt.Appendf(data, ",\"sum\":\"%s\"}\n", Sum(data))
+	if len(data) > MaxManifest {
+		return nil, fmt.Errorf("manifest of %d bytes, more than %d", len(data), MaxManifest)
+	}
+	return data, nil
+}
+
+// DecodeManifest reads the bytes of manifest number seq of a task. It returns
+// an error that wraps ErrCorrupt or ErrVersion if it can not vouch for them.
+func DecodeManifest(data []byte, task string, seq uint64) (*Manifest, error) {
+	if len(data) > MaxManifest {
+		return nil, corruptf("more than %d bytes", MaxManifest)
+	}
+	if err := checkSum(data); err != nil {
+		return nil, err
+	}
+	var v struct {
+		Version int `json:"holdfast"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return nil, corruptf("%v", err)
+	}
+	if v.Version > Version {
+		return nil, fmt.Errorf("%w (%d; this program reads %d): use a newer holdfast", ErrVersion, v.Version, Version)
+	}
+	m := new(Manifest)
+	if err := json.Unmarshal(data, m); err != nil {
+		return nil, corruptf("%v", err)
+	}
+	if err := m.check(task, seq); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func checkSum(data []byte) error {
+	if len(data) < sumLen {
+		return corruptf("%d bytes, too short for a manifest", len(data))
+	}
+	body, tail := data[:len(data)-sumLen], data[len(data)-sumLen:]
+	want := fmt.Appendf(nil, ",\"sum\":\"%s\"}\n", Sum(body))
+	if bytes.Equal(tail, want) {
+		return nil
+	}
+	if !bytes.HasPrefix(tail, []byte(`,"sum":"`)) {
+		return corruptf("it does not end with a checksum: truncated, or not a manifest")
+	}
+	return corruptf("its checksum does not match its content")
+}
+
+// check holds what the engine relies on against what was read.
+func (m *Manifest) check(task string, seq uint64) error {
+	switch {
+	case m.Version != Version:
+		return corruptf("format %d", m.Version)
+	case m.Task != task || m.Seq != seq:
+		return corruptf("it is number %d of task %q; expected number %d of %q", m.Seq, m.Task, seq, task)
+	case m.Kind == KindCommit && (m.Checkpoint == nil || m.Checkpoint.Seq != seq):
+		return corruptf("a commit without its checkpoint")
+	case m.Retained != nil && m.RetainedAt != nil:
+		return corruptf("two retained lists")
+	}
+	if c := m.Checkpoint; c != nil {
+		if c.Seq == 0 || c.Seq > seq || (c.Content == nil) == (c.ContentAt == nil) {
+			return corruptf("checkpoint %d in manifest %d is not whole", c.Seq, seq)
+		}
+	}
+	for _, at := range m.Spilled() {
+		if err := at.check(); err != nil {
+			return err
+		}
+	}
+	return checkRetained(m.Retained, seq)
+}
+
+func checkRetained(list []Retained, seq uint64) error {
+	for _, r := range list {
+		if r.Seq == 0 || r.Seq >= seq {
+			return corruptf("retained checkpoint %d out of order", r.Seq)
+		}
+		seq = r.Seq
+	}
+	return nil
+}
+
+// EncodeContent returns c as JSON, which may be stored in a segment.
+func EncodeContent(c *Content) ([]byte, error) { return marshal(c) }
+
+// DecodeContent reads what EncodeContent returns.
+func DecodeContent(data []byte) (*Content, error) {
+	c := new(Content)
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, corruptf("content: %v", err)
+	}
+	return c, c.Check()
+}
+
+// Check reports what is wrong with c, as an error that wraps ErrCorrupt.
+func (c *Content) Check() error {
+	for i := range c.Tree {
+		if err := c.Tree[i].check(); err != nil {
+			return fmt.Errorf("tree: %w", err)
+		}
+	}
+	return nil
+}
+
+// EncodeRetained returns a retained list as JSON, to be stored in a segment.
+func EncodeRetained(list []Retained) ([]byte, error) { return marshal(list) }
+
+// DecodeRetained reads what EncodeRetained returned for manifest number seq.
+func DecodeRetained(data []byte, seq uint64) ([]Retained, error) {
+	var list []Retained
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, corruptf("retained list: %v", err)
+	}
+	return list, checkRetained(list, seq)
+}
+
+// marshal is json.Marshal that leaves <, > and & readable.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}

@@ -1,0 +1,141 @@
+package checkpoint
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"strings"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// Options configure a Job. The zero value is a good choice.
+type Options struct {
+	// Retention says which checkpoints stay when a new one is committed.
+	Retention Retention
+
+	// SegmentSize bounds the size of a data object, in bytes. Default 16 MiB,
+	// at least 64 KiB, at most 64 MiB.
+	SegmentSize int
+
+	// Uploads is how many segments one save sends at once. Its memory is
+	// bounded by (Uploads+1) x SegmentSize. Default 4.
+	Uploads int
+
+	// Requests bounds the requests that the job has under way at once.
+	// Default 16.
+	Requests int
+
+	// Backoff says how failed requests are tried again.
+	Backoff backend.Backoff
+
+	// Logger is told what is worth knowing and is no error: a clean-up that
+	// failed, say. Default slog.Default().
+	Logger *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	if o.SegmentSize == 0 {
+		o.SegmentSize = 16 << 20
+	}
+	o.SegmentSize = min(max(o.SegmentSize, 64<<10), format.MaxChunk)
+	if o.Uploads <= 0 {
+		o.Uploads = 4
+	}
+	if o.Requests <= 0 {
+		o.Requests = 16
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o
+}
+
+// A Job is everything under one URL: a set of tasks. It may be used from many
+// goroutines at once.
+type Job struct {
+	store  backend.Store // with retries and limits
+	ledger *backend.Ledger
+	opts   Options
+}
+
+// Open opens the job at a URL, with the drivers that the program imports. It
+// sends no request that would fail for a job that does not exist yet.
+func Open(ctx context.Context, url string, opts Options) (*Job, error) {
+	store, err := backend.Open(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	return New(store, opts), nil
+}
+
+// New returns the job in a store that is open already. The job closes it.
+func New(store backend.Store, opts Options) *Job {
+	opts = opts.withDefaults()
+	ledger := new(backend.Ledger)
+	store = backend.Limit(ledger.Wrap(store), opts.Requests)
+	return &Job{store: backend.Retry(store, opts.Backoff), ledger: ledger, opts: opts}
+}
+
+// Usage returns what the job has asked of its store since it was opened,
+// failed attempts included.
+func (j *Job) Usage() backend.Usage { return j.ledger.Usage() }
+
+// Close closes the store. Owners of the job's tasks are closed first.
+func (j *Job) Close() error { return j.store.Close() }
+
+// Task returns the task with a name, which may be any text without control
+// characters that is not too long: "Partition 3", "orders/7". It sends no
+// request; the task may not exist yet.
+func (j *Job) Task(name string) (*Task, error) {
+	dir, err := format.EscapeTask(name)
+	if err != nil {
+		return nil, err
+	}
+	return &Task{job: j, history: history{j.store, name, dir, j.opts.Backoff}}, nil
+}
+
+// Tasks yields the tasks that exist, in the order of their keys. It sends one
+// request for each, whatever their histories' lengths.
+func (j *Job) Tasks(ctx context.Context) iter.Seq2[*Task, error] {
+	return func(yield func(*Task, error) bool) {
+		for after := ""; ; {
+			first, err := j.firstKey(ctx, after)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if first == "" {
+				return
+			}
+			// Manifests sort before segments, so a task that has any shows one.
+			dir, _, isManifest := format.ParseManifestKey(first)
+			name, isTask := format.UnescapeTask(dir)
+			if isManifest && isTask {
+				task, err := j.Task(name)
+				if !yield(task, err) {
+					return
+				}
+			}
+			after = afterDir(first)
+		}
+	}
+}
+
+func (j *Job) firstKey(ctx context.Context, after string) (string, error) {
+	for o, err := range j.store.List(ctx, "", after) {
+		return o.Key, err
+	}
+	return "", nil
+}
+
+// afterDir returns a string that sorts after all keys in key's first
+// directory and before all others that follow.
+func afterDir(key string) string {
+	dir, _, ok := strings.Cut(key, "/")
+	if !ok {
+		return key
+	}
+	return dir + "0" // '0' is '/'+1
+}

@@ -1,0 +1,208 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// An Owner is the one writer of a task, until another claims it. Its methods
+// may be called from many goroutines; commits are made one at a time.
+type Owner struct {
+	task *Task
+
+	mu       sync.Mutex
+	writer   format.WriterID
+	epoch    uint64
+	base     *step             // the last step, which is this owner's
+	existing []format.Retained // all checkpoints as of base, newest first
+	segments uint32            // how many were ever begun: no number is used twice
+	pending  *pending          // an attempt whose outcome is unknown
+	ended    error             // why nothing more can be committed
+	cleaner  *cleaner
+}
+
+// pending is an attempt and what becomes of the owner if it succeeds.
+type pending struct {
+	*attempt
+	existing []format.Retained // all checkpoints but its own
+	segments []string          // uploaded for it
+}
+
+// Claim makes the caller the task's owner, and fences every earlier one. What
+// to go on from is in [Owner.Checkpoint].
+//
+// An ErrUnsupported says that the store ignores conditional writes.
+func (t *Task) Claim(ctx context.Context) (*Owner, error) {
+	s, err := t.history.claim(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := t.all(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return &Owner{
+		task: t, writer: s.Writer, epoch: s.Epoch,
+		base: s, existing: all, cleaner: newCleaner(t, s),
+	}, nil
+}
+
+// Epoch returns the epoch that the owner has claimed.
+func (o *Owner) Epoch() uint64 { return o.epoch }
+
+// Checkpoint returns the newest checkpoint of the task as this owner knows it:
+// after Claim, the one to go on from. It returns ErrNoCheckpoint if there is
+// none.
+func (o *Owner) Checkpoint(ctx context.Context) (*Checkpoint, error) {
+	o.mu.Lock()
+	c := o.base.checkpoint()
+	o.mu.Unlock()
+	if c == nil {
+		return nil, fmt.Errorf("task %q has no checkpoint: %w", o.task.Name(), ErrNoCheckpoint)
+	}
+	return o.task.open(ctx, c)
+}
+
+// Commit saves a snapshot as the task's next checkpoint. When it returns nil,
+// the checkpoint is durable and visible.
+//
+// After ErrFenced the owner is of no more use. After ErrUnknown the checkpoint
+// may have been committed, or may yet be: the next call finds out before it
+// does anything else. After any other error it was not committed, and the
+// last good checkpoint stands; Commit may be called again.
+func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.ready(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.check(o.existing); err != nil {
+		return nil, err
+	}
+	kept := o.task.job.opts.Retention.pick(o.existing)
+	b, err := o.build(ctx, &s, kept)
+	if err != nil {
+		o.cleaner.discard(b.segments)
+		return nil, err
+	}
+	m := o.next(format.KindCommit)
+	b.into(m)
+	if err := o.make(ctx, m, kept, b.segments); err != nil {
+		return nil, err
+	}
+	return o.task.open(ctx, o.base.checkpoint())
+}
+
+func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) (built, error) {
+	first := format.SegmentID{Epoch: o.epoch, Writer: o.writer, N: o.segments}
+	b, err := o.task.build(ctx, s, first, kept)
+	o.segments += uint32(len(b.segments))
+	return b, err
+}
+
+// Release gives the task up: a manifest says that this owner will commit
+// nothing more. It is a courtesy, to people and to collectors; a task need not
+// be released to be claimed.
+func (o *Owner) Release(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.ready(ctx); err != nil {
+		return err
+	}
+	m := o.next(format.KindRelease)
+	m.Released = true
+	m.Checkpoint = o.base.checkpoint()
+	m.Retained, m.RetainedAt = o.base.Retained, o.base.RetainedAt
+	if err := o.make(ctx, m, o.base.others(o.existing), nil); err != nil {
+		return err
+	}
+	o.ended = fmt.Errorf("task %q was released by this owner: %w", o.task.Name(), ErrFenced)
+	return nil
+}
+
+// CleanUpFailures returns how often deleting what is needless has failed since
+// the claim. It costs space, not safety.
+func (o *Owner) CleanUpFailures() int64 { return o.cleaner.failures.Load() }
+
+// Close waits for the clean-up that commits have left behind. It does not
+// release the task. It does not interrupt a Commit.
+func (o *Owner) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended == nil {
+		o.ended = errClosed
+	}
+	o.cleaner.close()
+	return nil
+}
+
+var errClosed = errors.New("the owner is closed")
+
+// ready makes sure that the owner may go on, and knows where it stands.
+func (o *Owner) ready(ctx context.Context) error {
+	if o.ended != nil {
+		return o.ended
+	}
+	return o.settle(ctx)
+}
+
+// next returns the manifest after base, by this owner.
+func (o *Owner) next(kind format.Kind) *format.Manifest {
+	return &format.Manifest{
+		Kind: kind, Task: o.task.Name(), Seq: o.base.Seq + 1,
+		Epoch: o.epoch, Writer: o.writer,
+	}
+}
+
+// make makes m the owner's next step. others are the checkpoints that exist
+// beside m's, segments the keys that were uploaded for it.
+func (o *Owner) make(ctx context.Context, m *format.Manifest, others []format.Retained, segments []string) error {
+	a, err := newAttempt(m)
+	if err != nil {
+		o.cleaner.discard(segments)
+		return err
+	}
+	o.pending = &pending{a, others, segments}
+	return o.settle(ctx)
+}
+
+// settle finds out what came of the pending attempt, if there is one, by
+// making it again. It leaves it pending only with ErrUnknown.
+func (o *Owner) settle(ctx context.Context) error {
+	p := o.pending
+	if p == nil {
+		return nil
+	}
+	h := &o.task.history
+	made, err := h.create(ctx, p.attempt)
+	if err == nil {
+		err = h.confirm(ctx, p.attempt, o.base.time, made)
+	}
+	if errors.Is(err, ErrUnknown) {
+		return err
+	}
+	o.pending = nil
+	if err == nil {
+		o.advance(p, made)
+		return nil
+	}
+	o.cleaner.discard(p.segments)
+	if errors.Is(err, errLost) {
+		o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
+		return o.ended
+	}
+	return err
+}
+
+// advance makes a settled attempt the base of what follows.
+func (o *Owner) advance(p *pending, made time.Time) {
+	before := o.existing
+	o.base = &step{p.manifest, made}
+	o.existing = o.base.allCheckpoints(p.existing)
+	o.cleaner.retire(before, o.existing, made)
+}

@@ -1,0 +1,310 @@
+package checkpoint
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// This file is the commit protocol: how a manifest becomes the next step in a
+// task's history, exactly once, whatever the store answers or fails to answer.
+// docs/protocol.md has the argument; the names I1..I7 there are used here.
+
+// FenceWindow is how old a manifest must be, by the store's clock, before it
+// may be deleted. An owner that was away for more than half of it makes sure
+// that it is still the owner. It is one constant for everyone, because an
+// owner and a collector that disagreed on it could hurt each other.
+const FenceWindow = time.Hour
+
+// history is one task's manifests.
+type history struct {
+	store   backend.Store
+	name    string // the task's
+	dir     string // in keys
+	backoff backend.Backoff
+}
+
+// A step is a manifest that is in the store.
+type step struct {
+	*format.Manifest
+	time time.Time // of the object, by the store's clock
+}
+
+// errLost means that another manifest stands under the number of ours.
+var errLost = errors.New("another writer was first")
+
+// newest returns the last step, or nil if there is none. It sends two
+// requests, however long the history is.
+func (h *history) newest(ctx context.Context) (*step, error) {
+	for range 3 {
+		seq, at, err := h.newestSeq(ctx)
+		if err != nil || seq == 0 {
+			return nil, err
+		}
+		m, err := h.read(ctx, seq)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted since, so there are newer ones
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &step{m, at}, nil
+	}
+	return nil, fmt.Errorf("task %q: the store lists a newest manifest that it does not have", h.name)
+}
+
+// newestSeq returns the number and the time of the last step, or zero if there
+// is none. It sends one request.
+func (h *history) newestSeq(ctx context.Context) (uint64, time.Time, error) {
+	for o, err := range h.store.List(ctx, format.ManifestPrefix(h.dir), "") {
+		if err != nil {
+			return 0, time.Time{}, err
+		}
+		if _, seq, ok := format.ParseManifestKey(o.Key); ok {
+			return seq, o.ModTime, nil
+		}
+	}
+	return 0, time.Time{}, nil
+}
+
+// read returns manifest number seq.
+func (h *history) read(ctx context.Context, seq uint64) (*format.Manifest, error) {
+	key := format.ManifestKey(h.dir, seq)
+	p := make([]byte, format.MaxManifest+1)
+	n, err := h.store.Get(ctx, key, 0, p)
+	if err != nil {
+		return nil, err
+	}
+	m, err := format.DecodeManifest(p[:n], h.name, seq)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", key, err)
+	}
+	return m, nil
+}
+
+// An attempt is one manifest on its way into the store. Its token makes its
+// bytes unlike those of every other attempt.
+type attempt struct {
+	manifest *format.Manifest
+	data     []byte
+	open     bool // a request may have been applied, or may yet be
+}
+
+func newAttempt(m *format.Manifest) (*attempt, error) {
+	rand.Read(m.Token[:])
+	data, err := m.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("task %q: %w", m.Task, err)
+	}
+	return &attempt{manifest: m, data: data}, nil
+}
+
+// create puts a's manifest into the store and returns when it knows what came
+// of it, with the object's time. Its errors are:
+//
+//   - errLost: another manifest has the number; a's will never be there.
+//   - ErrUnknown: the store did not say. Only another call of create can tell.
+//   - any other: a's manifest is not in the store and never will be.
+//
+// It sends the same request until the key is known to be taken, by us or by
+// another: a read that finds nothing would prove nothing, because a request
+// whose reply was lost may still be applied seconds later (I3).
+func (h *history) create(ctx context.Context, a *attempt) (time.Time, error) {
+	key := format.ManifestKey(h.dir, a.manifest.Seq)
+	for n := 1; ; n++ {
+		if ctx.Err() != nil {
+			return time.Time{}, a.fail(ctx.Err())
+		}
+		o, err := h.store.Create(ctx, key, a.data)
+		if err == nil {
+			return o.ModTime, nil
+		}
+		if errors.Is(err, backend.ErrExist) {
+			return h.readBack(ctx, a)
+		}
+		a.open = a.open || !refused(err)
+		if err := h.backoff.Again(ctx, n, err); err != nil {
+			return time.Time{}, a.fail(err)
+		}
+	}
+}
+
+// refused reports whether a Create that failed with err was not applied and
+// never will be, which the contract of backend.Store promises for the errors
+// that are not worth trying again. The end of the context is not one of them.
+func refused(err error) bool {
+	return !backend.Retryable(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+}
+
+// fail returns the error of an attempt that ends with err.
+func (a *attempt) fail(err error) error {
+	if !a.open {
+		return err
+	}
+	return fmt.Errorf("commit of manifest %d of task %q: %w: %w", a.manifest.Seq, a.manifest.Task, ErrUnknown, err)
+}
+
+// readBack settles an attempt whose key is taken: by itself, if an earlier
+// reply was lost, or by another writer.
+func (h *history) readBack(ctx context.Context, a *attempt) (time.Time, error) {
+	seq := a.manifest.Seq
+	m, err := h.read(ctx, seq)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Taken a moment ago, and gone: only a manifest that newer ones have
+		// long followed is ever deleted.
+		return time.Time{}, errLost
+	}
+	if err != nil {
+		a.open = true
+		return time.Time{}, a.fail(err)
+	}
+	if m.Token != a.manifest.Token {
+		return time.Time{}, fmt.Errorf("%w: manifest %d of task %q is from epoch %d, writer %s", errLost, seq, h.name, m.Epoch, m.Writer)
+	}
+	a.open = true // it is ours; what remains is to learn its time
+	for o, err := range h.store.List(ctx, format.ManifestKey(h.dir, seq), "") {
+		if err != nil {
+			return time.Time{}, a.fail(err)
+		}
+		return o.ModTime, nil
+	}
+	return time.Time{}, errLost // gone since: see above
+}
+
+// prove makes sure that the store refuses to create what exists, once step m
+// is in it, by repeating its Create with other bytes. A store that ignores
+// the condition would let two owners overwrite each other unseen.
+func (h *history) prove(ctx context.Context, m *format.Manifest) error {
+	other := *m
+	again, err := newAttempt(&other)
+	if err != nil {
+		return err
+	}
+	key := format.ManifestKey(h.dir, m.Seq)
+	for n := 1; ; n++ {
+		_, err := h.store.Create(ctx, key, again.data)
+		if errors.Is(err, backend.ErrExist) {
+			return nil
+		}
+		if err == nil {
+			return errors.Join(h.refuse(key), h.store.Delete(ctx, key))
+		}
+		if err := h.backoff.Again(ctx, n, err); err != nil {
+			return fmt.Errorf("finding out whether the store honours conditional writes: %w", err)
+		}
+	}
+}
+
+func (h *history) refuse(key string) error {
+	return fmt.Errorf("the store let a second write to %s replace the first, although both asked to create it: "+
+		"two owners could destroy each other's checkpoints; use a store that honours conditional writes: %w",
+		key, backend.ErrUnsupported)
+}
+
+// claim makes a new writer the owner of the task and returns its first step.
+// From then on every earlier owner fails at its next Create (I4).
+func (h *history) claim(ctx context.Context) (*step, error) {
+	for n := 1; ; n++ {
+		s, err := h.tryClaim(ctx)
+		if !errors.Is(err, errLost) {
+			return s, err
+		}
+		if err := h.backoff.Wait(ctx, n); err != nil {
+			return nil, fmt.Errorf("claim of task %q: %w", h.name, err)
+		}
+	}
+}
+
+func (h *history) tryClaim(ctx context.Context) (*step, error) {
+	base, err := h.newest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a, err := newAttempt(h.follow(base, format.KindClaim, newWriter()))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := h.create(ctx, a); err != nil {
+		return nil, err
+	}
+	m := a.manifest
+	if err := h.proveFirst(ctx, m); err != nil {
+		return nil, err
+	}
+	// If this process slept between the read and the write, the number may
+	// have been used and deleted meanwhile: see the fence window.
+	seq, at, err := h.newestSeq(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if seq != m.Seq {
+		return nil, errLost
+	}
+	return &step{m, at}, nil
+}
+
+// proveFirst proves the store for the first writer ever on the task; and for
+// the second, because the first may have died before it had.
+func (h *history) proveFirst(ctx context.Context, m *format.Manifest) error {
+	if m.Seq > 2 {
+		return nil
+	}
+	return h.prove(ctx, m)
+}
+
+// follow returns the manifest after base by a new writer: it repeats base's
+// checkpoint, which keeps the number and the time of its own manifest.
+func (h *history) follow(base *step, kind format.Kind, w format.WriterID) *format.Manifest {
+	m := &format.Manifest{Kind: kind, Task: h.name, Seq: 1, Epoch: 1, Writer: w}
+	if base == nil {
+		return m
+	}
+	m.Seq, m.Epoch = base.Seq+1, base.Epoch+1
+	m.Retained, m.RetainedAt = base.Retained, base.RetainedAt
+	m.Checkpoint = base.checkpoint()
+	return m
+}
+
+// checkpoint returns the step's checkpoint, with its time, or nil.
+func (s *step) checkpoint() *format.Checkpoint {
+	if s == nil || s.Checkpoint == nil {
+		return nil
+	}
+	c := *s.Checkpoint
+	if c.Seq == s.Seq {
+		c.Time = s.time
+	}
+	return &c
+}
+
+// confirm closes the hole that create-if-absent has: when base's successor
+// was made by another writer and deleted since, a create of that number
+// succeeds. It can not have been deleted within the fence window, so there is
+// nothing to ask unless more than half of that lies between the two steps,
+// by the store's clock (I5).
+func (h *history) confirm(ctx context.Context, a *attempt, base, made time.Time) error {
+	away := made.Sub(base)
+	if away >= 0 && away <= FenceWindow/2 {
+		return nil
+	}
+	seq, _, err := h.newestSeq(ctx)
+	if err != nil {
+		a.open = true
+		return a.fail(err)
+	}
+	if seq != a.manifest.Seq {
+		return fmt.Errorf("%w: the task has gone on to manifest %d", errLost, seq)
+	}
+	return nil
+}
+
+func newWriter() (w format.WriterID) {
+	rand.Read(w[:])
+	return w
+}

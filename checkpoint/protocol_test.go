@@ -1,0 +1,502 @@
+package checkpoint_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/backend/mem"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+// A world is a store with a clock and faults, in a bubble where waiting takes
+// no time.
+type world struct {
+	*testing.T
+	bucket *mem.Bucket
+	faults []*faultstore.Store
+}
+
+// inWorld runs f in a synctest bubble, whose clock is the store's.
+func inWorld(t *testing.T, f func(*world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{T: t, bucket: mem.NewBucket(time.Now)}
+		f(w)
+		for _, s := range w.faults {
+			if unfired := s.Unfired(); len(unfired) > 0 {
+				t.Errorf("faults that never fired: %v", unfired)
+			}
+		}
+	})
+}
+
+// process opens the task as a process of its own would.
+func (w *world) process(faults ...faultstore.Fault) (*checkpoint.Task, *checkpoint.Job, *faultstore.Store) {
+	w.Helper()
+	store := faultstore.Wrap(w.bucket.Open(), faults...)
+	w.faults = append(w.faults, store)
+	job := checkpoint.New(store, checkpoint.Options{Backoff: backend.Backoff{Attempts: 4}})
+	task, err := job.Task("orders/7")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return task, job, store
+}
+
+func (w *world) owner(faults ...faultstore.Fault) (*checkpoint.Owner, *faultstore.Store) {
+	w.Helper()
+	task, _, store := w.process()
+	o := claim(w.T, task)
+	store.Arm(faults...)
+	return o, store
+}
+
+func at(n int) checkpoint.Snapshot {
+	return checkpoint.Snapshot{Offsets: map[string]string{"in": fmt.Sprint(n)}}
+}
+
+// history returns the offsets of all checkpoints, newest first.
+func (w *world) history() string {
+	w.Helper()
+	task, _, _ := w.process()
+	list, err := task.Checkpoints(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	var offsets []string
+	for _, c := range list {
+		offsets = append(offsets, c.Offsets["in"])
+	}
+	return strings.Join(offsets, " ")
+}
+
+func (w *world) wantHistory(want string) {
+	w.Helper()
+	if got := w.history(); got != want {
+		w.Errorf("history is %q, want %q", got, want)
+	}
+}
+
+const manifests = "/manifests/"
+
+func TestClaimFencesEarlierOwner(t *testing.T) {
+	inWorld(t, func(w *world) {
+		old, _ := w.owner()
+		commit(w.T, old, at(1))
+		heir, _ := w.owner()
+		if heir.Epoch() != old.Epoch()+1 {
+			t.Errorf("epochs %d, then %d", old.Epoch(), heir.Epoch())
+		}
+		c, err := heir.Checkpoint(w.Context())
+		if err != nil || c.Seq != 2 || c.Offsets["in"] != "1" || c.Time.IsZero() {
+			t.Errorf("heir goes on from %+v, %v", c, err)
+		}
+		for range 2 { // for good
+			if _, err := old.Commit(w.Context(), at(99)); !errors.Is(err, checkpoint.ErrFenced) {
+				t.Errorf("old owner's commit: %v, want ErrFenced", err)
+			}
+		}
+		commit(w.T, heir, at(2))
+		w.wantHistory("2 1")
+	})
+}
+
+func TestCommitWhoseFateIsUnclear(t *testing.T) {
+	perm := &backend.Error{Op: "create", Store: "s", Key: "k", Err: backend.ErrPermission}
+	for _, c := range []struct {
+		name    string
+		faults  []faultstore.Fault
+		first   error  // of the first commit
+		between string // what happens before the second one
+		second  error
+		history string
+	}{
+		{name: "reply lost", history: "2 1",
+			faults: []faultstore.Fault{{Kind: faultstore.LoseReply, Verb: "create", On: 1}}},
+		{name: "never applied", history: "2 1",
+			faults: []faultstore.Fault{{Kind: faultstore.FailBefore, Verb: "create", On: 1}}},
+		{name: "reply lost, read-back fails for a while", history: "2 1",
+			faults: []faultstore.Fault{
+				{Kind: faultstore.LoseReply, Verb: "create", On: 1},
+				{Kind: faultstore.FailBefore, Verb: "get", On: 1},
+				{Kind: faultstore.FailBefore, Verb: "list", On: 1},
+			}},
+		{name: "reply lost, read-back refused", first: checkpoint.ErrUnknown, history: "2 1",
+			faults: []faultstore.Fault{
+				{Kind: faultstore.LoseReply, Verb: "create", On: 1},
+				{Kind: faultstore.FailBefore, Verb: "get", On: 1, Err: perm},
+			}},
+		{name: "all attempts fail, none applied", first: checkpoint.ErrUnknown, history: "2 1",
+			faults: []faultstore.Fault{{Kind: faultstore.FailBefore, Verb: "create"}}},
+		{name: "all attempts fail, the first lands later", first: checkpoint.ErrUnknown, between: "land", history: "2 1",
+			faults: []faultstore.Fault{{Kind: faultstore.Zombie, Verb: "create"}}},
+		{name: "all attempts fail, then another claims", first: checkpoint.ErrUnknown, between: "claim",
+			second: checkpoint.ErrFenced, history: "",
+			faults: []faultstore.Fault{{Kind: faultstore.FailBefore, Verb: "create"}}},
+		{name: "the first lands, then another claims", first: checkpoint.ErrUnknown, between: "land, claim",
+			second: checkpoint.ErrFenced, history: "1",
+			faults: []faultstore.Fault{{Kind: faultstore.Zombie, Verb: "create"}}},
+		{name: "refused", first: backend.ErrPermission, history: "2",
+			faults: []faultstore.Fault{{Kind: faultstore.FailBefore, Verb: "create", On: 1, Err: perm}}},
+		{name: "refused after a lost reply", first: checkpoint.ErrUnknown, history: "2 1",
+			faults: []faultstore.Fault{
+				{Kind: faultstore.LoseReply, Verb: "create", On: 1},
+				{Kind: faultstore.FailBefore, Verb: "create", On: 1, Err: perm},
+			}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				o, store := w.owner(c.faults...)
+				_, err := o.Commit(w.Context(), at(1))
+				if !errors.Is(err, c.first) {
+					t.Fatalf("first commit: %v, want %v", err, c.first)
+				}
+				if unfired := store.Unfired(); len(unfired) > 0 {
+					t.Fatalf("did not fire: %v", unfired)
+				}
+				store.Heal()
+				if strings.Contains(c.between, "land") {
+					store.Land()
+				}
+				if strings.Contains(c.between, "claim") {
+					w.owner()
+				}
+				_, err = o.Commit(w.Context(), at(2))
+				if !errors.Is(err, c.second) {
+					t.Fatalf("second commit: %v, want %v", err, c.second)
+				}
+				w.wantHistory(c.history)
+			})
+		})
+	}
+}
+
+// The owner's reply is lost, and before it asks again another writer has gone
+// on from its manifest: its commit stands, and it is fenced afterwards.
+func TestOwnCommitIsFoundUnderAnothersClaim(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner(faultstore.Fault{Kind: faultstore.LoseReply, Verb: "create", On: 1})
+		done := make(chan error)
+		go func() {
+			_, err := o.Commit(w.Context(), at(1))
+			done <- err
+		}()
+		synctest.Wait() // it waits to try again
+		heir, _ := w.owner()
+		if err := <-done; err != nil {
+			t.Errorf("commit that had landed: %v", err)
+		}
+		if _, err := o.Commit(w.Context(), at(2)); !errors.Is(err, checkpoint.ErrFenced) {
+			t.Errorf("next commit: %v, want ErrFenced", err)
+		}
+		commit(w.T, heir, at(3))
+		w.wantHistory("3 1")
+	})
+}
+
+// The request is not applied, and before it is sent again another writer takes
+// the number: nothing was committed.
+func TestNumberTakenWhileWaiting(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 1})
+		done := make(chan error)
+		go func() {
+			_, err := o.Commit(w.Context(), at(1))
+			done <- err
+		}()
+		synctest.Wait()
+		w.owner()
+		if err := <-done; !errors.Is(err, checkpoint.ErrFenced) {
+			t.Errorf("commit: %v, want ErrFenced", err)
+		}
+		w.wantHistory("")
+	})
+}
+
+func TestContextEndsDuringCommit(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, store := w.owner(faultstore.Fault{Kind: faultstore.Zombie, Verb: "create"})
+		ctx, cancel := context.WithTimeout(w.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := o.Commit(ctx, at(1))
+		if !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("commit: %v, want ErrUnknown and DeadlineExceeded", err)
+		}
+		if _, err := o.Commit(ctx, at(2)); !errors.Is(err, checkpoint.ErrUnknown) {
+			t.Errorf("next commit with an ended context: %v, want ErrUnknown", err)
+		}
+		store.Heal()
+		store.Land()
+		commit(w.T, o, at(3))
+		w.wantHistory("3 1")
+	})
+}
+
+func TestContextThatHasEndedCommitsNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		ctx, cancel := context.WithCancel(w.Context())
+		cancel()
+		_, err := o.Commit(ctx, at(1))
+		if !errors.Is(err, context.Canceled) || errors.Is(err, checkpoint.ErrUnknown) {
+			t.Errorf("commit: %v, want Canceled, and not ErrUnknown", err)
+		}
+		w.wantHistory("")
+	})
+}
+
+func TestFailedUploadLeavesTheBase(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, store := w.owner()
+		commit(w.T, o, at(1))
+		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", On: 1, Err: backend.ErrNoSpace})
+		s := at(2)
+		s.State = checkpoint.Stream("s", strings.NewReader(strings.Repeat("x", 100<<10)))
+		if _, err := o.Commit(w.Context(), s); !errors.Is(err, backend.ErrNoSpace) {
+			t.Errorf("commit: %v, want ErrNoSpace", err)
+		}
+		commit(w.T, o, at(3))
+		w.wantHistory("3 1")
+	})
+}
+
+// deleteOld does what a collector may: it deletes manifests, all but the
+// newest, that are older than the fence window.
+func (w *world) deleteOld() (deleted int) {
+	store := w.bucket.Open()
+	first := true
+	for o, err := range store.List(w.Context(), "", "") {
+		if err != nil {
+			w.Fatal(err)
+		}
+		if !first && strings.Contains(o.Key, manifests) && time.Since(o.ModTime) > checkpoint.FenceWindow {
+			store.Delete(w.Context(), o.Key)
+			deleted++
+		}
+		first = false
+	}
+	return deleted
+}
+
+// The hole of create-if-absent: the number that a sleeper would use was used
+// and deleted while it slept.
+func TestSleeperIsFencedWhenItsNumberIsFreeAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		sleeper, _ := w.owner()
+		commit(w.T, sleeper, at(1))
+		heir, _ := w.owner() // takes the sleeper's next number
+		commit(w.T, heir, at(2))
+		time.Sleep(checkpoint.FenceWindow + time.Minute)
+		commit(w.T, heir, at(3))
+		if w.deleteOld() == 0 {
+			t.Fatal("nothing was old enough")
+		}
+		if _, err := sleeper.Commit(w.Context(), at(99)); !errors.Is(err, checkpoint.ErrFenced) {
+			t.Errorf("sleeper's commit: %v, want ErrFenced", err)
+		}
+		task, _, _ := w.process()
+		if c, err := task.Newest(w.Context()); err != nil || c.Offsets["in"] != "3" {
+			t.Errorf("newest is %+v, %v", c, err)
+		}
+	})
+}
+
+// An owner that was merely away goes on, at the price of one request.
+func TestLongPauseCostsOneRequest(t *testing.T) {
+	inWorld(t, func(w *world) {
+		task, job, _ := w.process()
+		o := claim(w.T, task)
+		for _, c := range []struct {
+			pause time.Duration
+			lists int64
+		}{
+			{0, 0}, {checkpoint.FenceWindow / 2, 0}, {checkpoint.FenceWindow/2 + time.Second, 1}, {0, 0},
+		} {
+			time.Sleep(c.pause)
+			before := job.Usage()
+			commit(w.T, o, at(1))
+			after := job.Usage()
+			if n := after.List.Calls - before.List.Calls; n != c.lists {
+				t.Errorf("commit after %v took %d listings, want %d", c.pause, n, c.lists)
+			}
+			if n := after.Create.Calls - before.Create.Calls; n != 1 {
+				t.Errorf("commit after %v took %d creates, want 1", c.pause, n)
+			}
+			if after.Get != before.Get {
+				t.Errorf("commit after %v read something", c.pause)
+			}
+		}
+	})
+}
+
+func TestRequests(t *testing.T) {
+	inWorld(t, func(w *world) {
+		task, _, store := w.process()
+		count := func(what string, want int, f func() error) {
+			t.Helper()
+			before := store.Calls()
+			if err := f(); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			synctest.Wait()
+			if n := store.Calls() - before; n != want {
+				t.Errorf("%s took %d requests, want %d", what, n, want)
+			}
+		}
+		var o *checkpoint.Owner
+		take := func() (err error) { o, err = task.Claim(w.Context()); return err }
+		count("first claim", 4, take) // list, create, create again, list
+		count("commit of offsets", 1, func() error { _, err := o.Commit(w.Context(), at(1)); return err })
+		count("commit of 100 KiB", 2, func() error {
+			s := at(2)
+			s.State = checkpoint.Stream("s", strings.NewReader(strings.Repeat("x", 100<<10)))
+			_, err := o.Commit(w.Context(), s)
+			return err
+		})
+		count("claim", 4, take) // list, get, create, list
+		count("newest", 2, func() error { _, err := task.Newest(w.Context()); return err })
+		count("one-off save", 4, func() error { _, err := task.Save(w.Context(), at(3)); return err }) // list, get, create, list
+	})
+}
+
+// A careless store takes every Create for a Put.
+type carelessStore struct{ backend.Store }
+
+func (s carelessStore) Create(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	return s.Put(ctx, key, data)
+}
+
+func TestStoreThatIgnoresConditionsIsRefused(t *testing.T) {
+	for name, use := range map[string]func(context.Context, *checkpoint.Task) error{
+		"claim": func(ctx context.Context, t *checkpoint.Task) error { _, err := t.Claim(ctx); return err },
+		"save":  func(ctx context.Context, t *checkpoint.Task) error { _, err := t.Save(ctx, at(1)); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			job := checkpoint.New(carelessStore{mem.NewBucket(time.Now).Open()}, checkpoint.Options{})
+			task, _ := job.Task("t")
+			for range 2 { // the first refusal leaves nothing that passes for a claim
+				if err := use(t.Context(), task); !errors.Is(err, backend.ErrUnsupported) {
+					t.Fatalf("err = %v, want ErrUnsupported", err)
+				}
+			}
+			if s, err := task.Status(t.Context()); err != nil || s.Seq != 0 {
+				t.Errorf("left behind: %+v, %v", s, err)
+			}
+		})
+	}
+}
+
+// A job must not start from empty because its store could not be read.
+func TestUnreadableIsNotEmpty(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		commit(w.T, o, at(1))
+		for _, verb := range []string{"list", "get"} {
+			task, _, _ := w.process(faultstore.Fault{Kind: faultstore.FailBefore, Verb: verb, Err: backend.ErrPermission})
+			if _, err := task.Newest(w.Context()); errors.Is(err, checkpoint.ErrNoCheckpoint) || !errors.Is(err, backend.ErrPermission) {
+				t.Errorf("newest without the right to %s: %v, want ErrPermission", verb, err)
+			}
+			if _, err := task.Claim(w.Context()); !errors.Is(err, backend.ErrPermission) {
+				t.Errorf("claim without the right to %s: %v, want ErrPermission", verb, err)
+			}
+		}
+	})
+}
+
+func TestManyClaimAtOnce(t *testing.T) {
+	bucket := mem.NewBucket(time.Now)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var owners []*checkpoint.Owner
+	for range 8 {
+		wg.Go(func() {
+			o := claim(t, openTask(t, bucket, checkpoint.Options{Backoff: backend.Backoff{First: time.Millisecond}}))
+			mu.Lock()
+			owners = append(owners, o)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	epochs := map[uint64]bool{}
+	winners := 0
+	for _, o := range owners {
+		epochs[o.Epoch()] = true
+		switch _, err := o.Commit(t.Context(), at(1)); {
+		case err == nil:
+			winners++
+		case !errors.Is(err, checkpoint.ErrFenced):
+			t.Error(err)
+		}
+	}
+	if winners != 1 || len(epochs) != len(owners) {
+		t.Errorf("%d winners; %d epochs for %d claims", winners, len(epochs), len(owners))
+	}
+}
+
+func TestSavesAtOnce(t *testing.T) {
+	bucket := mem.NewBucket(time.Now)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	saved := 0
+	for range 8 {
+		task := openTask(t, bucket, checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
+		wg.Go(func() {
+			s := at(1)
+			s.State = checkpoint.Stream("s", strings.NewReader(strings.Repeat("x", 50<<10)))
+			_, err := task.Save(t.Context(), s)
+			if err == nil {
+				mu.Lock()
+				saved++
+				mu.Unlock()
+			} else if !errors.Is(err, checkpoint.ErrConflict) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	task := openTask(t, bucket, checkpoint.Options{})
+	list, err := task.Checkpoints(t.Context())
+	if err != nil || len(list) != saved || saved == 0 {
+		t.Errorf("%d saves succeeded; history has %d, %v", saved, len(list), err)
+	}
+	// The losers cleaned up after themselves.
+	segments := 0
+	for o, err := range bucket.Open().List(t.Context(), "", "") {
+		if err == nil && strings.Contains(o.Key, "/segments/") {
+			segments++
+		}
+	}
+	if segments != saved {
+		t.Errorf("%d segments for %d checkpoints", segments, saved)
+	}
+}
+
+func TestRelease(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		commit(w.T, o, at(1))
+		task, _, _ := w.process()
+		if s, err := task.Status(w.Context()); err != nil || !s.Claimed {
+			t.Errorf("status %+v, %v; want it claimed", s, err)
+		}
+		if err := o.Release(w.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := task.Status(w.Context()); err != nil || s.Claimed {
+			t.Errorf("status %+v, %v; want it released", s, err)
+		}
+		if _, err := o.Commit(w.Context(), at(2)); err == nil {
+			t.Error("a commit after Release succeeded")
+		}
+		heir, _ := w.owner()
+		commit(w.T, heir, at(3))
+		w.wantHistory("3 1")
+	})
+}

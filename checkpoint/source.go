@@ -1,0 +1,198 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A Source is the state that a save reads: made by [Dir], [FS] or [Stream].
+// The zero Source is no state at all.
+type Source struct {
+	write func(context.Context, *treeWriter) error
+}
+
+// Dir is the directory at path: its regular files, directories and symbolic
+// links, with permissions and modification times. Links are stored as links
+// and never followed, the directory itself excepted. Sockets, devices and
+// pipes are refused.
+func Dir(path string) Source {
+	return Source{func(ctx context.Context, w *treeWriter) error {
+		root, err := os.OpenRoot(path)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		return w.writeFS(ctx, root.FS(), path)
+	}}
+}
+
+// FS is everything in fsys. Symbolic links need an fsys that is an
+// fs.ReadLinkFS.
+func FS(fsys fs.FS) Source {
+	return Source{func(ctx context.Context, w *treeWriter) error {
+		return w.writeFS(ctx, fsys, "")
+	}}
+}
+
+// Stream is a single file with the given name, a valid path by io/fs, whose
+// content is what r yields until io.EOF. A commit that fails has read some of
+// it.
+func Stream(name string, r io.Reader) Source {
+	return Source{func(ctx context.Context, w *treeWriter) error {
+		if !fs.ValidPath(name) || name == "." {
+			return backend.Invalidf("stream name %q is not a valid path", name)
+		}
+		return w.writeStream(ctx, name, r)
+	}}
+}
+
+// treeWriter turns a Source into chunks and the entries that describe them.
+type treeWriter struct {
+	packer  *packer
+	entries []format.Entry
+	buf     []byte // one chunk
+}
+
+func (w *treeWriter) writeFS(ctx context.Context, fsys fs.FS, base string) error {
+	return fs.WalkDir(fsys, ".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err == nil {
+			err = w.writeEntry(ctx, fsys, path, d)
+		}
+		if errors.Is(err, fs.ErrNotExist) && path != "." {
+			err = fmt.Errorf("%w: it was removed", ErrChanged)
+		}
+		return atPath(base, path, err)
+	})
+}
+
+// atPath names the file that an error is about, once.
+func atPath(base, path string, err error) error {
+	if err == nil || errors.As(err, new(*backend.Error)) {
+		return err
+	}
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) && pe.Error() == err.Error() {
+		err = fmt.Errorf("%s: %w", pe.Op, pe.Err)
+	}
+	if base != "" {
+		path = base + "/" + path
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+func (w *treeWriter) writeEntry(ctx context.Context, fsys fs.FS, path string, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	e := format.Entry{Path: path, Mode: info.Mode(), ModTime: info.ModTime()}
+	switch {
+	case !fs.ValidPath(path):
+		return errors.New("the name is not valid UTF-8, which a checkpoint can not hold; rename it")
+	case info.IsDir():
+	case e.Mode.Type() == fs.ModeSymlink:
+		e.Target, err = fs.ReadLink(fsys, path)
+	case e.Mode.IsRegular():
+		err = w.writeFile(ctx, fsys, &e)
+	default:
+		err = fmt.Errorf("it is a %s, which a checkpoint can not hold; leave it out of the directory", typeName(e.Mode))
+	}
+	if err != nil {
+		return err
+	}
+	w.entries = append(w.entries, e)
+	return nil
+}
+
+func typeName(m fs.FileMode) string {
+	switch {
+	case m&fs.ModeSocket != 0:
+		return "socket"
+	case m&fs.ModeNamedPipe != 0:
+		return "named pipe"
+	case m&fs.ModeDevice != 0:
+		return "device"
+	}
+	return "file of an unknown kind"
+}
+
+// writeFile packs a regular file, and makes sure that it stayed the same all
+// the while: a torn file must not be stored.
+func (w *treeWriter) writeFile(ctx context.Context, fsys fs.FS, e *format.Entry) error {
+	f, err := fsys.Open(e.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	before, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !before.Mode().IsRegular() {
+		return fmt.Errorf("%w: it is no longer a regular file", ErrChanged)
+	}
+	if err := w.pack(ctx, f, e); err != nil {
+		return err
+	}
+	after, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	e.Mode, e.ModTime = after.Mode(), after.ModTime()
+	return unchanged(before, after, e.Size)
+}
+
+// unchanged compares a file's description before it was read to that after.
+func unchanged(before, after fs.FileInfo, read int64) error {
+	switch {
+	case before.Size() != after.Size() || read != after.Size():
+		return fmt.Errorf("%w: %d bytes before, %d read, %d after; save from a copy or a snapshot that nobody writes to",
+			ErrChanged, before.Size(), read, after.Size())
+	case !before.ModTime().Equal(after.ModTime()) || changeTime(before) != changeTime(after):
+		return fmt.Errorf("%w: it was written to; save from a copy or a snapshot that nobody writes to", ErrChanged)
+	}
+	return nil
+}
+
+func (w *treeWriter) writeStream(ctx context.Context, name string, r io.Reader) error {
+	w.parents(name)
+	e := format.Entry{Path: name, Mode: 0o644}
+	if err := w.pack(ctx, r, &e); err != nil {
+		return fmt.Errorf("stream %q: %w", name, err)
+	}
+	w.entries = append(w.entries, e)
+	return nil
+}
+
+// pack cuts what r yields into chunks, and sets e's size.
+func (w *treeWriter) pack(ctx context.Context, r io.Reader, e *format.Entry) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.ReadFull(r, w.buf)
+		if n > 0 {
+			c, err := w.packer.add(w.buf[:n])
+			if err != nil {
+				return err
+			}
+			e.Chunks = append(e.Chunks, c)
+			e.Size += int64(n)
+		}
+		switch {
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}

@@ -1,0 +1,212 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A Task is one unit of a job that checkpoints, with one history. It may be
+// used from many goroutines at once.
+type Task struct {
+	job     *Job
+	history history
+}
+
+// Name returns the task's name.
+func (t *Task) Name() string { return t.history.name }
+
+// Status says who a task belongs to.
+type Status struct {
+	Seq     uint64 // of the newest manifest; 0 if the task was never claimed
+	Epoch   uint64 // of its writer
+	Writer  string // its writer, which no other claim has
+	Claimed bool   // its writer has not released the task; it may be alive or not
+	Deleted bool   // the task was deleted, and not claimed since
+}
+
+// Status reads the newest manifest, in two requests.
+func (t *Task) Status(ctx context.Context) (Status, error) {
+	s, err := t.history.newest(ctx)
+	if err != nil || s == nil {
+		return Status{}, err
+	}
+	deleted := s.Kind == format.KindDeleted
+	return Status{
+		Seq: s.Seq, Epoch: s.Epoch, Writer: s.Writer.String(),
+		Claimed: !s.Released && !deleted, Deleted: deleted,
+	}, nil
+}
+
+// Newest returns the newest checkpoint, in two requests however long the
+// history is (three if it is of a large state). It returns ErrNoCheckpoint if
+// there is none.
+func (t *Task) Newest(ctx context.Context) (*Checkpoint, error) {
+	return again(ctx, func() (*Checkpoint, error) {
+		s, err := t.history.newest(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if s == nil || s.Checkpoint == nil {
+			return nil, fmt.Errorf("task %q has no checkpoint: %w", t.Name(), ErrNoCheckpoint)
+		}
+		return t.open(ctx, s.checkpoint())
+	})
+}
+
+// At returns a checkpoint by its number or, if at is no number, by the name
+// of its savepoint. It returns ErrNoCheckpoint if it was never committed or
+// is not retained any more.
+func (t *Task) At(ctx context.Context, at string) (*Checkpoint, error) {
+	return again(ctx, func() (*Checkpoint, error) {
+		s, all, err := t.newestAndAll(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return t.find(ctx, s, all, at)
+	})
+}
+
+// again calls read until it is not overtaken by a writer: what it had found in
+// the newest manifest was retired before it had read it. Each time a newer one
+// is there, so a few times are enough.
+func again[T any](ctx context.Context, read func() (T, error)) (v T, err error) {
+	for range 5 {
+		if v, err = read(); !errors.Is(err, ErrGone) || ctx.Err() != nil {
+			break
+		}
+	}
+	return v, err
+}
+
+func (t *Task) find(ctx context.Context, s *step, all []format.Retained, at string) (*Checkpoint, error) {
+	seq, notNumber := strconv.ParseUint(at, 10, 64)
+	i := slices.IndexFunc(all, func(r format.Retained) bool {
+		if notNumber != nil {
+			return r.Savepoint == at
+		}
+		return r.Seq == seq
+	})
+	switch {
+	case i >= 0:
+		return t.openRetained(ctx, s, all[i])
+	case notNumber != nil:
+		return nil, fmt.Errorf("task %q has no savepoint %q: %w", t.Name(), at, ErrNoCheckpoint)
+	case s != nil && seq > 0 && seq <= s.Seq:
+		return nil, fmt.Errorf("task %q: number %d is not, or no longer, a retained checkpoint; ls shows those that are: %w", t.Name(), seq, ErrNoCheckpoint)
+	}
+	return nil, fmt.Errorf("task %q: checkpoint %s was never committed: %w", t.Name(), at, ErrNoCheckpoint)
+}
+
+// Checkpoints returns all checkpoints that exist, newest first. It reads each
+// one's manifest. It returns ErrNoCheckpoint if the task was never claimed.
+func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
+	return again(ctx, func() ([]*Checkpoint, error) {
+		s, all, err := t.newestAndAll(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if s == nil {
+			return nil, fmt.Errorf("task %q does not exist: %w", t.Name(), ErrNoCheckpoint)
+		}
+		return t.openAll(ctx, s, all)
+	})
+}
+
+func (t *Task) openAll(ctx context.Context, s *step, all []format.Retained) ([]*Checkpoint, error) {
+	list := make([]*Checkpoint, len(all))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(t.job.opts.Requests)
+	for i, r := range all {
+		group.Go(func() (err error) {
+			list[i], err = t.openRetained(ctx, s, r)
+			if errors.Is(err, ErrGone) {
+				return nil // retired meanwhile: it is no longer one that exists
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list, func(c *Checkpoint) bool { return c == nil }), nil
+}
+
+// newestAndAll returns the newest step, nil if there is none, and all the
+// checkpoints that exist, newest first.
+func (t *Task) newestAndAll(ctx context.Context) (*step, []format.Retained, error) {
+	s, err := t.history.newest(ctx)
+	if err != nil || s == nil {
+		return nil, nil, err
+	}
+	all, err := t.all(ctx, s)
+	return s, all, err
+}
+
+// all lists the checkpoints of step s, newest first, wherever the list lies.
+func (t *Task) all(ctx context.Context, s *step) ([]format.Retained, error) {
+	if s.RetainedAt == nil {
+		return s.allCheckpoints(s.Retained), nil
+	}
+	data, err := t.readChunk(ctx, s.RetainedAt)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, t.missingList(ctx, s, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	retained, err := format.DecodeRetained(data, s.Seq)
+	return s.allCheckpoints(retained), err
+}
+
+// missingList tells why the retained list of step s is not there.
+func (t *Task) missingList(ctx context.Context, s *step, cause error) error {
+	seq, _, err := t.history.newestSeq(ctx)
+	if err != nil {
+		return err
+	}
+	if seq != s.Seq {
+		return fmt.Errorf("task %q, manifest %d: %w", t.Name(), s.Seq, ErrGone)
+	}
+	return fmt.Errorf("task %q: the newest manifest needs an object that is missing: %w: %w", t.Name(), ErrCorrupt, cause)
+}
+
+// openRetained opens a checkpoint that step s lists. It returns ErrGone if it
+// was retired since s was read.
+func (t *Task) openRetained(ctx context.Context, s *step, r format.Retained) (*Checkpoint, error) {
+	if c := s.checkpoint(); c != nil && c.Seq == r.Seq {
+		return t.open(ctx, c)
+	}
+	m, err := t.history.read(ctx, r.Seq)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, t.missing(ctx, r.Seq, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if m.Checkpoint == nil || m.Checkpoint.Seq != r.Seq {
+		return nil, fmt.Errorf("manifest %d of task %q: %w: it is retained as a checkpoint and is none", r.Seq, t.Name(), ErrCorrupt)
+	}
+	m.Checkpoint.Time = r.Time
+	return t.open(ctx, m.Checkpoint)
+}
+
+// missing tells why an object that checkpoint seq needs is not there: the
+// checkpoint has been retired, which is no fault, or it has been damaged.
+func (t *Task) missing(ctx context.Context, seq uint64, cause error) error {
+	_, all, err := t.newestAndAll(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == seq }) {
+		return fmt.Errorf("task %q: checkpoint %d is retained, but an object that it needs is missing: %w: %w", t.Name(), seq, ErrCorrupt, cause)
+	}
+	return fmt.Errorf("task %q, checkpoint %d: %w", t.Name(), seq, ErrGone)
+}
