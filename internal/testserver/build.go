@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"time"
+
+	"github.com/holdfast-io/holdfast/internal/filelock"
 )
 
 // build returns the path of p's executable in the user's cache, and makes it
@@ -29,15 +31,39 @@ func (p Program) build(ctx context.Context) (executable string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	unlock, err := lock(filepath.Join(dir, "lock"))
+	unlock, err := lock(ctx, dir)
 	if err != nil {
-		return "", fmt.Errorf("locking %s: %w", dir, err)
+		return "", err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	if _, err := os.Stat(executable); err == nil {
 		return executable, nil // another process built it meanwhile
 	}
 	return executable, p.install(ctx, dir)
+}
+
+// lock waits until this process is the only one to work in dir.
+func lock(ctx context.Context, dir string) (unlock func() error, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		l, err := filelock.TryLock(root, "lock")
+		if err == nil {
+			return func() error { return errors.Join(l.Unlock(), root.Close()) }, nil
+		}
+		if !errors.Is(err, filelock.ErrHeld) {
+			return nil, errors.Join(err, root.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), root.Close())
+		case <-tick.C:
+		}
+	}
 }
 
 func (p Program) executable() string {

@@ -20,7 +20,7 @@ var MinIO = Program{
 	Name:    "minio",
 	pkg:     "github.com/minio/minio",
 	version: "v0.0.0-20260212201848-7aac2a2c5b7c",
-	health:  "/minio/health/live",
+	health:  "/minio/health/cluster",
 	command: func(s *Server) ([]string, []string) {
 		args := []string{"server", "--quiet", "--address", s.address, "--certs-dir", s.certs(), s.data()}
 		env := []string{"MINIO_ROOT_USER=" + s.AccessKey, "MINIO_ROOT_PASSWORD=" + s.SecretKey, "MINIO_REGION=" + region, "MINIO_BROWSER=off", "MINIO_UPDATE=off"}
