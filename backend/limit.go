@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"sync"
@@ -36,32 +35,32 @@ type gate struct {
 	cuts    int // how often allowed was halved; who enters takes it as a pass
 }
 
-// enter waits for a place. The pass that it returns goes to learn.
-func (g *gate) enter(ctx context.Context) (pass int, err error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
+// enter waits for a place, and returns false if ctx ends first. The pass that
+// it returns goes to learn.
+func (g *gate) enter(ctx context.Context) (pass int, ok bool) {
+	if ctx.Err() != nil {
+		return 0, false
 	}
 	g.mu.Lock()
 	if g.passed < int(g.allowed) && len(g.waiting) == 0 {
 		g.passed++
 		defer g.mu.Unlock()
-		return g.cuts, nil
+		return g.cuts, true
 	}
 	turn := make(chan struct{})
 	g.waiting = append(g.waiting, turn)
-	allowed := int(g.allowed)
 	g.mu.Unlock()
 
 	select {
 	case <-turn:
 	case <-ctx.Done():
 		if g.giveUp(turn) {
-			return 0, fmt.Errorf("waiting for one of %d request slots: %w", allowed, ctx.Err())
+			return 0, false
 		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.cuts, nil
+	return g.cuts, true
 }
 
 // giveUp leaves the queue. It returns false when the turn came meanwhile.
@@ -114,27 +113,22 @@ type limited struct {
 	gate  gate
 }
 
-func (s *limited) do(ctx context.Context, op, key string, call func() error) error {
-	pass, err := s.enter(ctx, op, key)
-	if err != nil {
-		return err
+// do runs call when its turn has come. When ctx ends first it runs call all the
+// same: given such a context, the store does nothing but return the error that
+// names it.
+func (s *limited) do(ctx context.Context, call func() error) error {
+	pass, ok := s.gate.enter(ctx)
+	if !ok {
+		return call()
 	}
 	defer s.gate.leave() // also when call panics
-	err = call()
+	err := call()
 	s.gate.learn(pass, err)
 	return err
 }
 
-func (s *limited) enter(ctx context.Context, op, key string) (pass int, err error) {
-	pass, err = s.gate.enter(ctx)
-	if err != nil {
-		return 0, &Error{Op: op, Key: key, Err: err}
-	}
-	return pass, nil
-}
-
 func (s *limited) Create(ctx context.Context, key string, data []byte) (o Object, err error) {
-	err = s.do(ctx, "create", key, func() error {
+	err = s.do(ctx, func() error {
 		o, err = s.store.Create(ctx, key, data)
 		return err
 	})
@@ -142,7 +136,7 @@ func (s *limited) Create(ctx context.Context, key string, data []byte) (o Object
 }
 
 func (s *limited) Put(ctx context.Context, key string, data []byte) (o Object, err error) {
-	err = s.do(ctx, "put", key, func() error {
+	err = s.do(ctx, func() error {
 		o, err = s.store.Put(ctx, key, data)
 		return err
 	})
@@ -150,7 +144,7 @@ func (s *limited) Put(ctx context.Context, key string, data []byte) (o Object, e
 }
 
 func (s *limited) Get(ctx context.Context, key string, offset int64, p []byte) (n int, err error) {
-	err = s.do(ctx, "get", key, func() error {
+	err = s.do(ctx, func() error {
 		n, err = s.store.Get(ctx, key, offset, p)
 		return err
 	})
@@ -158,36 +152,29 @@ func (s *limited) Get(ctx context.Context, key string, offset int64, p []byte) (
 }
 
 func (s *limited) Delete(ctx context.Context, keys ...string) error {
-	return s.do(ctx, "delete", "", func() error { return s.store.Delete(ctx, keys...) })
+	return s.do(ctx, func() error { return s.store.Delete(ctx, keys...) })
 }
 
 func (s *limited) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
-		pass, err := s.enter(ctx, "list", prefix)
-		if err != nil {
-			yield(Object{}, err)
-			return
-		}
-		held := true
+		pass, held := s.gate.enter(ctx) // if not held, see do
 		defer func() {
 			if held {
 				s.gate.leave()
 			}
 		}()
 		for o, err := range s.store.List(ctx, prefix, after) {
-			s.gate.leave()
-			held = false
+			if held {
+				s.gate.leave()
+				held = false
+			}
 			if err != nil {
 				s.gate.learn(pass, err)
 			}
 			if !yield(o, err) || err != nil {
 				return
 			}
-			if pass, err = s.enter(ctx, "list", prefix); err != nil {
-				yield(Object{}, err)
-				return
-			}
-			held = true
+			pass, held = s.gate.enter(ctx)
 		}
 		s.gate.learn(pass, nil)
 	}
