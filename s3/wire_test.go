@@ -117,6 +117,9 @@ func testOptions(client sdk.HTTPClient) sdk.Options {
 		UsePathStyle: true,
 		Credentials:  testKeys,
 		HTTPClient:   client,
+		// The SDK's defaults, which the driver is to replace.
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
+		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenSupported,
 	}
 }
 
