@@ -11,16 +11,20 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/holdfast-io/holdfast/internal/gobuild"
 )
 
 // MinIO is the store that most people run themselves. No build of its last
 // versions is published, so it is built from its module; this is the newest
 // that the module proxy has.
 var MinIO = Program{
-	Name:    "minio",
-	pkg:     "github.com/minio/minio",
-	version: "v0.0.0-20260212201848-7aac2a2c5b7c",
-	health:  "/minio/health/cluster",
+	Program: gobuild.Program{
+		Name:    "minio",
+		Package: "github.com/minio/minio",
+		Version: "v0.0.0-20260212201848-7aac2a2c5b7c",
+	},
+	health: "/minio/health/cluster",
 	command: func(s *Server) ([]string, []string) {
 		args := []string{"server", "--quiet", "--address", s.address, "--certs-dir", s.certs(), s.data()}
 		env := []string{"MINIO_ROOT_USER=" + s.AccessKey, "MINIO_ROOT_PASSWORD=" + s.SecretKey, "MINIO_REGION=" + region, "MINIO_BROWSER=off", "MINIO_UPDATE=off"}
@@ -31,10 +35,12 @@ var MinIO = Program{
 // VersityGW is an independent implementation of the protocol, over a local
 // directory. It needs a file system with user attributes.
 var VersityGW = Program{
-	Name:    "versitygw",
-	pkg:     "github.com/versity/versitygw/cmd/versitygw",
-	version: "v1.8.0",
-	health:  "/health",
+	Program: gobuild.Program{
+		Name:    "versitygw",
+		Package: "github.com/versity/versitygw/cmd/versitygw",
+		Version: "v1.8.0",
+	},
+	health: "/health",
 	command: func(s *Server) ([]string, []string) {
 		args := []string{"--port", s.address, "--health", "/health", "--keep-alive", "--quiet"}
 		if s.CAFile != "" {

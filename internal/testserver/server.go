@@ -1,6 +1,6 @@
 // Package testserver runs real servers for tests and benchmarks: it builds them
-// with the Go command the first time, starts them on a free port of the
-// loopback interface, and ends them with the test. It needs no Docker.
+// the first time, starts them on a free port of the loopback interface, and
+// ends them with the test. It needs no Docker.
 package testserver
 
 import (
@@ -16,13 +16,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/holdfast-io/holdfast/internal/gobuild"
 )
 
 // A Program is a server that this package can build and run.
 type Program struct {
-	Name    string
-	pkg     string // what "go install" builds
-	version string
+	gobuild.Program
 	health  string // a path that answers with success when the server is ready
 	command func(*Server) (args, env []string)
 }
@@ -60,7 +60,7 @@ var errPortTaken = errors.New("port taken")
 // Start builds p if need be, starts it, and waits until it is ready. The
 // caller ends it with [Server.Stop].
 func Start(ctx context.Context, p Program, c Config) (*Server, error) {
-	executable, err := p.build(ctx)
+	executable, err := p.Build(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (s *Server) Output() []byte {
 	if err != nil {
 		return []byte(err.Error())
 	}
-	return tail(out)
+	return out[max(0, len(out)-4<<10):]
 }
 
 // Stop kills the server and waits until it has ended. What it stored stays in

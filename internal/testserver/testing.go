@@ -16,7 +16,7 @@ func Run(t testing.TB, suite string, p Program, useTLS bool) *Server {
 	if testing.Short() {
 		testreq.Skip(t, suite, "-short: no servers")
 	}
-	if _, err := p.build(t.Context()); err != nil {
+	if _, err := p.Build(t.Context()); err != nil {
 		testreq.Skip(t, suite, err.Error())
 	}
 	s, err := Start(t.Context(), p, Config{Dir: t.TempDir(), TLS: useTLS})

@@ -1,4 +1,6 @@
-package testserver
+// Package gobuild builds other people's programs, which tests and benchmarks
+// run, with the Go command, at pinned versions, once.
+package gobuild
 
 import (
 	"context"
@@ -6,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -14,17 +15,25 @@ import (
 	"github.com/holdfast-io/holdfast/internal/filelock"
 )
 
-// build returns the path of p's executable in the user's cache, and makes it
-// first if it is not there: by "go install pkg@version", which ignores this
-// module, so that no server's dependencies mix with another's or with ours.
-// Test binaries that run side by side wait for one of them to build.
-func (p Program) build(ctx context.Context) (executable string, err error) {
+// A Program is the main package of a module.
+type Program struct {
+	Name    string // of the executable: the last part of Package that is no version
+	Package string // import path
+	Version string // of its module
+}
+
+// Build returns the path of p's executable in the user's cache directory, and
+// makes it first if it is not there: by "go install package@version", which
+// ignores this module, so that no program's dependencies mix with another's or
+// with ours. Processes that ask at the same time wait for one of them to build,
+// which says so on the standard error.
+func (p Program) Build(ctx context.Context) (executable string, err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, "holdfast", "servers", p.Name+"@"+p.version)
-	executable = filepath.Join(dir, p.executable())
+	dir := filepath.Join(cache, "holdfast", "programs", p.Name+"@"+p.Version)
+	executable = filepath.Join(dir, p.file())
 	if _, err := os.Stat(executable); err == nil {
 		return executable, nil
 	}
@@ -40,6 +49,13 @@ func (p Program) build(ctx context.Context) (executable string, err error) {
 		return executable, nil // another process built it meanwhile
 	}
 	return executable, p.install(ctx, dir)
+}
+
+func (p Program) file() string {
+	if runtime.GOOS == "windows" {
+		return p.Name + ".exe"
+	}
+	return p.Name
 }
 
 // lock waits until this process is the only one to work in dir.
@@ -66,35 +82,22 @@ func lock(ctx context.Context, dir string) (unlock func() error, err error) {
 	}
 }
 
-func (p Program) executable() string {
-	name := path.Base(p.pkg)
-	if runtime.GOOS == "windows" {
-		name += ".exe"
-	}
-	return name
-}
-
 // install builds in a directory of its own, and moves the result into dir when
 // it is whole.
 func (p Program) install(ctx context.Context, dir string) (err error) {
-	fmt.Fprintf(os.Stderr, "building %s %s into %s; it takes some minutes, once\n", p.Name, p.version, dir)
+	fmt.Fprintf(os.Stderr, "building %s %s into %s; it takes some minutes, once\n", p.Name, p.Version, dir)
 	began := time.Now()
 	bin, err := os.MkdirTemp(dir, "build-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(bin)) }()
-	cmd := exec.CommandContext(ctx, "go", "install", p.pkg+"@"+p.version)
+	cmd := exec.CommandContext(ctx, "go", "install", p.Package+"@"+p.Version)
 	cmd.Dir = bin
 	cmd.Env = append(os.Environ(), "GOBIN="+bin, "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go install %s@%s: %w\n%s", p.pkg, p.version, err, tail(out))
+		return fmt.Errorf("go install %s@%s: %w\n%s", p.Package, p.Version, err, out)
 	}
 	fmt.Fprintf(os.Stderr, "built %s in %v\n", p.Name, time.Since(began).Round(time.Second))
-	return os.Rename(filepath.Join(bin, p.executable()), filepath.Join(dir, p.executable()))
-}
-
-// tail returns the end of a program's output, where the reason stands.
-func tail(out []byte) []byte {
-	return out[max(0, len(out)-4<<10):]
+	return os.Rename(filepath.Join(bin, p.file()), filepath.Join(dir, p.file()))
 }

@@ -1,4 +1,4 @@
-package testserver
+package gobuild
 
 import (
 	"archive/zip"
@@ -13,35 +13,8 @@ import (
 	"testing"
 )
 
-// tiny is a server whose first argument says how it behaves.
-const tiny = `package main
-
-import (
-	"fmt"
-	"net/http"
-	"os"
-)
-
-func main() {
-	mode, address := os.Args[1], os.Args[2]
-	switch mode {
-	case "fails":
-		fmt.Println("can not find my configuration")
-		os.Exit(1)
-	case "finds its port taken":
-		if _, err := os.Stat("taken"); err != nil {
-			os.WriteFile("taken", nil, 0o644)
-			fmt.Println("listen tcp: bind: address already in use")
-			os.Exit(1)
-		}
-	}
-	http.HandleFunc("/ready", func(http.ResponseWriter, *http.Request) {})
-	http.ListenAndServe(address, nil)
-}
-`
-
-// tinyProgram is a program that is built from a module proxy of the test's own.
-func tinyProgram(t *testing.T, mode string) Program {
+// tiny is a program that is built from a module proxy of the test's own.
+func tiny(t *testing.T) Program {
 	if runtime.GOOS != "linux" {
 		t.Skip("the test moves the user's cache directory, which it knows how to do on Linux")
 	}
@@ -53,7 +26,7 @@ func tinyProgram(t *testing.T, mode string) Program {
 	writeFile(t, filepath.Join(dir, "v1.0.0.mod"), gomod)
 	writeZip(t, filepath.Join(dir, "v1.0.0.zip"), map[string]string{
 		"example.test/tiny@v1.0.0/go.mod":  gomod,
-		"example.test/tiny@v1.0.0/main.go": tiny,
+		"example.test/tiny@v1.0.0/main.go": "package main\n\nfunc main() {}\n",
 	})
 	compiled, err := exec.Command("go", "env", "GOCACHE").Output()
 	if err != nil {
@@ -69,10 +42,7 @@ func tinyProgram(t *testing.T, mode string) Program {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
-	return Program{
-		Name: "tiny", pkg: "example.test/tiny", version: "v1.0.0", health: "/ready",
-		command: func(s *Server) ([]string, []string) { return []string{mode, s.address}, nil },
-	}
+	return Program{Name: "tiny", Package: "example.test/tiny", Version: "v1.0.0"}
 }
 
 func writeFile(t *testing.T, file, content string) {
@@ -123,18 +93,18 @@ func captureStderr(t *testing.T, f func()) string {
 }
 
 func TestBuildOnce(t *testing.T) {
-	p := tinyProgram(t, "serves")
+	p := tiny(t)
 	said := captureStderr(t, func() {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				executable, err := p.build(t.Context())
+				executable, err := p.Build(t.Context())
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if _, err := os.Stat(executable); err != nil {
-					t.Error(err)
+				if out, err := exec.Command(executable).CombinedOutput(); err != nil {
+					t.Errorf("%v: %s", err, out)
 				}
 			})
 		}
@@ -146,38 +116,11 @@ func TestBuildOnce(t *testing.T) {
 }
 
 func TestBuildFails(t *testing.T) {
-	p := tinyProgram(t, "serves")
-	p.version = "v9.9.9"
+	p := tiny(t)
+	p.Version = "v9.9.9"
 	captureStderr(t, func() {
-		if _, err := p.build(t.Context()); err == nil || !strings.Contains(err.Error(), "example.test/tiny@v9.9.9") {
+		if _, err := p.Build(t.Context()); err == nil || !strings.Contains(err.Error(), "example.test/tiny@v9.9.9") {
 			t.Errorf("got %v", err)
 		}
-	})
-}
-
-func TestStart(t *testing.T) {
-	for _, mode := range []string{"serves", "finds its port taken"} {
-		t.Run(mode, func(t *testing.T) {
-			var s *Server
-			captureStderr(t, func() { s = Run(t, "tiny", tinyProgram(t, mode), false) })
-			if err := s.waitReady(t.Context(), "/ready"); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Stop(); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.waitReady(t.Context(), "/ready"); err == nil {
-				t.Error("it serves after Stop")
-			}
-		})
-	}
-	t.Run("fails", func(t *testing.T) {
-		p := tinyProgram(t, "fails")
-		captureStderr(t, func() {
-			s, err := Start(t.Context(), p, Config{Dir: t.TempDir()})
-			if s != nil || err == nil || !strings.Contains(err.Error(), "can not find my configuration") {
-				t.Errorf("got %v, %v, want what the server printed", s, err)
-			}
-		})
 	})
 }
