@@ -54,6 +54,8 @@ var law = []tree{
 		"a command stands on the layers, not on examples"},
 	{"examples", []string{"runner", "checkpoint", "backend", "s3", "gcs", "local"}, gocloud,
 		"an example uses what any host program may use"},
+	{"bench", []string{"backend", "s3", "internal"}, gocloud,
+		"a benchmark compares with other people's programs; nothing imports it"},
 	{"internal", []string{"runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local"}, nil,
 		"what the layers may use of internal, they name"},
 }
