@@ -187,8 +187,8 @@ func TestLimitListInside(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for o := range s.List(t.Context(), "", "") {
-		t.Errorf("%s is left", o.Key)
+	for o, err := range s.List(t.Context(), "", "") {
+		t.Errorf("%s is left, %v", o.Key, err)
 	}
 }
 
@@ -197,7 +197,10 @@ func TestLimitListLeaves(t *testing.T) {
 	failing := &failingList{mem.NewBucket(time.Now).Open()}
 	s := backend.Limit(failing, 1)
 	put(t.Context(), s, 2)
-	for range s.List(t.Context(), "", "") {
+	for _, err := range s.List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break
 	}
 	for _, err := range s.List(t.Context(), "fail", "") {
@@ -207,8 +210,8 @@ func TestLimitListLeaves(t *testing.T) {
 	}
 	func() {
 		defer func() { _ = recover() }()
-		for range s.List(t.Context(), "", "") {
-			panic("the consumer's")
+		for _, err := range s.List(t.Context(), "", "") {
+			panic(fmt.Sprint("the consumer's, not ", err))
 		}
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
