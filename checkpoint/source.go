@@ -77,7 +77,7 @@ func (w *treeWriter) writeFS(ctx context.Context, fsys fs.FS, base string) error
 			return err
 		}
 		if errors.Is(err, fs.ErrNotExist) && path != "." {
-			err = fmt.Errorf("%w: it was removed", ErrChanged)
+			err = fmt.Errorf("%w: it was removed; save from a copy or a snapshot that nobody writes to", ErrChanged)
 		}
 		return atPath(base, path, err)
 	})

@@ -149,7 +149,7 @@ func TestStatesThatAreRefused(t *testing.T) {
 		{
 			name:  "removed before it is opened",
 			state: checkpoint.FS(misbehaving{MapFS: two, open: openB(nil, &fs.PathError{Op: "open", Path: "d/b", Err: fs.ErrNotExist})}),
-			kind:  checkpoint.ErrChanged, text: "d/b: changed while it was saved: it was removed",
+			kind:  checkpoint.ErrChanged, text: "d/b: changed while it was saved: it was removed; save from a copy or a snapshot that nobody writes to",
 		},
 		{
 			name:  "a directory when it is opened",

@@ -16,7 +16,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/holdfast-io/holdfast/internal/filelock"
@@ -174,7 +173,7 @@ func (d *Dir) Commit() error {
 	if err != nil {
 		return errors.Join(err, d.Abort())
 	}
-	err = syncDir(filepath.Dir(d.target))
+	err = syncFile(filepath.Dir(d.target))
 	_ = d.Abort() // what was built is no longer aside; the old directory may be
 	return err
 }
@@ -226,15 +225,4 @@ func removeAll(path string) error {
 		return nil
 	})
 	return os.RemoveAll(path)
-}
-
-func syncDir(path string) error {
-	if runtime.GOOS == "windows" {
-		return nil // which refuses it
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -26,17 +26,3 @@ func exchange(a, b string) error {
 	}
 	return nil
 }
-
-// syncTree makes a directory with all that is in it durable. It is one call
-// for the whole file system: one fsync for each of 50,000 files takes minutes.
-func syncTree(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		_ = f.Close()
-		return &os.PathError{Op: "syncfs", Path: path, Err: err}
-	}
-	return f.Close()
-}

@@ -110,7 +110,7 @@ func FuzzDecodeRetained(f *testing.F) {
 	}
 	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m := &Manifest{Checkpoint: &Checkpoint{Seq: 1 << 32}}
+		m := &Manifest{Seq: 1 << 32, Checkpoint: &Checkpoint{Seq: 1 << 32}}
 		var list []Retained
 		var err error
 		bounded(t, len(data), func() { list, err = m.DecodeRetained(data) })

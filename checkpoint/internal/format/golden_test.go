@@ -166,7 +166,7 @@ func TestGoldenRetained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &Manifest{Checkpoint: &Checkpoint{Seq: 12}}
+	m := &Manifest{Seq: 12, Checkpoint: &Checkpoint{Seq: 12}}
 	got, err := m.DecodeRetained(golden(t, "retained.json", data))
 	if err != nil {
 		t.Fatal(err)

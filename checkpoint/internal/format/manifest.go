@@ -193,7 +193,7 @@ func (m *Manifest) check(task string, seq uint64) error {
 	if err := c.check(m); err != nil {
 		return err
 	}
-	return checkRetained(m.Retained, c.Seq)
+	return m.checkRetained(m.Retained)
 }
 
 // check reports what is wrong with a checkpoint in manifest m.
@@ -213,10 +213,12 @@ func (c *Checkpoint) check(m *Manifest) error {
 	return c.Content.check()
 }
 
-// checkRetained checks a list of checkpoints that are older than number seq.
-func checkRetained(list []Retained, seq uint64) error {
+// checkRetained checks the list of the checkpoints beside m's own. That may be
+// older than some of them: a task can go back to it.
+func (m *Manifest) checkRetained(list []Retained) error {
+	seq := m.Seq
 	for _, r := range list {
-		if r.Seq == 0 || r.Seq >= seq {
+		if r.Seq == 0 || r.Seq >= seq || r.Seq == m.Checkpoint.Seq {
 			return corruptf("retained checkpoint %d out of order", r.Seq)
 		}
 		if r.Time.IsZero() {
@@ -237,7 +239,7 @@ func (m *Manifest) DecodeRetained(data []byte) ([]Retained, error) {
 	if err := json.Unmarshal(data, &list); err != nil {
 		return nil, corruptf("retained list: %v", err)
 	}
-	if err := checkRetained(list, m.Checkpoint.Seq); err != nil {
+	if err := m.checkRetained(list); err != nil {
 		return nil, err
 	}
 	return list, nil
