@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -562,7 +563,7 @@ func replaceForEver(target string) {
 }
 
 // However often and whenever a process that replaces a directory is killed,
-// the directory is wholly of one generation.
+// the directory is there, and wholly of one generation.
 func TestKilledWhileItReplaces(t *testing.T) {
 	parent := tempDir(t)
 	target := filepath.Join(parent, "x")
@@ -570,12 +571,16 @@ func TestKilledWhileItReplaces(t *testing.T) {
 	seen := map[string]bool{}
 	for range 30 {
 		cmd, out := child(t, replaceFor, target)
-		for range rand.IntN(12) { // steps that it may make
-			if _, err := out.ReadByte(); err != nil {
-				t.Fatal(err)
-			}
+		// A commit begins after a c, and is over before the next b. Once one has
+		// shown how long it takes, the child is killed somewhere in another.
+		await(t, out, 'c')
+		began := time.Now()
+		await(t, out, 'b')
+		takes := time.Since(began)
+		await(t, out, 'c')
+		for kill := time.Now().Add(rand.N(takes)); time.Now().Before(kill); {
 			if _, err := os.Lstat(target); err != nil {
-				t.Error(err)
+				t.Fatal(err)
 			}
 		}
 		if err := cmd.Process.Kill(); err != nil {
@@ -588,7 +593,7 @@ func TestKilledWhileItReplaces(t *testing.T) {
 		}
 		seen[gen] = true
 	}
-	if len(seen) < 5 {
+	if len(seen) < 30 { // each child replaced it at least once
 		t.Errorf("only %d generations were seen", len(seen))
 	}
 	if err := build(target, "last", true); err != nil {
@@ -596,4 +601,12 @@ func TestKilledWhileItReplaces(t *testing.T) {
 	}
 	wantGeneration(t, target, "last")
 	wantNames(t, parent, "x")
+}
+
+// await reads what a child says up to a step.
+func await(t *testing.T, out *bufio.Reader, step byte) {
+	t.Helper()
+	if _, err := out.ReadString(step); err != nil {
+		t.Fatal(err)
+	}
 }
