@@ -4,4 +4,5 @@ package main
 // when its package is imported; nothing else here knows which there are.
 import (
 	_ "github.com/holdfast-io/holdfast/local"
+	_ "github.com/holdfast-io/holdfast/s3"
 )

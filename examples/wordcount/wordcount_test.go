@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	neturl "net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 	_ "github.com/holdfast-io/holdfast/backend/mem"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/testreq"
+	"github.com/holdfast-io/holdfast/internal/testserver"
 )
 
 // spoilEnv names the spoiler that the job runs with, when the test binary is
@@ -279,6 +282,23 @@ func TestStory(t *testing.T) {
 	code, account = runForTest(t, args...) // with the same store again
 	if code != 0 || !strings.Contains(account, "done by an earlier run") || !strings.Contains(account, "all equal") {
 		t.Errorf("exit code %d the second time; want 0, nothing to kill, and all equal", code)
+	}
+}
+
+// The same on S3: the child processes find the server's credentials in their
+// environment.
+func TestStoryOnS3(t *testing.T) {
+	testreq.Suite(t, "s3")
+	url := testserver.S3(t, "s3")
+	u, err := neturl.Parse(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u = u.JoinPath("wordcount-" + strings.ToLower(crand.Text()))
+	code, account := runForTest(t, "--checkpoint", u.String(), "--dir", t.TempDir(),
+		"--kills", "7", "--interval", "50ms", "--over", "4s", writeTexts(t))
+	if code != 0 || !strings.Contains(account, "killed 7 times") || !strings.Contains(account, "all equal") {
+		t.Errorf("exit code %d; want 0, 7 kills, and all equal", code)
 	}
 }
 
