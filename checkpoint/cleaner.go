@@ -72,25 +72,28 @@ func dropped(before, after []format.Retained) []format.Retained {
 }
 
 // discard is told of segments that no manifest names, or ever will. They go at
-// once: it may have been for lack of space that the commit failed.
-func (c *cleaner) discard(keys []string) {
-	c.running.Go(func() { c.delete(keys) })
+// once, also when ctx has ended: it may have been for lack of space that the
+// commit failed.
+func (c *cleaner) discard(ctx context.Context, keys []string) {
+	ctx = context.WithoutCancel(ctx)
+	c.running.Go(func() { c.delete(ctx, keys) })
 }
 
 // close waits until what is under way is done.
 func (c *cleaner) close() { c.running.Wait() }
 
 func (c *cleaner) run() {
+	ctx := context.Background()
 	for {
 		r, garbage, ok := c.next()
 		if !ok {
 			return
 		}
-		needless, err := c.needless(context.Background(), r)
+		needless, err := c.needless(ctx, r)
 		if err != nil {
 			c.failed(err)
 		}
-		c.delete(append(garbage, needless...))
+		c.delete(ctx, append(garbage, needless...))
 	}
 }
 
@@ -107,11 +110,11 @@ func (c *cleaner) next() (retirement, []string, bool) {
 	return r, garbage, true
 }
 
-func (c *cleaner) delete(keys []string) {
+func (c *cleaner) delete(ctx context.Context, keys []string) {
 	if len(keys) == 0 {
 		return
 	}
-	if err := c.task.job.store.Delete(context.Background(), keys...); err != nil {
+	if err := c.task.job.store.Delete(ctx, keys...); err != nil {
 		c.failed(err)
 		c.mu.Lock()
 		defer c.mu.Unlock()

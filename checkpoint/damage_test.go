@@ -137,7 +137,7 @@ func newPatient(t *testing.T, snapshots []checkpoint.Snapshot) *patient {
 	}
 	watch := &watched{Store: bucket.Open(), got: map[string]bool{}}
 	job := checkpoint.New(watch, opts)
-	t.Cleanup(func() { job.Close() })
+	t.Cleanup(func() { _ = job.Close() })
 	task, err := job.Task("orders/7")
 	if err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func awkwardJob(t *testing.T) (*mem.Bucket, *checkpoint.Job, *faultstore.Store) 
 	bucket := mem.NewBucket(time.Now)
 	store := faultstore.Wrap(bucket.Open())
 	job := checkpoint.New(store, checkpoint.Options{Backoff: backend.Backoff{Attempts: 1}})
-	t.Cleanup(func() { job.Close() })
+	t.Cleanup(func() { _ = job.Close() })
 	for n, name := range slices.Backward(awkward) {
 		task, err := job.Task(name)
 		if err != nil {
@@ -133,7 +133,10 @@ func TestSegmentsAloneAreNoTask(t *testing.T) {
 func TestTasksEnds(t *testing.T) {
 	_, job, store := awkwardJob(t)
 	before := store.Calls()
-	for range job.Tasks(t.Context()) {
+	for _, err := range job.Tasks(t.Context()) {
+		if err != nil {
+			t.Error(err)
+		}
 		break
 	}
 	if calls := store.Calls() - before; calls != 1 {

@@ -102,7 +102,7 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	kept := o.task.job.opts.Retention.pick(o.existing)
 	b, err := o.build(ctx, &s, kept)
 	if err != nil {
-		o.cleaner.discard(b.segments)
+		o.cleaner.discard(ctx, b.segments)
 		return nil, err
 	}
 	m := o.next(format.KindCommit)
@@ -179,7 +179,7 @@ func (o *Owner) next(kind format.Kind) *format.Manifest {
 func (o *Owner) make(ctx context.Context, m *format.Manifest, others []format.Retained, b built) error {
 	a, err := newAttempt(m)
 	if err != nil {
-		o.cleaner.discard(b.segments)
+		o.cleaner.discard(ctx, b.segments)
 		return err
 	}
 	o.pending = &pending{a, b, others}
@@ -206,7 +206,7 @@ func (o *Owner) settle(ctx context.Context) error {
 		o.advance(p, made)
 		return nil
 	}
-	o.cleaner.discard(p.segments)
+	o.cleaner.discard(ctx, p.segments)
 	if errors.Is(err, errLost) {
 		o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
 		return o.ended

@@ -206,7 +206,9 @@ func (w *world) deleteOld() (deleted int) {
 			w.Fatal(err)
 		}
 		if !first && strings.Contains(o.Key, manifests) && time.Since(o.ModTime) > checkpoint.FenceWindow {
-			store.Delete(w.Context(), o.Key)
+			if err := store.Delete(w.Context(), o.Key); err != nil {
+				w.Fatal(err)
+			}
 			deleted++
 		}
 		first = false
