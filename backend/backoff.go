@@ -57,9 +57,9 @@ func (b Backoff) Again(ctx context.Context, n int, err error) error {
 // the context's error.
 func (b Backoff) Wait(ctx context.Context, n int) error {
 	b = b.withDefaults()
-	d := b.Max
-	if n < 32 && b.First<<(n-1) > 0 {
-		d = min(b.First<<(n-1), b.Max)
+	d := min(b.First, b.Max)
+	for i := 1; i < n && d < b.Max; i++ {
+		d = min(2*d, b.Max)
 	}
 	t := time.NewTimer(d/2 + rand.N(d/2+1))
 	defer t.Stop()

@@ -30,7 +30,7 @@ type Usage struct {
 type Count struct {
 	Calls  int64 `json:"calls"`
 	Failed int64 `json:"failed"` // of these calls, including those that found the key taken or absent
-	Keys   int64 `json:"keys"`   // objects written, read, listed or deleted
+	Keys   int64 `json:"keys"`   // that calls named, failed ones too, or that a List yielded
 	Bytes  int64 `json:"bytes"`  // sent by create and put, received by get
 }
 

@@ -45,22 +45,18 @@ func (p *Params) String(name string) string {
 // Bool returns the value of a parameter that is "true" or "false", or false if
 // it is absent.
 func (p *Params) Bool(name string) bool {
-	switch v := p.String(name); v {
-	case "true":
-		return true
-	case "false", "":
-		return false
-	default:
+	v := p.String(name)
+	if p.values.Has(name) && v != "true" && v != "false" {
 		p.fail(fmt.Sprintf("parameter %q is %q, must be true or false", name, v))
-		return false
 	}
+	return v == "true"
 }
 
 // Int returns the value of a parameter that is a whole number of at least
 // least, or def if it is absent.
 func (p *Params) Int(name string, least, def int) int {
 	v := p.String(name)
-	if v == "" {
+	if !p.values.Has(name) {
 		return def
 	}
 	n, err := strconv.Atoi(v)
@@ -92,6 +88,6 @@ func (p *Params) unknown(name string) string {
 
 func (p *Params) fail(what string) {
 	if p.err == nil {
-		p.err = Invalidf("store URL %q: %s", p.url, what)
+		p.err = Invalidf("store URL %q: %s", bare(p.url), what)
 	}
 }

@@ -8,7 +8,8 @@ import (
 
 // Prefix returns a view of store in which every key is taken to begin with
 // prefix, which ends with "/" and follows the rules for keys, or is empty.
-// Closing it closes store.
+// Closing it closes store. Errors name the whole key, and [MaxKeyLen] bounds
+// the whole key too.
 func Prefix(store Store, prefix string) Store {
 	if prefix == "" {
 		return store

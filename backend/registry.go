@@ -62,21 +62,21 @@ func (r *Registry) Open(ctx context.Context, rawURL string) (Store, error) {
 	return open(ctx, u)
 }
 
-// parseURL refuses what no driver could use, without repeating a password
-// that someone may have put into the URL.
+// parseURL refuses what no driver could use, without repeating what may be a
+// secret that someone has put into the URL.
 func parseURL(rawURL string) (*url.URL, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, Invalidf("the store URL can not be parsed; it looks like s3://bucket/path or file:///path")
 	}
 	if u.Scheme == "" {
-		return nil, Invalidf("store URL %q has no scheme; for a local directory write file:///path", u.Redacted())
+		return nil, Invalidf("store URL %q has no scheme; for a local directory write file:///path", bare(u))
 	}
 	if u.User != nil {
-		return nil, Invalidf("store URL %q holds credentials; leave them to the environment", u.Redacted())
+		return nil, Invalidf("store URL %q holds credentials; leave them to the environment", bare(u))
 	}
 	if u.Fragment != "" || strings.HasSuffix(rawURL, "#") {
-		return nil, Invalidf("store URL %q has a fragment (#...); write %%23 for a # in a path", u.Redacted())
+		return nil, Invalidf("store URL %q has a fragment (#...); write %%23 for a # in a path", bare(u))
 	}
 	return u, nil
 }
@@ -85,9 +85,15 @@ func (r *Registry) unknownScheme(u *url.URL) error {
 	known := strings.Join(r.Schemes(), ", ")
 	if known == "" {
 		return Invalidf("store URL %q: no driver is linked into this program; import one, such as _ %q",
-			u, "github.com/holdfast-io/holdfast/local")
+			bare(u), "github.com/holdfast-io/holdfast/local")
 	}
-	return Invalidf("store URL %q: unknown scheme %q; this program knows %s", u, u.Scheme, known)
+	return Invalidf("store URL %q: unknown scheme %q; this program knows %s", bare(u), u.Scheme, known)
+}
+
+// bare returns the part of u that holds no secret, for messages: no
+// credentials, no parameters.
+func bare(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Opaque: u.Opaque, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
 }
 
 // drivers is the registry that importing a driver's package registers in.

@@ -50,6 +50,7 @@ func (s *retrying) Delete(ctx context.Context, keys ...string) error {
 // is given the full number of attempts anew.
 func (s *retrying) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
+		after := after // each range begins where the caller said
 		for n := 1; ; n++ {
 			var failed error
 			for o, err := range s.store.List(ctx, prefix, after) {

@@ -100,9 +100,10 @@ type Store interface {
 	// List yields the objects whose keys begin with prefix and are greater than
 	// after, in ascending byte order of their keys. prefix need not end at a
 	// "/"; after need not exist, nor begin with prefix, and "" is before every
-	// key. A break ends it, without another request. After an error, which is
-	// yielded last, with a zero Object, the caller may go on with a new List
-	// after the last key that it got.
+	// key. Each range over the sequence is a new listing. A break ends it,
+	// without another request. After an error, which is yielded last, with a
+	// zero Object, the caller may go on with a new List after the last key that
+	// it got.
 	//
 	// A namespace with no objects, even one that nothing was ever written to,
 	// lists as empty where the service can tell it from one that is missing or

@@ -9,8 +9,8 @@ package mem
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"errors"
 	"iter"
 	"net/url"
 	"slices"
@@ -87,7 +87,7 @@ func (s *store) Put(ctx context.Context, key string, data []byte) (backend.Objec
 }
 
 func (s *store) write(ctx context.Context, key string, data []byte, replace bool) (backend.Object, error) {
-	if err := errors.Join(s.check(ctx), backend.CheckKey(key)); err != nil {
+	if err := cmp.Or(s.check(ctx), backend.CheckKey(key)); err != nil {
 		return backend.Object{}, err
 	}
 	data = bytes.Clone(data)
@@ -112,7 +112,7 @@ func (s *store) Get(ctx context.Context, key string, offset int64, p []byte) (in
 }
 
 func (s *store) read(ctx context.Context, key string, offset int64, p []byte) (int, error) {
-	if err := errors.Join(s.check(ctx), backend.CheckKey(key)); err != nil {
+	if err := cmp.Or(s.check(ctx), backend.CheckKey(key)); err != nil {
 		return 0, err
 	}
 	s.bucket.mu.RLock()
@@ -129,6 +129,7 @@ func (s *store) read(ctx context.Context, key string, offset int64, p []byte) (i
 
 func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
 	return func(yield func(backend.Object, error) bool) {
+		after := after // each range begins where the caller said
 		for {
 			page, err := s.page(ctx, prefix, after)
 			if err != nil {
@@ -151,7 +152,7 @@ func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[backen
 // page returns the next objects of a listing: a service lists in pages too,
 // and what comes or goes between two of them may or may not be seen.
 func (s *store) page(ctx context.Context, prefix, after string) ([]backend.Object, error) {
-	if err := errors.Join(s.check(ctx), backend.CheckPrefix(prefix)); err != nil {
+	if err := cmp.Or(s.check(ctx), backend.CheckPrefix(prefix)); err != nil {
 		return nil, err
 	}
 	b := s.bucket
@@ -172,25 +173,24 @@ func (s *store) Delete(ctx context.Context, keys ...string) error {
 	if err := s.check(ctx); err != nil {
 		return s.wrap("delete", "", err)
 	}
-	var errs []error
 	for _, key := range keys {
-		errs = append(errs, s.wrap("delete", key, s.delete(key)))
+		if err := backend.CheckKey(key); err != nil {
+			return s.wrap("delete", key, err)
+		}
 	}
-	return errors.Join(errs...)
+	for _, key := range keys {
+		s.bucket.delete(key)
+	}
+	return nil
 }
 
-func (s *store) delete(key string) error {
-	if err := backend.CheckKey(key); err != nil {
-		return err
-	}
-	b := s.bucket
+func (b *Bucket) delete(key string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if i, found := slices.BinarySearch(b.keys, key); found {
 		b.keys = slices.Delete(b.keys, i, i+1)
 		delete(b.objects, key)
 	}
-	return nil
 }
 
 func (s *store) Close() error {

@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+.PHONY: help test race lint conformance bench fuzz tidy ci
+
+LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
+FUZZTIME ?= 30s
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: ## run all tests
+	go test ./...
+
+race: ## run all tests with the race detector
+	go test -race ./...
+
+lint: ## vet, lint, and the import law
+	go vet ./...
+	$(LINT) run
+	go test ./internal/importlaw
+
+conformance: ## run the conformance suite of every driver, case by case
+	go test -count=1 -v -run '^TestConformance' ./...
+
+bench: ## run the benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@for pkg in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+tidy: ## format the code and tidy every module
+	$(LINT) fmt
+	@for file in $$(git ls-files 'go.mod' '*/go.mod'); do go -C $$(dirname $$file) mod tidy || exit 1; done
+
+ci: ## all that a change must pass
+	.ci/run

@@ -1,0 +1,151 @@
+// Package importlaw holds the law of which packages may reach which, directly
+// or through others. Its test checks the module against it, for each operating
+// system that is supported. Test code is not bound by it.
+//
+// A program links what its imports reach. So the law also says that a program
+// which imports only one driver links no SDK but that driver's.
+package importlaw
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const module = "github.com/holdfast-io/holdfast"
+
+// A tree is a directory below the module's root with all packages in it, and
+// what these may reach besides the standard library and each other.
+type tree struct {
+	dir string
+	may []string // other trees of this module
+	not []string // of what lies outside this module: import paths, each with all below it
+	why string
+}
+
+const everything = "*" // as an element of not
+
+var (
+	aws     = []string{"github.com/aws"}
+	google  = []string{"cloud.google.com", "google.golang.org"}
+	gocloud = []string{"gocloud.dev"}
+	sdks    = slices.Concat(aws, google, gocloud)
+)
+
+// law has a row for every tree of the module: an idea without a place in the
+// layers is one that nobody has thought about. That cmd and examples appear
+// under no other tree's may makes them the ends of the graph.
+var law = []tree{
+	{"backend", nil, []string{everything},
+		"the contract takes nothing but the standard library with it"},
+	{"s3", []string{"backend"}, slices.Concat(google, gocloud),
+		"a driver knows its own SDK, the contract and nothing else of this module"},
+	{"gcs", []string{"backend"}, slices.Concat(aws, gocloud),
+		"a driver knows its own SDK, the contract and nothing else of this module"},
+	{"local", []string{"backend"}, sdks,
+		"a program that keeps its checkpoints on disk links no cloud SDK"},
+	{"conformance", []string{"backend"}, sdks,
+		"the suite knows the contract, and no driver"},
+	{"checkpoint", []string{"backend"}, sdks,
+		"the engine sees stores through the contract alone"},
+	{"runner", []string{"checkpoint", "backend"}, sdks,
+		"imports run downwards only"},
+	{"cmd", []string{"runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local", "internal"}, gocloud,
+		"a command stands on the layers, not on examples"},
+	{"examples", []string{"runner", "checkpoint", "backend", "s3", "gcs", "local"}, gocloud,
+		"an example uses what any host program may use"},
+	{"internal", []string{"runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local"}, nil,
+		"what the layers may use of internal, they name"},
+}
+
+// A pkg is what `go list -json` says of a package.
+type pkg struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+}
+
+// violations returns one line for each way in which pkgs, which must be
+// complete with their dependencies, break the law.
+func violations(law []tree, pkgs []pkg) []string {
+	byPath := make(map[string]pkg)
+	for _, p := range pkgs {
+		byPath[p.ImportPath] = p
+	}
+	var found []string
+	for _, p := range pkgs {
+		dir, ours := dirOf(p.ImportPath)
+		if !ours {
+			continue
+		}
+		t, ok := treeOf(law, dir)
+		if !ok {
+			found = append(found, fmt.Sprintf("%s has no row in the law of imports: add one", p.ImportPath))
+			continue
+		}
+		for _, chain := range t.forbidden(law, p, byPath) {
+			found = append(found, strings.Join(chain, " -> ")+": "+t.why)
+		}
+	}
+	return found
+}
+
+// forbidden returns the shortest chains of imports that lead from p to
+// packages that t forbids. It does not look beyond these: an SDK has a hundred
+// packages, and the first says enough.
+func (t tree) forbidden(law []tree, p pkg, byPath map[string]pkg) (chains [][]string) {
+	seen := map[string]bool{p.ImportPath: true}
+	queue := [][]string{{p.ImportPath}}
+	for len(queue) > 0 {
+		chain := queue[0]
+		queue = queue[1:]
+		for _, path := range byPath[chain[len(chain)-1]].Imports {
+			if seen[path] || path == "C" || byPath[path].Standard {
+				continue
+			}
+			seen[path] = true
+			next := append(slices.Clip(chain), path)
+			if t.allows(law, path) {
+				queue = append(queue, next)
+			} else {
+				chains = append(chains, next)
+			}
+		}
+	}
+	return chains
+}
+
+// allows reports whether packages of t may reach the package at path, which is
+// not in the standard library.
+func (t tree) allows(law []tree, path string) bool {
+	if dir, ours := dirOf(path); ours {
+		other, ok := treeOf(law, dir)
+		return ok && (other.dir == t.dir || slices.Contains(t.may, other.dir))
+	}
+	return !slices.ContainsFunc(t.not, func(root string) bool {
+		return root == everything || within(path, root)
+	})
+}
+
+// treeOf returns the tree to which a directory of this module belongs: that of
+// its longest match, so that a row for a subdirectory stands above its parent's.
+func treeOf(law []tree, dir string) (best tree, ok bool) {
+	for _, t := range law {
+		if within(dir, t.dir) && len(t.dir) > len(best.dir) {
+			best, ok = t, true
+		}
+	}
+	return best, ok
+}
+
+// dirOf returns the directory of a package of this module, below its root.
+func dirOf(path string) (dir string, ours bool) {
+	if path == module {
+		return "", true
+	}
+	return strings.CutPrefix(path, module+"/")
+}
+
+func within(path, root string) bool {
+	return path == root || strings.HasPrefix(path, root+"/")
+}

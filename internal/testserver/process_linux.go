@@ -1,0 +1,11 @@
+package testserver
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// endWithParent lets a server end also when this process is killed.
+func endWithParent(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+}

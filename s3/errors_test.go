@@ -1,0 +1,339 @@
+package s3
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/smithy-go"
+
+	"github.com/holdfast-io/holdfast/backend"
+)
+
+func TestCodes(t *testing.T) {
+	tests := []struct {
+		verb   string
+		status int
+		code   string
+		kind   error
+		advice string // a part of the text
+	}{
+		{"create", 412, "PreconditionFailed", backend.ErrExist, ""},
+		{"put", 412, "PreconditionFailed", errAny, ""},
+		{"create", 409, "ConditionalRequestConflict", errAny, ""},
+		{"create", 409, "OperationAborted", errAny, ""},
+		{"create", 501, "NotImplemented", backend.ErrUnsupported, "does not offer conditional writes"},
+		{"get", 404, "NoSuchKey", backend.ErrNotExist, ""},
+		{"get", 404, "NoSuchBucket", backend.ErrNoStore, "create the bucket"},
+		{"list", 404, "NoSuchBucket", backend.ErrNoStore, "create the bucket"},
+		{"create", 404, "NoSuchBucket", backend.ErrNoStore, "create the bucket"},
+		{"create", 403, "AccessDenied", backend.ErrPermission, "allow s3:PutObject on arn:aws:s3:::bucket/jobs/*"},
+		{"put", 403, "AccessDenied", backend.ErrPermission, "allow s3:PutObject on arn:aws:s3:::bucket/jobs/*"},
+		{"get", 403, "AccessDenied", backend.ErrPermission, "allow s3:GetObject on arn:aws:s3:::bucket/jobs/*, and s3:ListBucket on arn:aws:s3:::bucket,"},
+		{"list", 403, "AccessDenied", backend.ErrPermission, "allow s3:ListBucket on arn:aws:s3:::bucket"},
+		{"delete", 403, "AccessDenied", backend.ErrPermission, "allow s3:DeleteObject on arn:aws:s3:::bucket/jobs/*"},
+		{"get", 403, "InvalidAccessKeyId", backend.ErrPermission, "check the credentials"},
+		{"get", 403, "SignatureDoesNotMatch", backend.ErrPermission, "check the credentials"},
+		{"get", 400, "ExpiredToken", backend.ErrPermission, "renew the session token"},
+		{"get", 400, "AuthorizationHeaderMalformed", backend.ErrNoStore, "set the URL's parameter region"},
+		{"get", 301, "PermanentRedirect", backend.ErrNoStore, "set the URL's parameter region"},
+		{"put", 400, "InvalidStorageClass", backend.ErrInvalid, "storage_class"},
+		{"put", 507, "XMinioStorageFull", backend.ErrNoSpace, "make room"},
+		{"put", 403, "QuotaExceeded", backend.ErrNoSpace, "make room"},
+		{"get", 403, "InvalidObjectState", backend.ErrUnsupported, "restore it"},
+		{"put", 400, "KMS.DisabledException", backend.ErrPermission, "enable the KMS key"},
+		{"put", 503, "SlowDown", backend.ErrThrottled, ""},
+		{"put", 429, "TooManyRequests", backend.ErrThrottled, ""},
+		{"put", 500, "InternalError", errAny, ""},
+		{"put", 400, "RequestTimeout", errAny, ""},
+		{"put", 400, "BadDigest", errAny, ""},
+		{"put", 400, "NeverHeardOf", errAny, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.verb+"/"+test.code, func(t *testing.T) {
+			w := &wire{answer: always(func() *http.Response { return respondError(test.status, test.code) })}
+			err := call(t.Context(), w.open(t, Options{}), test.verb)
+			wantKind(t, err, test.kind)
+			if errors.Is(err, backend.ErrThrottled) && !backend.Retryable(err) {
+				t.Errorf("%v must be worth another attempt", err)
+			}
+			for _, part := range []string{test.verb + " s3://bucket/jobs", test.code, "Words about", "request id REQ42", test.advice} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q is missing from %q", part, err)
+				}
+			}
+			var answer smithy.APIError
+			if !errors.As(err, &answer) || answer.ErrorCode() != test.code {
+				t.Errorf("the SDK's error is out of reach: %v", err)
+			}
+			if w.count() != 1 {
+				t.Errorf("%d requests, want 1", w.count())
+			}
+		})
+	}
+}
+
+// call uses one verb on the key "key".
+func call(ctx context.Context, s backend.Store, verb string) error {
+	switch verb {
+	case "create":
+		_, err := s.Create(ctx, "key", []byte("data"))
+		return err
+	case "put":
+		_, err := s.Put(ctx, "key", []byte("data"))
+		return err
+	case "get":
+		_, err := s.Get(ctx, "key", 0, make([]byte, 4))
+		return err
+	case "delete":
+		return s.Delete(ctx, "key")
+	}
+	for _, err := range s.List(ctx, "", "") {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var verbs = []string{"create", "put", "get", "list", "delete"}
+
+func TestText(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response { return respondError(404, "NoSuchKey") })}
+	_, err := w.open(t, Options{}).Get(t.Context(), "a/b", 0, make([]byte, 1))
+	const want = "get s3://bucket/jobs/a/b: NoSuchKey: Words about NoSuchKey (HTTP 404, request id REQ42)"
+	if err.Error() != want {
+		t.Errorf("got  %s\nwant %s", err, want)
+	}
+}
+
+// Answers that do not come from S3: a proxy's, or a wrong endpoint's.
+func TestAnswersWithoutCode(t *testing.T) {
+	tests := []struct {
+		name   string
+		status int
+		body   string
+		verb   string
+		kind   error
+	}{
+		{"error with status 200", 200, errorXML("InternalError"), "put", errAny},
+		{"slow down with status 200", 200, errorXML("SlowDown"), "create", backend.ErrThrottled},
+		{"condition failed with status 200", 200, errorXML("PreconditionFailed"), "create", backend.ErrExist},
+		{"empty 404", 404, "", "get", errAny},
+		{"html 404", 404, "<html><body>Not here</body></html>", "get", errAny},
+		{"empty 403", 403, "", "get", backend.ErrPermission},
+		{"empty 412", 412, "", "create", backend.ErrExist},
+		{"empty 429", 429, "", "get", backend.ErrThrottled},
+		{"html 503", 503, "<html><body>Busy</body></html>", "get", backend.ErrThrottled},
+		{"broken 500", 500, "<Error><Code>Int", "get", errAny},
+		{"html list", 200, "<html><p>Log in</html>", "list", errAny},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w := &wire{answer: always(func() *http.Response { return respond(test.status, test.body) })}
+			err := call(t.Context(), w.open(t, Options{}), test.verb)
+			wantKind(t, err, test.kind)
+			if errors.Is(err, backend.ErrNotExist) {
+				t.Errorf("%v is taken for an absent object", err)
+			}
+			if w.count() != 1 {
+				t.Errorf("%d requests, want 1", w.count())
+			}
+		})
+	}
+}
+
+func TestWrongRegion(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response {
+		r := respondError(301, "PermanentRedirect")
+		r.Header.Set("X-Amz-Bucket-Region", "ap-south-1")
+		return r
+	})}
+	err := call(t.Context(), w.open(t, Options{}), "list")
+	wantKind(t, err, backend.ErrNoStore)
+	if !strings.HasSuffix(err.Error(), "; the bucket is in another region: set the URL's parameter region=ap-south-1") {
+		t.Errorf("no advice in %q", err)
+	}
+}
+
+func TestPermissionInOtherPartitions(t *testing.T) {
+	for region, arn := range map[string]string{"cn-north-1": "arn:aws-cn:s3", "us-gov-west-1": "arn:aws-us-gov:s3"} {
+		w := &wire{answer: always(func() *http.Response { return respondError(403, "AccessDenied") })}
+		options := testOptions(w)
+		options.Region = region
+		s := w.openBucket(t, "bucket", options, Options{Encryption: "aws:kms"})
+		if err := call(t.Context(), s, "put"); !strings.Contains(err.Error(), arn) || !strings.Contains(err.Error(), "kms:GenerateDataKey") {
+			t.Errorf("region %s: %v", region, err)
+		}
+	}
+}
+
+// The driver's own time limits look like the caller's deadline to errors.Is.
+func TestOwnLimitsAreRetryable(t *testing.T) {
+	for _, own := range []error{
+		context.DeadlineExceeded,
+		&net.OpError{Op: "dial", Err: context.DeadlineExceeded},
+		os.ErrDeadlineExceeded,
+		context.Canceled,
+	} {
+		w := &wire{answer: func(*request) (*http.Response, error) { return nil, own }}
+		s := w.open(t, Options{})
+		for _, verb := range verbs {
+			wantKind(t, call(t.Context(), s, verb), errAny)
+		}
+	}
+}
+
+func TestContextEnds(t *testing.T) {
+	for _, verb := range verbs {
+		t.Run(verb, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			w := &wire{answer: func(r *request) (*http.Response, error) {
+				cancel()
+				<-r.Context().Done()
+				return nil, errors.New("connection gone")
+			}}
+			s := w.open(t, Options{})
+			if err := call(ctx, s, verb); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want the context's error", err)
+			}
+			if err := call(ctx, s, verb); !errors.Is(err, context.Canceled) || w.count() != 1 {
+				t.Errorf("after the context ended: %v, %d requests in all", err, w.count())
+			}
+		})
+	}
+	t.Run("answer wins", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		w := &wire{answer: func(*request) (*http.Response, error) {
+			cancel()
+			return respondError(412, "PreconditionFailed"), nil
+		}}
+		wantKind(t, call(ctx, w.open(t, Options{}), "create"), backend.ErrExist)
+	})
+	t.Run("deadline that the network sees first", func(t *testing.T) {
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+		defer cancel()
+		s := (&wire{}).open(t, Options{})
+		err := s.failed(ctx, "get", "key", &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded})
+		wantKind(t, err, context.DeadlineExceeded)
+	})
+}
+
+func TestNetworkAdvice(t *testing.T) {
+	tests := []struct {
+		name   string
+		cause  error
+		advice string
+	}{
+		{"unknown host", &net.DNSError{Err: "no such host", Name: "bucket.store.test", IsNotFound: true}, "path_style=true"},
+		{"certificate", &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "AWS_CA_BUNDLE"},
+		{"reset", errors.New("connection reset by peer"), "request failed: connection reset by peer"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w := &wire{answer: func(*request) (*http.Response, error) { return nil, test.cause }}
+			err := call(t.Context(), w.open(t, Options{}), "get")
+			wantKind(t, err, errAny)
+			if !strings.Contains(err.Error(), test.advice) {
+				t.Errorf("%q is missing from %q", test.advice, err)
+			}
+		})
+	}
+}
+
+func TestNoCredentials(t *testing.T) {
+	missing := &fs.PathError{Op: "open", Path: "/var/run/token", Err: fs.ErrNotExist}
+	works := true
+	provider := aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+		if !works {
+			return aws.Credentials{}, missing
+		}
+		return testKeys(ctx)
+	})
+	w := &wire{answer: always(func() *http.Response { return respond(200, "") })}
+	options := testOptions(w)
+	options.Credentials = provider
+
+	works = false
+	s := w.openBucket(t, "bucket", options, Options{})
+	for _, verb := range verbs {
+		err := call(t.Context(), s, verb)
+		wantKind(t, err, backend.ErrPermission)
+		if errors.Is(err, backend.ErrNotExist) {
+			t.Errorf("%s: a missing token file is taken for an absent object: %v", verb, err)
+		}
+		if !strings.Contains(err.Error(), "no credentials") || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
+			t.Errorf("no advice in %q", err)
+		}
+		var cause *fs.PathError
+		if !errors.As(err, &cause) {
+			t.Errorf("cause out of reach: %v", err)
+		}
+	}
+	if w.count() != 0 {
+		t.Errorf("%d requests without credentials", w.count())
+	}
+
+	// A provider that has worked before has a moment's trouble.
+	works = true
+	if err := call(t.Context(), s, "get"); err != nil {
+		t.Fatal(err)
+	}
+	works = false
+	err := call(t.Context(), s, "get")
+	wantKind(t, err, errAny)
+	if errors.Is(err, backend.ErrNotExist) {
+		t.Errorf("a missing token file is taken for an absent object: %v", err)
+	}
+}
+
+// The service calls a token expired that the SDK's cache still holds for good.
+func TestExpiredTokenIsRenewed(t *testing.T) {
+	fetched := 0
+	provider := aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		fetched++
+		token := "old"
+		if fetched > 1 {
+			token = "new"
+		}
+		return aws.Credentials{
+			AccessKeyID: "KEY", SecretAccessKey: "SECRET", SessionToken: token,
+			CanExpire: true, Expires: time.Now().Add(time.Hour),
+		}, nil
+	}))
+	w := &wire{answer: func(r *request) (*http.Response, error) {
+		if r.Header.Get("X-Amz-Security-Token") == "old" {
+			return respondError(400, "ExpiredToken"), nil
+		}
+		return respond(200, ""), nil
+	}}
+	options := testOptions(w)
+	options.Credentials = provider
+	s := w.openBucket(t, "bucket", options, Options{})
+	wantKind(t, call(t.Context(), s, "create"), errAny)
+	if err := call(t.Context(), s, "create"); err != nil {
+		t.Errorf("second attempt: %v", err)
+	}
+	if w.count() != 2 || fetched != 2 {
+		t.Errorf("%d requests, credentials fetched %d times, want 2 and 2", w.count(), fetched)
+	}
+}
+
+func TestAnonymous(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response { return respond(200, "") })}
+	options := testOptions(w)
+	options.Credentials = aws.AnonymousCredentials{}
+	if err := call(t.Context(), w.openBucket(t, "bucket", options, Options{}), "get"); err != nil {
+		t.Fatal(err)
+	}
+	wantHeaders(t, w.requests[0], map[string]string{"Authorization": ""})
+}

@@ -1,0 +1,253 @@
+package s3
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/middleware"
+
+	"github.com/holdfast-io/holdfast/backend"
+)
+
+func init() { backend.Register("s3", Open) }
+
+// Checksum says what guards the bytes of an object on their way to the server,
+// which refuses them when they do not match.
+type Checksum string
+
+const (
+	// ChecksumCRC32C, the default, sends a CRC32C in a header, computed before
+	// the data reaches the SDK and kept by the service with the object.
+	ChecksumCRC32C Checksum = ""
+
+	// ChecksumSHA256 makes a SHA-256 of the data part of the request's
+	// signature. It is for buckets whose policy denies unsigned payloads, and
+	// costs the CPU of a cryptographic hash on both sides.
+	ChecksumSHA256 Checksum = "sha256"
+
+	// ChecksumNone sends none. It is for services that refuse the header.
+	ChecksumNone Checksum = "none"
+)
+
+// sign sets for one PutObject whether the payload is signed. The SDK's own
+// choice would be to sign over plain HTTP and not over TLS. A signed payload
+// does not make plain HTTP safe, since what is read back is not signed.
+func (c Checksum) sign(o *sdk.Options) {
+	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+		if c != ChecksumSHA256 {
+			return v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware(stack)
+		}
+		hash := &v4.ComputePayloadSHA256{}
+		_, err := stack.Finalize.Swap(hash.ID(), hash)
+		return err
+	})
+}
+
+// Open opens s3://bucket/prefix. Its parameters:
+//
+//	region=eu-west-1        the bucket's region; default: AWS_REGION or the profile's; with an endpoint, us-east-1
+//	endpoint=https://host   a service other than AWS; default: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL
+//	path_style=true|false   address the bucket in the path, not in the host name; default: true with an endpoint
+//	profile=name            the profile of the shared AWS configuration; default: AWS_PROFILE
+//	sse=AES256|aws:kms|aws:kms:dsse   server-side encryption; default: the bucket's
+//	kms_key_id=id           the key for the two KMS kinds; default: the account's
+//	storage_class=NAME      the objects' storage class; default: STANDARD. Archive classes are refused
+//	requester_pays=true     accept the charges for requests to a bucket of this kind
+//	checksum=crc32c|sha256|none   what guards data on its way to the server, see [Checksum]; default: crc32c
+//
+// Credentials come from the SDK's default chain: environment, shared
+// configuration, web identity, container, instance role. A proxy comes from
+// HTTPS_PROXY, HTTP_PROXY and NO_PROXY, a private certificate authority from
+// AWS_CA_BUNDLE.
+//
+// It sends no request. A mistake in the URL or in the configuration wraps
+// backend.ErrInvalid.
+func Open(ctx context.Context, u *url.URL) (backend.Store, error) {
+	s, err := open(ctx, u)
+	if err != nil {
+		return nil, err // not s, which would be a nil *Store in an interface
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, u *url.URL) (*Store, error) {
+	l, err := parse(u)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, l.load...)
+	if err != nil {
+		return nil, l.failed(&failure{kind: backend.ErrInvalid, cause: err, text: err.Error()})
+	}
+	transport := ownTransport(&cfg)
+	client := sdk.NewFromConfig(cfg, l.apply, func(o *sdk.Options) { o.HTTPClient = direct{transport} })
+	if client.Options().Region == "" {
+		return nil, l.failed(backend.Invalidf("no region: add ?region=... to the URL or set AWS_REGION"))
+	}
+	s, err := New(client, l.bucket, l.prefix, l.options)
+	if err != nil {
+		return nil, err
+	}
+	s.release = transport.CloseIdleConnections
+	return s, nil
+}
+
+// ownTransport returns a transport of this store's own, with the certificate
+// authorities that the configuration names.
+func ownTransport(cfg *aws.Config) *http.Transport {
+	base, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
+	if !ok {
+		base = awshttp.NewBuildableClient()
+	}
+	t := base.GetTransport()
+	tune(t)
+	return t
+}
+
+// location is what a URL says.
+type location struct {
+	bucket, prefix string
+	options        Options
+	load           []func(*config.LoadOptions) error
+	endpoint       string
+	pathStyle      *bool // nil means that the endpoint decides
+}
+
+func parse(u *url.URL) (*location, error) {
+	p := backend.NewParams(u)
+	l := &location{bucket: u.Host, prefix: u.Path, endpoint: p.String("endpoint")}
+	if region := p.String("region"); region != "" {
+		l.load = append(l.load, config.WithRegion(region))
+	}
+	if profile := p.String("profile"); profile != "" {
+		l.load = append(l.load, config.WithSharedConfigProfile(profile))
+	}
+	if pathStyle := p.Bool("path_style"); u.Query().Has("path_style") {
+		l.pathStyle = &pathStyle
+	}
+	l.options = Options{
+		Encryption:    types.ServerSideEncryption(p.String("sse")),
+		KMSKeyID:      p.String("kms_key_id"),
+		StorageClass:  types.StorageClass(p.String("storage_class")),
+		RequesterPays: p.Bool("requester_pays"),
+		Checksum:      Checksum(p.String("checksum")),
+	}
+	if l.options.Checksum == "crc32c" {
+		l.options.Checksum = ChecksumCRC32C
+	}
+	if err := p.Err(); err != nil {
+		return nil, l.failed(err)
+	}
+	return l, l.check()
+}
+
+// check brings the prefix into the form that it has in keys.
+func (l *location) check() error {
+	var err error
+	if l.prefix, err = cleanPrefix(l.prefix); err != nil {
+		return l.failed(err)
+	}
+	if err := cmp.Or(checkBucket(l.bucket), checkEndpoint(l.endpoint), l.options.check()); err != nil {
+		return l.failed(err)
+	}
+	return nil
+}
+
+func (l *location) failed(err error) error {
+	return &backend.Error{Op: "open", Store: storeURL(l.bucket, l.prefix), Err: err}
+}
+
+func (l *location) apply(o *sdk.Options) {
+	if l.endpoint != "" {
+		o.BaseEndpoint = &l.endpoint
+	}
+	elsewhere := o.BaseEndpoint != nil
+	o.UsePathStyle = elsewhere
+	if l.pathStyle != nil {
+		o.UsePathStyle = *l.pathStyle
+	}
+	if elsewhere && o.Region == "" {
+		o.Region = "us-east-1" // what such services take for "any"
+	}
+}
+
+func checkEndpoint(endpoint string) error {
+	if endpoint == "" {
+		return nil
+	}
+	e, err := url.Parse(endpoint)
+	if err != nil || e.Host == "" || e.Scheme != "http" && e.Scheme != "https" {
+		return backend.Invalidf("endpoint %q must look like https://host or http://host:port", endpoint)
+	}
+	if e.User != nil {
+		return backend.Invalidf("endpoint %q holds credentials; leave them to the environment", e.Redacted())
+	}
+	return nil
+}
+
+func (o Options) check() error {
+	switch o.Encryption {
+	case "", types.ServerSideEncryptionAes256, types.ServerSideEncryptionAwsKms, types.ServerSideEncryptionAwsKmsDsse:
+	default:
+		return backend.Invalidf("sse is %q, must be AES256, aws:kms or aws:kms:dsse", o.Encryption)
+	}
+	if o.KMSKeyID != "" && !strings.HasPrefix(string(o.Encryption), "aws:kms") {
+		return backend.Invalidf("kms_key_id needs sse=aws:kms or sse=aws:kms:dsse")
+	}
+	switch o.StorageClass {
+	case types.StorageClassGlacier, types.StorageClassDeepArchive:
+		return backend.Invalidf("storage_class %q can not be read at once; choose another, such as GLACIER_IR", o.StorageClass)
+	}
+	switch o.Checksum {
+	case ChecksumCRC32C, ChecksumSHA256, ChecksumNone:
+		return nil
+	}
+	return backend.Invalidf("checksum is %q, must be crc32c, sha256 or none", o.Checksum)
+}
+
+func checkBucket(bucket string) error {
+	switch {
+	case bucket == "":
+		return backend.Invalidf("no bucket in the URL; it looks like s3://bucket/path")
+	case strings.Contains(bucket, ":"):
+		return backend.Invalidf("bucket %q has a port; a service other than AWS goes into the parameter endpoint", bucket)
+	case strings.Trim(bucket, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "":
+		return backend.Invalidf("bucket %q has characters that no bucket's name has", bucket)
+	}
+	return nil
+}
+
+// maxKeyLen is the longest key that S3 takes, in bytes.
+const maxKeyLen = 1024
+
+// cleanPrefix returns prefix in the form that it has in keys: "", or without a
+// slash before and with one after.
+func cleanPrefix(prefix string) (string, error) {
+	clean := strings.Trim(prefix, "/")
+	if clean == "" {
+		return "", nil
+	}
+	if n := maxKeyLen - backend.MaxKeyLen - 1; len(clean) > n {
+		return "", backend.Invalidf("path of %d bytes, longer than %d", len(clean), n)
+	}
+	if !utf8.ValidString(clean) || strings.ContainsFunc(clean, unicode.IsControl) {
+		return "", backend.Invalidf("path %q has characters that can not be listed", clean)
+	}
+	for name := range strings.SplitSeq(clean, "/") {
+		if name == "" || name == "." || name == ".." {
+			return "", backend.Invalidf("path %q has a part %q, which services and proxies change", clean, name)
+		}
+	}
+	return clean + "/", nil
+}

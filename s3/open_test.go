@@ -1,0 +1,180 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/holdfast-io/holdfast/backend"
+)
+
+// isolate hides this machine's own AWS configuration, and sets what env says.
+func isolate(t *testing.T, env ...string) {
+	for _, pair := range os.Environ() {
+		if name, _, _ := strings.Cut(pair, "="); strings.HasPrefix(name, "AWS_") {
+			t.Setenv(name, "") // which the SDK takes for unset
+		}
+	}
+	env = append([]string{
+		"AWS_CONFIG_FILE=" + filepath.Join(t.TempDir(), "none"), "AWS_SHARED_CREDENTIALS_FILE=" + filepath.Join(t.TempDir(), "none"),
+		"AWS_EC2_METADATA_DISABLED=true", "AWS_ACCESS_KEY_ID=KEY", "AWS_SECRET_ACCESS_KEY=SECRET",
+	}, env...)
+	for _, pair := range env {
+		if name, value, ok := strings.Cut(pair, "="); ok {
+			t.Setenv(name, value)
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(config, []byte("[profile far]\nregion = ap-south-1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, url, env          string
+		store, region, endpoint string
+		pathStyle               bool
+		options                 Options
+	}{
+		{name: "aws", url: "s3://bucket/jobs/orders/?region=eu-west-1", store: "s3://bucket/jobs/orders", region: "eu-west-1"},
+		{name: "whole bucket", url: "s3://my.bucket?region=eu-west-1", store: "s3://my.bucket", region: "eu-west-1"},
+		{name: "region from the environment", url: "s3://bucket", env: "AWS_REGION=us-west-2", store: "s3://bucket", region: "us-west-2"},
+		{name: "url before environment", url: "s3://bucket?region=eu-west-1", env: "AWS_REGION=us-west-2", store: "s3://bucket", region: "eu-west-1"},
+		{name: "profile", url: "s3://bucket?profile=far", env: "AWS_CONFIG_FILE=" + config, store: "s3://bucket", region: "ap-south-1"},
+		{name: "endpoint", url: "s3://bucket/a%20b?endpoint=http://127.0.0.1:9000", store: "s3://bucket/a b",
+			region: "us-east-1", endpoint: "http://127.0.0.1:9000", pathStyle: true},
+		{name: "endpoint from the environment", url: "s3://bucket", env: "AWS_ENDPOINT_URL_S3=http://h", store: "s3://bucket",
+			region: "us-east-1", endpoint: "http://h", pathStyle: true},
+		{name: "host style", url: "s3://bucket?endpoint=https://h&path_style=false", store: "s3://bucket", region: "us-east-1", endpoint: "https://h"},
+		{name: "path style", url: "s3://bucket?region=eu-west-1&path_style=true", store: "s3://bucket", region: "eu-west-1", pathStyle: true},
+		{name: "writing", url: "s3://bucket?region=r&sse=aws:kms&kms_key_id=alias/k&storage_class=STANDARD_IA&requester_pays=true&checksum=sha256",
+			store: "s3://bucket", region: "r",
+			options: Options{Encryption: "aws:kms", KMSKeyID: "alias/k", StorageClass: "STANDARD_IA", RequesterPays: true, Checksum: ChecksumSHA256}},
+		{name: "checksum", url: "s3://bucket?region=r&checksum=crc32c", store: "s3://bucket", region: "r", options: Options{Checksum: ChecksumCRC32C}},
+		{name: "no checksum", url: "s3://bucket?region=r&checksum=none", store: "s3://bucket", region: "r", options: Options{Checksum: ChecksumNone}},
+		{name: "retries in the environment", url: "s3://bucket?region=r", env: "AWS_MAX_ATTEMPTS=7", store: "s3://bucket", region: "r"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			isolate(t, test.env)
+			opened, err := backend.Open(t.Context(), test.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer opened.Close()
+			s := opened.(*Store)
+			o := s.client.Options()
+			if s.String() != test.store || o.Region != test.region || aws.ToString(o.BaseEndpoint) != test.endpoint ||
+				o.UsePathStyle != test.pathStyle || s.options != test.options {
+				t.Errorf("%s in %q at %q, path style %t, %+v", s, o.Region, aws.ToString(o.BaseEndpoint), o.UsePathStyle, s.options)
+			}
+			if o.Retryer.IsErrorRetryable(errors.New("any")) || o.Retryer.MaxAttempts() != 1 {
+				t.Error("the SDK tries again by itself")
+			}
+		})
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	tests := []struct{ url, env, text string }{
+		{url: "s3://bucket?regoin=eu-west-1", text: `unknown parameter "regoin"; s3:// takes checksum, endpoint, kms_key_id, path_style, profile, region, requester_pays, sse, storage_class`},
+		{url: "s3://bucket?region=a&region=b", text: `parameter "region" is given 2 times`},
+		{url: "s3://bucket?region=a&path_style=yes", text: `must be true or false`},
+		{url: "s3://bucket?region=a&requester_pays=1", text: `must be true or false`},
+		{url: "s3://bucket", text: "no region: add ?region=... to the URL or set AWS_REGION"},
+		{url: "s3://", text: "no bucket in the URL"},
+		{url: "s3:///jobs", text: "no bucket in the URL"},
+		{url: "s3://127.0.0.1:9000/bucket?region=r", text: "goes into the parameter endpoint"},
+		{url: "s3://buck!et?region=r", text: "has characters that no bucket's name has"},
+		{url: "s3://bucket?endpoint=127.0.0.1:9000", text: "must look like https://host or http://host:port"},
+		{url: "s3://bucket?endpoint=ftp://h", text: "must look like https://host"},
+		{url: "s3://bucket?endpoint=http://key:secret@h", text: "holds credentials"},
+		{url: "s3://bucket?region=r&sse=AES", text: `sse is "AES", must be AES256, aws:kms or aws:kms:dsse`},
+		{url: "s3://bucket?region=r&kms_key_id=k", text: "kms_key_id needs sse=aws:kms"},
+		{url: "s3://bucket?region=r&kms_key_id=k&sse=AES256", text: "kms_key_id needs sse=aws:kms"},
+		{url: "s3://bucket?region=r&storage_class=DEEP_ARCHIVE", text: "can not be read at once"},
+		{url: "s3://bucket?region=r&checksum=md5", text: `checksum is "md5", must be crc32c, sha256 or none`},
+		{url: "s3://bucket/a//b?region=r", text: `has a part ""`},
+		{url: "s3://bucket/a/../b?region=r", text: `has a part ".."`},
+		{url: "s3://bucket/a%0Ab?region=r", text: "characters that can not be listed"},
+		{url: "s3://bucket/a%FFb?region=r", text: "characters that can not be listed"},
+		{url: "s3://bucket/" + strings.Repeat("x", 600) + "?region=r", text: "path of 600 bytes, longer than 511"},
+		{url: "s3://bucket?profile=nowhere", text: "nowhere"},
+		{url: "s3://bucket?region=r", env: "AWS_CA_BUNDLE=/nonexistent/ca.pem", text: "/nonexistent/ca.pem"},
+	}
+	for _, test := range tests {
+		t.Run(fmt.Sprintf("%.60s", test.url), func(t *testing.T) {
+			isolate(t, test.env)
+			s, err := backend.Open(t.Context(), test.url)
+			if err == nil || s != nil || !errors.Is(err, backend.ErrInvalid) || errors.Is(err, backend.ErrNotExist) {
+				t.Fatalf("got %v, %v, want ErrInvalid", s, err)
+			}
+			if !strings.Contains(err.Error(), test.text) || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%q is missing from %q", test.text, err)
+			}
+		})
+	}
+}
+
+// A store of a caller's own client leaves that client as it is.
+func TestNew(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response { return respondError(500, "InternalError") })}
+	options := testOptions(w)
+	options.RetryMaxAttempts = 2
+	client := sdk.New(options)
+	s, err := New(client, "bucket", "", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, call(t.Context(), s, "put"), errAny)
+	if w.count() != 1 {
+		t.Errorf("%d requests, want 1", w.count())
+	}
+	if o := client.Options(); o.HTTPClient != sdk.HTTPClient(w) || o.Retryer.MaxAttempts() != 2 {
+		t.Error("the client was changed")
+	}
+	if _, err := New(client, "", "a//b", Options{Checksum: "md5"}); !errors.Is(err, backend.ErrInvalid) {
+		t.Errorf("got %v, want ErrInvalid", err)
+	}
+}
+
+// The proxy is read from the environment, once for each process.
+func TestProxyFromEnvironment(t *testing.T) {
+	const child = "HOLDFAST_TEST_S3_PROXY_CHILD"
+	if os.Getenv(child) != "" {
+		s, err := backend.Open(context.Background(), "s3://bucket?endpoint=http://store.invalid")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := call(t.Context(), s, "put"); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	var asked []string
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.String())
+		discard(t, r.Body)
+	}))
+	defer proxy.Close()
+	isolate(t, "HTTP_PROXY="+proxy.URL, child+"=yes")
+	out, err := exec.Command(os.Args[0], "-test.run=^TestProxyFromEnvironment$").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if len(asked) != 1 || asked[0] != "http://store.invalid/bucket/key?x-id=PutObject" {
+		t.Errorf("the proxy was asked for %q", asked)
+	}
+}

@@ -1,0 +1,273 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/holdfast-io/holdfast/backend"
+)
+
+// slowBody yields one byte at a time after a pause, and at the end hangs until
+// the request is ended, if it is to.
+type slowBody struct {
+	ctx   context.Context
+	left  int
+	pause time.Duration
+	hang  bool
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		if b.hang {
+			<-b.ctx.Done()
+			return 0, b.ctx.Err()
+		}
+		return 0, io.EOF
+	}
+	time.Sleep(b.pause)
+	b.left--
+	p[0] = 'x'
+	return 1, nil
+}
+
+func (b *slowBody) Close() error { return nil }
+
+func TestStall(t *testing.T) {
+	const size = 5
+	get := func(hang bool, pause time.Duration) func(*request) (*http.Response, error) {
+		return func(r *request) (*http.Response, error) {
+			resp := respond(200, "")
+			resp.Header.Set("Content-Length", strconv.Itoa(size))
+			sent := size
+			if hang {
+				sent = 3
+			}
+			resp.Body = &slowBody{r.Context(), sent, pause, hang}
+			return resp, nil
+		}
+	}
+	tests := []struct {
+		name    string
+		answer  func(*request) (*http.Response, error)
+		stalled bool
+		took    time.Duration
+	}{
+		{"no response", func(r *request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}, true, StallTimeout},
+		{"body stops", get(true, time.Second), true, 3*time.Second + StallTimeout},
+		{"body is slow", get(false, StallTimeout-time.Second), false, size * (StallTimeout - time.Second)},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &wire{answer: test.answer}
+				s := w.open(t, Options{})
+				began := time.Now()
+				_, err := s.Get(t.Context(), "key", 0, make([]byte, size))
+				if !test.stalled {
+					if err != nil {
+						t.Error(err)
+					}
+				} else {
+					wantStalled(t, err)
+				}
+				if took := time.Since(began); took != test.took {
+					t.Errorf("took %v, want %v", took, test.took)
+				}
+			})
+		})
+	}
+}
+
+func wantStalled(t *testing.T, err error) {
+	t.Helper()
+	wantKind(t, err, errAny)
+	if err == nil || !strings.Contains(err.Error(), "no byte moved for") {
+		t.Errorf("got %v, want a stall", err)
+	}
+}
+
+// The caller's context ends a stalled request as the caller's.
+func TestStallEndsWithContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{answer: func(r *request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := call(ctx, w.open(t, Options{}), "put")
+		wantKind(t, err, context.DeadlineExceeded)
+	})
+}
+
+// A storm of 503s: Retry waits and goes on, Create is not repeated.
+func TestThrottlingStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storm := 5
+		w := &wire{}
+		w.answer = func(*request) (*http.Response, error) {
+			if storm > 0 {
+				storm--
+				return respondError(503, "SlowDown"), nil
+			}
+			return respond(200, ""), nil
+		}
+		s := backend.Retry(backend.Limit(w.open(t, Options{}), 8), backend.Backoff{})
+		if err := call(t.Context(), s, "create"); !errors.Is(err, backend.ErrThrottled) || w.count() != 1 {
+			t.Errorf("create: %v after %d requests", err, w.count())
+		}
+		if err := call(t.Context(), s, "put"); err != nil || w.count() != 1+5 {
+			t.Errorf("put: %v after %d requests", err, w.count())
+		}
+	})
+}
+
+// serve opens a store on a real server, over real connections.
+func serve(t *testing.T, limit time.Duration, h http.HandlerFunc) *Store {
+	t.Helper()
+	server := httptest.NewServer(h)
+	transport := &http.Transport{}
+	tune(transport)
+	options := testOptions(direct{transport})
+	options.BaseEndpoint = aws.String(server.URL)
+	s, err := newStore(sdk.New(options), "bucket", "jobs", Options{}, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Before the server's own Close, which waits for its connections.
+	t.Cleanup(server.Close)
+	t.Cleanup(transport.CloseIdleConnections)
+	return s
+}
+
+// discard and send are for servers, whose clients may be gone.
+func discard(t *testing.T, r io.Reader) {
+	n, err := io.Copy(io.Discard, r)
+	t.Logf("server: read %d bytes, %v", n, err)
+}
+
+func send(t *testing.T, w http.ResponseWriter, data string) {
+	if _, err := io.WriteString(w, data); err != nil {
+		t.Errorf("server: %v", err)
+	}
+}
+
+func TestBodyCut(t *testing.T) {
+	s := serve(t, StallTimeout, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		send(t, w, strings.Repeat("x", 50))
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	n, err := s.Get(t.Context(), "key", 0, make([]byte, 200))
+	wantKind(t, err, errAny)
+	if err == nil || !strings.Contains(err.Error(), "of 100 bytes") {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+}
+
+func TestServerHangs(t *testing.T) {
+	tests := []struct {
+		name string
+		verb func(context.Context, *Store) error
+		hang func(http.ResponseWriter, *http.Request)
+	}{
+		{"before reading a body", func(ctx context.Context, s *Store) error {
+			_, err := s.Put(ctx, "key", make([]byte, 64<<20))
+			return err
+		}, func(http.ResponseWriter, *http.Request) {}},
+		{"before the response", func(ctx context.Context, s *Store) error {
+			_, err := s.Create(ctx, "key", make([]byte, 1000))
+			return err
+		}, func(w http.ResponseWriter, r *http.Request) { discard(t, r.Body) }},
+		{"in the response", func(ctx context.Context, s *Store) error {
+			_, err := s.Get(ctx, "key", 0, make([]byte, 100))
+			return err
+		}, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			send(t, w, strings.Repeat("x", 10))
+			w.(http.Flusher).Flush()
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			release := make(chan struct{})
+			s := serve(t, 200*time.Millisecond, func(w http.ResponseWriter, r *http.Request) {
+				test.hang(w, r)
+				<-release
+			})
+			t.Cleanup(func() { close(release) })
+			wantStalled(t, test.verb(t.Context(), s))
+		})
+	}
+}
+
+// net/http may go on reading a request's body after it has returned. The
+// driver must not: the caller may reuse the data.
+func TestDataNotReadAfterReturn(t *testing.T) {
+	s := serve(t, StallTimeout, func(w http.ResponseWriter, r *http.Request) {
+		discard(t, io.LimitReader(r.Body, 1<<20))
+		if r.Header.Get("Expect") == "" { // answer early, while the body is still coming
+			w.WriteHeader(http.StatusPreconditionFailed)
+		}
+	})
+	data := make([]byte, 16<<20)
+	for i := range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		timer := time.AfterFunc(time.Duration(i)*200*time.Microsecond, cancel)
+		_, err := s.Put(ctx, "key", data)
+		t.Log(err)
+		clear(data) // a data race if anything still reads it
+		timer.Stop()
+		cancel()
+	}
+}
+
+func TestConnectionsAreReused(t *testing.T) {
+	clients := map[string]bool{}
+	s := serve(t, StallTimeout, func(w http.ResponseWriter, r *http.Request) {
+		clients[r.RemoteAddr] = true
+		switch r.Method {
+		case http.MethodPut:
+			discard(t, r.Body)
+		case http.MethodGet:
+			if r.URL.Query().Has("list-type") {
+				send(t, w, page("", "jobs/a"))
+				return
+			}
+			w.Header().Set("Content-Range", "bytes 0-99/1000")
+			w.WriteHeader(http.StatusPartialContent)
+			send(t, w, strings.Repeat("x", 100))
+		}
+	})
+	for range 3 {
+		for _, verb := range verbs {
+			if verb == "get" {
+				if _, err := s.Get(t.Context(), "key", 0, make([]byte, 100)); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			if err := call(t.Context(), s, verb); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(clients) != 1 {
+		t.Errorf("%d connections for requests one after the other, want 1", len(clients))
+	}
+}

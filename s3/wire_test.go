@@ -1,0 +1,557 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"go.uber.org/goleak"
+
+	"github.com/holdfast-io/holdfast/backend"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A wire stands in for the network: it records each request, body included,
+// and passes it to answer.
+type wire struct {
+	answer func(*request) (*http.Response, error)
+
+	mu       sync.Mutex
+	requests []*request
+}
+
+type request struct {
+	*http.Request
+	body []byte
+}
+
+func (w *wire) Do(r *http.Request) (*http.Response, error) {
+	req := &request{Request: r}
+	if r.Body != nil {
+		body, err := io.ReadAll(r.Body)
+		if err := errors.Join(err, r.Body.Close()); err != nil {
+			return nil, err
+		}
+		req.body = body
+	}
+	w.mu.Lock()
+	w.requests = append(w.requests, req)
+	w.mu.Unlock()
+	resp, err := w.answer(req)
+	if resp != nil {
+		resp.Request = r
+	}
+	return resp, err
+}
+
+func (w *wire) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.requests)
+}
+
+// serverTime is the clock of the scripted service, far from this machine's.
+var serverTime = time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
+
+func respond(status int, body string) *http.Response {
+	return &http.Response{
+		StatusCode: status,
+		Header: http.Header{
+			"Date":             {serverTime.Format(http.TimeFormat)},
+			"Content-Length":   {strconv.Itoa(len(body))},
+			"X-Amz-Request-Id": {"REQ42"},
+		},
+		Body:          io.NopCloser(strings.NewReader(body)),
+		ContentLength: int64(len(body)),
+	}
+}
+
+func respondError(status int, code string) *http.Response {
+	return respond(status, errorXML(code))
+}
+
+func errorXML(code string) string {
+	return fmt.Sprintf("<Error><Code>%s</Code><Message>Words about %s.</Message><RequestId>REQ42</RequestId></Error>", code, code)
+}
+
+func always(resp func() *http.Response) func(*request) (*http.Response, error) {
+	return func(*request) (*http.Response, error) { return resp(), nil }
+}
+
+// inOrder answers each request with the next of the given functions.
+func inOrder(t *testing.T, answers ...func(*request) (*http.Response, error)) func(*request) (*http.Response, error) {
+	var mu sync.Mutex
+	return func(r *request) (*http.Response, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(answers) == 0 {
+			t.Errorf("unexpected request %s %s", r.Method, r.URL)
+			return respondError(500, "InternalError"), nil
+		}
+		next := answers[0]
+		answers = answers[1:]
+		return next(r)
+	}
+}
+
+var testKeys = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+	return aws.Credentials{AccessKeyID: "KEY", SecretAccessKey: "SECRET"}, nil
+})
+
+func testOptions(client sdk.HTTPClient) sdk.Options {
+	return sdk.Options{
+		Region:       "eu-west-1",
+		BaseEndpoint: aws.String("http://store.test"),
+		UsePathStyle: true,
+		Credentials:  testKeys,
+		HTTPClient:   client,
+		// The SDK's defaults, which the driver is to replace.
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
+		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenSupported,
+	}
+}
+
+// open returns a store whose requests go to w, under s3://bucket/jobs.
+func (w *wire) open(t *testing.T, o Options) *Store {
+	t.Helper()
+	return w.openBucket(t, "bucket", testOptions(w), o)
+}
+
+func (w *wire) openBucket(t *testing.T, bucket string, client sdk.Options, o Options) *Store {
+	t.Helper()
+	s, err := New(sdk.New(client), bucket, "jobs", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// objects is the least of S3: one map of objects with conditional PUT.
+type objects map[string][]byte
+
+func (o objects) answer(r *request) (*http.Response, error) {
+	key := r.URL.Path
+	switch r.Method {
+	case http.MethodPut:
+		if _, taken := o[key]; taken && r.Header.Get("If-None-Match") == "*" {
+			return respondError(412, "PreconditionFailed"), nil
+		}
+		o[key] = r.body
+		return respond(200, ""), nil
+	case http.MethodGet:
+		data, ok := o[key]
+		if !ok {
+			return respondError(404, "NoSuchKey"), nil
+		}
+		return respond(200, string(data)), nil
+	}
+	return respondError(501, "NotImplemented"), nil
+}
+
+func TestCreateOnTheWire(t *testing.T) {
+	for _, scheme := range []string{"http", "https"} {
+		t.Run(scheme, func(t *testing.T) {
+			w := &wire{answer: always(func() *http.Response { return respond(200, "") })}
+			options := testOptions(w)
+			options.BaseEndpoint = aws.String(scheme + "://store.test")
+			s := w.openBucket(t, "bucket", options, Options{})
+			o, err := s.Create(t.Context(), "a/b", []byte("123456789"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := (backend.Object{Key: "a/b", Size: 9, ModTime: serverTime}); o != want {
+				t.Errorf("Create returned %v, want %v", o, want)
+			}
+			if w.count() != 1 {
+				t.Fatalf("%d requests, want 1", w.count())
+			}
+			r := w.requests[0]
+			if r.Method != "PUT" || r.URL.Path != "/bucket/jobs/a/b" || string(r.body) != "123456789" || r.ContentLength != 9 {
+				t.Errorf("%s %s, length %d, body %q", r.Method, r.URL, r.ContentLength, r.body)
+			}
+			wantHeaders(t, r, map[string]string{
+				"If-None-Match":         "*",
+				"X-Amz-Checksum-Crc32c": "4waSgw==", // the check value of CRC-32C, e3069283
+				"X-Amz-Content-Sha256":  "UNSIGNED-PAYLOAD",
+				"Content-Encoding":      "", // no aws-chunked
+				"X-Amz-Trailer":         "",
+			})
+			if signed := r.Header.Get("Authorization"); !strings.Contains(signed, "if-none-match;") || !strings.Contains(signed, "x-amz-checksum-crc32c;") {
+				t.Errorf("the condition and the checksum must be signed: %s", signed)
+			}
+		})
+	}
+}
+
+func wantHeaders(t *testing.T, r *request, want map[string]string) {
+	t.Helper()
+	for name, value := range want {
+		if got := r.Header.Get(name); got != value {
+			t.Errorf("%s %s: header %s is %q, want %q", r.Method, r.URL, name, got, value)
+		}
+	}
+}
+
+func TestOptionsOnTheWire(t *testing.T) {
+	const sha256 = "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225" // of 123456789
+	tests := []struct {
+		name    string
+		options Options
+		put     map[string]string
+	}{
+		{"default", Options{}, map[string]string{
+			"If-None-Match": "", "X-Amz-Request-Payer": "", "X-Amz-Storage-Class": "", "X-Amz-Server-Side-Encryption": "",
+		}},
+		{"encrypted", Options{Encryption: "aws:kms", KMSKeyID: "alias/jobs"}, map[string]string{
+			"X-Amz-Server-Side-Encryption": "aws:kms", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id": "alias/jobs",
+		}},
+		{"class", Options{StorageClass: "STANDARD_IA"}, map[string]string{"X-Amz-Storage-Class": "STANDARD_IA"}},
+		{"payer", Options{RequesterPays: true}, map[string]string{"X-Amz-Request-Payer": "requester"}},
+		{"signed", Options{Checksum: ChecksumSHA256}, map[string]string{
+			"X-Amz-Content-Sha256": sha256, "X-Amz-Checksum-Crc32c": "",
+		}},
+		{"bare", Options{Checksum: ChecksumNone}, map[string]string{
+			"X-Amz-Content-Sha256": "UNSIGNED-PAYLOAD", "X-Amz-Checksum-Crc32c": "", "X-Amz-Checksum-Crc32": "",
+		}},
+	}
+	for _, scheme := range []string{"http", "https"} {
+		for _, test := range tests {
+			t.Run(scheme+"/"+test.name, func(t *testing.T) {
+				w := &wire{answer: always(func() *http.Response { return respond(200, "") })}
+				options := testOptions(w)
+				options.BaseEndpoint = aws.String(scheme + "://store.test")
+				s := w.openBucket(t, "bucket", options, test.options)
+				if _, err := s.Put(t.Context(), "key", []byte("123456789")); err != nil {
+					t.Fatal(err)
+				}
+				wantHeaders(t, w.requests[0], test.put)
+			})
+		}
+	}
+}
+
+func TestRequesterPaysOnEveryVerb(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response { return respond(200, "<DeleteResult/>") })}
+	s := w.open(t, Options{RequesterPays: true})
+	for _, verb := range verbs {
+		if err := call(t.Context(), s, verb); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Delete(t.Context(), "key", "other"); err != nil {
+		t.Fatal(err)
+	}
+	if w.count() != 6 {
+		t.Fatalf("%d requests, want 6", w.count())
+	}
+	for _, r := range w.requests {
+		wantHeaders(t, r, map[string]string{"X-Amz-Request-Payer": "requester"})
+	}
+}
+
+// The write reaches the service, its reply does not reach the client. The
+// driver must neither call it a success nor take it for another's, nor repeat
+// it: what to write is the token by which the commit protocol knows its own.
+func TestReplyLost(t *testing.T) {
+	tests := []struct {
+		name  string
+		reply func(*http.Response) (*http.Response, error)
+	}{
+		{"connection", func(*http.Response) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }},
+		{"500", func(*http.Response) (*http.Response, error) { return respondError(500, "InternalError"), nil }},
+		{"503", func(*http.Response) (*http.Response, error) { return respond(503, ""), nil }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			store := objects{}
+			lose := true
+			w := &wire{}
+			w.answer = func(r *request) (*http.Response, error) {
+				resp, err := store.answer(r)
+				if lose {
+					return test.reply(resp)
+				}
+				return resp, err
+			}
+			s := w.open(t, Options{})
+			_, err := s.Create(t.Context(), "manifest", []byte("mine"))
+			if !backend.Retryable(err) || errors.Is(err, backend.ErrExist) {
+				t.Fatalf("a lost reply gave %v, want an error that leaves the outcome open", err)
+			}
+			if w.count() != 1 {
+				t.Fatalf("%d requests, want 1", w.count())
+			}
+			lose = false
+			wantTaken(t, s, "mine")
+
+			// The same with another writer in between.
+			store["/bucket/jobs/manifest"] = []byte("theirs")
+			wantTaken(t, s, "theirs")
+		})
+	}
+}
+
+// wantTaken creates "manifest" in vain, and reads who holds it.
+func wantTaken(t *testing.T, s backend.Store, holder string) {
+	t.Helper()
+	if _, err := s.Create(t.Context(), "manifest", []byte("mine")); !errors.Is(err, backend.ErrExist) || backend.Retryable(err) {
+		t.Fatalf("Create on a taken key gave %v, want ErrExist", err)
+	}
+	p := make([]byte, 100)
+	n, err := s.Get(t.Context(), "manifest", 0, p)
+	if err != nil || string(p[:n]) != holder {
+		t.Fatalf("read back %q, %v, want %q", p[:n], err, holder)
+	}
+}
+
+func TestGetOnTheWire(t *testing.T) {
+	part := func(contentRange, body string) func() *http.Response {
+		return func() *http.Response {
+			r := respond(206, body)
+			r.Header.Set("Content-Range", contentRange)
+			return r
+		}
+	}
+	tests := []struct {
+		name   string
+		offset int64
+		answer func() *http.Response
+		want   string
+		err    error // kind; errAny for one without
+	}{
+		{"part", 2, part("bytes 2-5/10", "cdef"), "cdef", nil},
+		{"to the end", 8, part("bytes 8-9/10", "ij"), "ij", nil},
+		{"whole object for a range from 0", 0, func() *http.Response { return respond(200, "abcdefghij") }, "abcd", nil},
+		{"empty object", 0, func() *http.Response { return respondError(416, "InvalidRange") }, "", nil},
+		{"beyond the end", 10, func() *http.Response { return respondError(416, "InvalidRange") }, "", backend.ErrRange},
+		{"range ignored", 2, func() *http.Response { return respond(200, "abcdefghij") }, "", backend.ErrUnsupported},
+		{"another range", 2, part("bytes 0-3/10", "abcd"), "", errAny},
+		{"less than asked", 2, part("bytes 2-3/10", "cd"), "", errAny},
+		{"more than asked", 2, part("bytes 2-9/10", "cdefghij"), "", errAny},
+		{"no range", 2, part("elephants", "cdef"), "", errAny},
+		{"body cut", 2, part("bytes 2-5/10", "cd"), "", errAny},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w := &wire{answer: always(test.answer)}
+			s := w.open(t, Options{})
+			p := make([]byte, 4)
+			n, err := s.Get(t.Context(), "key", test.offset, p)
+			wantKind(t, err, test.err)
+			if err == nil && string(p[:n]) != test.want {
+				t.Errorf("got %q, want %q", p[:n], test.want)
+			}
+			wantHeaders(t, w.requests[0], map[string]string{
+				"Range": fmt.Sprintf("bytes=%d-%d", test.offset, test.offset+3), "X-Amz-Checksum-Mode": "",
+			})
+			if w.count() != 1 {
+				t.Errorf("%d requests, want 1", w.count())
+			}
+		})
+	}
+}
+
+// errAny stands for an error that is of no kind, and so worth another attempt.
+var errAny = errors.New("retryable")
+
+func wantKind(t *testing.T, err, kind error) {
+	t.Helper()
+	if errors.Is(kind, errAny) {
+		if !backend.Retryable(err) {
+			t.Errorf("got %v, want an error worth another attempt", err)
+		}
+	} else if !errors.Is(err, kind) {
+		t.Errorf("got %v, want %v", err, kind)
+	}
+	var e *backend.Error
+	if err != nil && !errors.As(err, &e) {
+		t.Errorf("%v is no *backend.Error", err)
+	}
+}
+
+func TestGetRefusesBadRanges(t *testing.T) {
+	w := &wire{}
+	s := w.open(t, Options{})
+	for _, test := range []struct {
+		offset int64
+		length int
+	}{{0, 0}, {-1, 1}, {1<<63 - 2, 10}} {
+		if _, err := s.Get(t.Context(), "key", test.offset, make([]byte, test.length)); !errors.Is(err, backend.ErrRange) {
+			t.Errorf("Get of %d bytes at %d gave %v, want ErrRange", test.length, test.offset, err)
+		}
+	}
+	if w.count() != 0 {
+		t.Errorf("%d requests, want none", w.count())
+	}
+}
+
+func TestDateMissing(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response {
+		r := respond(200, "")
+		r.Header.Del("Date")
+		return r
+	})}
+	_, err := w.open(t, Options{}).Create(t.Context(), "key", nil)
+	wantKind(t, err, errAny)
+}
+
+// The SDK learns the service's clock from the response, so that the second
+// attempt is signed with a time that the service accepts.
+func TestClockSkew(t *testing.T) {
+	w := &wire{}
+	w.answer = func(r *request) (*http.Response, error) {
+		signed, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
+		if err != nil {
+			return nil, err
+		}
+		if signed.Sub(serverTime).Abs() > 15*time.Minute {
+			return respondError(403, "RequestTimeTooSkewed"), nil
+		}
+		return respond(200, ""), nil
+	}
+	s := w.open(t, Options{})
+	_, err := s.Create(t.Context(), "key", nil)
+	wantKind(t, err, errAny)
+	if !strings.Contains(err.Error(), "NTP") {
+		t.Errorf("no advice in %q", err)
+	}
+	if _, err := s.Create(t.Context(), "key", nil); err != nil {
+		t.Errorf("second attempt: %v", err)
+	}
+	if w.count() != 2 {
+		t.Errorf("%d requests, want 2", w.count())
+	}
+}
+
+func TestDeleteBatches(t *testing.T) {
+	var sizes []int
+	w := &wire{answer: nil}
+	w.answer = func(r *request) (*http.Response, error) {
+		sizes = append(sizes, bytes.Count(r.body, []byte("<Key>")))
+		if r.Method == "POST" && !bytes.Contains(r.body, []byte("<Quiet>true</Quiet>")) {
+			t.Errorf("batch is not quiet: %.200s", r.body)
+		}
+		return respond(200, "<DeleteResult></DeleteResult>"), nil
+	}
+	keys := make([]string, 2001)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%05d", i)
+	}
+	if err := w.open(t, Options{}).Delete(t.Context(), keys...); err != nil {
+		t.Fatal(err)
+	}
+	if want := []int{1000, 1000, 0}; !slices.Equal(sizes, want) {
+		t.Errorf("keys in batches: %v, want %v", sizes, want)
+	}
+	if last := w.requests[2]; last.Method != "DELETE" || last.URL.Path != "/bucket/jobs/02000" {
+		t.Errorf("last key: %s %s", last.Method, last.URL)
+	}
+}
+
+func TestDeletePartialFailure(t *testing.T) {
+	const result = `<DeleteResult>
+		<Error><Key>jobs/b</Key><Code>AccessDenied</Code><Message>no</Message></Error>
+		<Error><Key>jobs/c</Key><Code>InternalError</Code><Message>oops</Message></Error>
+		<Error><Key>jobs/d</Key><Code>NoSuchKey</Code><Message>gone</Message></Error>
+	</DeleteResult>`
+	w := &wire{answer: always(func() *http.Response { return respond(200, result) })}
+	err := w.open(t, Options{}).Delete(t.Context(), "a", "b", "c", "d")
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || len(joined.Unwrap()) != 2 {
+		t.Fatalf("got %v, want two errors joined", err)
+	}
+	denied, failed := joined.Unwrap()[0], joined.Unwrap()[1]
+	wantKind(t, denied, backend.ErrPermission)
+	wantKind(t, failed, errAny)
+	const want = "delete s3://bucket/jobs/b: AccessDenied: no (request id REQ42); allow s3:DeleteObject on arn:aws:s3:::bucket/jobs/*"
+	if denied.Error() != want {
+		t.Errorf("got  %s\nwant %s", denied, want)
+	}
+}
+
+func TestDeleteWithoutBatches(t *testing.T) {
+	for _, code := range []string{"NotImplemented", "MethodNotAllowed", "MissingContentMD5"} {
+		t.Run(code, func(t *testing.T) {
+			var deleted []string
+			w := &wire{}
+			w.answer = func(r *request) (*http.Response, error) {
+				if r.Method == "POST" {
+					return respondError(501, code), nil
+				}
+				deleted = append(deleted, r.URL.Path)
+				if r.URL.Path == "/bucket/jobs/b" {
+					return respondError(404, "NoSuchKey"), nil
+				}
+				return respond(204, ""), nil
+			}
+			s := w.open(t, Options{})
+			for range 2 {
+				if err := s.Delete(t.Context(), "a", "b"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := []string{"/bucket/jobs/a", "/bucket/jobs/b", "/bucket/jobs/a", "/bucket/jobs/b"}
+			if !slices.Equal(deleted, want) || w.count() != 5 {
+				t.Errorf("%d requests, deleted %q", w.count(), deleted)
+			}
+		})
+	}
+}
+
+// A failed batch does not keep the others from being tried.
+func TestDeleteGoesOn(t *testing.T) {
+	w := &wire{answer: inOrder(t,
+		always(func() *http.Response { return respondError(500, "InternalError") }),
+		always(func() *http.Response { return respond(200, "<DeleteResult/>") }),
+	)}
+	keys := make([]string, 1500)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("segments/%05d", i)
+	}
+	err := w.open(t, Options{}).Delete(t.Context(), keys...)
+	wantKind(t, err, errAny)
+	if w.count() != 2 || !strings.Contains(err.Error(), "segments/00") {
+		t.Errorf("%d requests, %v", w.count(), err)
+	}
+}
+
+// A redirect is an answer: a second request would not be one request, and its
+// target would not accept the signature.
+func TestRedirectNotFollowed(t *testing.T) {
+	for _, status := range []int{301, 307} {
+		w := &wire{answer: always(func() *http.Response {
+			r := respondError(status, "TemporaryRedirect")
+			r.Header.Set("Location", "http://elsewhere.test/")
+			return r
+		})}
+		transport := &http.Transport{}
+		transport.RegisterProtocol("http", roundTrip(w.Do))
+		s := w.openBucket(t, "bucket", testOptions(direct{transport}), Options{})
+		_, err := s.Get(t.Context(), "key", 0, make([]byte, 1))
+		wantKind(t, err, errAny)
+		if w.count() != 1 {
+			t.Errorf("status %d: %d requests, want 1", status, w.count())
+		}
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
