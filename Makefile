@@ -1,14 +1,22 @@
 .DEFAULT_GOAL := help
-.PHONY: help test race lint conformance bench fuzz tidy ci
+.PHONY: help test test-compose race lint conformance bench fuzz tidy ci
 
 LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
 FUZZTIME ?= 30s
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: ## run all tests
 	go test ./...
+
+test-compose: ## run the suites that need a server against those of docker-compose.yml
+	docker compose up --build --detach --wait minio
+	docker compose run --rm bucket
+	AWS_ACCESS_KEY_ID=holdfast AWS_SECRET_ACCESS_KEY=holdfast-secret HOLDFAST_TEST_REQUIRE=s3 \
+		HOLDFAST_TEST_S3_URL='s3://checkpoints/test?endpoint=http://127.0.0.1:9000' \
+		go test -count=1 -run '^TestConformance$$' ./s3
+	docker compose down
 
 race: ## run all tests with the race detector
 	go test -race ./...

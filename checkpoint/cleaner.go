@@ -2,6 +2,8 @@ package checkpoint
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync"
@@ -11,10 +13,9 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A cleaner deletes, in the background, what an owner's commits have made
-// needless. What it does not get done is garbage that anyone can collect, so
-// its failures fail nothing: they are counted, and tried again after the next
-// commit.
+// A cleaner deletes, in the background, what commits have made needless. What
+// it does not get done is garbage that anyone can collect, so its failures
+// fail nothing: they are counted, and tried again after the next commit.
 type cleaner struct {
 	task     *Task
 	failures atomic.Int64
@@ -22,70 +23,74 @@ type cleaner struct {
 
 	mu      sync.Mutex
 	queue   []retirement
-	garbage []string
+	garbage []string // keys that could not be deleted yet
 	busy    bool
 
 	// For the goroutine that is busy.
 	named map[uint64][]string // keys of the segments that a checkpoint needs
+	owed  []format.Retained   // checkpoints that are gone, with segments that may not be
 	aging []format.Retained   // manifests that are to go when they are old enough
 }
 
-// A retirement is what one commit changed.
+// A retirement is what one step changed.
 type retirement struct {
 	gone, kept []format.Retained
 	now        time.Time // of the commit, by the store's clock
+	seq        uint64    // of the new checkpoint, if there is one
+	segments   []string  // keys of those that it needs
 }
 
-func newCleaner(t *Task, claim *step) *cleaner {
-	return &cleaner{
-		task:  t,
-		named: make(map[uint64][]string),
-		aging: []format.Retained{{Seq: claim.Seq, Time: claim.time}},
+// newCleaner returns a cleaner that also deletes the given manifests when they
+// are old enough.
+func newCleaner(t *Task, aging ...format.Retained) *cleaner {
+	return &cleaner{task: t, named: make(map[uint64][]string), aging: aging}
+}
+
+// retire is told of a step: the checkpoints that there were before it and those
+// that there are since, and the content of its own if it made one.
+func (c *cleaner) retire(before, after []format.Retained, s *step, made *format.Content) {
+	r := retirement{gone: dropped(before, after), kept: after, now: s.time}
+	if made != nil {
+		r.seq, r.segments = s.Seq, segmentKeys(c.task.history.dir, s.Manifest, made)
 	}
-}
-
-// retire is told of a commit: the checkpoints before it, and those since.
-func (c *cleaner) retire(before, after []format.Retained, now time.Time) {
-	gone := slices.DeleteFunc(slices.Clone(before), func(r format.Retained) bool {
-		return slices.ContainsFunc(after, func(k format.Retained) bool { return k.Seq == r.Seq })
-	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.queue = append(c.queue, retirement{gone, after, now})
+	c.queue = append(c.queue, r)
 	if !c.busy {
 		c.busy = true
 		c.running.Go(c.run)
 	}
 }
 
-// discard is told of segments that no manifest names, or ever will.
+// dropped returns what is in before and not in after.
+func dropped(before, after []format.Retained) []format.Retained {
+	stays := make(map[uint64]bool, len(after))
+	for _, r := range after {
+		stays[r.Seq] = true
+	}
+	return slices.DeleteFunc(slices.Clone(before), func(r format.Retained) bool { return stays[r.Seq] })
+}
+
+// discard is told of segments that no manifest names, or ever will. They go at
+// once: it may have been for lack of space that the commit failed.
 func (c *cleaner) discard(keys []string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.garbage = append(c.garbage, keys...)
+	c.running.Go(func() { c.delete(keys) })
 }
 
 // close waits until what is under way is done.
 func (c *cleaner) close() { c.running.Wait() }
 
 func (c *cleaner) run() {
-	ctx := context.Background()
 	for {
 		r, garbage, ok := c.next()
 		if !ok {
 			return
 		}
-		needless, err := c.needless(ctx, r)
-		garbage = append(garbage, needless...)
-		if err == nil && len(garbage) > 0 {
-			err = c.task.job.store.Delete(ctx, garbage...)
-		}
+		needless, err := c.needless(context.Background(), r)
 		if err != nil {
-			c.failures.Add(1)
-			c.task.job.opts.Logger.Warn("clean-up after a commit failed; it is tried again after the next",
-				"task", c.task.Name(), "err", err)
-			c.discard(garbage)
+			c.failed(err)
 		}
+		c.delete(append(garbage, needless...))
 	}
 }
 
@@ -102,14 +107,35 @@ func (c *cleaner) next() (retirement, []string, bool) {
 	return r, garbage, true
 }
 
+func (c *cleaner) delete(keys []string) {
+	if len(keys) == 0 {
+		return
+	}
+	if err := c.task.job.store.Delete(context.Background(), keys...); err != nil {
+		c.failed(err)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.garbage = append(c.garbage, keys...)
+	}
+}
+
+func (c *cleaner) failed(err error) {
+	c.failures.Add(1)
+	c.task.job.opts.Logger.Warn("a clean-up failed; it is tried again after the next commit",
+		"task", c.task.Name(), "err", err)
+}
+
 // needless returns the keys that no checkpoint needs any more since r.
 func (c *cleaner) needless(ctx context.Context, r retirement) ([]string, error) {
-	var keys []string
-	segments, err := c.needlessSegments(ctx, r)
-	if err == nil {
-		keys = segments
+	if r.seq != 0 {
+		c.named[r.seq] = r.segments
 	}
-	c.aging = append(c.aging, r.gone...)
+	c.owed = append(c.owed, r.gone...)
+	keys, err := c.needlessSegments(ctx, r.kept)
+	if err == nil {
+		c.aging = append(c.aging, c.owed...)
+		c.owed = nil
+	}
 	c.aging = slices.DeleteFunc(c.aging, func(m format.Retained) bool {
 		old := r.now.Sub(m.Time) > FenceWindow
 		if old {
@@ -120,31 +146,41 @@ func (c *cleaner) needless(ctx context.Context, r retirement) ([]string, error) 
 	return keys, err
 }
 
-func (c *cleaner) needlessSegments(ctx context.Context, r retirement) ([]string, error) {
-	if len(r.gone) == 0 {
-		return nil, nil
-	}
+// needlessSegments returns the segments of the checkpoints that are owed, less
+// those that one in kept needs.
+func (c *cleaner) needlessSegments(ctx context.Context, kept []format.Retained) ([]string, error) {
 	needless := make(map[string]bool)
-	for _, g := range r.gone {
-		keys, err := c.segments(ctx, g)
-		if err != nil {
+	for _, r := range c.owed {
+		keys, err := c.segments(ctx, r)
+		if err != nil && !unreadable(err) {
 			return nil, err
 		}
 		for _, key := range keys {
 			needless[key] = true
 		}
-		delete(c.named, g.Seq)
 	}
-	for _, k := range r.kept {
-		keys, err := c.segments(ctx, k)
-		if err != nil {
-			return nil, err
+	if len(needless) > 0 {
+		for _, r := range kept {
+			keys, err := c.segments(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			for _, key := range keys {
+				delete(needless, key)
+			}
 		}
-		for _, key := range keys {
-			delete(needless, key)
-		}
+	}
+	for _, r := range c.owed {
+		delete(c.named, r.Seq)
 	}
 	return slices.Collect(maps.Keys(needless)), nil
+}
+
+// unreadable reports whether err says that what a retired checkpoint needed
+// can not be known any more, so that its segments are left to a collector,
+// which goes by those that are needed.
+func unreadable(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrGone) || errors.Is(err, ErrCorrupt)
 }
 
 // segments returns the keys of the segments that a checkpoint needs.
@@ -152,7 +188,7 @@ func (c *cleaner) segments(ctx context.Context, r format.Retained) ([]string, er
 	if keys, ok := c.named[r.Seq]; ok {
 		return keys, nil
 	}
-	m, err := c.task.history.read(ctx, r.Seq)
+	m, err := c.task.readRetained(ctx, r)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,8 @@ type Options struct {
 	Retention Retention
 
 	// SegmentSize bounds the size of a data object, in bytes. Default 16 MiB,
-	// at least 64 KiB, at most 64 MiB.
+	// at least 64 KiB, at most 64 MiB. (The offsets and labels of a checkpoint,
+	// and the list of those retained, are one piece each and may take more.)
 	SegmentSize int
 
 	// Uploads is how many segments one save sends at once. Its memory is

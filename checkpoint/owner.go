@@ -29,8 +29,8 @@ type Owner struct {
 // pending is an attempt and what becomes of the owner if it succeeds.
 type pending struct {
 	*attempt
+	built                      // what it commits; nothing for a release
 	existing []format.Retained // all checkpoints but its own
-	segments []string          // uploaded for it
 }
 
 // Claim makes the caller the task's owner, and fences every earlier one. What
@@ -48,7 +48,7 @@ func (t *Task) Claim(ctx context.Context) (*Owner, error) {
 	}
 	return &Owner{
 		task: t, writer: s.Writer, epoch: s.Epoch,
-		base: s, existing: all, cleaner: newCleaner(t, s),
+		base: s, existing: all, cleaner: newCleaner(t, format.Retained{Seq: s.Seq, Time: s.time}),
 	}, nil
 }
 
@@ -92,10 +92,10 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	}
 	m := o.next(format.KindCommit)
 	b.into(m)
-	if err := o.make(ctx, m, kept, b.segments); err != nil {
+	if err := o.make(ctx, m, kept, b); err != nil {
 		return nil, err
 	}
-	return o.task.open(ctx, o.base.checkpoint())
+	return o.task.describe(o.base.checkpoint(), b.content), nil
 }
 
 func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) (built, error) {
@@ -118,7 +118,7 @@ func (o *Owner) Release(ctx context.Context) error {
 	m.Released = true
 	m.Checkpoint = o.base.checkpoint()
 	m.Retained, m.RetainedAt = o.base.Retained, o.base.RetainedAt
-	if err := o.make(ctx, m, o.base.others(o.existing), nil); err != nil {
+	if err := o.make(ctx, m, o.base.others(o.existing), built{}); err != nil {
 		return err
 	}
 	o.ended = fmt.Errorf("task %q was released by this owner: %w", o.task.Name(), ErrFenced)
@@ -159,15 +159,15 @@ func (o *Owner) next(kind format.Kind) *format.Manifest {
 	}
 }
 
-// make makes m the owner's next step. others are the checkpoints that exist
-// beside m's, segments the keys that were uploaded for it.
-func (o *Owner) make(ctx context.Context, m *format.Manifest, others []format.Retained, segments []string) error {
+// make makes m, which commits b, the owner's next step. others are the
+// checkpoints that exist beside m's.
+func (o *Owner) make(ctx context.Context, m *format.Manifest, others []format.Retained, b built) error {
 	a, err := newAttempt(m)
 	if err != nil {
-		o.cleaner.discard(segments)
+		o.cleaner.discard(b.segments)
 		return err
 	}
-	o.pending = &pending{a, others, segments}
+	o.pending = &pending{a, b, others}
 	return o.settle(ctx)
 }
 
@@ -204,5 +204,5 @@ func (o *Owner) advance(p *pending, made time.Time) {
 	before := o.existing
 	o.base = &step{p.manifest, made}
 	o.existing = o.base.allCheckpoints(p.existing)
-	o.cleaner.retire(before, o.existing, made)
+	o.cleaner.retire(before, o.existing, o.base, p.content)
 }

@@ -140,8 +140,8 @@ func (p *packer) takeInline(limit int) ([]byte, bool) {
 // spill packs a part of a manifest that is too large for it, as one chunk in
 // the packer's next segment.
 func (p *packer) spill(what string, data []byte) (*format.Chunk, error) {
-	if len(data) > p.size {
-		return nil, fmt.Errorf("%s of %d bytes do not fit into a segment of %d", what, len(data), p.size)
+	if len(data) > format.MaxSegment {
+		return nil, fmt.Errorf("%s of %d bytes, more than %d", what, len(data), format.MaxSegment)
 	}
 	c, err := p.add(data)
 	return &c, err

@@ -3,7 +3,6 @@ package checkpoint_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -16,80 +15,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// A world is a store with a clock and faults, in a bubble where waiting takes
-// no time.
-type world struct {
-	*testing.T
-	bucket *mem.Bucket
-	faults []*faultstore.Store
-}
-
-// inWorld runs f in a synctest bubble, whose clock is the store's.
-func inWorld(t *testing.T, f func(*world)) {
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, bucket: mem.NewBucket(time.Now)}
-		f(w)
-		for _, s := range w.faults {
-			if unfired := s.Unfired(); len(unfired) > 0 {
-				t.Errorf("faults that never fired: %v", unfired)
-			}
-		}
-	})
-}
-
-// process opens the task as a process of its own would.
-func (w *world) process(faults ...faultstore.Fault) (*checkpoint.Task, *checkpoint.Job, *faultstore.Store) {
-	w.Helper()
-	store := faultstore.Wrap(w.bucket.Open(), faults...)
-	w.faults = append(w.faults, store)
-	job := checkpoint.New(store, checkpoint.Options{Backoff: backend.Backoff{Attempts: 4}})
-	task, err := job.Task("orders/7")
-	if err != nil {
-		w.Fatal(err)
-	}
-	return task, job, store
-}
-
-func (w *world) owner(faults ...faultstore.Fault) (*checkpoint.Owner, *faultstore.Store) {
-	w.Helper()
-	task, _, store := w.process()
-	o := claim(w.T, task)
-	store.Arm(faults...)
-	return o, store
-}
-
-func at(n int) checkpoint.Snapshot {
-	return checkpoint.Snapshot{Offsets: map[string]string{"in": fmt.Sprint(n)}}
-}
-
-// history returns the offsets of all checkpoints, newest first.
-func (w *world) history() string {
-	w.Helper()
-	task, _, _ := w.process()
-	list, err := task.Checkpoints(w.Context())
-	if err != nil {
-		w.Fatal(err)
-	}
-	var offsets []string
-	for _, c := range list {
-		offsets = append(offsets, c.Offsets["in"])
-	}
-	return strings.Join(offsets, " ")
-}
-
-func (w *world) wantHistory(want string) {
-	w.Helper()
-	if got := w.history(); got != want {
-		w.Errorf("history is %q, want %q", got, want)
-	}
-}
-
-const manifests = "/manifests/"
-
 func TestClaimFencesEarlierOwner(t *testing.T) {
 	inWorld(t, func(w *world) {
 		old, _ := w.owner()
-		commit(w.T, old, at(1))
+		commit(w, old, at(1))
 		heir, _ := w.owner()
 		if heir.Epoch() != old.Epoch()+1 {
 			t.Errorf("epochs %d, then %d", old.Epoch(), heir.Epoch())
@@ -103,7 +32,7 @@ func TestClaimFencesEarlierOwner(t *testing.T) {
 				t.Errorf("old owner's commit: %v, want ErrFenced", err)
 			}
 		}
-		commit(w.T, heir, at(2))
+		commit(w, heir, at(2))
 		w.wantHistory("2 1")
 	})
 }
@@ -196,7 +125,7 @@ func TestOwnCommitIsFoundUnderAnothersClaim(t *testing.T) {
 		if _, err := o.Commit(w.Context(), at(2)); !errors.Is(err, checkpoint.ErrFenced) {
 			t.Errorf("next commit: %v, want ErrFenced", err)
 		}
-		commit(w.T, heir, at(3))
+		commit(w, heir, at(3))
 		w.wantHistory("3 1")
 	})
 }
@@ -234,7 +163,7 @@ func TestContextEndsDuringCommit(t *testing.T) {
 		}
 		store.Heal()
 		store.Land()
-		commit(w.T, o, at(3))
+		commit(w, o, at(3))
 		w.wantHistory("3 1")
 	})
 }
@@ -255,14 +184,14 @@ func TestContextThatHasEndedCommitsNothing(t *testing.T) {
 func TestFailedUploadLeavesTheBase(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, store := w.owner()
-		commit(w.T, o, at(1))
+		commit(w, o, at(1))
 		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", On: 1, Err: backend.ErrNoSpace})
 		s := at(2)
 		s.State = checkpoint.Stream("s", strings.NewReader(strings.Repeat("x", 100<<10)))
 		if _, err := o.Commit(w.Context(), s); !errors.Is(err, backend.ErrNoSpace) {
 			t.Errorf("commit: %v, want ErrNoSpace", err)
 		}
-		commit(w.T, o, at(3))
+		commit(w, o, at(3))
 		w.wantHistory("3 1")
 	})
 }
@@ -290,11 +219,11 @@ func (w *world) deleteOld() (deleted int) {
 func TestSleeperIsFencedWhenItsNumberIsFreeAgain(t *testing.T) {
 	inWorld(t, func(w *world) {
 		sleeper, _ := w.owner()
-		commit(w.T, sleeper, at(1))
+		commit(w, sleeper, at(1))
 		heir, _ := w.owner() // takes the sleeper's next number
-		commit(w.T, heir, at(2))
+		commit(w, heir, at(2))
 		time.Sleep(checkpoint.FenceWindow + time.Minute)
-		commit(w.T, heir, at(3))
+		commit(w, heir, at(3))
 		if w.deleteOld() == 0 {
 			t.Fatal("nothing was old enough")
 		}
@@ -312,7 +241,7 @@ func TestSleeperIsFencedWhenItsNumberIsFreeAgain(t *testing.T) {
 func TestLongPauseCostsOneRequest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, job, _ := w.process()
-		o := claim(w.T, task)
+		o := claim(w, task)
 		for _, c := range []struct {
 			pause time.Duration
 			lists int64
@@ -321,7 +250,7 @@ func TestLongPauseCostsOneRequest(t *testing.T) {
 		} {
 			time.Sleep(c.pause)
 			before := job.Usage()
-			commit(w.T, o, at(1))
+			commit(w, o, at(1))
 			after := job.Usage()
 			if n := after.List.Calls - before.List.Calls; n != c.lists {
 				t.Errorf("commit after %v took %d listings, want %d", c.pause, n, c.lists)
@@ -397,7 +326,7 @@ func TestStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 func TestUnreadableIsNotEmpty(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
-		commit(w.T, o, at(1))
+		commit(w, o, at(1))
 		for _, verb := range []string{"list", "get"} {
 			task, _, _ := w.process(faultstore.Fault{Kind: faultstore.FailBefore, Verb: verb, Err: backend.ErrPermission})
 			if _, err := task.Newest(w.Context()); errors.Is(err, checkpoint.ErrNoCheckpoint) || !errors.Is(err, backend.ErrPermission) {
@@ -481,7 +410,7 @@ func TestSavesAtOnce(t *testing.T) {
 func TestRelease(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
-		commit(w.T, o, at(1))
+		commit(w, o, at(1))
 		task, _, _ := w.process()
 		if s, err := task.Status(w.Context()); err != nil || !s.Claimed {
 			t.Errorf("status %+v, %v; want it claimed", s, err)
@@ -496,7 +425,7 @@ func TestRelease(t *testing.T) {
 			t.Error("a commit after Release succeeded")
 		}
 		heir, _ := w.owner()
-		commit(w.T, heir, at(3))
+		commit(w, heir, at(3))
 		w.wantHistory("3 1")
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -37,6 +38,10 @@ func (t *Task) open(ctx context.Context, c *format.Checkpoint) (*Checkpoint, err
 	if err != nil {
 		return nil, err
 	}
+	return t.describe(c, content), nil
+}
+
+func (t *Task) describe(c *format.Checkpoint, content *format.Content) *Checkpoint {
 	out := &Checkpoint{
 		Task: t.Name(), Seq: c.Seq, Epoch: c.Epoch, Time: c.Time.UTC(),
 		Offsets: orEmpty(content.Offsets), OffsetsAre: NextToRead,
@@ -47,7 +52,7 @@ func (t *Task) open(ctx context.Context, c *format.Checkpoint) (*Checkpoint, err
 	if content.OffsetsAre != "" {
 		out.OffsetsAre = OffsetMeaning(content.OffsetsAre)
 	}
-	return out, nil
+	return out
 }
 
 func orEmpty(m map[string]string) map[string]string {
@@ -60,7 +65,7 @@ func orEmpty(m map[string]string) map[string]string {
 // content returns a checkpoint's content, wherever it lies.
 func (t *Task) content(ctx context.Context, c *format.Checkpoint) (*format.Content, error) {
 	if c.Content != nil {
-		return c.Content, c.Content.Check()
+		return c.Content, nil
 	}
 	data, err := t.readChunk(ctx, c.ContentAt)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -69,7 +74,11 @@ func (t *Task) content(ctx context.Context, c *format.Checkpoint) (*format.Conte
 	if err != nil {
 		return nil, err
 	}
-	return format.DecodeContent(data)
+	content, err := format.DecodeContent(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", t.place(c.ContentAt.Segment), err)
+	}
+	return content, nil
 }
 
 // readChunk fetches one chunk from its segment and checks it.
@@ -86,13 +95,10 @@ func (t *Task) readSegment(ctx context.Context, id format.SegmentID, offset, siz
 	key := format.SegmentKey(t.history.dir, id)
 	p := make([]byte, size)
 	n, err := t.job.store.Get(ctx, key, offset, p)
-	if err != nil {
-		return nil, err
+	if errors.Is(err, backend.ErrRange) || err == nil && int64(n) < size {
+		return nil, fmt.Errorf("segment %s: %w: it ends before byte %d; expected %d bytes at %d", key, ErrCorrupt, offset+size, size, offset)
 	}
-	if int64(n) < size {
-		return nil, fmt.Errorf("segment %s: %w: it ends at byte %d; %d were expected at %d", key, ErrCorrupt, offset+int64(n), size, offset)
-	}
-	return p, nil
+	return p, err
 }
 
 // checkChunk returns the data of a chunk whose stored bytes were read.
@@ -179,6 +185,9 @@ func (c *Checkpoint) tree(ctx context.Context) ([]format.Entry, error) {
 		data = append(data, part[0]...)
 	}
 	entries, err := format.DecodeTree(data)
+	if err == nil {
+		err = c.content.CheckChunks(entries)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("task %q, checkpoint %d: %w", c.Task, c.Seq, err)
 	}

@@ -16,47 +16,11 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// newTask returns a task in an empty job, whose segments are small.
-func newTask(t *testing.T) *checkpoint.Task {
-	t.Helper()
-	return openTask(t, mem.NewBucket(time.Now), checkpoint.Options{SegmentSize: 64 << 10})
-}
-
-func openTask(t *testing.T, b *mem.Bucket, opts checkpoint.Options) *checkpoint.Task {
-	t.Helper()
-	job := checkpoint.New(b.Open(), opts)
-	t.Cleanup(func() { job.Close() })
-	task, err := job.Task("orders/7")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return task
-}
-
-func claim(t *testing.T, task *checkpoint.Task) *checkpoint.Owner {
-	t.Helper()
-	o, err := task.Claim(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { o.Close() })
-	return o
-}
-
-func commit(t *testing.T, o *checkpoint.Owner, s checkpoint.Snapshot) *checkpoint.Checkpoint {
-	t.Helper()
-	c, err := o.Commit(t.Context(), s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
 // makeState fills a directory with one of everything.
 func makeState(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	big := make([]byte, 3<<20+17)
+	big := make([]byte, 300<<10+17)
 	for i := range big {
 		big[i] = byte(rand.Uint32())
 	}

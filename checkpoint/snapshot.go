@@ -62,7 +62,7 @@ func checkSavepoint(name string, existing []format.Retained) error {
 		return nil
 	}
 	bad := len(name) > 128 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl)
-	if bad || strings.Trim(name, "0123456789") == "" {
+	if bad || isNumber(name) {
 		return backend.Invalidf("savepoint name %q: use up to 128 bytes of text that is not a number", name)
 	}
 	i := slices.IndexFunc(existing, func(r format.Retained) bool { return r.Savepoint == name })
@@ -72,9 +72,13 @@ func checkSavepoint(name string, existing []format.Retained) error {
 	return nil
 }
 
+// isNumber reports whether a checkpoint's name is meant as its number.
+func isNumber(name string) bool { return strings.Trim(name, "0123456789") == "" }
+
 // built is a snapshot whose data is in the store, ready to be committed.
 type built struct {
 	checkpoint *format.Checkpoint
+	content    *format.Content // wherever it lies
 	retained   []format.Retained
 	retainedAt *format.Chunk
 	segments   []string // keys of what was uploaded for it
@@ -108,8 +112,7 @@ func pack(ctx context.Context, p *packer, s *Snapshot, retained []format.Retaine
 	}
 	c := w.summary()
 	c.Savepoint = s.Savepoint
-	c.NewBytes = int64(len(content.Inline))
-	b := built{checkpoint: c}
+	b := built{checkpoint: c, content: content}
 	if c.Content, c.ContentAt, err = placeContent(p, content); err != nil {
 		return built{}, err
 	}
@@ -118,6 +121,9 @@ func pack(ctx context.Context, p *packer, s *Snapshot, retained []format.Retaine
 	}
 	if err := p.flush(); err != nil {
 		return built{}, err
+	}
+	if c.Content != nil {
+		c.NewBytes = int64(len(content.Inline))
 	}
 	for _, seg := range p.sent {
 		c.NewBytes += seg.Size
@@ -162,12 +168,14 @@ func (w *treeWriter) content(s *Snapshot) (*format.Content, error) {
 		return c, nil
 	}
 	p := w.packer
-	tree := w.encodeTree()
-	if len(p.sent) == 0 && len(p.buf)+len(tree) <= inlineMax {
+	tree, err := format.EncodeTree(w.entries)
+	if err == nil && len(p.sent) == 0 && len(p.buf)+len(tree) <= inlineMax {
 		w.inline()
-		tree = w.encodeTree()
+		tree, err = format.EncodeTree(w.entries)
 	}
-	var err error
+	if err != nil {
+		return nil, fmt.Errorf("this state can not be stored: %w", err)
+	}
 	if c.Tree, err = p.addAll(tree); err != nil {
 		return nil, err
 	}
@@ -196,14 +204,6 @@ func (w *treeWriter) inline() {
 			w.entries[i].Chunks[k].Segment = format.SegmentID{}
 		}
 	}
-}
-
-func (w *treeWriter) encodeTree() []byte {
-	var tree []byte
-	for i := range w.entries {
-		tree = format.AppendEntry(tree, &w.entries[i])
-	}
-	return tree
 }
 
 func (w *treeWriter) summary() *format.Checkpoint {

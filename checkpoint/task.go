@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -65,6 +66,9 @@ func (t *Task) Newest(ctx context.Context) (*Checkpoint, error) {
 // of its savepoint. It returns ErrNoCheckpoint if it was never committed or
 // is not retained any more.
 func (t *Task) At(ctx context.Context, at string) (*Checkpoint, error) {
+	if at == "" {
+		return nil, backend.Invalidf("which checkpoint? give its number, or the name of a savepoint")
+	}
 	return again(ctx, func() (*Checkpoint, error) {
 		s, all, err := t.newestAndAll(ctx)
 		if err != nil {
@@ -87,20 +91,20 @@ func again[T any](ctx context.Context, read func() (T, error)) (v T, err error) 
 }
 
 func (t *Task) find(ctx context.Context, s *step, all []format.Retained, at string) (*Checkpoint, error) {
-	seq, notNumber := strconv.ParseUint(at, 10, 64)
+	seq, _ := strconv.ParseUint(at, 10, 64) // a number that is too large gives the largest
 	i := slices.IndexFunc(all, func(r format.Retained) bool {
-		if notNumber != nil {
-			return r.Savepoint == at
+		if isNumber(at) {
+			return r.Seq == seq
 		}
-		return r.Seq == seq
+		return r.Savepoint == at
 	})
 	switch {
 	case i >= 0:
 		return t.openRetained(ctx, s, all[i])
-	case notNumber != nil:
+	case !isNumber(at):
 		return nil, fmt.Errorf("task %q has no savepoint %q: %w", t.Name(), at, ErrNoCheckpoint)
 	case s != nil && seq > 0 && seq <= s.Seq:
-		return nil, fmt.Errorf("task %q: number %d is not, or no longer, a retained checkpoint; ls shows those that are: %w", t.Name(), seq, ErrNoCheckpoint)
+		return nil, fmt.Errorf("task %q: number %d is not, or no longer, a retained checkpoint: %w", t.Name(), seq, ErrNoCheckpoint)
 	}
 	return nil, fmt.Errorf("task %q: checkpoint %s was never committed: %w", t.Name(), at, ErrNoCheckpoint)
 }
@@ -162,7 +166,7 @@ func (t *Task) all(ctx context.Context, s *step) ([]format.Retained, error) {
 	if err != nil {
 		return nil, err
 	}
-	retained, err := format.DecodeRetained(data, s.Seq)
+	retained, err := s.DecodeRetained(data)
 	return s.allCheckpoints(retained), err
 }
 
@@ -184,18 +188,27 @@ func (t *Task) openRetained(ctx context.Context, s *step, r format.Retained) (*C
 	if c := s.checkpoint(); c != nil && c.Seq == r.Seq {
 		return t.open(ctx, c)
 	}
-	m, err := t.history.read(ctx, r.Seq)
+	m, err := t.readRetained(ctx, r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, t.missing(ctx, r.Seq, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if m.Checkpoint == nil || m.Checkpoint.Seq != r.Seq {
-		return nil, fmt.Errorf("manifest %d of task %q: %w: it is retained as a checkpoint and is none", r.Seq, t.Name(), ErrCorrupt)
+	return t.open(ctx, m.Checkpoint)
+}
+
+// readRetained returns the manifest of a checkpoint that is retained.
+func (t *Task) readRetained(ctx context.Context, r format.Retained) (*format.Manifest, error) {
+	m, err := t.history.read(ctx, r.Seq)
+	if err != nil {
+		return nil, err
+	}
+	if m.Kind != format.KindCommit {
+		return nil, fmt.Errorf("manifest %s: %w: it is a %s; expected a commit", format.ManifestKey(t.history.dir, r.Seq), ErrCorrupt, m.Kind)
 	}
 	m.Checkpoint.Time = r.Time
-	return t.open(ctx, m.Checkpoint)
+	return m, nil
 }
 
 // missing tells why an object that checkpoint seq needs is not there: the

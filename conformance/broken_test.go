@@ -428,7 +428,7 @@ var brokenLists = []broken{
 			return yieldAll(all[:min(len(all), 1000)])
 		}
 	})},
-	{"list pages by number", "list-changing", each(func(s *bent) {
+	{"list pages by number", "list-many", each(func(s *bent) {
 		s.list = func(ctx context.Context, prefix, after string) listing {
 			return func(yield func(backend.Object, error) bool) {
 				const size = 500
@@ -447,7 +447,7 @@ var brokenLists = []broken{
 			}
 		}
 	})},
-	{"list goes on without its context", "list-cancelled", each(func(s *bent) {
+	{"list goes on without its context", "list-many", each(func(s *bent) {
 		s.list = func(ctx context.Context, prefix, after string) listing {
 			return s.Store.List(context.WithoutCancel(ctx), prefix, after)
 		}

@@ -167,6 +167,8 @@ var meanings = map[string]meaning{
 	"RequestLimitExceeded":   {kind: backend.ErrThrottled},
 	"BandwidthLimitExceeded": {kind: backend.ErrThrottled},
 
+	"NotFound": {advice: "the endpoint does not answer as S3 does: check it"},
+
 	"NotImplemented":   {kind: backend.ErrUnsupported},
 	"MethodNotAllowed": {kind: backend.ErrUnsupported},
 	"EntityTooLarge":   {backend.ErrUnsupported, "write smaller objects"},

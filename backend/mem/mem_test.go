@@ -12,11 +12,13 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/backend/mem"
 	"github.com/holdfast-io/holdfast/conformance"
+	"github.com/holdfast-io/holdfast/internal/testreq"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConformance(t *testing.T) {
+	testreq.Suite(t, "mem")
 	var buckets sync.Map // by namespace
 	conformance.Run(t, func(_ context.Context, namespace string) (backend.Store, error) {
 		b, _ := buckets.LoadOrStore(namespace, mem.NewBucket(time.Now))

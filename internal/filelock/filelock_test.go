@@ -31,7 +31,7 @@ func hold(dir string) {
 		_, err = TryLock(root, "lock")
 	}
 	fmt.Println(err)
-	bufio.NewReader(os.Stdin).ReadString('\n')
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 	os.Exit(0)
 }
 
@@ -40,7 +40,7 @@ func openRoot(t *testing.T) *os.Root {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { root.Close() })
+	t.Cleanup(func() { _ = root.Close() })
 	return root
 }
 
@@ -96,8 +96,10 @@ func TestKilledProcessLosesItsLock(t *testing.T) {
 	if err := child.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	child.Wait() // its error says that it was killed
-	mustLock(t, root).Unlock()
+	_ = child.Wait() // its error says that it was killed
+	if err := mustLock(t, root).Unlock(); err != nil {
+		t.Error(err)
+	}
 }
 
 // A lock on a file that its last holder removed excludes no one and must not
@@ -141,7 +143,7 @@ func TestErrors(t *testing.T) {
 	}
 	for _, name := range []string{"dir", "missing/lock", "../lock"} {
 		if l, err := TryLock(root, name); err == nil {
-			l.Unlock()
+			_ = l.Unlock()
 			t.Errorf("TryLock(%q) gave a lock", name)
 		}
 	}

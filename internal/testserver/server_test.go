@@ -89,3 +89,13 @@ func TestStart(t *testing.T) {
 		}
 	})
 }
+
+func TestDockerfileHasTheSameMinIO(t *testing.T) {
+	dockerfile, err := os.ReadFile("../../deploy/minio/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "ARG MINIO_VERSION=" + MinIO.Version + "\n"; !strings.Contains(string(dockerfile), want) {
+		t.Errorf("deploy/minio/Dockerfile builds another version than the tests run: want %s", want)
+	}
+}

@@ -1,8 +1,13 @@
 package format
 
+import "fmt"
+
 // MaxChunk bounds a chunk's data, in bytes, before and after encoding. It
 // keeps a reader of hostile bytes from allocating without bound.
 const MaxChunk = 64 << 20
+
+// MaxSegment bounds a segment, in bytes.
+const MaxSegment = 64 << 20
 
 // Encoding says how a chunk's data is stored.
 type Encoding byte
@@ -33,13 +38,24 @@ func (c *Chunk) StoredSize() int64 {
 func (c *Chunk) check() error {
 	switch {
 	case c.Size <= 0 || c.Size > MaxChunk || c.Stored < 0 || c.Stored > MaxChunk:
-		return corruptf("chunk of %d bytes, stored in %d", c.Size, c.Stored)
-	case c.Offset < 0 || c.Offset > 1<<62:
-		return corruptf("chunk at offset %d", c.Offset)
-	case c.Encoding == Raw && c.StoredSize() != c.Size:
-		return corruptf("chunk of %d bytes stored as it is in %d", c.Size, c.Stored)
+		return fmt.Errorf("chunk of %d bytes, stored in %d", c.Size, c.Stored)
+	case c.Offset < 0 || c.Offset > MaxSegment-c.StoredSize():
+		return fmt.Errorf("chunk of %d bytes at %d, outside any segment", c.StoredSize(), c.Offset)
 	case c.Encoding > Raw:
-		return corruptf("chunk in unknown encoding %d", c.Encoding)
+		return fmt.Errorf("chunk in unknown encoding %d", c.Encoding)
+	case c.StoredSize() != c.Size:
+		return fmt.Errorf("chunk of %d bytes stored as it is in %d", c.Size, c.Stored)
+	}
+	return nil
+}
+
+// checkSpilled checks the place of a part of a manifest.
+func (c *Chunk) checkSpilled() error {
+	if c.Segment == (SegmentID{}) {
+		return corruptf("a part that is not in a segment")
+	}
+	if err := c.check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return nil
 }

@@ -101,10 +101,11 @@ func ParseManifestKey(key string) (dir string, seq uint64, ok bool) {
 		return "", 0, false
 	}
 	n, err := strconv.ParseUint(digits, 16, 64)
-	if err != nil || ManifestKey(dir, ^n) != key {
+	seq = ^n
+	if err != nil || seq == 0 || ManifestKey(dir, seq) != key {
 		return "", 0, false
 	}
-	return dir, ^n, true
+	return dir, seq, true
 }
 
 // SegmentPrefix is what the keys of a task's segments begin with.
@@ -138,17 +139,17 @@ func (id SegmentID) String() string {
 	return fmt.Sprintf("%016x-%s-%08x", id.Epoch, id.Writer, id.N)
 }
 
-// ParseSegmentID reads what String returns.
+// ParseSegmentID reads what String returns for a segment: not the zero value.
 func ParseSegmentID(s string) (SegmentID, bool) {
-	var raw [segmentIDLen]byte
-	if len(s) != 16+1+16+1+8 || s[16] != '-' || s[33] != '-' {
+	if len(s) != 16+1+16+1+8 {
 		return SegmentID{}, false
 	}
+	var raw [segmentIDLen]byte
 	if decodeHex(raw[:], []byte(s[:16]+s[17:33]+s[34:])) != nil {
 		return SegmentID{}, false
 	}
 	id := decodeSegmentID(raw[:])
-	return id, id.String() == s
+	return id, id != SegmentID{} && id.String() == s
 }
 
 // MarshalText returns the name, or nothing for the zero value.

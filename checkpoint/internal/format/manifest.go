@@ -80,26 +80,6 @@ type Checkpoint struct {
 	ContentAt *Chunk   `json:"content_at,omitempty"`
 }
 
-// Content is the part of a checkpoint that grows with the state.
-type Content struct {
-	Offsets    map[string]string `json:"offsets,omitempty"`
-	OffsetsAre string            `json:"offsets_are,omitempty"` // "next" or "last"
-	Labels     map[string]string `json:"labels,omitempty"`
-
-	// Segments lists every segment that Tree, and what Tree describes, lies in.
-	Segments []Segment `json:"segments,omitempty"`
-	// Tree is the encoded entries, in pieces: see [DecodeTree].
-	Tree []Chunk `json:"tree,omitempty"`
-	// Inline is the data of a checkpoint that is too small for a segment.
-	Inline []byte `json:"inline,omitempty"`
-}
-
-// Segment is a data object. It is nothing but chunks, end to end.
-type Segment struct {
-	ID   SegmentID `json:"id"`
-	Size int64     `json:"size"`
-}
-
 // Retained names a checkpoint that still exists. Its manifest says the rest.
 type Retained struct {
 	Seq       uint64    `json:"seq"`
@@ -184,57 +164,67 @@ func checkSum(data []byte) error {
 
 // check holds what the engine relies on against what was read.
 func (m *Manifest) check(task string, seq uint64) error {
+	c := m.Checkpoint
 	switch {
 	case m.Version != Version:
 		return corruptf("format %d", m.Version)
 	case m.Task != task || m.Seq != seq:
 		return corruptf("it is number %d of task %q; expected number %d of %q", m.Seq, m.Task, seq, task)
-	case m.Kind == KindCommit && (m.Checkpoint == nil || m.Checkpoint.Seq != seq):
+	case m.Epoch == 0:
+		return corruptf("it has no epoch")
+	case m.Kind == KindCommit && (c == nil || c.Seq != seq):
 		return corruptf("a commit without its checkpoint")
+	case m.Kind == KindDeleted && c != nil:
+		return corruptf("a deletion with a checkpoint")
+	case m.Kind != KindCommit && m.Kind != KindClaim && m.Kind != KindRelease && m.Kind != KindDeleted:
+		return corruptf("unknown kind %q", m.Kind)
+	case c == nil && (m.Retained != nil || m.RetainedAt != nil):
+		return corruptf("earlier checkpoints, and no newest one")
 	case m.Retained != nil && m.RetainedAt != nil:
 		return corruptf("two retained lists")
-	}
-	if c := m.Checkpoint; c != nil {
-		if c.Seq == 0 || c.Seq > seq || (c.Content == nil) == (c.ContentAt == nil) {
-			return corruptf("checkpoint %d in manifest %d is not whole", c.Seq, seq)
-		}
+	case c == nil:
+		return nil
 	}
 	for _, at := range m.Spilled() {
-		if err := at.check(); err != nil {
+		if err := at.checkSpilled(); err != nil {
 			return err
 		}
 	}
-	return checkRetained(m.Retained, seq)
+	if err := c.check(m); err != nil {
+		return err
+	}
+	return m.checkRetained(m.Retained)
 }
 
-func checkRetained(list []Retained, seq uint64) error {
+// check reports what is wrong with a checkpoint in manifest m.
+func (c *Checkpoint) check(m *Manifest) error {
+	switch {
+	case c.Seq == 0 || c.Seq > m.Seq || c.Epoch == 0 || c.Epoch > m.Epoch:
+		return corruptf("checkpoint %d of epoch %d in manifest %d of epoch %d", c.Seq, c.Epoch, m.Seq, m.Epoch)
+	case c.Seq != m.Seq && c.Time.IsZero():
+		return corruptf("checkpoint %d has no time", c.Seq)
+	case c.Files < 0 || c.Bytes < 0 || c.NewBytes < 0:
+		return corruptf("checkpoint %d has %d files, %d bytes, %d of them new", c.Seq, c.Files, c.Bytes, c.NewBytes)
+	case (c.Content == nil) == (c.ContentAt == nil):
+		return corruptf("checkpoint %d is not whole", c.Seq)
+	case c.Content == nil:
+		return nil
+	}
+	return c.Content.check()
+}
+
+// checkRetained checks the list of the checkpoints beside m's own. That may be
+// older than some of them: a task can go back to it.
+func (m *Manifest) checkRetained(list []Retained) error {
+	seq := m.Seq
 	for _, r := range list {
-		if r.Seq == 0 || r.Seq >= seq {
+		if r.Seq == 0 || r.Seq >= seq || r.Seq == m.Checkpoint.Seq {
 			return corruptf("retained checkpoint %d out of order", r.Seq)
 		}
-		seq = r.Seq
-	}
-	return nil
-}
-
-// EncodeContent returns c as JSON, which may be stored in a segment.
-func EncodeContent(c *Content) ([]byte, error) { return marshal(c) }
-
-// DecodeContent reads what EncodeContent returns.
-func DecodeContent(data []byte) (*Content, error) {
-	c := new(Content)
-	if err := json.Unmarshal(data, c); err != nil {
-		return nil, corruptf("content: %v", err)
-	}
-	return c, c.Check()
-}
-
-// Check reports what is wrong with c, as an error that wraps ErrCorrupt.
-func (c *Content) Check() error {
-	for i := range c.Tree {
-		if err := c.Tree[i].check(); err != nil {
-			return fmt.Errorf("tree: %w", err)
+		if r.Time.IsZero() {
+			return corruptf("retained checkpoint %d has no time", r.Seq)
 		}
+		seq = r.Seq
 	}
 	return nil
 }
@@ -242,13 +232,17 @@ func (c *Content) Check() error {
 // EncodeRetained returns a retained list as JSON, to be stored in a segment.
 func EncodeRetained(list []Retained) ([]byte, error) { return marshal(list) }
 
-// DecodeRetained reads what EncodeRetained returned for manifest number seq.
-func DecodeRetained(data []byte, seq uint64) ([]Retained, error) {
+// DecodeRetained reads what EncodeRetained returned for m. It returns an error
+// that wraps ErrCorrupt if it can not vouch for it.
+func (m *Manifest) DecodeRetained(data []byte) ([]Retained, error) {
 	var list []Retained
 	if err := json.Unmarshal(data, &list); err != nil {
 		return nil, corruptf("retained list: %v", err)
 	}
-	return list, checkRetained(list, seq)
+	if err := m.checkRetained(list); err != nil {
+		return nil, err
+	}
+	return list, nil
 }
 
 // marshal is json.Marshal that leaves <, > and & readable.

@@ -2,7 +2,9 @@ package format
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io/fs"
+	"math"
 	"path"
 	"strings"
 	"time"
@@ -21,9 +23,16 @@ type Entry struct {
 // modeMask is what is kept of a mode.
 const modeMask = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky | fs.ModePerm
 
-// AppendEntry appends the encoding of e to b. A tree is its entries' encodings,
-// end to end, every directory before what is in it, and all of it before the
-// directory's next sibling; siblings in byte order of their names.
+// MaxTree bounds an encoded tree, in bytes: the list of about ten million
+// files. Writers and readers hold it in memory.
+const MaxTree = 1 << 30
+
+// EncodeTree returns the encoding of entries. It refuses what DecodeTree would
+// refuse, so that nothing is stored that can not be read.
+//
+// A tree is its entries' encodings, end to end, every directory before what is
+// in it, and all of it before the directory's next sibling; siblings in byte
+// order of their names.
 //
 //	entry   = length, body                  length of the body
 //	body    = path, mode, mtime, [target | size, extent...]
@@ -35,9 +44,24 @@ const modeMask = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | f
 //	chunk   = size*2 [+1, encoding, stored], hash
 //
 // Numbers are unsigned varints, seconds a signed one.
-func AppendEntry(b []byte, e *Entry) []byte {
+func EncodeTree(entries []Entry) ([]byte, error) {
+	var tree []byte
+	var in order
+	for _, e := range entries {
+		e.Mode &= modeMask
+		if err := in.next(&e); err != nil {
+			return nil, err
+		}
+		if tree = appendEntry(tree, &e); len(tree) > MaxTree {
+			return nil, fmt.Errorf("the list of %d files and directories takes more than %d bytes", len(entries), MaxTree)
+		}
+	}
+	return tree, nil
+}
+
+func appendEntry(b []byte, e *Entry) []byte {
 	body := appendString(nil, e.Path)
-	body = binary.AppendUvarint(body, uint64(e.Mode&modeMask))
+	body = binary.AppendUvarint(body, uint64(e.Mode))
 	body = binary.AppendVarint(body, e.ModTime.Unix())
 	body = binary.AppendUvarint(body, uint64(e.ModTime.Nanosecond()))
 	switch e.Mode.Type() {
@@ -90,37 +114,56 @@ func extent(chunks []Chunk) int {
 	return n
 }
 
-// DecodeTree reads the encodings of entries that AppendEntry made. It vouches
-// for what a caller relies on: paths are clean, in order, and below
-// directories of the same tree; a file's chunks add up to its size.
+// DecodeTree reads what EncodeTree returns. It vouches for what a caller relies
+// on: paths are clean, in order, and below directories of the same tree; a
+// file's chunks add up to its size. It returns an error that wraps ErrCorrupt
+// if that is not so.
 func DecodeTree(data []byte) ([]Entry, error) {
 	var entries []Entry
-	dirs := map[string]bool{}
-	last := ""
+	var in order
 	for len(data) > 0 {
 		d := decoder{rest: data}
 		body := d.bytes()
 		if d.failed {
-			return nil, corruptf("tree ends within entry %d", len(entries)+1)
+			return nil, corruptf("the tree ends within entry %d", len(entries)+1)
 		}
 		data = d.rest
 		e, err := decodeEntry(body)
+		if err == nil {
+			err = in.next(&e)
+		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		if len(entries) > 0 && comparePaths(last, e.Path) >= 0 {
-			return nil, corruptf("entry %q after %q", e.Path, last)
-		}
-		if parent := path.Dir(e.Path); parent != "." && !dirs[parent] {
-			return nil, corruptf("entry %q in no directory", e.Path)
-		}
-		if e.Mode.IsDir() {
-			dirs[e.Path] = true
-		}
-		last = e.Path
 		entries = append(entries, e)
 	}
 	return entries, nil
+}
+
+// order checks entries one after another.
+type order struct {
+	last string // path of the entry before, or ""
+	dirs map[string]bool
+}
+
+func (o *order) next(e *Entry) error {
+	if err := e.check(); err != nil {
+		return err
+	}
+	if o.last != "" && comparePaths(o.last, e.Path) >= 0 {
+		return fmt.Errorf("entry %q after %q", e.Path, o.last)
+	}
+	if parent := path.Dir(e.Path); parent != "." && !o.dirs[parent] {
+		return fmt.Errorf("entry %q in no directory", e.Path)
+	}
+	o.last = e.Path
+	if e.Mode.IsDir() {
+		if o.dirs == nil {
+			o.dirs = make(map[string]bool)
+		}
+		o.dirs[e.Path] = true
+	}
+	return nil
 }
 
 // comparePaths orders paths as a walk meets them: "a", "a/b", "a-b".
@@ -134,8 +177,9 @@ func comparePaths(a, b string) int {
 func decodeEntry(body []byte) (Entry, error) {
 	d := decoder{rest: body}
 	e := Entry{Path: string(d.bytes())}
-	e.Mode = fs.FileMode(d.uvarint())
+	mode := d.uvarint()
 	seconds, nanos := d.varint(), d.uvarint()
+	e.Mode = fs.FileMode(mode)
 	e.ModTime = time.Unix(seconds, int64(nanos)).UTC()
 	switch e.Mode.Type() {
 	case fs.ModeSymlink:
@@ -144,29 +188,31 @@ func decodeEntry(body []byte) (Entry, error) {
 		e.Size = int64(d.uvarint())
 		e.Chunks = d.extents()
 	}
-	switch {
-	case d.failed || len(d.rest) > 0:
-		return Entry{}, corruptf("entry %q is malformed", e.Path)
-	case !fs.ValidPath(e.Path) || e.Path == "." && !e.Mode.IsDir():
-		return Entry{}, corruptf("entry with path %q", e.Path)
-	case e.Mode&^modeMask != 0 || e.Mode&(fs.ModeDir|fs.ModeSymlink) == fs.ModeDir|fs.ModeSymlink || nanos >= 1e9:
-		return Entry{}, corruptf("entry %q has mode %v, time %d", e.Path, e.Mode, nanos)
-	case e.Mode.Type() == fs.ModeSymlink && (e.Target == "" || strings.ContainsRune(e.Target, 0)):
-		return Entry{}, corruptf("link %q has target %q", e.Path, e.Target)
+	if d.failed || len(d.rest) > 0 || mode > math.MaxUint32 || nanos >= 1e9 {
+		return Entry{}, fmt.Errorf("entry %q is malformed", e.Path)
 	}
-	return e, e.checkChunks()
+	return e, nil
 }
 
-func (e *Entry) checkChunks() error {
+// check reports what is wrong with e alone.
+func (e *Entry) check() error {
+	switch {
+	case !fs.ValidPath(e.Path) || strings.ContainsRune(e.Path, 0) || e.Path == "." && !e.Mode.IsDir():
+		return fmt.Errorf("entry with path %q", e.Path)
+	case e.Mode&^modeMask != 0 || e.Mode.Type() == fs.ModeDir|fs.ModeSymlink:
+		return fmt.Errorf("entry %q has mode %v", e.Path, e.Mode)
+	case e.Mode.Type() == fs.ModeSymlink && (e.Target == "" || strings.ContainsRune(e.Target, 0)):
+		return fmt.Errorf("link %q has target %q", e.Path, e.Target)
+	}
 	var sum int64
 	for i := range e.Chunks {
 		if err := e.Chunks[i].check(); err != nil {
-			return err
+			return fmt.Errorf("file %q: %w", e.Path, err)
 		}
 		sum += e.Chunks[i].Size
 	}
 	if sum != e.Size {
-		return corruptf("file %q of %d bytes has chunks of %d", e.Path, e.Size, sum)
+		return fmt.Errorf("file %q of %d bytes has chunks of %d", e.Path, e.Size, sum)
 	}
 	return nil
 }
@@ -236,7 +282,8 @@ func (d *decoder) chunk(c *Chunk) {
 	if size&1 != 0 {
 		encoding := d.take(1)
 		c.Stored = int64(d.uvarint())
-		if d.failed {
+		if d.failed || Encoding(encoding[0]) == Raw { // which has the short form
+			d.failed = true
 			return
 		}
 		c.Encoding = Encoding(encoding[0])

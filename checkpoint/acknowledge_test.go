@@ -1,0 +1,55 @@
+package checkpoint_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+// large returns a snapshot whose offsets do not fit into a manifest.
+func large() checkpoint.Snapshot {
+	s := checkpoint.Snapshot{Offsets: map[string]string{}}
+	for i := range 2000 {
+		s.Offsets[fmt.Sprint("partition-", i)] = fmt.Sprint(i)
+	}
+	return s
+}
+
+// What was committed is not read back: a read that fails after a commit would
+// make it look as if it had not happened.
+func TestCommitReadsNothingBack(t *testing.T) {
+	inWorld(t, func(w *world) {
+		task, job, _ := w.process()
+		o := claim(w, task)
+		before := job.Usage().Get.Calls
+		if c := commit(w, o, large()); len(c.Offsets) != 2000 {
+			t.Errorf("%d offsets", len(c.Offsets))
+		}
+		if got := job.Usage().Get.Calls - before; got != 0 {
+			t.Errorf("a commit made %d Gets", got)
+		}
+	})
+}
+
+// A save whose last checks fail for another reason than what they look for
+// has been committed, and must not pass for one that was not.
+func TestSaveThatIsNotConfirmedIsUnknown(t *testing.T) {
+	for name, fault := range map[string]faultstore.Fault{
+		"the store's proof":   {Kind: faultstore.FailBefore, Verb: "create", Key: manifests, On: 2, Err: backend.ErrPermission},
+		"the newest's number": {Kind: faultstore.FailBefore, Verb: "list", Key: manifests, On: 2, Err: backend.ErrPermission},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				task, _, _ := w.process(fault)
+				if _, err := task.Save(w.Context(), at(1)); !errors.Is(err, checkpoint.ErrUnknown) {
+					t.Errorf("Save: %v, want ErrUnknown", err)
+				}
+				w.wantHistory("1")
+			})
+		})
+	}
+}

@@ -1,0 +1,370 @@
+package checkpoint_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/backend/mem"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+var lastOne = checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 1}}
+
+// wantReadable reads every byte of every checkpoint.
+func (w *world) wantReadable() {
+	w.Helper()
+	task, _, _ := w.process()
+	list, err := task.Checkpoints(w.Context())
+	if err != nil && !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+		w.Fatal(err)
+	}
+	for _, c := range list {
+		fsys, err := c.FS(w.Context())
+		if err != nil {
+			w.Fatal(err)
+		}
+		data, err := fs.ReadFile(fsys, "s")
+		if c.Bytes > 0 && (err != nil || int64(len(data)) != c.Bytes || !strings.HasPrefix(string(data), fmt.Sprintf("%07s,", c.Offsets["in"]))) {
+			w.Errorf("checkpoint %d of offset %s: %.20q, %v", c.Seq, c.Offsets["in"], data, err)
+		}
+	}
+}
+
+func TestSegmentsOfDroppedCheckpointsAreDeleted(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, store := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2}})
+		for n := range 5 {
+			before := store.Calls()
+			commit(w, o, with(n, 150<<10)) // three segments
+			synctest.Wait()
+			w.wantObjects(segments, 3*min(n+1, 2))
+			w.wantReadable()
+			// Three segments, a manifest, and from the third commit on one deletion:
+			// what the owner has made itself it need not read.
+			if calls, want := store.Calls()-before, 4+min(n/2, 1); calls != want {
+				t.Errorf("commit %d took %d requests, want %d", n, calls, want)
+			}
+		}
+	})
+}
+
+// What is old is for the store's clock to say, and for no other.
+func TestManifestsAreDeletedWhenTheyAreOld(t *testing.T) {
+	for name, skew := range map[string]time.Duration{"right": 0, "behind": -48 * time.Hour, "ahead": 48 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.bucket = mem.NewBucket(func() time.Time { return time.Now().Add(skew) })
+				o, _ := w.ownerWith(lastOne)
+				for n := range 4 {
+					commit(w, o, at(n))
+				}
+				time.Sleep(checkpoint.FenceWindow - time.Minute)
+				commit(w, o, at(4))
+				synctest.Wait()
+				w.wantObjects(manifests, 6) // the claim, and five commits
+				time.Sleep(time.Minute + time.Second)
+				commit(w, o, at(5))
+				synctest.Wait()
+				w.wantObjects(manifests, 2) // the claim and four commits are old, and none is needed
+				w.wantHistory("5")
+				time.Sleep(2 * checkpoint.FenceWindow)
+				commit(w, o, at(6))
+				synctest.Wait()
+				w.wantObjects(manifests, 1)
+				time.Sleep(2 * checkpoint.FenceWindow)
+				synctest.Wait()
+				w.wantObjects(manifests, 1)
+				w.wantHistory("6")
+			})
+		})
+	}
+}
+
+// However old it is, a manifest that is needed stays.
+func TestManifestsThatAreRetainedStay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(lastOne)
+		s := with(1, 20<<10)
+		s.Savepoint = "first"
+		commit(w, o, s)
+		for n := range 5 {
+			time.Sleep(2 * checkpoint.FenceWindow)
+			commit(w, o, with(n+2, 20<<10))
+		}
+		synctest.Wait()
+		w.wantObjects(manifests, 2)
+		w.wantObjects(segments, 2)
+		w.wantHistory("6 1")
+		w.wantReadable()
+	})
+}
+
+func TestFailedDeletionIsDoneAfterTheNextCommit(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, store := w.ownerWith(lastOne)
+		commit(w, o, with(1, 20<<10))
+		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "delete"})
+		commit(w, o, with(2, 20<<10))
+		time.Sleep(time.Hour) // all its attempts
+		w.wantObjects(segments, 2)
+		if n := o.CleanUpFailures(); n != 1 {
+			t.Errorf("%d clean-ups have failed, want 1", n)
+		}
+		store.Heal()
+		commit(w, o, with(3, 20<<10))
+		synctest.Wait()
+		w.wantObjects(segments, 1)
+		if n := o.CleanUpFailures(); n != 1 {
+			t.Errorf("%d clean-ups have failed, want 1", n)
+		}
+		w.wantReadable()
+	})
+}
+
+// A clean-up that can not find out what is needed deletes nothing, and is done
+// after the next commit.
+func TestCleanUpThatCanNotReadIsDoneAfterTheNextCommit(t *testing.T) {
+	for name, key := range map[string]string{
+		"what was dropped": format.ManifestKey(dir, 2), "what was kept": format.ManifestKey(dir, 3),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				two := checkpoint.Options{Retention: checkpoint.Retention{Last: 2}}
+				o, _ := w.ownerWith(two)
+				commit(w, o, with(1, 20<<10))
+				commit(w, o, with(2, 20<<10))
+				heir, store := w.ownerWith(two, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "get", Key: key, Err: backend.ErrPermission})
+				commit(w, heir, with(3, 20<<10))
+				synctest.Wait()
+				w.wantObjects(segments, 3)
+				if n := heir.CleanUpFailures(); n != 1 {
+					t.Errorf("%d clean-ups have failed, want 1", n)
+				}
+				if unfired := store.Unfired(); len(unfired) > 0 {
+					t.Errorf("did not fire: %v", unfired)
+				}
+				store.Heal()
+				commit(w, heir, with(4, 20<<10))
+				synctest.Wait()
+				w.wantObjects(segments, 2)
+				w.wantReadable()
+			})
+		})
+	}
+}
+
+// A dropped checkpoint whose manifest is damaged holds up nothing.
+func TestDamagedManifestDoesNotStopTheCleanUp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(lastOne)
+		commit(w, o, with(1, 20<<10))
+		heir, _ := w.ownerWith(lastOne) // which has not read it
+		if _, err := w.bucket.Open().Put(w.Context(), format.ManifestKey(dir, 2), []byte("rubbish")); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 3 {
+			commit(w, heir, with(n+2, 20<<10))
+		}
+		synctest.Wait()
+		w.wantObjects(segments, 2) // the one that no manifest names any more is a collector's
+		w.wantHistory("4")
+	})
+}
+
+func TestSegmentsOfFailedCommitsAreDeleted(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, store := w.ownerWith(lastOne)
+		commit(w, o, with(1, 150<<10))
+		for _, fault := range []faultstore.Fault{
+			{Kind: faultstore.FailBefore, Verb: "put", On: 2, Err: backend.ErrNoSpace},
+			{Kind: faultstore.FailBefore, Verb: "create", On: 1, Err: backend.ErrPermission},
+		} {
+			store.Arm(fault)
+			if _, err := o.Commit(w.Context(), with(2, 150<<10)); !errors.Is(err, fault.Err) {
+				t.Errorf("commit: %v, want %v", err, fault.Err)
+			}
+			synctest.Wait()
+			w.wantObjects(segments, 3)
+			w.wantReadable()
+		}
+		task, _, store := w.open(lastOne, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", On: 2, Err: backend.ErrNoSpace})
+		if _, err := task.Save(w.Context(), with(3, 150<<10)); !errors.Is(err, backend.ErrNoSpace) {
+			t.Errorf("save: %v, want ErrNoSpace", err)
+		}
+		w.wantObjects(segments, 3)
+		store.Heal()
+		commit(w, o, with(4, 150<<10))
+		synctest.Wait()
+		w.wantObjects(segments, 3)
+		w.wantReadable()
+	})
+}
+
+// A state that can not be read has had segments sent, too.
+func TestSegmentsOfAStateThatCanNotBeReadAreDeleted(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(lastOne)
+		broken := errors.New("broken")
+		_, err := o.Commit(w.Context(), checkpoint.Snapshot{
+			State: checkpoint.Stream("s", failsAfter(strings.NewReader(strings.Repeat("x", 150<<10)), broken)),
+		})
+		if !errors.Is(err, broken) {
+			t.Errorf("commit: %v", err)
+		}
+		synctest.Wait()
+		w.wantObjects(segments, 0)
+	})
+}
+
+// While it is not known whether a commit was made, its segments stay.
+func TestSegmentsOfAnUnknownCommitStay(t *testing.T) {
+	for _, landed := range []bool{false, true} {
+		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				o, store := w.ownerWith(lastOne, faultstore.Fault{Kind: faultstore.Zombie, Verb: "create"})
+				if _, err := o.Commit(w.Context(), with(1, 150<<10)); !errors.Is(err, checkpoint.ErrUnknown) {
+					t.Errorf("commit: %v, want ErrUnknown", err)
+				}
+				synctest.Wait()
+				w.wantObjects(segments, 3)
+				store.Heal()
+				if landed {
+					store.Land()
+					w.wantReadable()
+				}
+				s := with(2, 20<<10)
+				s.Savepoint = "two"
+				commit(w, o, s)
+				synctest.Wait()
+				w.wantObjects(segments, 1)
+				w.wantHistory("2")
+				w.wantReadable()
+			})
+		})
+	}
+}
+
+func TestFencedOwnerDeletesOnlyWhatIsItsOwn(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(lastOne)
+		commit(w, o, with(1, 150<<10))
+		heir, _ := w.ownerWith(lastOne)
+		if _, err := o.Commit(w.Context(), with(99, 150<<10)); !errors.Is(err, checkpoint.ErrFenced) {
+			t.Errorf("commit: %v, want ErrFenced", err)
+		}
+		synctest.Wait()
+		w.wantObjects(segments, 3)
+		w.wantReadable()
+		commit(w, heir, with(2, 150<<10))
+		synctest.Wait()
+		w.wantObjects(segments, 3)
+		w.wantReadable()
+	})
+}
+
+// A segment that two checkpoints name goes with the second of them.
+func TestSharedSegmentsStay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(lastOne)
+		first := commit(w, o, with(1, 150<<10))
+		m := w.manifest(first.Seq)
+		m.Retained = []format.Retained{{Seq: first.Seq, Time: first.Time}}
+		m.Seq, m.Checkpoint.Seq, m.Token = m.Seq+1, m.Seq+1, format.Token{1}
+		w.put(m)
+		heir, _ := w.ownerWith(checkpoint.Options{Retention: checkpoint.Retention{Last: 2}})
+		commit(w, heir, at(2)) // drops the first
+		synctest.Wait()
+		w.wantHistory("2 1")
+		w.wantObjects(segments, 3)
+		w.wantReadable()
+		commit(w, heir, at(3))
+		synctest.Wait()
+		w.wantHistory("3 2")
+		w.wantObjects(segments, 0)
+	})
+}
+
+// Whatever writers do in turn, what is retained can be read and nothing else
+// takes up space.
+func TestCleanUpIsExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) { run(t, cleanUpIsExact) })
+	})
+}
+
+func cleanUpIsExact(w *world) {
+	t := w.tester.(*rapid.T)
+	opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: rapid.IntRange(1, 3).Draw(t, "last")}}
+	o, store := w.ownerWith(opts)
+	n := 0
+	snapshot := func() checkpoint.Snapshot {
+		n++
+		s := with(n, rapid.SampledFrom([]int{0, 80, 20 << 10, 70 << 10}).Draw(t, "size"))
+		if rapid.IntRange(0, 4).Draw(t, "named") == 0 {
+			s.Savepoint = fmt.Sprint("n", n)
+		}
+		return s
+	}
+	t.Repeat(map[string]func(*rapid.T){
+		"commit": func(t *rapid.T) {
+			if _, err := o.Commit(w.Context(), snapshot()); err != nil && !errors.Is(err, checkpoint.ErrFenced) {
+				t.Fatal(err)
+			}
+		},
+		"fail": func(t *rapid.T) {
+			verb := rapid.SampledFrom([]string{"put", "create"}).Draw(t, "verb")
+			store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: verb, On: 1, Err: backend.ErrPermission})
+			_, _ = o.Commit(w.Context(), snapshot())
+			store.Heal()
+		},
+		"claim":   func(t *rapid.T) { o, store = w.ownerWith(opts) },
+		"release": func(t *rapid.T) { _ = o.Release(w.Context()) },
+		"save": func(t *rapid.T) {
+			task, _, _ := w.open(opts)
+			if _, err := task.Save(w.Context(), snapshot()); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"sleep": func(t *rapid.T) {
+			time.Sleep(rapid.SampledFrom([]time.Duration{time.Minute, 2 * time.Hour}).Draw(t, "for"))
+		},
+		"": func(t *rapid.T) {
+			synctest.Wait()
+			w.wantReadable()
+			w.wantNothingNeedless()
+		},
+	})
+}
+
+// wantNothingNeedless compares the segments in the store with those that the
+// retained checkpoints name.
+func (w *world) wantNothingNeedless() {
+	w.Helper()
+	task, _, _ := w.process()
+	list, err := task.Checkpoints(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	var needed int64
+	for _, c := range list {
+		if c.NewBytes > 16<<10 {
+			needed += c.NewBytes
+		}
+	}
+	for _, o := range w.objects(segments) {
+		needed -= o.Size
+	}
+	if needed != 0 {
+		w.Errorf("%d bytes in segments too few", needed)
+	}
+}

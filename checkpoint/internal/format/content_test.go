@@ -1,0 +1,106 @@
+package format
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+const (
+	idJSON   = `"0000000000000003-9f2c61d0a8b3e457-00000004"`
+	hashJSON = `"6baa6c9f461fe834a9da0ebb62e0f6fb8c11988a58cbc51b8da8040aea19bc3a"`
+)
+
+func TestContentThatCanNotBeReliedOnIsRefused(t *testing.T) {
+	segments := func(size string) string { return `"segments":[{"id":` + idJSON + `,"size":` + size + `}]` }
+	tree := func(offset, size string) string {
+		return `"tree":[{"segment":` + idJSON + `,"offset":` + offset + `,"size":` + size + `,"hash":` + hashJSON + `}]`
+	}
+	chunk := `{"segment":` + idJSON + `,"offset":0,"size":67108864,"hash":` + hashJSON + `}`
+	for _, c := range []struct {
+		name, json string
+		ok         bool
+	}{
+		{"whole", `{` + segments("100") + `,` + tree("90", "10") + `}`, true},
+		{"null", `null`, true},
+		{"empty", ``, false},
+		{"torn", `{` + segments("100"), false},
+		{"another thing", `[]`, false},
+		{"offsets of a strange kind", `{"offsets_are":"around"}`, false},
+		{"segment of no bytes", `{` + segments("0") + `}`, false},
+		{"segment of negative bytes", `{` + segments("-1") + `}`, false},
+		{"segment of too many bytes", `{` + segments("67108865") + `}`, false},
+		{"segment listed twice", `{"segments":[{"id":` + idJSON + `,"size":1},{"id":` + idJSON + `,"size":1}]}`, false},
+		{"segment without name", `{"segments":[{"size":1}]}`, false},
+		{"segment with the name of inline data", `{"segments":[{"id":"0000000000000000-0000000000000000-00000000","size":1}]}`, false},
+		{"tree in a segment that is not listed", `{` + tree("0", "1") + `}`, false},
+		{"tree past its segment's end", `{` + segments("100") + `,` + tree("90", "11") + `}`, false},
+		{"tree before its segment's begin", `{` + segments("100") + `,` + tree("-1", "10") + `}`, false},
+		{"tree past the end of inline data", `{"inline":"aGVsbG8=","tree":[{"offset":1,"size":5,"hash":` + hashJSON + `}]}`, false},
+		{"tree in inline data", `{"inline":"aGVsbG8=","tree":[{"offset":0,"size":5,"hash":` + hashJSON + `}]}`, true},
+		{"tree of 1 GiB", `{` + segments("67108864") + `,"tree":[` + strings.Repeat(chunk+",", 15) + chunk + `]}`, true},
+		{"tree without end", `{` + segments("67108864") + `,"tree":[` + strings.Repeat(chunk+",", 16) + chunk + `]}`, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := DecodeContent([]byte(c.json))
+			if c.ok && err != nil {
+				t.Errorf("err = %v", err)
+			}
+			if !c.ok && (!errors.Is(err, ErrCorrupt) || got != nil) {
+				t.Errorf("%v, %v, want ErrCorrupt", got, err)
+			}
+		})
+	}
+}
+
+func TestChunksOutsideTheContentAreRefused(t *testing.T) {
+	c := &Content{Segments: []Segment{{SegmentID{3, writerA, 4}, 100}}, Inline: []byte("hello")}
+	for _, k := range []struct {
+		name  string
+		chunk Chunk
+		ok    bool
+	}{
+		{"in a segment", Chunk{Segment: SegmentID{3, writerA, 4}, Offset: 99, Size: 1}, true},
+		{"past a segment's end", Chunk{Segment: SegmentID{3, writerA, 4}, Offset: 99, Size: 2}, false},
+		{"in another segment", Chunk{Segment: SegmentID{3, writerA, 5}, Size: 1}, false},
+		{"inline", Chunk{Size: 5}, true},
+		{"past the end of inline data", Chunk{Offset: 1, Size: 5}, false},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			err := c.CheckChunks([]Entry{{Path: "a", Chunks: []Chunk{k.chunk}}})
+			if k.ok != (err == nil) || err != nil && !errors.Is(err, ErrCorrupt) {
+				t.Errorf("err = %v", err)
+			}
+		})
+	}
+}
+
+func TestRetainedListThatCanNotBeReliedOnIsRefused(t *testing.T) {
+	m := &Manifest{Seq: 14, Checkpoint: &Checkpoint{Seq: 12}}
+	const at = `"time":"2026-11-22T10:00:01Z"`
+	for _, c := range []struct {
+		name, json string
+		ok         bool
+	}{
+		{"in order", `[{"seq":11,` + at + `},{"seq":1,` + at + `}]`, true},
+		{"empty", `[]`, true},
+		{"torn", `[{"seq":11,`, false},
+		{"another thing", `{}`, false},
+		{"out of order", `[{"seq":1,` + at + `},{"seq":11,` + at + `}]`, false},
+		{"twice", `[{"seq":1,` + at + `},{"seq":1,` + at + `}]`, false},
+		{"the newest", `[{"seq":12,` + at + `}]`, false},
+		{"number 0", `[{"seq":0,` + at + `}]`, false},
+		{"negative", `[{"seq":-1,` + at + `}]`, false},
+		{"without time", `[{"seq":11}]`, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			list, err := m.DecodeRetained([]byte(c.json))
+			if c.ok && err != nil {
+				t.Errorf("err = %v", err)
+			}
+			if !c.ok && (!errors.Is(err, ErrCorrupt) || list != nil) {
+				t.Errorf("%v, %v, want ErrCorrupt", list, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,196 @@
+package format
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// bounded fails if decode allocates out of proportion to its input: what a
+// hostile store sends must cost no more than a small multiple of its size.
+func bounded(t *testing.T, input int, decode func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	decode()
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20+512*uint64(input) {
+		t.Errorf("decoding %d bytes allocated %d", input, got)
+	}
+}
+
+// wantCorrupt fails unless err is nil or an ErrCorrupt.
+func wantCorrupt(t *testing.T, err error) {
+	t.Helper()
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		t.Errorf("err = %v, want ErrCorrupt", err)
+	}
+}
+
+func FuzzDecodeManifest(f *testing.F) {
+	for _, m := range goldenManifests {
+		f.Add(body(f, m)) // what is fuzzed is sealed: otherwise the sum would refuse it all
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var id struct {
+			Task string
+			Seq  uint64
+		}
+		_ = json.Unmarshal(append(body[:len(body):len(body)], '}'), &id)
+		data := seal(body)
+		var m *Manifest
+		var err error
+		bounded(t, len(data), func() { m, err = DecodeManifest(data, id.Task, id.Seq) })
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
+				t.Errorf("err = %v", err)
+			}
+			return
+		}
+		again, err := m.Encode()
+		if err != nil {
+			if !strings.Contains(err.Error(), "more than") { // it may have been written more tersely
+				t.Fatal(err)
+			}
+			return
+		}
+		back, err := DecodeManifest(again, id.Task, id.Seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSame(t, back, m)
+	})
+}
+
+// wantSame compares two values by what they are encoded as.
+func wantSame(t *testing.T, got, want any) {
+	t.Helper()
+	a, errA := marshal(got)
+	b, errB := marshal(want)
+	if errA != nil || errB != nil || string(a) != string(b) {
+		t.Errorf("%s, %v\nwant %s, %v", a, errA, b, errB)
+	}
+}
+
+func FuzzDecodeContent(f *testing.F) {
+	for _, c := range goldenContents {
+		data, err := EncodeContent(c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var c *Content
+		var err error
+		bounded(t, len(data), func() { c, err = DecodeContent(data) })
+		wantCorrupt(t, err)
+		if err != nil {
+			return
+		}
+		again, err := EncodeContent(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := DecodeContent(again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSame(t, back, c)
+	})
+}
+
+func FuzzDecodeRetained(f *testing.F) {
+	data, err := EncodeRetained(goldenRetained)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m := &Manifest{Seq: 1 << 32, Checkpoint: &Checkpoint{Seq: 1 << 32}}
+		var list []Retained
+		var err error
+		bounded(t, len(data), func() { list, err = m.DecodeRetained(data) })
+		wantCorrupt(t, err)
+		if err != nil {
+			return
+		}
+		again, err := EncodeRetained(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := m.DecodeRetained(again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSame(t, back, list)
+	})
+}
+
+func FuzzDecodeTree(f *testing.F) {
+	data, err := EncodeTree(goldenTree)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	for i := range goldenTree {
+		f.Add(appendEntry(nil, &goldenTree[i]))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var tree []Entry
+		var err error
+		bounded(t, len(data), func() { tree, err = DecodeTree(data) })
+		wantCorrupt(t, err)
+		if err != nil {
+			return
+		}
+		again, err := EncodeTree(tree)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(again) > len(data) {
+			t.Errorf("%d bytes decode to what takes %d", len(data), len(again))
+		}
+		back, err := DecodeTree(again)
+		if err != nil || !reflect.DeepEqual(back, tree) {
+			t.Errorf("%+v, %v\nwant %+v", back, err, tree)
+		}
+	})
+}
+
+func FuzzParseManifestKey(f *testing.F) {
+	f.Add("t/manifests/fffffffffffffffe")
+	f.Add("a/manifests/manifests/fffffffffffffffe")
+	f.Fuzz(func(t *testing.T, key string) {
+		if dir, seq, ok := ParseManifestKey(key); ok && (ManifestKey(dir, seq) != key || seq == 0) {
+			t.Errorf("%q is read as %q, %d", key, dir, seq)
+		}
+	})
+}
+
+func FuzzParseSegmentID(f *testing.F) {
+	f.Add("0000000000000003-9f2c61d0a8b3e457-00000004")
+	f.Fuzz(func(t *testing.T, s string) {
+		if id, ok := ParseSegmentID(s); ok && id.String() != s {
+			t.Errorf("%q is read as %q", s, id)
+		}
+	})
+}
+
+func FuzzUnescapeTask(f *testing.F) {
+	for _, dir := range []string{"orders_2f7", "_c3_a9", "_2e_2e", "_"} {
+		f.Add(dir)
+	}
+	f.Fuzz(func(t *testing.T, dir string) {
+		name, ok := UnescapeTask(dir)
+		if !ok {
+			return
+		}
+		if again, err := EscapeTask(name); again != dir || err != nil {
+			t.Errorf("%q is read as %q, which is escaped as %q, %v", dir, name, again, err)
+		}
+	})
+}

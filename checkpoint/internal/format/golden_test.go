@@ -1,0 +1,212 @@
+package format
+
+import (
+	"encoding/hex"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testdata/v1 holds what version 1 has written, for ever: a file there is
+// never changed, because objects like it are in people's stores. New ones may
+// be added.
+
+var (
+	writerA = WriterID{0x9f, 0x2c, 0x61, 0xd0, 0xa8, 0xb3, 0xe4, 0x57}
+	writerB = WriterID{0xb7, 0xbc, 0x51, 0x84, 0xe1, 0x06, 0x3c, 0x22}
+	moment  = time.Date(2026, 11, 22, 10, 0, 1, 123456789, time.UTC)
+)
+
+func token(b byte) (t Token) {
+	for i := range t {
+		t[i] = b + byte(i)
+	}
+	return t
+}
+
+func chunkOf(id SegmentID, offset int64, data string) Chunk {
+	return Chunk{Segment: id, Offset: offset, Size: int64(len(data)), Hash: Sum([]byte(data))}
+}
+
+var inline = &Content{
+	Offsets:    map[string]string{"orders/7": "4711", "orders/<8>": "12 & 13"},
+	OffsetsAre: "last",
+	Labels:     map[string]string{"version": "2.3", "Größe": "\u2028\"\\"},
+	Tree:       []Chunk{chunkOf(SegmentID{}, 5, "tree")},
+	Inline:     []byte("hellotree"),
+}
+
+var inSegments = &Content{
+	Offsets: map[string]string{"orders/7": "4711"},
+	Segments: []Segment{
+		{SegmentID{3, writerA, 4}, 16 << 20},
+		{SegmentID{3, writerA, 5}, 6291969},
+	},
+	Tree: []Chunk{chunkOf(SegmentID{3, writerA, 5}, 6291456, "tree")},
+}
+
+var goldenManifests = map[string]*Manifest{
+	"claim-first": {
+		Version: 1, Kind: KindClaim, Task: "orders/7", Seq: 1, Epoch: 1, Writer: writerA, Token: token(1),
+	},
+	"commit-inline": {
+		Version: 1, Kind: KindCommit, Task: "orders/7", Seq: 2, Epoch: 1, Writer: writerA, Token: token(2),
+		Checkpoint: &Checkpoint{Seq: 2, Epoch: 1, Files: 1, Bytes: 5, NewBytes: 9, Content: inline},
+	},
+	"commit-segments": {
+		Version: 1, Kind: KindCommit, Task: "Partition 3", Seq: 12, Epoch: 3, Writer: writerA, Token: token(3),
+		Checkpoint: &Checkpoint{
+			Seq: 12, Epoch: 3, Savepoint: "before-upgrade", Files: 2, Bytes: 73400320, NewBytes: 73400913, Content: inSegments,
+		},
+		Retained: []Retained{{Seq: 11, Time: moment}, {Seq: 4, Time: moment.Add(-time.Hour), Savepoint: "before <that>"}},
+	},
+	"commit-spilled": {
+		Version: 1, Kind: KindCommit, Task: "orders/7", Seq: 1 << 60, Epoch: 1 << 40, Writer: writerB, Token: token(4), Released: true,
+		Checkpoint: &Checkpoint{
+			Seq: 1 << 60, Epoch: 1 << 40, Files: 1, Bytes: 5, NewBytes: 70000,
+			ContentAt: &Chunk{Segment: SegmentID{1 << 40, writerB, 9}, Offset: 0, Size: 40000, Hash: Sum([]byte("content"))},
+		},
+		RetainedAt: &Chunk{Segment: SegmentID{1 << 40, writerB, 9}, Offset: 40000, Size: 30000, Hash: Sum([]byte("retained"))},
+	},
+	"claim": {
+		Version: 1, Kind: KindClaim, Task: "orders/7", Seq: 14, Epoch: 4, Writer: writerB, Token: token(5),
+		Checkpoint: &Checkpoint{Seq: 12, Epoch: 3, Time: moment, Files: 2, Bytes: 73400320, NewBytes: 73400913, Content: inSegments},
+		Retained:   []Retained{{Seq: 11, Time: moment.Add(-time.Second)}},
+	},
+	"release": {
+		Version: 1, Kind: KindRelease, Task: "orders/7", Seq: 15, Epoch: 4, Writer: writerB, Token: token(6), Released: true,
+		Checkpoint: &Checkpoint{Seq: 12, Epoch: 3, Time: moment, Files: 1, Bytes: 5, NewBytes: 9, Content: inline},
+	},
+	"deleted": {
+		Version: 1, Kind: KindDeleted, Task: "orders/7", Seq: 16, Epoch: 5, Writer: writerA, Token: token(7), Released: true,
+	},
+}
+
+var goldenContents = map[string]*Content{"content-inline": inline, "content-segments": inSegments, "content-empty": {}}
+
+var goldenRetained = []Retained{
+	{Seq: 11, Time: moment}, {Seq: 9, Time: moment.Add(-time.Minute), Savepoint: "Größe <1>"}, {Seq: 1, Time: moment.Add(-time.Hour)},
+}
+
+var goldenTree = []Entry{
+	{Path: ".", Mode: fs.ModeDir | 0o755, ModTime: moment},
+	{Path: "a", Mode: fs.ModeDir | fs.ModeSticky | 0o700, ModTime: time.Date(1969, 1, 2, 3, 4, 5, 6, time.UTC)},
+	{Path: "a/big", Mode: 0o640, ModTime: moment, Size: 13, Chunks: []Chunk{
+		chunkOf(SegmentID{3, writerA, 4}, 100, "one"),
+		chunkOf(SegmentID{3, writerA, 4}, 103, "two"),
+		chunkOf(SegmentID{3, writerA, 5}, 0, "three"),
+		chunkOf(SegmentID{2, writerB, 0}, 1<<20, "44"),
+	}},
+	{Path: "a/inline", Mode: fs.ModeSetuid | fs.ModeSetgid | 0o755, ModTime: moment, Size: 5, Chunks: []Chunk{chunkOf(SegmentID{}, 0, "hello")}},
+	{Path: "a-b", Mode: 0o600, ModTime: time.Time{}},
+	{Path: "a.link", Mode: fs.ModeSymlink | 0o777, ModTime: moment, Target: "../\xff somewhere"},
+	{Path: "ü", Mode: fs.ModeDir | 0o555, ModTime: moment},
+}
+
+// golden compares data with the file of that name, byte for byte.
+func golden(t *testing.T, name string, data []byte) []byte {
+	t.Helper()
+	want, err := os.ReadFile(filepath.Join("testdata", "v1", name))
+	if err != nil {
+		t.Fatalf("%v; it would be\n%s", err, data)
+	}
+	if string(data) != string(want) {
+		t.Errorf("%s is encoded as\n%s\nwant\n%s", name, data, want)
+	}
+	return want
+}
+
+func wantEqual(t *testing.T, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("decoded as\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+func TestGoldenManifests(t *testing.T) {
+	for name, m := range goldenManifests {
+		t.Run(name, func(t *testing.T) {
+			data, err := m.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			data = golden(t, name+".json", data)
+			got, err := DecodeManifest(data, m.Task, m.Seq)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, got, m)
+		})
+	}
+}
+
+func TestGoldenContents(t *testing.T) {
+	for name, c := range goldenContents {
+		t.Run(name, func(t *testing.T) {
+			data, err := EncodeContent(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := DecodeContent(golden(t, name+".json", data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, got, c)
+		})
+	}
+}
+
+func TestGoldenRetained(t *testing.T) {
+	data, err := EncodeRetained(goldenRetained)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Manifest{Seq: 12, Checkpoint: &Checkpoint{Seq: 12}}
+	got, err := m.DecodeRetained(golden(t, "retained.json", data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, got, goldenRetained)
+}
+
+func TestGoldenTree(t *testing.T) {
+	data, err := EncodeTree(goldenTree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.TrimSpace(string(golden(t, "tree.hex", []byte(hex.EncodeToString(data)+"\n"))))
+	data, err = hex.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeTree(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, got, goldenTree)
+}
+
+// A golden file that no test reads would prove nothing.
+func TestGoldenFilesAreAllRead(t *testing.T) {
+	read := []string{"retained.json", "tree.hex"}
+	for name := range goldenManifests {
+		read = append(read, name+".json")
+	}
+	for name := range goldenContents {
+		read = append(read, name+".json")
+	}
+	files, err := os.ReadDir("testdata/v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !slices.Contains(read, f.Name()) {
+			t.Errorf("%s is read by no test", f.Name())
+		}
+	}
+}

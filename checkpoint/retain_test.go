@@ -1,0 +1,277 @@
+package checkpoint_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+func TestRetention(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		last    int
+		commits string // an s after a number makes it a savepoint
+		want    string
+	}{
+		{"default", 0, "1 2 3 4 5 6 7 8 9 10 11 12", "12 11 10 9 8 7 6 5 4 3"},
+		{"all", checkpoint.KeepAll, "1 2 3 4 5 6 7 8 9 10 11 12", "12 11 10 9 8 7 6 5 4 3 2 1"},
+		{"last", 1, "1 2 3", "3"},
+		{"last two", 2, "1 2 3", "3 2"},
+		{"fewer than there may be", 5, "1 2 3", "3 2 1"},
+		{"savepoints stay", 2, "1s 2 3s 4 5 6", "6 5 3 1"},
+		{"savepoints count among the last", 2, "1 2 3s 4", "4 3"},
+		{"savepoint newest", 1, "1 2 3s", "3"},
+		{"only savepoints", 1, "1s 2s 3s", "3 2 1"},
+	} {
+		opts := checkpoint.Options{Retention: checkpoint.Retention{Last: c.last}}
+		save := func(w *world, commit func(checkpoint.Snapshot)) {
+			for n, word := range strings.Fields(c.commits) {
+				s := with(n+1, 20<<10)
+				if strings.HasSuffix(word, "s") {
+					s.Savepoint = "at " + word
+				}
+				commit(s)
+			}
+			synctest.Wait()
+			w.wantHistory(c.want)
+			w.wantObjects(segments, len(strings.Fields(c.want)))
+		}
+		t.Run(c.name+", an owner", func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				o, _ := w.ownerWith(opts)
+				save(w, func(s checkpoint.Snapshot) { commit(w, o, s) })
+			})
+		})
+		t.Run(c.name+", one-off saves", func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				save(w, func(s checkpoint.Snapshot) {
+					task, _, _ := w.open(opts)
+					if _, err := task.Save(w.Context(), s); err != nil {
+						w.Fatal(err)
+					}
+				})
+			})
+		})
+		t.Run(c.name+", a new owner each", func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				save(w, func(s checkpoint.Snapshot) {
+					o, _ := w.ownerWith(opts)
+					commit(w, o, s)
+				})
+			})
+		})
+	}
+}
+
+func TestAt(t *testing.T) {
+	inWorld(t, func(w *world) {
+		task, _, _ := w.process()
+		want := func(at, offset, text string, kind error) {
+			t.Helper()
+			c, err := task.At(w.Context(), at)
+			switch {
+			case kind == nil && (err != nil || c.Offsets["in"] != offset):
+				t.Errorf("At(%q) = %+v, %v; want the checkpoint of offset %s", at, c, err, offset)
+			case kind != nil && (!errors.Is(err, kind) || !strings.Contains(err.Error(), text)):
+				t.Errorf("At(%q): %v; want %v: %s", at, err, kind, text)
+			}
+		}
+		want("1", "", "checkpoint 1 was never committed", checkpoint.ErrNoCheckpoint)
+		want("x", "", `no savepoint "x"`, checkpoint.ErrNoCheckpoint)
+
+		o, _ := w.ownerWith(checkpoint.Options{Retention: checkpoint.Retention{Last: 2}}) // number 1 is its claim
+		for n := range 6 {                                                                // 2 to 7
+			s := at(n)
+			if n == 1 {
+				s.Savepoint = "before 2.0"
+			}
+			commit(w, o, s)
+		}
+		want("7", "5", "", nil)
+		want("007", "5", "", nil)
+		want("6", "4", "", nil)
+		want("3", "1", "", nil)
+		want("before 2.0", "1", "", nil)
+		want("before", "", `no savepoint "before"`, checkpoint.ErrNoCheckpoint)
+		for _, gone := range []string{"1", "2", "4", "5"} {
+			want(gone, "", "number "+gone+" is not, or no longer, a retained checkpoint", checkpoint.ErrNoCheckpoint)
+		}
+		for _, never := range []string{"0", "8", "99999999999999999999999"} {
+			want(never, "", "checkpoint "+never+" was never committed", checkpoint.ErrNoCheckpoint)
+		}
+		for _, name := range []string{"-7", "+7", "7 ", "0x7", "7e0"} {
+			want(name, "", fmt.Sprintf("no savepoint %q", name), checkpoint.ErrNoCheckpoint)
+		}
+		want("", "", "which checkpoint?", backend.ErrInvalid) // a checkpoint without a name is not meant
+	})
+}
+
+func TestSavepointNames(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, store := w.owner()
+		named := func(name string) error {
+			s := with(1, 20<<10)
+			s.Savepoint = name
+			_, err := o.Commit(w.Context(), s)
+			return err
+		}
+		for _, name := range []string{"a", "v1", "1.0", "vor dem Umbau: Größe", strings.Repeat("x", 128)} {
+			if err := named(name); err != nil {
+				t.Errorf("savepoint %q: %v", name, err)
+			}
+		}
+		calls := store.Calls()
+		for _, name := range []string{"1", "0", "00012345678901234567890", "a\nb", "\xff", strings.Repeat("x", 129)} {
+			if err := named(name); !errors.Is(err, backend.ErrInvalid) {
+				t.Errorf("savepoint %.20q: %v, want ErrInvalid", name, err)
+			}
+		}
+		err := named("v1")
+		if !errors.Is(err, checkpoint.ErrConflict) || !strings.Contains(err.Error(), `savepoint "v1" exists already, as checkpoint 3`) {
+			t.Errorf("second savepoint v1: %v, want ErrConflict", err)
+		}
+		if n := store.Calls() - calls; n != 0 {
+			t.Errorf("what is refused took %d requests", n)
+		}
+		// The names are the task's, not the owner's.
+		o, _ = w.owner()
+		if err := named("v1"); !errors.Is(err, checkpoint.ErrConflict) {
+			t.Errorf("savepoint v1 by a new owner: %v, want ErrConflict", err)
+		}
+		s := at(1)
+		s.Savepoint = "v1"
+		task, _, _ := w.process()
+		if _, err := task.Save(w.Context(), s); !errors.Is(err, checkpoint.ErrConflict) {
+			t.Errorf("savepoint v1 by a save: %v, want ErrConflict", err)
+		}
+	})
+}
+
+// forge writes the history of n commits by an owner that keeps them all. It is
+// what they would write, only faster.
+func (w *world) forge(n int) {
+	w.Helper()
+	writer := format.WriterID{1}
+	var retained []format.Retained
+	for seq := uint64(1); ; seq++ {
+		m := &format.Manifest{Kind: format.KindCommit, Task: "orders/7", Seq: seq, Epoch: 1, Writer: writer}
+		m.Checkpoint = &format.Checkpoint{Seq: seq, Epoch: 1, Content: &format.Content{Offsets: map[string]string{"in": fmt.Sprint(seq)}}}
+		if seq < uint64(n) {
+			retained = append(retained, format.Retained{Seq: seq, Time: w.put(m)})
+			time.Sleep(time.Second)
+			continue
+		}
+		slices.Reverse(retained)
+		list, err := format.EncodeRetained(retained)
+		if err != nil {
+			w.Fatal(err)
+		}
+		m.RetainedAt = &format.Chunk{Segment: format.SegmentID{Epoch: 1, Writer: writer}, Size: int64(len(list)), Hash: format.Sum(list)}
+		if _, err := w.bucket.Open().Put(w.Context(), format.SegmentKey(dir, m.RetainedAt.Segment), list); err != nil {
+			w.Fatal(err)
+		}
+		w.put(m)
+		return
+	}
+}
+
+func TestLongRetainedList(t *testing.T) {
+	inWorld(t, func(w *world) {
+		const n = 2000
+		w.forge(n)
+		keepAll := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
+		o, store := w.ownerWith(keepAll) // the claim, n+1, repeats where the list lies
+		task, _, _ := w.process()
+		if c, err := task.At(w.Context(), "1"); err != nil || c.Offsets["in"] != "1" {
+			t.Errorf("under the claim, At 1: %+v, %v", c, err)
+		}
+		before := store.Calls()
+		commit(w, o, at(n+2))
+		if calls := store.Calls() - before; calls != 2 {
+			t.Errorf("a commit with a long list took %d requests, want 2", calls)
+		}
+		if err := o.Release(w.Context()); err != nil {
+			t.Fatal(err)
+		}
+		list, err := task.Checkpoints(w.Context())
+		if err != nil || len(list) != n+1 {
+			t.Fatalf("there are %d checkpoints, %v; want %d", len(list), err, n+1)
+		}
+		if list[0].Seq != n+2 || list[1].Seq != n || list[n].Seq != 1 || list[n].Time.IsZero() {
+			t.Errorf("the list goes from %d and %d to %d", list[0].Seq, list[1].Seq, list[n].Seq)
+		}
+		if c, err := task.At(w.Context(), "17"); err != nil || c.Offsets["in"] != "17" {
+			t.Errorf("At 17: %+v, %v", c, err)
+		}
+		// From here on it is short, and the segments with the long ones go.
+		o, _ = w.ownerWith(checkpoint.Options{Retention: checkpoint.Retention{Last: 3}})
+		commit(w, o, at(1))
+		commit(w, o, at(2))
+		commit(w, o, at(3))
+		synctest.Wait()
+		w.wantHistory("3 2 1")
+		w.wantObjects(segments, 0)
+		w.wantSmallManifests()
+	})
+}
+
+func (w *world) wantSmallManifests() {
+	w.Helper()
+	for _, o := range w.objects(manifests) {
+		if o.Size > 64<<10 {
+			w.Errorf("%s has %d bytes", o.Key, o.Size)
+		}
+	}
+}
+
+// Offsets may be more than a segment usually holds: what describes a state is
+// one piece, however small the segments are.
+func TestThousandsOfOffsets(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		state, requests int
+	}{
+		{"no state", 0, 2},
+		{"a state that would fit inline", 1000, 2},
+		{"a state of two segments", 100 << 10, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				o, store := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10})
+				s := with(0, c.state)
+				for n := range 5000 {
+					s.Offsets[fmt.Sprintf("orders/%d", n)] = fmt.Sprint(n * n)
+				}
+				before := store.Calls()
+				made := commit(w, o, s)
+				if calls := store.Calls() - before; calls != c.requests {
+					t.Errorf("the commit took %d requests, want %d", calls, c.requests)
+				}
+				w.wantSmallManifests()
+				var stored int64
+				for _, o := range w.objects(segments) {
+					stored += o.Size
+				}
+				if made.NewBytes != stored {
+					t.Errorf("NewBytes is %d, and %d are stored", made.NewBytes, stored)
+				}
+				task, _, reads := w.process()
+				got, err := task.Newest(w.Context())
+				if err != nil || len(got.Offsets) != 5001 || got.Offsets["orders/4999"] != "24990001" {
+					t.Errorf("%d offsets, %v", len(got.Offsets), err)
+				}
+				if calls := reads.Calls(); calls != 3 {
+					t.Errorf("Newest took %d requests, want 3", calls)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,223 @@
+package checkpoint_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/backend/mem"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+func TestMain(m *testing.M) {
+	// A few of each property every time; ask for more with -rapid.checks.
+	if err := flag.Set("rapid.checks", "10"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// tester is a *testing.T or a *rapid.T.
+type tester interface {
+	rapid.TB
+	Context() context.Context
+	Cleanup(func())
+}
+
+// newTask returns a task in an empty job, whose segments are small.
+func newTask(t tester) *checkpoint.Task {
+	t.Helper()
+	return openTask(t, mem.NewBucket(time.Now), checkpoint.Options{SegmentSize: 64 << 10})
+}
+
+func openTask(t tester, b *mem.Bucket, opts checkpoint.Options) *checkpoint.Task {
+	t.Helper()
+	job := checkpoint.New(b.Open(), opts)
+	t.Cleanup(func() { job.Close() })
+	task, err := job.Task("orders/7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return task
+}
+
+func claim(t tester, task *checkpoint.Task) *checkpoint.Owner {
+	t.Helper()
+	o, err := task.Claim(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { o.Close() })
+	return o
+}
+
+func commit(t tester, o *checkpoint.Owner, s checkpoint.Snapshot) *checkpoint.Checkpoint {
+	t.Helper()
+	c, err := o.Commit(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// at is a snapshot of offset n, without state.
+func at(n int) checkpoint.Snapshot {
+	return checkpoint.Snapshot{Offsets: map[string]string{"in": fmt.Sprint(n)}}
+}
+
+// with is a snapshot of offset n with a state of some bytes. More than 16 KiB
+// do not fit into a manifest.
+func with(n, bytes int) checkpoint.Snapshot {
+	s := at(n)
+	s.State = checkpoint.Stream("s", strings.NewReader(strings.Repeat(fmt.Sprintf("%07d,", n), bytes/8)))
+	return s
+}
+
+// A world is a store with a clock and faults, in a bubble where waiting takes
+// no time.
+type world struct {
+	tester
+	bucket *mem.Bucket
+	faults []*faultstore.Store
+}
+
+// inWorld runs f in a synctest bubble, whose clock is the store's.
+func inWorld(t *testing.T, f func(*world)) {
+	synctest.Test(t, func(t *testing.T) { run(t, f) })
+}
+
+func run(t tester, f func(*world)) {
+	w := &world{tester: t, bucket: mem.NewBucket(time.Now)}
+	f(w)
+	for _, s := range w.faults {
+		if unfired := s.Unfired(); len(unfired) > 0 {
+			t.Errorf("faults that never fired: %v", unfired)
+		}
+	}
+}
+
+// process opens the task as a process of its own would.
+func (w *world) process(faults ...faultstore.Fault) (*checkpoint.Task, *checkpoint.Job, *faultstore.Store) {
+	w.Helper()
+	return w.open(checkpoint.Options{}, faults...)
+}
+
+func (w *world) open(opts checkpoint.Options, faults ...faultstore.Fault) (*checkpoint.Task, *checkpoint.Job, *faultstore.Store) {
+	w.Helper()
+	store := faultstore.Wrap(w.bucket.Open(), faults...)
+	w.faults = append(w.faults, store)
+	opts.Backoff = backend.Backoff{Attempts: 4}
+	opts.Logger = slog.New(slog.DiscardHandler)
+	job := checkpoint.New(store, opts)
+	task, err := job.Task("orders/7")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return task, job, store
+}
+
+func (w *world) owner(faults ...faultstore.Fault) (*checkpoint.Owner, *faultstore.Store) {
+	w.Helper()
+	return w.ownerWith(checkpoint.Options{}, faults...)
+}
+
+func (w *world) ownerWith(opts checkpoint.Options, faults ...faultstore.Fault) (*checkpoint.Owner, *faultstore.Store) {
+	w.Helper()
+	task, _, store := w.open(opts)
+	o := claim(w, task)
+	store.Arm(faults...)
+	return o, store
+}
+
+// history returns the offsets of all checkpoints, newest first.
+func (w *world) history() string {
+	w.Helper()
+	task, _, _ := w.process()
+	list, err := task.Checkpoints(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	var offsets []string
+	for _, c := range list {
+		offsets = append(offsets, c.Offsets["in"])
+	}
+	return strings.Join(offsets, " ")
+}
+
+func (w *world) wantHistory(want string) {
+	w.Helper()
+	if got := w.history(); got != want {
+		w.Errorf("history is %q, want %q", got, want)
+	}
+}
+
+// dir is the task's directory.
+const dir = "orders_2f7"
+
+// put makes m an object, as a writer would, and returns its time.
+func (w *world) put(m *format.Manifest) time.Time {
+	w.Helper()
+	data, err := m.Encode()
+	if err != nil {
+		w.Fatal(err)
+	}
+	o, err := w.bucket.Open().Create(w.Context(), format.ManifestKey(dir, m.Seq), data)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return o.ModTime
+}
+
+// manifest reads a manifest.
+func (w *world) manifest(seq uint64) *format.Manifest {
+	w.Helper()
+	p := make([]byte, format.MaxManifest)
+	n, err := w.bucket.Open().Get(w.Context(), format.ManifestKey(dir, seq), 0, p)
+	if err != nil {
+		w.Fatal(err)
+	}
+	m, err := format.DecodeManifest(p[:n], "orders/7", seq)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return m
+}
+
+// The kinds of object.
+const (
+	manifests = "/manifests/"
+	segments  = "/segments/"
+)
+
+// objects returns the objects of a kind, in the order of their keys.
+func (w *world) objects(kind string) []backend.Object {
+	w.Helper()
+	var list []backend.Object
+	for o, err := range w.bucket.Open().List(w.Context(), "", "") {
+		if err != nil {
+			w.Fatal(err)
+		}
+		if strings.Contains(o.Key, kind) {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+func (w *world) wantObjects(kind string, want int) {
+	w.Helper()
+	if list := w.objects(kind); len(list) != want {
+		w.Errorf("there are %d objects in %s, want %d: %v", len(list), kind, want, list)
+	}
+}

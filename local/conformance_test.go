@@ -1,0 +1,33 @@
+package local_test
+
+import (
+	"context"
+	"net/url"
+	"path/filepath"
+	"testing"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/conformance"
+	"github.com/holdfast-io/holdfast/internal/testreq"
+	"github.com/holdfast-io/holdfast/local"
+)
+
+func TestConformance(t *testing.T) {
+	testreq.Suite(t, "local")
+	dir := t.TempDir()
+	conformance.Run(t, func(_ context.Context, namespace string) (backend.Store, error) {
+		return local.Open(filepath.Join(dir, namespace))
+	})
+}
+
+// By URL, and with a prefix in a store that others use too.
+func TestConformanceByURL(t *testing.T) {
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(t.TempDir())}
+	conformance.Run(t, func(ctx context.Context, namespace string) (backend.Store, error) {
+		s, err := backend.Open(ctx, u.String())
+		if err != nil {
+			return nil, err
+		}
+		return backend.Prefix(s, namespace+"/"), nil
+	})
+}

@@ -1,0 +1,12 @@
+package local
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// renameNew renames a file unless the new name is taken.
+func renameNew(oldDir *os.File, old string, newDir *os.File, new string) error {
+	return unix.Renameat2(int(oldDir.Fd()), old, int(newDir.Fd()), new, unix.RENAME_NOREPLACE)
+}
