@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -76,8 +77,9 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	dog := &watchdog{ctx: ctx, cancel: cancel, limit: g.stall}
 	dog.timer = time.AfterFunc(g.stall, func() { cancel(&stalledError{g.stall}) })
 	req = req.WithContext(ctx)
+	body := &requestBody{ReadCloser: req.Body, dog: dog}
 	if req.Body != nil {
-		req.Body = &requestBody{req.Body, dog}
+		req.Body = body
 	}
 	resp, err := g.next.RoundTrip(req)
 	if err != nil {
@@ -86,6 +88,7 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	dog.moved()
+	body.answered.Store(true)
 	resp.Body = &responseBody{resp.Body, dog, call}
 	return resp, nil
 }
@@ -155,22 +158,30 @@ func (e *stalledError) Error() string {
 	return fmt.Sprintf("request ended because no byte moved for %v", e.limit)
 }
 
-// requestBody tells the watchdog of each read. Once its request has been
-// cancelled it gives nothing but the error: the SDK's multipart reader answers
-// a cancelled upload with the boundary that ends a whole one, and whoever reads
-// that far has a truncated object that looks complete.
+// requestBody tells the watchdog of each read, and mends how the SDK's
+// multipart reader ends.
 type requestBody struct {
 	io.ReadCloser
-	dog *watchdog
+	dog      *watchdog
+	answered atomic.Bool
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if ended := context.Cause(b.dog.ctx); ended != nil {
+		// The multipart reader answers a cancelled upload with the boundary that
+		// ends a whole one, and whoever reads that far has a truncated object that
+		// looks complete.
 		return 0, ended
 	}
 	if n > 0 {
 		b.dog.moved()
+	}
+	if errors.Is(err, io.ErrClosedPipe) && b.answered.Load() {
+		// The SDK closes the multipart reader when it has the head of the answer.
+		// If the service answered at the last boundary, the body's end may not be
+		// read yet, and an error there makes HTTP/2 give up the answer's body.
+		return n, io.EOF
 	}
 	return n, err
 }

@@ -228,3 +228,42 @@ func TestEarlyAnswer(t *testing.T) {
 		wantKind(t, err, backend.ErrExist)
 	}
 }
+
+// The emulator answers when it has read the last boundary, before the end of
+// the request's body. HTTP/2 then gives up the answer if the rest of the body
+// fails, which the SDK sees to.
+func TestAnswerAtTheLastBoundary(t *testing.T) {
+	early := roundTripper(func(r *http.Request) (*http.Response, error) {
+		var body bytes.Buffer
+		p := make([]byte, 1)
+		for !bytes.HasSuffix(body.Bytes(), []byte("--\r\n")) {
+			if _, err := r.Body.Read(p); err != nil {
+				return nil, err
+			}
+			body.Write(p)
+		}
+		resp := (&request{Request: r, body: body.Bytes()}).stored(t)
+		resp.Body = &untilSent{resp.Body, r.Body}
+		return resp, nil
+	})
+	s, err := New(t.Context(), &http.Client{Transport: early}, "bucket", "", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Create(t.Context(), "key", []byte("data")); err != nil {
+		t.Error(err)
+	}
+}
+
+// untilSent is the body of an answer that fails if the rest of the request does.
+type untilSent struct {
+	io.ReadCloser
+	request io.Reader
+}
+
+func (b *untilSent) Read(p []byte) (int, error) {
+	if _, err := io.Copy(io.Discard, b.request); err != nil {
+		return 0, err
+	}
+	return b.ReadCloser.Read(p)
+}

@@ -165,6 +165,50 @@ func TestViolations(t *testing.T) {
 	}
 }
 
+// TestPrograms says the same of whole programs: one that takes the engine and
+// a driver links no SDK but that driver's.
+func TestPrograms(t *testing.T) {
+	pkgs := make(map[string]pkg)
+	for _, p := range list(t, "linux") {
+		pkgs[p.ImportPath] = p
+	}
+	for _, c := range []struct {
+		imports []string
+		no      []string
+	}{
+		{[]string{"backend/mem"}, []string{everything}},
+		{[]string{"checkpoint", "local"}, sdks},
+		{[]string{"checkpoint", "s3"}, slices.Concat(google, gocloud)},
+		{[]string{"checkpoint", "gcs"}, aws},
+	} {
+		program := pkg{ImportPath: module + "/program"}
+		for _, dir := range c.imports {
+			path := module + "/" + dir
+			if _, ok := pkgs[path]; !ok {
+				t.Fatalf("there is no package %s", path)
+			}
+			program.Imports = append(program.Imports, path)
+		}
+		all := tree{dir: "program", not: c.no}
+		for dir := range pkgs {
+			if dir, ours := dirOf(dir); ours {
+				all.may = append(all.may, dir)
+			}
+		}
+		for _, chain := range all.forbidden(rowEach(all.may), program, pkgs) {
+			t.Errorf("a program that imports %s links %s", strings.Join(c.imports, " and "), strings.Join(chain, " -> "))
+		}
+	}
+}
+
+// rowEach returns a law in which each directory is a tree of its own.
+func rowEach(dirs []string) (law []tree) {
+	for _, dir := range dirs {
+		law = append(law, tree{dir: dir})
+	}
+	return law
+}
+
 // TestLaw states what the table must come to, in case a row is edited.
 func TestLaw(t *testing.T) {
 	const aws, google = "github.com/aws/aws-sdk-go-v2/service/s3", "cloud.google.com/go/storage"
@@ -175,7 +219,10 @@ func TestLaw(t *testing.T) {
 		{"s3", aws, true},
 		{"s3", google, false},
 		{"s3", "google.golang.org/grpc", false},
+		{"s3", "gocloud.dev/blob", false},
+		{"s3", "github.com/googleapis/gax-go/v2", false},
 		{"gcs", google, true},
+		{"gcs", "gocloud.dev/blob/gcsblob", true},
 		{"gcs", aws, false},
 		{"local", aws, false},
 		{"local", google, false},
