@@ -46,8 +46,11 @@ func startTokenServer(t *testing.T) *tokenServer {
 		}
 		s.asked = append(s.asked, r)
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"access_token": "token-%d", "issued_token_type": "urn:ietf:params:oauth:token-type:access_token", "token_type": "Bearer", "expires_in": 3600}`,
+		_, err := fmt.Fprintf(w, `{"access_token": "token-%d", "issued_token_type": "urn:ietf:params:oauth:token-type:access_token", "token_type": "Bearer", "expires_in": 3600}`,
 			len(s.asked))
+		if err != nil {
+			t.Error(err)
+		}
 	}))
 	t.Cleanup(s.Close)
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)

@@ -142,7 +142,10 @@ func TestListWithoutTimes(t *testing.T) {
 func TestListBreakSendsNoMore(t *testing.T) {
 	w := &wire{answer: inOrder(t, respondPage("t1", "jobs/a", "jobs/b"))}
 	n := 0
-	for range w.open(t, Options{}).List(t.Context(), "", "") {
+	for _, err := range w.open(t, Options{}).List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if n++; n == 2 {
 			break
 		}
@@ -179,7 +182,7 @@ func TestListAfterCloseWhileListing(t *testing.T) {
 	var last error
 	for _, err := range s.List(t.Context(), "", "") {
 		last = err
-		s.Close()
+		shut(t, s)
 	}
 	wantKind(t, last, backend.ErrClosed)
 }

@@ -85,7 +85,7 @@ func TestOpenNames(t *testing.T) {
 		if got := s.(*Store); got.String() != test.name || got.prefix != test.prefix {
 			t.Errorf("%s opened %s with prefix %q", test.url, got, got.prefix)
 		}
-		s.Close()
+		shut(t, s)
 	}
 }
 

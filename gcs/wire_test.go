@@ -74,8 +74,15 @@ func (w *wire) open(t *testing.T, o Options) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(func() { shut(t, s) })
 	return s
+}
+
+func shut(t *testing.T, s io.Closer) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // serverTime is the clock of the scripted service, far from this machine's.
@@ -476,10 +483,11 @@ var errAny = errors.New("retryable")
 
 func wantKind(t *testing.T, err, kind error) {
 	t.Helper()
-	switch {
-	case kind == errAny && !backend.Retryable(err):
-		t.Errorf("got %v, want an error worth another attempt", err)
-	case kind != errAny && !errors.Is(err, kind):
+	if errors.Is(kind, errAny) {
+		if !backend.Retryable(err) {
+			t.Errorf("got %v, want an error worth another attempt", err)
+		}
+	} else if !errors.Is(err, kind) {
 		t.Errorf("got %v, want %v", err, kind)
 	}
 	var e *backend.Error
