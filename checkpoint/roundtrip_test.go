@@ -55,10 +55,14 @@ func makeState(t *testing.T) string {
 }
 
 // describe returns a line for each thing in a directory.
-func describe(t *testing.T, dir string) string {
+func describe(t tester, dir string) string {
+	t.Helper()
+	return describeFS(t, os.DirFS(dir))
+}
+
+func describeFS(t tester, root fs.FS) string {
 	t.Helper()
 	var b strings.Builder
-	root := os.DirFS(dir)
 	err := fs.WalkDir(root, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -74,9 +78,9 @@ func describe(t *testing.T, dir string) string {
 		case 0:
 			var data []byte
 			data, err = fs.ReadFile(root, p)
-			detail = info.ModTime().String() + " " + string(data)
+			detail = info.ModTime().UTC().String() + " " + string(data)
 		case fs.ModeDir:
-			detail = info.ModTime().String()
+			detail = info.ModTime().UTC().String()
 		}
 		b.WriteString(p + " " + info.Mode().String() + " " + detail + "\n")
 		return err
