@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
+	_ "github.com/holdfast-io/holdfast/gcs"
 	"github.com/holdfast-io/holdfast/internal/testreq"
 	"github.com/holdfast-io/holdfast/internal/testserver"
 	_ "github.com/holdfast-io/holdfast/local"
@@ -29,6 +30,7 @@ var onStores = []struct {
 		return (&url.URL{Scheme: "file", Path: filepath.ToSlash(t.TempDir())}).String()
 	}},
 	{"s3", func(t *testing.T, suite string) string { return testserver.S3(t, suite) }},
+	{"gcs", func(t *testing.T, suite string) string { return testserver.GCS(t, suite) }},
 }
 
 func TestEngineOnStores(t *testing.T) {

@@ -285,20 +285,23 @@ func TestStory(t *testing.T) {
 	}
 }
 
-// The same on S3: the child processes find the server's credentials in their
-// environment.
-func TestStoryOnS3(t *testing.T) {
-	testreq.Suite(t, "s3")
-	url := testserver.S3(t, "s3")
-	u, err := neturl.Parse(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u = u.JoinPath("wordcount-" + strings.ToLower(crand.Text()))
-	code, account := runForTest(t, "--checkpoint", u.String(), "--dir", t.TempDir(),
-		"--kills", "7", "--interval", "50ms", "--over", "4s", writeTexts(t))
-	if code != 0 || !strings.Contains(account, "killed 7 times") || !strings.Contains(account, "all equal") {
-		t.Errorf("exit code %d; want 0, 7 kills, and all equal", code)
+// The same on stores that are servers: the child processes find what
+// credentials they need in their environment.
+func TestStoryOnServers(t *testing.T) {
+	for suite, place := range map[string]func(testing.TB, string) string{"s3": testserver.S3, "gcs": testserver.GCS} {
+		t.Run(suite, func(t *testing.T) {
+			testreq.Suite(t, suite)
+			u, err := neturl.Parse(place(t, suite))
+			if err != nil {
+				t.Fatal(err)
+			}
+			u = u.JoinPath("wordcount-" + strings.ToLower(crand.Text()))
+			code, account := runForTest(t, "--checkpoint", u.String(), "--dir", t.TempDir(),
+				"--kills", "7", "--interval", "50ms", "--over", "4s", writeTexts(t))
+			if code != 0 || !strings.Contains(account, "killed 7 times") || !strings.Contains(account, "all equal") {
+				t.Errorf("exit code %d; want 0, 7 kills, and all equal", code)
+			}
+		})
 	}
 }
 
