@@ -97,6 +97,16 @@ func (j *Job) Task(name string) (*Task, error) {
 	return &Task{job: j, history: history{j.store, name, dir, j.opts.Backoff}}, nil
 }
 
+// Claim makes the caller the owner of the task with a name: see [Job.Task] and
+// [Task.Claim].
+func (j *Job) Claim(ctx context.Context, name string) (*Owner, error) {
+	task, err := j.Task(name)
+	if err != nil {
+		return nil, err
+	}
+	return task.Claim(ctx)
+}
+
 // Tasks yields the tasks that exist, in the order of their keys. It sends one
 // request for each, whatever their histories' lengths. It ignores objects that
 // are not the job's, at the cost of a request or two for each directory that

@@ -68,6 +68,21 @@ func (o *Owner) Checkpoint(ctx context.Context) (*Checkpoint, error) {
 	return o.task.open(ctx, c)
 }
 
+// Resume makes dir the state of the checkpoint that the owner goes on from,
+// replacing whatever dir holds, and returns that checkpoint. If the task has
+// none yet, dir is made empty, and the checkpoint is one of nothing: its Seq is
+// 0 and it has no offsets.
+func (o *Owner) Resume(ctx context.Context, dir string) (*Checkpoint, error) {
+	c, err := o.Checkpoint(ctx)
+	if errors.Is(err, ErrNoCheckpoint) {
+		c, err = o.task.describe(new(format.Checkpoint), new(format.Content)), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Restore(ctx, dir, RestoreOptions{Replace: true})
+}
+
 // Commit saves a snapshot as the task's next checkpoint. When it returns nil,
 // the checkpoint is durable and visible.
 //

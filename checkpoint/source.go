@@ -161,8 +161,17 @@ func (w *treeWriter) writeFile(ctx context.Context, fsys fs.FS, e *format.Entry)
 		return err
 	}
 	e.Mode, e.ModTime = after.Mode(), after.ModTime()
-	return unchanged(before, after, e.Size)
+	if err := unchanged(before, after, e.Size); err != nil {
+		return err
+	}
+	if changeTime(before) != changeTime(after) {
+		return w.readAgain(ctx, fsys, e)
+	}
+	return nil
 }
+
+// errWritten says that a file was written to while it was read.
+var errWritten = fmt.Errorf("%w: it was written to; save from a copy or a snapshot that nobody writes to", ErrChanged)
 
 // unchanged compares a file's description before it was read to that after.
 func unchanged(before, after fs.FileInfo, read int64) error {
@@ -170,8 +179,33 @@ func unchanged(before, after fs.FileInfo, read int64) error {
 	case before.Size() != after.Size() || read != after.Size():
 		return fmt.Errorf("%w: %d bytes before, %d read, %d after; save from a copy or a snapshot that nobody writes to",
 			ErrChanged, before.Size(), read, after.Size())
-	case !before.ModTime().Equal(after.ModTime()) || changeTime(before) != changeTime(after):
-		return fmt.Errorf("%w: it was written to; save from a copy or a snapshot that nobody writes to", ErrChanged)
+	case !before.ModTime().Equal(after.ModTime()):
+		return errWritten
+	}
+	return nil
+}
+
+// readAgain reads a file whose change time moved while it was read, and makes
+// sure that it has the same content. The time also moves when a hard link to
+// the file comes or goes, as happens to a database's snapshot that shares files
+// with the database.
+func (w *treeWriter) readAgain(ctx context.Context, fsys fs.FS, e *format.Entry) error {
+	f, err := fsys.Open(e.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, c := range e.Chunks {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		data := w.buf[:c.Size]
+		if _, err := io.ReadFull(f, data); err != nil {
+			return fmt.Errorf("%w: it ends earlier than before", ErrChanged)
+		}
+		if format.Sum(data) != c.Hash {
+			return errWritten
+		}
 	}
 	return nil
 }

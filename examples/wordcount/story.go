@@ -214,8 +214,14 @@ func (s *story) aim() aim {
 
 // matches reports whether an event is what the aim was waiting for.
 func (a *aim) matches(e event) bool {
+	if e.End {
+		return false
+	}
 	atStart := a.op == claim || a.op == restore
-	return e.Op == a.op && !e.End && (atStart || time.Now().After(a.due))
+	if atStart && e.Op == commit {
+		a.op, atStart = commit, false // the start is over, or there was nothing to restore
+	}
+	return e.Op == a.op && (atStart || time.Now().After(a.due))
 }
 
 // sumUp says what happened before the verdict.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	neturl "net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 	_ "github.com/holdfast-io/holdfast/backend/mem"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/testreq"
+	"github.com/holdfast-io/holdfast/internal/testserver"
 )
 
 // spoilEnv names the spoiler that the job runs with, when the test binary is
@@ -279,6 +282,26 @@ func TestStory(t *testing.T) {
 	code, account = runForTest(t, args...) // with the same store again
 	if code != 0 || !strings.Contains(account, "done by an earlier run") || !strings.Contains(account, "all equal") {
 		t.Errorf("exit code %d the second time; want 0, nothing to kill, and all equal", code)
+	}
+}
+
+// The same on stores that are servers: the child processes find what
+// credentials they need in their environment.
+func TestStoryOnServers(t *testing.T) {
+	for suite, place := range map[string]func(testing.TB, string) string{"s3": testserver.S3, "gcs": testserver.GCS} {
+		t.Run(suite, func(t *testing.T) {
+			testreq.Suite(t, suite)
+			u, err := neturl.Parse(place(t, suite))
+			if err != nil {
+				t.Fatal(err)
+			}
+			u = u.JoinPath("wordcount-" + strings.ToLower(crand.Text()))
+			code, account := runForTest(t, "--checkpoint", u.String(), "--dir", t.TempDir(),
+				"--kills", "7", "--interval", "50ms", "--over", "4s", writeTexts(t))
+			if code != 0 || !strings.Contains(account, "killed 7 times") || !strings.Contains(account, "all equal") {
+				t.Errorf("exit code %d; want 0, 7 kills, and all equal", code)
+			}
+		})
 	}
 }
 

@@ -27,7 +27,7 @@ const everything = "*" // as an element of not
 
 var (
 	aws     = []string{"github.com/aws"}
-	google  = []string{"cloud.google.com", "google.golang.org"}
+	google  = []string{"cloud.google.com", "google.golang.org", "github.com/googleapis", "github.com/GoogleCloudPlatform"}
 	gocloud = []string{"gocloud.dev"}
 	sdks    = slices.Concat(aws, google, gocloud)
 )
@@ -40,7 +40,7 @@ var law = []tree{
 		"the contract takes nothing but the standard library with it"},
 	{"s3", []string{"backend"}, slices.Concat(google, gocloud),
 		"a driver knows its own SDK, the contract and nothing else of this module"},
-	{"gcs", []string{"backend"}, aws,
+	{"gcs", []string{"backend"}, aws, // its SDK comes with gocloud.dev's wrapper
 		"a driver knows its own SDK, the contract and nothing else of this module"},
 	{"local", []string{"backend", "internal/filelock"}, sdks,
 		"a program that keeps its checkpoints on disk links no cloud SDK"},
@@ -56,7 +56,7 @@ var law = []tree{
 		"a command stands on the layers, not on examples"},
 	{"examples", []string{"runner", "checkpoint", "backend", "s3", "gcs", "local"}, nil,
 		"an example uses what any host program may use"},
-	{"bench", []string{"backend", "s3", "internal", "internal/filelock"}, gocloud,
+	{"bench", []string{"backend", "s3", "gcs", "internal", "internal/filelock"}, nil,
 		"a benchmark compares with other people's programs; nothing imports it"},
 	{"internal/filelock", nil, sdks,
 		"a lock on a file is of use below every layer, so it knows none of them"},
