@@ -28,7 +28,14 @@ type Owner struct {
 // A turn is a lock that can be waited for with a context.
 type turn chan struct{}
 
+// take waits for the turn. A free one is taken although ctx has ended: what an
+// owner has to say then depends on whether an attempt of its is pending.
 func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	default:
+	}
 	select {
 	case t <- struct{}{}:
 		return nil
@@ -103,8 +110,9 @@ func (o *Owner) Resume(ctx context.Context, dir string) (*Checkpoint, error) {
 //
 // After ErrFenced the owner is of no more use. After ErrUnknown the checkpoint
 // may have been committed, or may yet be: the next call finds out before it
-// does anything else, unless the error is ErrFenced too. After any other error it was not committed, and the
-// last good checkpoint stands; Commit may be called again.
+// does anything else, unless the error is ErrFenced too. After any other error
+// it was not committed, and the last good checkpoint stands; Commit may be
+// called again.
 func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	if err := o.turn.take(ctx); err != nil {
 		return nil, err
