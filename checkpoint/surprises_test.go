@@ -189,7 +189,9 @@ func TestSaveHonoursItsContextInCleanUp(t *testing.T) {
 		case <-time.After(time.Hour):
 			t.Error("Save does not return although its context ended an hour ago and its commit is durable")
 			close(release)
-			_ = <-done
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }
