@@ -70,7 +70,7 @@ func (f *StateFS) ReadDir(name string) ([]fs.DirEntry, error) {
 		return nil, err
 	}
 	if !e.Mode.IsDir() {
-		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errors.New("not a directory")}
+		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errNotDir}
 	}
 	children := f.dirs[e.Path]
 	list := make([]fs.DirEntry, len(children))
@@ -110,59 +110,61 @@ func (f *StateFS) ReadLink(name string) (string, error) {
 	return e.Target, nil
 }
 
+// follow returns what name stands for when every link in it is followed.
+func (f *StateFS) follow(op, name string) (*format.Entry, error) { return f.walk(op, name, true) }
+
+// lookup is follow, but for a link at the end.
+func (f *StateFS) lookup(op, name string) (*format.Entry, error) { return f.walk(op, name, false) }
+
 // maxLinks bounds the links that are followed for one name, as systems do.
 const maxLinks = 40
 
-// follow returns what name stands for when every link in it is followed.
-func (f *StateFS) follow(op, name string) (*format.Entry, error) {
-	links := 0
-	e, err := f.walk(name, true, &links)
-	if err != nil {
-		return nil, &fs.PathError{Op: op, Path: name, Err: err}
-	}
-	return e, nil
-}
-
-// lookup is follow, but for a link at the end.
-func (f *StateFS) lookup(op, name string) (*format.Entry, error) {
-	links := 0
-	e, err := f.walk(name, false, &links)
-	if err != nil {
-		return nil, &fs.PathError{Op: op, Path: name, Err: err}
-	}
-	return e, nil
-}
-
-func (f *StateFS) walk(name string, followLast bool, links *int) (*format.Entry, error) {
+// walk goes from name to name as an operating system would: what ".." means
+// depends on where the links before it lead.
+func (f *StateFS) walk(op, name string, followLast bool) (*format.Entry, error) {
+	fail := func(err error) (*format.Entry, error) { return nil, &fs.PathError{Op: op, Path: name, Err: err} }
 	if !fs.ValidPath(name) {
-		return nil, fs.ErrInvalid
+		return fail(fs.ErrInvalid)
 	}
-	at := "."
-	rest := name
-	for rest != "" && rest != "." {
-		var part string
-		part, rest, _ = strings.Cut(rest, "/")
-		e := f.entries[path.Join(at, part)]
-		if e == nil {
-			return nil, fs.ErrNotExist
+	at := f.entries["."]
+	rest := strings.Split(name, "/")
+	for links := 0; len(rest) > 0; {
+		part := rest[0]
+		rest = rest[1:]
+		switch {
+		case !at.Mode.IsDir():
+			return fail(errNotDir)
+		case part == "" || part == ".":
+			continue
+		case part == ".." && at.Path == ".":
+			return fail(errLeadsOut)
+		case part == "..":
+			at = f.entries[path.Dir(at.Path)]
+			continue
 		}
-		if e.Mode.Type() == fs.ModeSymlink && (rest != "" || followLast) {
-			if *links++; *links > maxLinks {
-				return nil, errors.New("too many links")
-			}
-			target := path.Join(at, e.Target)
-			if path.IsAbs(e.Target) || !fs.ValidPath(target) {
-				return nil, errors.New("the link leads out of the checkpoint")
-			}
-			var err error
-			if e, err = f.walk(target, true, links); err != nil {
-				return nil, err
-			}
+		next := f.entries[path.Join(at.Path, part)]
+		if next == nil {
+			return fail(fs.ErrNotExist)
 		}
-		at = e.Path
+		if next.Mode.Type() != fs.ModeSymlink || len(rest) == 0 && !followLast {
+			at = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return fail(errors.New("too many links"))
+		}
+		if path.IsAbs(next.Target) {
+			return fail(errLeadsOut)
+		}
+		rest = append(strings.Split(next.Target, "/"), rest...)
 	}
-	return f.entries[at], nil
+	return at, nil
 }
+
+var (
+	errNotDir   = errors.New("not a directory")
+	errLeadsOut = errors.New("the link leads out of the checkpoint")
+)
 
 // info describes an entry under the name by which it was reached.
 type info struct {

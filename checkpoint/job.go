@@ -97,8 +97,20 @@ func (j *Job) Task(name string) (*Task, error) {
 	return &Task{job: j, history: history{j.store, name, dir, j.opts.Backoff}}, nil
 }
 
+// Claim makes the caller the owner of the task with a name: see [Job.Task] and
+// [Task.Claim].
+func (j *Job) Claim(ctx context.Context, name string) (*Owner, error) {
+	task, err := j.Task(name)
+	if err != nil {
+		return nil, err
+	}
+	return task.Claim(ctx)
+}
+
 // Tasks yields the tasks that exist, in the order of their keys. It sends one
-// request for each, whatever their histories' lengths.
+// request for each, whatever their histories' lengths. It ignores objects that
+// are not the job's, at the cost of a request or two for each directory that
+// they are in.
 func (j *Job) Tasks(ctx context.Context) iter.Seq2[*Task, error] {
 	return func(yield func(*Task, error) bool) {
 		for after := ""; ; {
@@ -110,18 +122,36 @@ func (j *Job) Tasks(ctx context.Context) iter.Seq2[*Task, error] {
 			if first == "" {
 				return
 			}
-			// Manifests sort before segments, so a task that has any shows one.
-			dir, _, isManifest := format.ParseManifestKey(first)
-			name, isTask := format.UnescapeTask(dir)
-			if isManifest && isTask {
-				task, err := j.Task(name)
-				if !yield(task, err) {
-					return
-				}
+			task, err := j.taskOf(ctx, first)
+			if (task != nil || err != nil) && !yield(task, err) || err != nil {
+				return
 			}
 			after = afterDir(first)
 		}
 	}
+}
+
+// taskOf returns the task in whose directory first is the first key, or nil if
+// there is none.
+func (j *Job) taskOf(ctx context.Context, first string) (*Task, error) {
+	dir, _, _ := strings.Cut(first, "/")
+	name, ok := format.UnescapeTask(dir)
+	if !ok {
+		return nil, nil
+	}
+	task, err := j.Task(name)
+	if err != nil {
+		return nil, err
+	}
+	// Manifests sort before segments. What sorts before both is not the job's.
+	if _, _, ok := format.ParseManifestKey(first); ok {
+		return task, nil
+	}
+	seq, _, err := task.history.newestSeq(ctx)
+	if err != nil || seq == 0 {
+		return nil, err
+	}
+	return task, nil
 }
 
 func (j *Job) firstKey(ctx context.Context, after string) (string, error) {

@@ -17,7 +17,7 @@ import (
 // task retains it: afterwards, its methods return ErrGone.
 type Checkpoint struct {
 	Task       string            `json:"task"`
-	Seq        uint64            `json:"seq"`   // its number in the task's history
+	Seq        uint64            `json:"seq"`   // its number in the task's history; claims take numbers too
 	Epoch      uint64            `json:"epoch"` // of the writer that committed it
 	Time       time.Time         `json:"time"`  // of the commit, by the store's clock
 	Offsets    map[string]string `json:"offsets"`

@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strconv"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -24,6 +26,9 @@ type Source struct {
 // pipes are refused.
 func Dir(path string) Source {
 	return Source{func(ctx context.Context, w *treeWriter) error {
+		if path == "" {
+			return backend.Invalidf("the state's directory has no name")
+		}
 		root, err := os.OpenRoot(path)
 		if err != nil {
 			return err
@@ -68,25 +73,26 @@ func (w *treeWriter) writeFS(ctx context.Context, fsys fs.FS, base string) error
 		if err == nil {
 			err = w.writeEntry(ctx, fsys, path, d)
 		}
+		if err == nil || errors.As(err, new(*backend.Error)) {
+			return err
+		}
 		if errors.Is(err, fs.ErrNotExist) && path != "." {
-			err = fmt.Errorf("%w: it was removed", ErrChanged)
+			err = fmt.Errorf("%w: it was removed; save from a copy or a snapshot that nobody writes to", ErrChanged)
 		}
 		return atPath(base, path, err)
 	})
 }
 
-// atPath names the file that an error is about, once.
+// atPath names the file that an error is about, once, and on one line.
 func atPath(base, path string, err error) error {
-	if err == nil || errors.As(err, new(*backend.Error)) {
-		return err
-	}
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) && pe.Error() == err.Error() {
 		err = fmt.Errorf("%s: %w", pe.Op, pe.Err)
 	}
-	if base != "" {
-		path = base + "/" + path
+	name := filepath.Join(base, filepath.FromSlash(path))
+	if quoted := strconv.Quote(name); quoted != `"`+name+`"` {
+		name = quoted
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 func (w *treeWriter) writeEntry(ctx context.Context, fsys fs.FS, path string, d fs.DirEntry) error {
@@ -100,7 +106,7 @@ func (w *treeWriter) writeEntry(ctx context.Context, fsys fs.FS, path string, d 
 		return errors.New("the name is not valid UTF-8, which a checkpoint can not hold; rename it")
 	case info.IsDir():
 	case e.Mode.Type() == fs.ModeSymlink:
-		e.Target, err = fs.ReadLink(fsys, path)
+		e.Target, err = readLink(fsys, path)
 	case e.Mode.IsRegular():
 		err = w.writeFile(ctx, fsys, &e)
 	default:
@@ -111,6 +117,13 @@ func (w *treeWriter) writeEntry(ctx context.Context, fsys fs.FS, path string, d 
 	}
 	w.entries = append(w.entries, e)
 	return nil
+}
+
+func readLink(fsys fs.FS, path string) (string, error) {
+	if _, ok := fsys.(fs.ReadLinkFS); !ok {
+		return "", errors.New("it is a symbolic link, which this file system can not read: it has no ReadLink")
+	}
+	return fs.ReadLink(fsys, path)
 }
 
 func typeName(m fs.FileMode) string {
@@ -148,8 +161,17 @@ func (w *treeWriter) writeFile(ctx context.Context, fsys fs.FS, e *format.Entry)
 		return err
 	}
 	e.Mode, e.ModTime = after.Mode(), after.ModTime()
-	return unchanged(before, after, e.Size)
+	if err := unchanged(before, after, e.Size); err != nil {
+		return err
+	}
+	if changeTime(before) != changeTime(after) {
+		return w.readAgain(ctx, fsys, e)
+	}
+	return nil
 }
+
+// errWritten says that a file was written to while it was read.
+var errWritten = fmt.Errorf("%w: it was written to; save from a copy or a snapshot that nobody writes to", ErrChanged)
 
 // unchanged compares a file's description before it was read to that after.
 func unchanged(before, after fs.FileInfo, read int64) error {
@@ -157,8 +179,33 @@ func unchanged(before, after fs.FileInfo, read int64) error {
 	case before.Size() != after.Size() || read != after.Size():
 		return fmt.Errorf("%w: %d bytes before, %d read, %d after; save from a copy or a snapshot that nobody writes to",
 			ErrChanged, before.Size(), read, after.Size())
-	case !before.ModTime().Equal(after.ModTime()) || changeTime(before) != changeTime(after):
-		return fmt.Errorf("%w: it was written to; save from a copy or a snapshot that nobody writes to", ErrChanged)
+	case !before.ModTime().Equal(after.ModTime()):
+		return errWritten
+	}
+	return nil
+}
+
+// readAgain reads a file whose change time moved while it was read, and makes
+// sure that it has the same content. The time also moves when a hard link to
+// the file comes or goes, as happens to a database's snapshot that shares files
+// with the database.
+func (w *treeWriter) readAgain(ctx context.Context, fsys fs.FS, e *format.Entry) error {
+	f, err := fsys.Open(e.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, c := range e.Chunks {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		data := w.buf[:c.Size]
+		if _, err := io.ReadFull(f, data); err != nil {
+			return fmt.Errorf("%w: it ends earlier than before", ErrChanged)
+		}
+		if format.Sum(data) != c.Hash {
+			return errWritten
+		}
 	}
 	return nil
 }
@@ -175,24 +222,46 @@ func (w *treeWriter) writeStream(ctx context.Context, name string, r io.Reader) 
 
 // pack cuts what r yields into chunks, and sets e's size.
 func (w *treeWriter) pack(ctx context.Context, r io.Reader, e *format.Entry) error {
-	for {
+	for end := false; !end; {
+		var n int
+		var err error
+		if n, end, err = fill(ctx, w.buf, r); err != nil {
+			return err
+		}
+		if n == 0 {
+			continue
+		}
+		c, err := w.packer.add(w.buf[:n])
+		if err != nil {
+			return err
+		}
+		e.Chunks = append(e.Chunks, c)
+		e.Size += int64(n)
+	}
+	return nil
+}
+
+// fill reads until p is full or r ends. io.ReadFull will not do: it says
+// io.ErrUnexpectedEOF for the end, which a reader says itself when its own
+// input, a compressed file or a network connection, was cut short.
+func fill(ctx context.Context, p []byte, r io.Reader) (n int, end bool, err error) {
+	for empty := 0; n < len(p); {
 		if err := ctx.Err(); err != nil {
-			return err
+			return n, false, err
 		}
-		n, err := io.ReadFull(r, w.buf)
-		if n > 0 {
-			c, err := w.packer.add(w.buf[:n])
-			if err != nil {
-				return err
-			}
-			e.Chunks = append(e.Chunks, c)
-			e.Size += int64(n)
+		k, err := r.Read(p[n:])
+		n += k
+		if err == io.EOF {
+			return n, true, nil
 		}
-		switch {
-		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-			return nil
-		case err != nil:
-			return err
+		if err != nil {
+			return n, false, err
+		}
+		if empty++; k > 0 {
+			empty = 0
+		} else if empty == 100 {
+			return n, false, io.ErrNoProgress
 		}
 	}
+	return n, false, nil
 }

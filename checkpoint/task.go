@@ -24,42 +24,45 @@ type Task struct {
 // Name returns the task's name.
 func (t *Task) Name() string { return t.history.name }
 
-// Status says who a task belongs to.
+// Status is what a task's newest manifest says.
 type Status struct {
-	Seq     uint64 // of the newest manifest; 0 if the task was never claimed
-	Epoch   uint64 // of its writer
-	Writer  string // its writer, which no other claim has
-	Claimed bool   // its writer has not released the task; it may be alive or not
-	Deleted bool   // the task was deleted, and not claimed since
+	Seq     uint64      // of the newest manifest; 0 if the task was never claimed
+	Epoch   uint64      // of its writer
+	Writer  string      // its writer, which no other claim has
+	Claimed bool        // its writer has not released the task; it may be alive or not
+	Deleted bool        // the task was deleted, and not claimed since
+	Newest  *Checkpoint // nil if there is none
 }
 
-// Status reads the newest manifest, in two requests.
+// Status reads the newest manifest, in two requests however long the history
+// is (three if it is of a large state). Its error leaves Newest nil, and the
+// rest zero unless the manifest itself could be read.
 func (t *Task) Status(ctx context.Context) (Status, error) {
-	s, err := t.history.newest(ctx)
-	if err != nil || s == nil {
-		return Status{}, err
-	}
-	deleted := s.Kind == format.KindDeleted
-	return Status{
-		Seq: s.Seq, Epoch: s.Epoch, Writer: s.Writer.String(),
-		Claimed: !s.Released && !deleted, Deleted: deleted,
-	}, nil
+	return again(ctx, func() (Status, error) {
+		s, err := t.history.newest(ctx)
+		if err != nil || s == nil {
+			return Status{}, err
+		}
+		status := Status{
+			Seq: s.Seq, Epoch: s.Epoch, Writer: s.Writer.String(),
+			Claimed: !s.Released && s.Kind != format.KindDeleted,
+			Deleted: s.Kind == format.KindDeleted,
+		}
+		if c := s.checkpoint(); c != nil {
+			status.Newest, err = t.open(ctx, c)
+		}
+		return status, err
+	})
 }
 
-// Newest returns the newest checkpoint, in two requests however long the
-// history is (three if it is of a large state). It returns ErrNoCheckpoint if
-// there is none.
+// Newest returns the newest checkpoint, for as many requests as Status. It
+// returns ErrNoCheckpoint if there is none.
 func (t *Task) Newest(ctx context.Context) (*Checkpoint, error) {
-	return again(ctx, func() (*Checkpoint, error) {
-		s, err := t.history.newest(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if s == nil || s.Checkpoint == nil {
-			return nil, fmt.Errorf("task %q has no checkpoint: %w", t.Name(), ErrNoCheckpoint)
-		}
-		return t.open(ctx, s.checkpoint())
-	})
+	status, err := t.Status(ctx)
+	if err == nil && status.Newest == nil {
+		err = fmt.Errorf("task %q has no checkpoint: %w", t.Name(), ErrNoCheckpoint)
+	}
+	return status.Newest, err
 }
 
 // At returns a checkpoint by its number or, if at is no number, by the name
@@ -110,7 +113,8 @@ func (t *Task) find(ctx context.Context, s *step, all []format.Retained, at stri
 }
 
 // Checkpoints returns all checkpoints that exist, newest first. It reads each
-// one's manifest. It returns ErrNoCheckpoint if the task was never claimed.
+// one's manifest. It returns ErrNoCheckpoint if the task was never claimed. If
+// some are damaged, it returns the others, and the errors joined.
 func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
 	return again(ctx, func() ([]*Checkpoint, error) {
 		s, all, err := t.newestAndAll(ctx)
@@ -124,15 +128,21 @@ func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
 	})
 }
 
+// openAll opens the checkpoints that step s lists. It returns ErrGone if even
+// the newest has been retired since.
 func (t *Task) openAll(ctx context.Context, s *step, all []format.Retained) ([]*Checkpoint, error) {
-	list := make([]*Checkpoint, len(all))
+	list, damage := make([]*Checkpoint, len(all)), make([]error, len(all))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(t.job.opts.Requests)
 	for i, r := range all {
 		group.Go(func() (err error) {
 			list[i], err = t.openRetained(ctx, s, r)
-			if errors.Is(err, ErrGone) {
+			switch {
+			case errors.Is(err, ErrGone) && i > 0:
 				return nil // retired meanwhile: it is no longer one that exists
+			case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
+				damage[i] = err
+				return nil
 			}
 			return err
 		})
@@ -140,7 +150,8 @@ func (t *Task) openAll(ctx context.Context, s *step, all []format.Retained) ([]*
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(list, func(c *Checkpoint) bool { return c == nil }), nil
+	list = slices.DeleteFunc(list, func(c *Checkpoint) bool { return c == nil })
+	return list, errors.Join(damage...)
 }
 
 // newestAndAll returns the newest step, nil if there is none, and all the

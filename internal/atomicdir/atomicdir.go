@@ -5,7 +5,8 @@
 // On Linux and macOS an existing directory is exchanged for the new one by one
 // system call. Where the system or the file system has no such call, the old
 // one is moved aside first: a process killed between the two renames leaves
-// no target, and both directories beside it.
+// no target, and both directories beside it. The next Begin puts the old one
+// back.
 package atomicdir
 
 import (
@@ -15,7 +16,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/holdfast-io/holdfast/internal/filelock"
@@ -28,15 +28,29 @@ var ErrNotEmpty = errors.New("the directory is not empty")
 // A Dir is a directory that is being built. It is used by one goroutine at a
 // time.
 type Dir struct {
-	target string // no link
-	aside  string // beside target; holds the lock, and the new directory
-	lock   *filelock.Lock
-	root   *os.Root // aside
+	target  string // no link
+	replace bool
+	aside   string   // beside target; what is built
+	parent  *os.Root // of both
+	lock    *filelock.Lock
 }
 
-// Begin starts to build what will be the directory target. If that exists and
-// is not empty, Begin fails with ErrNotEmpty unless replace is set. It also
-// removes what earlier processes left beside target when they were killed.
+// Beside target ".target.holdfast-<random>" is what is built. Whoever builds it
+// holds the lock on the file of that name with ".lock", which comes first and
+// goes last: what has no living owner can be told. Both have target's parent,
+// because only there a directory can be renamed that its owner may not write.
+const (
+	lockSuffix = ".lock"
+	oldSuffix  = ".old" // the old directory, where it could not be exchanged
+)
+
+// prefix is what the names of all that is beside target begin with.
+func prefix(target string) string { return "." + filepath.Base(target) + ".holdfast-" }
+
+// Begin starts to build what will be the directory target. It makes target's
+// parents, and removes what earlier processes left beside target when they
+// were killed. If target exists and is not empty, Begin fails with ErrNotEmpty
+// unless replace is set.
 //
 // Commit or Abort must be called.
 func Begin(target string, replace bool) (*Dir, error) {
@@ -44,21 +58,22 @@ func Begin(target string, replace bool) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkTarget(target, replace); err != nil {
-		return nil, err
-	}
 	if err := os.MkdirAll(filepath.Dir(target), 0o777); err != nil {
 		return nil, err
 	}
-	sweep(target)
-	for range 10 {
-		d, err := makeAside(target)
-		if errors.Is(err, filelock.ErrHeld) || errors.Is(err, fs.ErrNotExist) {
-			continue // another process has just swept it, before it was locked
-		}
-		return d, err
+	parent, err := os.OpenRoot(filepath.Dir(target))
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%s: can not make a directory beside it", target)
+	sweep(parent, target)
+	d := &Dir{target: target, replace: replace, parent: parent}
+	if err = checkTarget(target, replace); err == nil {
+		err = d.makeAside()
+	}
+	if err != nil {
+		return nil, errors.Join(err, parent.Close())
+	}
+	return d, nil
 }
 
 // resolve follows the links in target, so that one which names the directory
@@ -70,15 +85,18 @@ func resolve(target string) (string, error) {
 	}
 	real, err := filepath.EvalSymlinks(abs)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(abs); err == nil {
+			return "", fmt.Errorf("%s: a symbolic link to nothing; remove it, or make the directory that it names", abs)
+		}
 		return abs, nil
+	}
+	if err == nil && filepath.Dir(real) == real {
+		return "", fmt.Errorf("%s: a root directory can not be replaced", real)
 	}
 	return real, err
 }
 
 func checkTarget(target string, replace bool) error {
-	if filepath.Dir(target) == target {
-		return fmt.Errorf("%s: a root directory can not be replaced", target)
-	}
 	entries, err := os.ReadDir(target)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -91,101 +109,107 @@ func checkTarget(target string, replace bool) error {
 	return nil
 }
 
-// prefix is what the names of the directories beside target begin with.
-func prefix(target string) string { return "." + filepath.Base(target) + ".holdfast-" }
-
-const (
-	newName  = "new"
-	lockName = "lock"
-)
-
-func makeAside(target string) (*Dir, error) {
-	d := &Dir{target: target}
-	d.aside = filepath.Join(filepath.Dir(target), prefix(target)+strings.ToLower(rand.Text()))
-	if err := os.Mkdir(d.aside, 0o700); err != nil {
-		return nil, err
+func (d *Dir) makeAside() (err error) {
+	for range 10 {
+		name := prefix(d.target) + strings.ToLower(rand.Text())
+		d.lock, err = filelock.TryLock(d.parent, name+lockSuffix)
+		if errors.Is(err, filelock.ErrHeld) {
+			continue // another process swept it before it was locked
+		}
+		if err != nil {
+			return err
+		}
+		d.aside = filepath.Join(filepath.Dir(d.target), name)
+		if err := os.Mkdir(d.aside, 0o777); err != nil {
+			return errors.Join(err, d.lock.Remove())
+		}
+		return nil
 	}
-	root, err := os.OpenRoot(d.aside)
-	if err != nil {
-		return nil, err
-	}
-	d.root = root
-	d.lock, err = filelock.TryLock(root, lockName)
-	if err == nil {
-		err = root.Mkdir(newName, 0o777)
-	}
-	if err != nil {
-		return nil, errors.Join(err, d.Abort())
-	}
-	return d, nil
+	return err
 }
 
-// sweep removes what dead processes left beside target. It is best effort.
-func sweep(target string) {
-	asides, _ := filepath.Glob(filepath.Join(escapeGlob(filepath.Dir(target)), escapeGlob(prefix(target))+"*"))
-	for _, aside := range asides {
-		root, err := os.OpenRoot(aside)
-		if err != nil {
+// sweep removes what dead processes left beside target, or puts it back. It is
+// best effort.
+func sweep(parent *os.Root, target string) {
+	entries, _ := os.ReadDir(parent.Name())
+	for _, e := range entries {
+		name, isLock := strings.CutSuffix(e.Name(), lockSuffix)
+		if !isLock || !strings.HasPrefix(name, prefix(target)) {
 			continue
 		}
-		lock, err := filelock.TryLock(root, lockName)
-		if err == nil {
-			_ = removeAll(filepath.Join(aside, newName))
-			_ = errors.Join(lock.Remove(), os.Remove(aside))
+		lock, err := filelock.TryLock(parent, e.Name())
+		if err != nil {
+			continue // its owner lives
 		}
-		_ = root.Close()
+		aside := filepath.Join(filepath.Dir(target), name)
+		if _, err := os.Lstat(target); errors.Is(err, fs.ErrNotExist) {
+			_ = os.Rename(aside+oldSuffix, target)
+		}
+		_ = release(lock, aside)
 	}
 }
 
-func escapeGlob(s string) string {
-	return strings.NewReplacer(`*`, `[*]`, `?`, `[?]`, `[`, `[[]`, `\`, `\\`).Replace(s)
+// release removes what is beside a target, and then the lock on it: this order
+// leaves nothing that could not be swept.
+func release(lock *filelock.Lock, aside string) error {
+	if err := errors.Join(removeAll(aside), removeAll(aside+oldSuffix)); err != nil {
+		return errors.Join(err, lock.Unlock())
+	}
+	return lock.Remove()
 }
 
 // Path returns the directory to put things into.
-func (d *Dir) Path() string { return filepath.Join(d.aside, newName) }
+func (d *Dir) Path() string { return d.aside }
 
 // Commit makes what was built durable and then the target's content. When it
-// fails, the target is as it was.
+// fails, the target is as it was, unless the error is that of making the last
+// step durable. What can not be removed of an old directory is left to the
+// next Begin.
 func (d *Dir) Commit() error {
-	err := syncTree(d.Path())
+	err := syncTree(d.aside)
 	if err == nil {
 		err = d.publish()
 	}
-	if err == nil {
-		err = syncDir(filepath.Dir(d.target))
+	if err != nil {
+		return errors.Join(err, d.Abort())
 	}
-	return errors.Join(err, d.Abort())
+	err = syncFile(filepath.Dir(d.target))
+	_ = d.Abort() // what was built is no longer aside; the old directory may be
+	return err
 }
 
 func (d *Dir) publish() error {
-	err := os.Rename(d.Path(), d.target) // also over an empty directory
-	if err == nil || !isNotEmpty(err) {
+	err := rename(d.aside, d.target)
+	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := exchange(d.Path(), d.target); !errors.Is(err, errors.ErrUnsupported) {
+	if !d.replace { // it was empty when it was looked at
+		return fmt.Errorf("%s: %w", d.target, ErrNotEmpty)
+	}
+	if err := exchange(d.aside, d.target); !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
-	old := filepath.Join(d.aside, "old")
-	if err := os.Rename(d.target, old); err != nil {
+	return d.moveAndRename()
+}
+
+// moveAndRename does in two steps what exchange would do in one.
+func (d *Dir) moveAndRename() error {
+	if err := os.Rename(d.target, d.aside+oldSuffix); err != nil {
 		return err
 	}
-	if err := os.Rename(d.Path(), d.target); err != nil {
-		return errors.Join(err, os.Rename(old, d.target))
+	if err := os.Rename(d.aside, d.target); err != nil {
+		return errors.Join(err, os.Rename(d.aside+oldSuffix, d.target))
 	}
-	return removeAll(old)
+	return nil
 }
 
 // Abort removes what was built. After Commit it does nothing.
 func (d *Dir) Abort() error {
-	if d.root == nil {
+	if d.parent == nil {
 		return nil
 	}
-	err := removeAll(d.Path())
-	if d.lock != nil {
-		err = errors.Join(err, d.lock.Remove())
-	}
-	err = errors.Join(err, d.root.Close(), os.Remove(d.aside))
-	d.root = nil
+	err := errors.Join(release(d.lock, d.aside), d.parent.Close())
+	d.parent = nil
 	return err
 }
 
@@ -201,15 +225,4 @@ func removeAll(path string) error {
 		return nil
 	})
 	return os.RemoveAll(path)
-}
-
-func syncDir(path string) error {
-	if runtime.GOOS == "windows" {
-		return nil // which refuses it
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

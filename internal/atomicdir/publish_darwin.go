@@ -7,8 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func isNotEmpty(err error) bool {
-	return errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST)
+// rename renames a directory, over another one only if that is empty, which
+// os.Rename refuses. If it is not, it fails with fs.ErrExist.
+func rename(a, b string) error {
+	if err := unix.Rename(a, b); err != nil {
+		return &os.LinkError{Op: "rename", Old: a, New: b, Err: err}
+	}
+	return nil
 }
 
 func exchange(a, b string) error {

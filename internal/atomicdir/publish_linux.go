@@ -7,8 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func isNotEmpty(err error) bool {
-	return errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST)
+// rename renames a directory, over another one only if that is empty, which
+// os.Rename refuses. If it is not, it fails with fs.ErrExist.
+func rename(a, b string) error {
+	if err := unix.Rename(a, b); err != nil {
+		return &os.LinkError{Op: "rename", Old: a, New: b, Err: err}
+	}
+	return nil
 }
 
 func exchange(a, b string) error {
@@ -20,18 +25,4 @@ func exchange(a, b string) error {
 		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
 	}
 	return nil
-}
-
-// syncTree makes a directory with all that is in it durable. It is one call
-// for the whole file system: one fsync for each of 50,000 files takes minutes.
-func syncTree(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		_ = f.Close()
-		return &os.PathError{Op: "syncfs", Path: path, Err: err}
-	}
-	return f.Close()
 }

@@ -5,12 +5,18 @@ package atomicdir
 import (
 	"errors"
 	"io/fs"
+	"os"
 )
 
-// isNotEmpty is true of the errors by which a rename over a directory that is
-// not empty fails: they differ, and moving the old one aside harms none.
-func isNotEmpty(err error) bool {
-	return errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrPermission)
+// rename renames a directory, over another one only if that is empty. If it is
+// not, it fails with fs.ErrExist.
+func rename(a, b string) error {
+	if info, err := os.Lstat(b); err == nil && info.IsDir() {
+		if err := os.Remove(b); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.Rename(a, b)
 }
 
 func exchange(string, string) error { return errors.ErrUnsupported }

@@ -2,9 +2,6 @@ package testserver
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,16 +50,9 @@ var VersityGW = Program{
 // Client returns a client of another SDK than the driver's: the independent
 // eye.
 func (s *Server) Client() (*minio.Client, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableKeepAlives = true // leaves no connection behind
-	if s.CAFile != "" {
-		authority, err := os.ReadFile(s.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(authority)
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+	transport, err := s.Transport()
+	if err != nil {
+		return nil, err
 	}
 	return minio.New(s.address, &minio.Options{
 		Creds:     credentials.NewStaticV4(s.AccessKey, s.SecretKey, ""),

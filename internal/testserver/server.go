@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -45,6 +46,24 @@ type Server struct {
 	output  *os.File
 	ended   chan struct{} // closed when the process has ended
 	exit    error         // how; set before ended is closed
+}
+
+// Transport returns a transport that trusts the server and leaves no connection
+// behind.
+func (s *Server) Transport() (*http.Transport, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DisableKeepAlives = true
+	if s.CAFile == "" {
+		return t, nil
+	}
+	authority, err := os.ReadFile(s.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(authority)
+	t.TLSClientConfig = &tls.Config{RootCAs: pool}
+	return t, nil
 }
 
 func (s *Server) data() string  { return filepath.Join(s.dir, "data") }

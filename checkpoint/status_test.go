@@ -1,0 +1,54 @@
+package checkpoint_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+)
+
+func TestStatus(t *testing.T) {
+	inWorld(t, func(w *world) {
+		task, _, store := w.process()
+		if s, err := task.Status(w.Context()); err != nil || s != (checkpoint.Status{}) {
+			t.Errorf("before the first claim: %+v, %v", s, err)
+		}
+		o := claim(w, task)
+		if s, err := task.Status(w.Context()); err != nil || s.Seq != 1 || !s.Claimed || s.Newest != nil {
+			t.Errorf("after the claim: %+v, %v", s, err)
+		}
+		commit(w, o, at(1))
+		before := store.Calls()
+		s, err := task.Status(w.Context())
+		if err != nil || s.Seq != 2 || s.Newest == nil || s.Newest.Offsets["in"] != "1" {
+			t.Errorf("after the commit: %+v, %v", s, err)
+		}
+		if n := store.Calls() - before; n != 2 {
+			t.Errorf("took %d requests, want 2", n)
+		}
+	})
+}
+
+// One damaged checkpoint does not hide the others.
+func TestCheckpointsBesideADamagedOne(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		for n := range 3 {
+			commit(w, o, at(n+1))
+		}
+		store := w.bucket.Open()
+		damaged := "orders_2f7/manifests/fffffffffffffffc" // number 3
+		if _, err := store.Put(w.Context(), damaged, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		task, _, _ := w.process()
+		list, err := task.Checkpoints(w.Context())
+		if !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), damaged) {
+			t.Errorf("err = %v, want ErrCorrupt that names %s", err, damaged)
+		}
+		if len(list) != 2 || list[0].Seq != 4 || list[1].Seq != 2 {
+			t.Errorf("the others: %v", list)
+		}
+	})
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+)
+
+// The exit codes. Scripts rely on them: docs/cli.md promises them.
+const (
+	exitDone    = 0
+	exitFailed  = 1
+	exitUsage   = 2 // the command line, or the URL, is wrong
+	exitAbsent  = 3 // there is no such task or checkpoint
+	exitRival   = 4 // fenced, or another save was first
+	exitCorrupt = 5 // the store does not hold what was written to it
+)
+
+// kinds says, for the errors that are worth telling apart, how the program
+// ends and what to do next, unless the error says so itself. The first that
+// matches counts.
+var kinds = []struct {
+	kind error
+	code int
+	next string
+}{
+	{checkpoint.ErrUnknown, exitFailed, "it may have been saved: look with 'holdfast ls' before you save again"},
+	{checkpoint.ErrVersion, exitFailed, ""},
+	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup, or take another checkpoint with --at"},
+	{checkpoint.ErrFenced, exitRival, "save again if this state is still wanted"},
+	{checkpoint.ErrConflict, exitRival, ""},
+	{checkpoint.ErrGone, exitAbsent, "'holdfast ls' shows those that are"},
+	{checkpoint.ErrNoCheckpoint, exitAbsent, "'holdfast ls' shows what there is"},
+	{checkpoint.ErrNotEmpty, exitFailed, "give --force to replace what is in it"},
+	{backend.ErrNoStore, exitFailed, "make the bucket or directory, or correct the URL"},
+	{backend.ErrNoSpace, exitFailed, "nothing was saved; make room in the store and save again"},
+	{backend.ErrThrottled, exitFailed, "try again later"},
+	{syscall.ENOSPC, exitFailed, "make room there and try again"},
+	{fs.ErrPermission, exitFailed, "get access to it, or run as a user who has it"},
+}
+
+// explain returns one line that says what went wrong and what to do next, and
+// the exit code.
+func explain(ctx context.Context, err error) (string, int) {
+	if isUsage(err) {
+		return oneLine(err.Error()), exitUsage
+	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		if !errors.Is(err, checkpoint.ErrUnknown) {
+			return fmt.Sprintf("stopped (%v); nothing was saved or replaced", context.Cause(ctx)), exitFailed
+		}
+		err = fmt.Errorf("stopped (%w): %w", context.Cause(ctx), err)
+	}
+	for _, k := range kinds {
+		if !errors.Is(err, k.kind) {
+			continue
+		}
+		text := oneLine(err.Error())
+		if k.next != "" {
+			text += "; " + k.next
+		}
+		return text, k.code
+	}
+	return oneLine(err.Error()), exitFailed
+}
+
+// isUsage reports whether the user asked for something that can not be done.
+// An ErrInvalid about an object is not that: something is wrong in the store.
+func isUsage(err error) bool {
+	if !errors.Is(err, backend.ErrInvalid) {
+		return false
+	}
+	about := (*backend.Error)(nil)
+	return !errors.As(err, &about) || about.Op == "open"
+}
+
+// oneLine puts a text on one line that does nothing to a terminal: joined
+// errors and file names may hold anything.
+func oneLine(s string) string {
+	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
+	return escape(strings.Join(lines, "; "))
+}
+
+// escape returns s with what is not printable written as Go does.
+func escape(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
+}
+
+// said is an error with a text of its own.
+type said struct {
+	text string
+	kind error
+}
+
+func (e said) Error() string { return e.text }
+func (e said) Unwrap() error { return e.kind }

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+)
+
+func (p *program) lsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ls URL [TASK]",
+		Short: "List the tasks of a job, or the checkpoints of a task",
+		Long: `List the tasks of a job, each with its newest checkpoint, or the checkpoints of
+TASK, newest first.
+
+A task is claimed if its last writer has not released it. It may be alive or not.`,
+		Example: `  holdfast ls file:///var/lib/orders
+  holdfast ls file:///var/lib/orders orders/7 --json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			url, args, err := p.arguments(cmd, args, "[TASK]")
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				return p.listTasks(cmd.Context(), url)
+			}
+			return p.listCheckpoints(cmd.Context(), url, args[0])
+		},
+	}
+	p.output(cmd)
+	return cmd
+}
+
+func (p *program) listCheckpoints(ctx context.Context, url, name string) error {
+	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
+		list, err := listOf(ctx, task)
+		if err != nil && len(list) == 0 {
+			return absent(ctx, task, err)
+		}
+		if len(list) == 0 && !p.asJSON {
+			p.note("task %q has no checkpoint yet", name)
+		}
+		if err := p.print(list, func(w *bytes.Buffer) { checkpointTable(w, list) }); err != nil {
+			return err
+		}
+		return err // some are damaged
+	})
+}
+
+// listOf returns a task's checkpoints. A task that was deleted is none.
+func listOf(ctx context.Context, task *checkpoint.Task) ([]*checkpoint.Checkpoint, error) {
+	list, err := task.Checkpoints(ctx)
+	if err != nil || len(list) > 0 {
+		return list, err
+	}
+	status, err := task.Status(ctx)
+	if err == nil && status.Deleted {
+		err = checkpoint.ErrNoCheckpoint
+	}
+	return list, err
+}
+
+func checkpointTable(w *bytes.Buffer, list []*checkpoint.Checkpoint) {
+	if len(list) == 0 {
+		return
+	}
+	rows := [][]string{{"SEQ", "TIME", "FILES", "SIZE", "NEW", "SAVEPOINT", "OFFSETS", "LABELS"}}
+	for _, c := range list {
+		rows = append(rows, []string{
+			strconv.FormatUint(c.Seq, 10), clock(c.Time), strconv.Itoa(c.Files), size(c.Bytes), size(c.NewBytes),
+			printable(c.Savepoint), some(c.Offsets), some(c.Labels),
+		})
+	}
+	table(w, rows)
+}
+
+// A taskLine is what ls says of a task.
+type taskLine struct {
+	Task    string                 `json:"task"`
+	Epoch   uint64                 `json:"epoch"`
+	Claimed bool                   `json:"claimed"`
+	Newest  *checkpoint.Checkpoint `json:"newest"`          // nil if there is none
+	Error   string                 `json:"error,omitempty"` // why the task can not be read
+}
+
+func (p *program) listTasks(ctx context.Context, url string) error {
+	return p.withJob(ctx, url, checkpoint.Retention{}, func(job *checkpoint.Job) error {
+		list, unreadable, err := taskLines(ctx, job)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 && !p.asJSON {
+			p.note("there are no tasks under %s yet", url)
+		}
+		if err := p.print(list, func(w *bytes.Buffer) { taskTable(w, list) }); err != nil {
+			return err
+		}
+		return unreadable
+	})
+}
+
+// taskLines describes all tasks. One that is damaged does not hide the others:
+// its line says so, and unreadable is the first such error.
+func taskLines(ctx context.Context, job *checkpoint.Job) (list []taskLine, unreadable, err error) {
+	var tasks []*checkpoint.Task
+	for task, err := range job.Tasks(ctx) {
+		if err != nil {
+			return nil, nil, err
+		}
+		tasks = append(tasks, task)
+	}
+	lines := make([]taskLine, len(tasks))
+	errs := make([]error, len(tasks))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for i, task := range tasks {
+		group.Go(func() (err error) {
+			lines[i], errs[i], err = describeTask(ctx, task)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, nil, err
+	}
+	list = []taskLine{}
+	for i, line := range lines {
+		if unreadable == nil {
+			unreadable = errs[i]
+		}
+		if line.Task != "" {
+			list = append(list, line)
+		}
+	}
+	return list, unreadable, nil
+}
+
+// describeTask returns a task's line, which is zero if the task was deleted.
+func describeTask(ctx context.Context, task *checkpoint.Task) (line taskLine, unreadable, err error) {
+	status, err := task.Status(ctx)
+	if err == nil && (status.Deleted || status.Seq == 0) {
+		return taskLine{}, nil, nil
+	}
+	line = taskLine{Task: task.Name(), Epoch: status.Epoch, Claimed: status.Claimed, Newest: status.Newest}
+	switch {
+	case errors.Is(err, checkpoint.ErrCorrupt), errors.Is(err, checkpoint.ErrVersion):
+		line.Error = oneLine(err.Error())
+		return line, err, nil
+	}
+	return line, nil, err
+}
+
+func taskTable(w *bytes.Buffer, list []taskLine) {
+	if len(list) == 0 {
+		return
+	}
+	rows := [][]string{{"TASK", "NEWEST", "TIME", "FILES", "SIZE", "SAVEPOINT", "EPOCH", "CLAIMED"}}
+	for _, l := range list {
+		rows = append(rows, l.row())
+	}
+	table(w, rows)
+}
+
+func (l *taskLine) row() []string {
+	if l.Error != "" {
+		return []string{printable(l.Task), "unreadable", "", "", "", "", "", ""}
+	}
+	row := []string{printable(l.Task), "none", "", "", "", "", strconv.FormatUint(l.Epoch, 10), yesNo(l.Claimed)}
+	if c := l.Newest; c != nil {
+		copy(row[1:], []string{strconv.FormatUint(c.Seq, 10), clock(c.Time), strconv.Itoa(c.Files), size(c.Bytes), printable(c.Savepoint)})
+	}
+	return row
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

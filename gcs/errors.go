@@ -1,0 +1,268 @@
+package gcs
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"google.golang.org/api/googleapi"
+
+	"github.com/holdfast-io/holdfast/backend"
+)
+
+// A failure is what went wrong with a request, in one line that ends with what
+// to do about it. It is of one kind of package backend, or of none. Its cause
+// can be reached by errors.As alone: by errors.Is, a key file that is missing
+// on this machine would be taken for an object that does not exist, and a time
+// limit of the driver's for the caller's.
+type failure struct {
+	kind  error
+	text  string
+	cause error
+}
+
+func (f *failure) Error() string        { return f.text }
+func (f *failure) Unwrap() error        { return f.kind }
+func (f *failure) As(target any) bool   { return errors.As(f.cause, target) }
+func (f *failure) advise(advice string) { f.text += "; " + advice }
+
+func (s *Store) error(op, key string, err error) error {
+	return &backend.Error{Op: op, Store: s.String(), Key: key, Err: err}
+}
+
+// failed turns an error of the SDK, or of reading a response, into the store's.
+func (s *Store) failed(ctx context.Context, op, key string, err error) error {
+	f := &failure{text: plain(err), cause: err}
+	var unauthenticated *credentialsError
+	a, answered := answerOf(err)
+	switch {
+	case errors.As(err, &unauthenticated):
+		f.judgeCredentials(ctx, unauthenticated)
+	case answered:
+		f.judgeAnswer(a, op, s.name)
+	case ended(ctx) != nil:
+		f.kind = ended(ctx)
+		f.text = f.kind.Error() + " (" + f.text + ")"
+	default:
+		f.judgeNetwork()
+	}
+	return s.error(op, key, f)
+}
+
+// ended returns why the caller's context ended, or nil. The network may notice
+// a deadline a moment before the context does.
+func ended(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
+}
+
+// answer is an error that the service answered with.
+type answer struct {
+	status  int
+	reason  string // such as "forbidden"; empty where the answer is no JSON
+	message string
+	request string // the service's name for the request
+}
+
+// answerOf returns the service's answer in err. A failed download is answered
+// in plain text, or by an emulator in JSON or XML; everything else in JSON.
+func answerOf(err error) (answer, bool) {
+	var e *googleapi.Error
+	if !errors.As(err, &e) {
+		return answer{}, false
+	}
+	a := answer{status: e.Code, message: e.Message, request: e.Header.Get("X-Guploader-Uploadid")}
+	items := e.Errors
+	if a.message == "" {
+		var reply struct{ Error googleapi.Error }
+		if json.Unmarshal([]byte(e.Body), &reply) == nil && reply.Error.Message != "" {
+			a.message, items = reply.Error.Message, reply.Error.Errors
+		} else {
+			a.message = oneLine(e.Body)
+		}
+	}
+	if len(items) > 0 {
+		a.reason = items[0].Reason
+	}
+	return a, true
+}
+
+// oneLine returns the beginning of a text, which may be a page of a proxy's, as
+// one line.
+func oneLine(text string) string {
+	const most = 200 // characters
+	line := []rune(strings.Join(strings.Fields(text), " "))
+	if len(line) > most {
+		return string(line[:most]) + "..."
+	}
+	return string(line)
+}
+
+func (a answer) String() string {
+	origin := fmt.Sprintf("HTTP %d", a.status)
+	if a.reason != "" {
+		origin += ", " + a.reason
+	}
+	if a.request != "" {
+		origin += ", request " + a.request
+	}
+	text := strings.TrimRight(a.message, ":. ")
+	if text == "" {
+		text = http.StatusText(a.status)
+	}
+	return text + " (" + origin + ")"
+}
+
+// plain says what went wrong without the SDKs' words around it.
+func plain(err error) string {
+	var cut *cutError
+	if errors.As(err, &cut) {
+		return cut.Error()
+	}
+	if a, ok := answerOf(err); ok {
+		return a.String()
+	}
+	var unsent *url.Error
+	if errors.As(err, &unsent) {
+		return "request failed: " + unsent.Err.Error()
+	}
+	var portable interface{ Unwrap() []error } // gocloud's, cause first
+	if errors.As(err, &portable) && len(portable.Unwrap()) > 0 {
+		return plain(portable.Unwrap()[0])
+	}
+	return err.Error()
+}
+
+// judgeAnswer says what an answer of the service means. The statuses and
+// reasons are those of
+// https://docs.cloud.google.com/storage/docs/json_api/v1/status-codes.
+//
+// What is not named here is worth another attempt: 408, 500, 502, 504, and 409,
+// which is not "exists" but "another request was under way".
+func (f *failure) judgeAnswer(a answer, op, bucket string) {
+	switch status := a.status; {
+	case status == http.StatusBadRequest:
+		f.judgeBadRequest(a)
+	case status == http.StatusUnauthorized:
+		f.kind = backend.ErrPermission
+		f.advise("check the credentials: gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS")
+	case status == http.StatusForbidden:
+		f.judgeForbidden(a, op, bucket)
+	case status == http.StatusNotFound:
+		f.judgeNotFound(a, op)
+	case status == http.StatusPreconditionFailed:
+		f.judgePrecondition(a, op)
+	case status == http.StatusRequestedRangeNotSatisfiable:
+		f.kind = backend.ErrRange
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
+		f.kind = backend.ErrThrottled
+	case status == http.StatusRequestEntityTooLarge:
+		f.kind = backend.ErrUnsupported
+		f.advise("write smaller objects")
+	case status == http.StatusMethodNotAllowed, status == http.StatusNotImplemented:
+		f.kind = backend.ErrUnsupported
+	case status >= 300 && status < 400:
+		f.kind = backend.ErrNoStore
+		f.advise("the service is elsewhere: mend the URL's parameter endpoint")
+	}
+}
+
+// judgeBadRequest takes a refusal for final only if it is the service's own,
+// and not about data that was damaged on its way.
+func (f *failure) judgeBadRequest(a answer) {
+	switch {
+	case a.reason == "", strings.Contains(a.message, "CRC32C"):
+	case a.reason == "userProjectMissing":
+		f.kind = backend.ErrInvalid
+		f.advise("the bucket's readers pay: set the URL's parameter user_project")
+	default:
+		f.kind = backend.ErrInvalid
+		f.advise("check the URL's bucket and parameters")
+	}
+}
+
+func (f *failure) judgeForbidden(a answer, op, bucket string) {
+	switch a.reason {
+	case "rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded":
+		f.kind = backend.ErrThrottled
+		return
+	case "retentionPolicyNotMet", "objectUnderActiveHold":
+		f.kind = backend.ErrPermission
+		f.advise("the bucket's retention policy or a hold forbids it: docs/deploy/gcp.md says what to do")
+		return
+	case "accountDisabled", "accountDelinquent", "userDisabled":
+		f.kind = backend.ErrPermission
+		return
+	}
+	f.kind = backend.ErrPermission
+	f.advise("grant " + neededPermission(op) + " on gs://" + bucket +
+		" (the role roles/storage.objectUser has it), and the scope devstorage.read_write to a virtual machine")
+}
+
+// neededPermission names the IAM permission that a verb needs.
+func neededPermission(op string) string {
+	switch op {
+	case "list":
+		return "storage.objects.list"
+	case "delete":
+		return "storage.objects.delete"
+	case "get":
+		return "storage.objects.get, and storage.objects.list, without which an object that does not exist looks the same,"
+	case "put":
+		return "storage.objects.create, and storage.objects.delete, to replace an object,"
+	}
+	return "storage.objects.create"
+}
+
+// judgeNotFound tells a missing object from a missing bucket by what the
+// service says, since status and reason are the same: "No such object: ..." and
+// "The specified bucket does not exist." (An emulator may say "Not Found" of
+// both, as Google's reference does of an object.) A 404 in other words is not
+// the service's: a job must not start from empty because of it.
+func (f *failure) judgeNotFound(a answer, op string) {
+	message := strings.TrimSpace(a.message)
+	ofObject := strings.HasPrefix(message, "No such object") || message == "Not Found"
+	switch {
+	case ofObject && (op == "get" || op == "delete"):
+		f.kind = backend.ErrNotExist
+	case strings.Contains(message, "bucket") || ofObject:
+		f.kind = backend.ErrNoStore
+		f.advise("create the bucket, or mend its name in the URL")
+	default:
+		f.kind = backend.ErrNoStore
+		f.advise("this is not an answer of Cloud Storage: check the endpoint and the proxy")
+	}
+}
+
+// judgePrecondition tells a taken key from an organization's policy, which has
+// the same status and reason, but names a constraint.
+func (f *failure) judgePrecondition(a answer, op string) {
+	switch {
+	case strings.Contains(a.message, "constraint"):
+		f.kind = backend.ErrPermission
+		f.advise("a policy of the organization forbids it")
+	case op == "create":
+		f.kind = backend.ErrExist
+	}
+}
+
+// judgeNetwork adds advice where a failure that got no answer has a known cause.
+func (f *failure) judgeNetwork() {
+	var unknownHost *net.DNSError
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.As(f.cause, &unknownHost) && unknownHost.IsNotFound:
+		f.advise("check the endpoint and this machine's DNS")
+	case errors.As(f.cause, &untrusted):
+		f.advise("add the certificate authority of the service or the proxy to this machine's")
+	}
+}

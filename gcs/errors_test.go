@@ -1,0 +1,251 @@
+package gcs
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gocloud.dev/gcerrors"
+
+	"github.com/holdfast-io/holdfast/backend"
+)
+
+func TestAnswers(t *testing.T) {
+	const (
+		noBucket = "The specified bucket does not exist."
+		noObject = "No such object: bucket/jobs/key"
+		denied   = "job@p.iam.gserviceaccount.com does not have storage.objects.x access to the Google Cloud Storage object."
+		html     = "<!DOCTYPE html>\n<title>Error 404</title>\n<p>The requested URL was not found on this server."
+	)
+	everyVerb := []string{"create", "put", "get", "list", "delete"}
+	writes := []string{"create", "put"}
+	for _, test := range []struct {
+		name    string
+		verbs   []string
+		resp    *http.Response
+		kind    error  // errAny for one without
+		mention string // what the text must say
+	}{
+		{"taken", []string{"create"}, notMet(), backend.ErrExist, "pre-conditions"},
+		{"condition of a Put", []string{"put"}, notMet(), errAny, ""},
+		{"policy", everyVerb, respondError(412, "conditionNotMet", "Request violates constraint 'constraints/gcp.resourceLocations'"),
+			backend.ErrPermission, "organization"},
+
+		{"no object", []string{"get"}, respond(404, noObject), backend.ErrNotExist, ""},
+		{"no object, as JSON", []string{"get"}, respondError(404, "notFound", noObject), backend.ErrNotExist, ""},
+		{"no object, emulator", []string{"get"}, respond(404, "Not Found\n"), backend.ErrNotExist, ""},
+		{"no object, deleted", []string{"delete"}, respondError(404, "notFound", noObject), nil, ""},
+		{"no bucket, download", []string{"get"}, respond(404, noBucket), backend.ErrNoStore, "create the bucket"},
+		{"no bucket", []string{"create", "put", "list", "delete"}, respondError(404, "notFound", noBucket), backend.ErrNoStore, "create the bucket"},
+		{"no bucket, emulator", []string{"create", "put", "list"}, respondError(404, "notFound", "Not Found"), backend.ErrNoStore, "create the bucket"},
+		{"404 of another server", everyVerb, respond(404, html), backend.ErrNoStore, "check the endpoint"},
+		{"404 without a word", everyVerb, respond(404, ""), backend.ErrNoStore, "check the endpoint"},
+
+		{"denied", []string{"create"}, respondError(403, "forbidden", denied), backend.ErrPermission, "storage.objects.create on gs://bucket"},
+		{"denied", []string{"put"}, respondError(403, "forbidden", denied), backend.ErrPermission, "storage.objects.delete"},
+		{"denied", []string{"get"}, respond(403, denied), backend.ErrPermission, "storage.objects.get"},
+		{"denied", []string{"list"}, respondError(403, "forbidden", denied), backend.ErrPermission, "storage.objects.list"},
+		{"denied", []string{"delete"}, respondError(403, "forbidden", denied), backend.ErrPermission, "storage.objects.delete"},
+		{"denied by a proxy", everyVerb, respond(403, html), backend.ErrPermission, "storage.objects"},
+		{"retention", []string{"put", "delete"}, respondError(403, "retentionPolicyNotMet", "Object is subject to bucket's retention policy"),
+			backend.ErrPermission, "retention policy"},
+		{"no billing", everyVerb, respondError(403, "accountDisabled", "The billing account is disabled"), backend.ErrPermission, "billing"},
+		{"unauthenticated", everyVerb, respondError(401, "authError", "Invalid Credentials"), backend.ErrPermission, "check the credentials"},
+
+		{"rate", everyVerb, respondError(429, "rateLimitExceeded", "The object exceeded the rate limit"), backend.ErrThrottled, "rate limit"},
+		{"rate as 403", everyVerb, respondError(403, "userRateLimitExceeded", "User rate limit exceeded"), backend.ErrThrottled, ""},
+		{"unavailable", everyVerb, respondError(503, "backendError", "Backend Error"), backend.ErrThrottled, ""},
+		{"unavailable", everyVerb, respond(503, html), backend.ErrThrottled, "HTTP 503"},
+
+		{"timeout", everyVerb, respondError(408, "", "Request Timeout"), errAny, "HTTP 408"},
+		{"conflict", everyVerb, respondError(409, "conflict", "Conflict"), errAny, "HTTP 409, conflict"},
+		{"internal", everyVerb, respondError(500, "backendError", "Backend Error"), errAny, "request REQ42"},
+		{"gateway", everyVerb, respond(502, html), errAny, "HTTP 502"},
+		{"gateway timeout", everyVerb, respond(504, ""), errAny, "Gateway Timeout"},
+
+		{"damaged", writes, respondError(400, "invalid", "Provided CRC32C \"x\" doesn't match calculated CRC32C \"y\"."), errAny, "CRC32C"},
+		{"bad request of a proxy", everyVerb, respond(400, html), errAny, ""},
+		{"bad class", writes, respondError(400, "invalid", "Invalid argument."), backend.ErrInvalid, "parameters"},
+		{"requester pays", everyVerb, respondError(400, "userProjectMissing", "Bucket is a requester pays bucket but no user project provided."),
+			backend.ErrInvalid, "user_project"},
+		{"too large", writes, respondError(413, "uploadTooLarge", "too large"), backend.ErrUnsupported, "smaller"},
+		{"not implemented", everyVerb, respondError(501, "notImplemented", "no"), backend.ErrUnsupported, ""},
+		{"redirect", everyVerb, redirect(), backend.ErrNoStore, "endpoint"},
+	} {
+		for _, verb := range test.verbs {
+			t.Run(test.name+"/"+verb, func(t *testing.T) {
+				w := &wire{answer: func(*request) (*http.Response, error) { return clone(t, test.resp), nil }}
+				err := verbs[verb](t.Context(), w.open(t, Options{}))
+				wantKind(t, err, test.kind)
+				if w.count() != 1 {
+					t.Errorf("%d requests, want 1", w.count())
+				}
+				if err == nil {
+					return
+				}
+				wantAnswer(t, err, test.resp.StatusCode)
+				if text := err.Error(); !strings.Contains(text, test.mention) || strings.Contains(text, "\n") ||
+					!strings.HasPrefix(text, verb+" gs://bucket/jobs") {
+					t.Errorf("text %q, want one line with %q", text, test.mention)
+				}
+			})
+		}
+	}
+}
+
+func redirect() *http.Response {
+	r := respond(307, "")
+	r.Header.Set("Location", "http://elsewhere.test/")
+	return r
+}
+
+// clone returns a response that can be read as if r had not been.
+func clone(t *testing.T, r *http.Response) *http.Response {
+	t.Helper()
+	body := readBody(t, r)
+	r.Body = nopBody(body)
+	c := *r
+	c.Header = r.Header.Clone()
+	c.Body = nopBody(body)
+	return &c
+}
+
+// The portable type takes "denied" for "not there": a job that asked it would
+// start from empty because its store could not be read.
+func TestDeniedIsNotAbsent(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response { return respondError(403, "forbidden", "denied") })}
+	s := w.open(t, Options{})
+	if there, err := s.bucket.Exists(t.Context(), "jobs/key"); there || err != nil {
+		t.Errorf("the portable Exists said %v, %v: the doubt about it is out of date", there, err)
+	}
+	if _, err := s.bucket.Attributes(t.Context(), "jobs/key"); gcerrors.Code(err) != gcerrors.NotFound {
+		t.Errorf("the portable Attributes said %v: the doubt about it is out of date", err)
+	}
+	for name, call := range verbs {
+		err := call(t.Context(), s)
+		if !errors.Is(err, backend.ErrPermission) || errors.Is(err, backend.ErrNotExist) {
+			t.Errorf("%s gave %v, want ErrPermission", name, err)
+		}
+	}
+}
+
+func TestNetworkErrors(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		err     error
+		mention string
+	}{
+		{"refused", &net.OpError{Op: "dial", Err: errors.New("connection refused")}, "connection refused"},
+		{"unknown host", &net.DNSError{Err: "no such host", Name: "store.test", IsNotFound: true}, "check the endpoint"},
+		{"untrusted", &tls.CertificateVerificationError{Err: errors.New("unknown authority")}, "certificate authority"},
+		{"a file that is missing here", &fs.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}, "file does not exist"},
+		{"a time limit that is not the caller's", context.DeadlineExceeded, "deadline"},
+	} {
+		for verb, call := range verbs {
+			t.Run(test.name+"/"+verb, func(t *testing.T) {
+				w := &wire{answer: func(*request) (*http.Response, error) { return nil, test.err }}
+				err := call(t.Context(), w.open(t, Options{}))
+				wantKind(t, err, errAny)
+				if err == nil || !strings.Contains(err.Error(), test.mention) || strings.Contains(err.Error(), "gcerr") {
+					t.Errorf("%v does not mention %q", err, test.mention)
+				}
+				if w.count() != 1 {
+					t.Errorf("%d requests, want 1", w.count())
+				}
+			})
+		}
+	}
+}
+
+func TestContextEnds(t *testing.T) {
+	for verb, call := range verbs {
+		t.Run("before/"+verb, func(t *testing.T) {
+			w := &wire{}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			wantKind(t, call(ctx, w.open(t, Options{})), context.Canceled)
+			if w.count() != 0 {
+				t.Errorf("%d requests, want none", w.count())
+			}
+		})
+		t.Run("cancelled/"+verb, func(t *testing.T) {
+			w := &wire{}
+			ctx, cancel := context.WithCancel(t.Context())
+			w.answer = func(r *request) (*http.Response, error) {
+				cancel()
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			wantKind(t, call(ctx, w.open(t, Options{})), context.Canceled)
+		})
+		t.Run("deadline/"+verb, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &wire{answer: func(r *request) (*http.Response, error) {
+					<-r.Context().Done()
+					return nil, r.Context().Err()
+				}}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				wantKind(t, call(ctx, w.open(t, Options{})), context.DeadlineExceeded)
+			})
+		})
+	}
+}
+
+func TestClosed(t *testing.T) {
+	w := &wire{}
+	s := w.open(t, Options{})
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for verb, call := range verbs {
+		if err := call(t.Context(), s); !errors.Is(err, backend.ErrClosed) {
+			t.Errorf("%s gave %v, want ErrClosed", verb, err)
+		}
+	}
+	if w.count() != 0 {
+		t.Errorf("%d requests, want none", w.count())
+	}
+}
+
+func TestBadKeys(t *testing.T) {
+	w := &wire{}
+	s := w.open(t, Options{})
+	for _, key := range []string{"", "/a", "a//b", "..", "A", "a b", strings.Repeat("x", 600)} {
+		_, create := s.Create(t.Context(), key, nil)
+		_, put := s.Put(t.Context(), key, nil)
+		_, get := s.Get(t.Context(), key, 0, make([]byte, 1))
+		for i, err := range []error{create, put, get, s.Delete(t.Context(), "good", key)} {
+			if !errors.Is(err, backend.ErrInvalid) {
+				t.Errorf("key %q, call %d: %v, want ErrInvalid", key, i, err)
+			}
+		}
+	}
+	for _, err := range s.List(t.Context(), "/a", "") {
+		wantKind(t, err, backend.ErrInvalid)
+	}
+	if w.count() != 0 {
+		t.Errorf("%d requests, want none", w.count())
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response { return respondError(403, "forbidden", "Access denied.") })}
+	_, err := w.open(t, Options{}).Create(t.Context(), "a/b", nil)
+	const want = "create gs://bucket/jobs/a/b: Access denied (HTTP 403, forbidden, request REQ42); " +
+		"grant storage.objects.create on gs://bucket (the role roles/storage.objectUser has it), " +
+		"and the scope devstorage.read_write to a virtual machine"
+	if got := fmt.Sprint(err); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}

@@ -1,0 +1,269 @@
+package gcs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+)
+
+// pipe is a transport that reads a request's body until it has n bytes, calls
+// cut, and then reads what else it gets, as one does that has not heard of the
+// cancellation yet.
+type pipe struct {
+	n   int64
+	cut func()
+
+	got   bytes.Buffer
+	ended error // how the body ended; nil means whole
+}
+
+func (p *pipe) RoundTrip(r *http.Request) (*http.Response, error) {
+	_, p.ended = io.CopyN(&p.got, r.Body, p.n)
+	if p.ended == nil {
+		p.cut()
+		_, p.ended = io.Copy(&p.got, r.Body)
+	}
+	if err := r.Body.Close(); err != nil {
+		return nil, err
+	}
+	if r.Context().Err() != nil {
+		return nil, r.Context().Err()
+	}
+	return nil, errors.New("not cancelled")
+}
+
+// A cancelled upload never looks whole to the transport, however much of its
+// body that goes on to read: without requestBody, it would get to read the
+// boundary that ends a whole one.
+func TestCancelledUploadNeverLooksWhole(t *testing.T) {
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		p := &pipe{n: 100_000, cut: cancel}
+		s, err := New(t.Context(), &http.Client{Transport: p}, "bucket", "", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Create(ctx, "key", make([]byte, 1<<20))
+		wantKind(t, err, context.Canceled)
+		if p.ended == nil {
+			t.Fatalf("the body of a cancelled upload ended well, after %d bytes", p.got.Len())
+		}
+		if bytes.Contains(p.got.Bytes(), closing(t, p.got.Bytes())) {
+			t.Fatal("a truncated body ends like a whole one")
+		}
+	}
+}
+
+// closing returns the line that ends the multipart body of which data is the
+// beginning.
+func closing(t *testing.T, data []byte) []byte {
+	t.Helper()
+	line, _, ok := bytes.Cut(data, []byte("\r\n"))
+	if !ok || !bytes.HasPrefix(line, []byte("--")) {
+		t.Fatalf("the body begins with %q", line)
+	}
+	return slices.Concat(line, []byte("--"))
+}
+
+// The same over a real connection: the server learns that the body is not whole.
+func TestCancelledUploadOverHTTP(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, err := io.CopyN(io.Discard, r.Body, 64<<10)
+		if err == nil {
+			cancel()
+			_, err = io.Copy(io.Discard, r.Body)
+		}
+		ended <- err
+	}))
+	defer server.Close()
+	transport := newTransport()
+	defer transport.CloseIdleConnections()
+	s, err := New(t.Context(), &http.Client{Transport: transport}, "bucket", "", Options{Endpoint: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Create(ctx, "key", make([]byte, 64<<20)) // more than fits between the two ends
+	wantKind(t, err, context.Canceled)
+	if err := <-ended; err == nil {
+		t.Error("the body of a cancelled upload ended well")
+	}
+}
+
+func TestStalls(t *testing.T) {
+	const limit = 30 * time.Second
+	for name, answer := range map[string]func(*request) (*http.Response, error){
+		"no response": func(r *request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		},
+		"stalled body": func(r *request) (*http.Response, error) {
+			resp := respondPart(0, 0, 1, "")
+			resp.ContentLength = 1
+			resp.Body = io.NopCloser(&blocked{ctx: r.Context()})
+			return resp, nil
+		},
+	} {
+		for verb, call := range verbs {
+			t.Run(name+"/"+verb, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					if name == "stalled body" && verb == "delete" {
+						return // reads none
+					}
+					w := &wire{answer: answer}
+					began := time.Now()
+					err := call(t.Context(), w.open(t, Options{}))
+					wantKind(t, err, errAny)
+					if err == nil || !strings.Contains(err.Error(), "no byte moved for 30s") {
+						t.Errorf("got %v", err)
+					}
+					if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+						t.Errorf("%v passes for the caller's context", err)
+					}
+					if took := time.Since(began); took != limit || limit != StallTimeout {
+						t.Errorf("took %v, want %v", took, limit)
+					}
+					if w.count() != 1 {
+						t.Errorf("%d requests, want 1", w.count())
+					}
+				})
+			})
+		}
+	}
+}
+
+// blocked gives no byte until its request ends.
+type blocked struct{ ctx context.Context }
+
+func (b *blocked) Read([]byte) (int, error) {
+	<-b.ctx.Done()
+	return 0, b.ctx.Err()
+}
+
+// What moves slowly does not stall.
+func TestSlowIsNotStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{answer: func(*request) (*http.Response, error) {
+			r := respondPart(0, 9, 10, "")
+			r.ContentLength = 10
+			r.Body = io.NopCloser(&slow{rest: "abcdefghij"})
+			return r, nil
+		}}
+		p := make([]byte, 10)
+		began := time.Now()
+		n, err := w.open(t, Options{}).Get(t.Context(), "key", 0, p)
+		if err != nil || string(p[:n]) != "abcdefghij" || time.Since(began) != 200*time.Second {
+			t.Errorf("got %q, %v in %v", p[:n], err, time.Since(began))
+		}
+	})
+}
+
+// slow gives a byte every 20 seconds.
+type slow struct{ rest string }
+
+func (s *slow) Read(p []byte) (int, error) {
+	if s.rest == "" {
+		return 0, io.EOF
+	}
+	time.Sleep(20 * time.Second)
+	p[0], s.rest = s.rest[0], s.rest[1:]
+	return 1, nil
+}
+
+// A slow upload is not stalled either: each piece that is read is a move.
+func TestSlowUpload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		send := roundTripper(func(r *http.Request) (*http.Response, error) {
+			p := make([]byte, 256<<10)
+			for {
+				_, err := io.ReadFull(r.Body, p)
+				if err != nil {
+					return respondError(503, "backendError", "now you know"), r.Body.Close()
+				}
+				select {
+				case <-time.After(20 * time.Second):
+				case <-r.Context().Done():
+					return nil, r.Context().Err()
+				}
+			}
+		})
+		s, err := New(t.Context(), &http.Client{Transport: send}, "bucket", "", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Put(t.Context(), "key", make([]byte, 1<<20))
+		wantKind(t, err, backend.ErrThrottled)
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// The service may answer before it has read everything: that answer counts.
+func TestEarlyAnswer(t *testing.T) {
+	for _, size := range []int{1 << 10, 4 << 20} {
+		answer := roundTripper(func(r *http.Request) (*http.Response, error) {
+			if _, err := io.CopyN(io.Discard, r.Body, 512); err != nil {
+				return nil, err
+			}
+			return notMet(), r.Body.Close()
+		})
+		s, err := New(t.Context(), &http.Client{Transport: answer}, "bucket", "", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Create(t.Context(), "key", make([]byte, size))
+		wantKind(t, err, backend.ErrExist)
+	}
+}
+
+// The emulator answers when it has read the last boundary, before the end of
+// the request's body. HTTP/2 then gives up the answer if the rest of the body
+// fails, which the SDK sees to.
+func TestAnswerAtTheLastBoundary(t *testing.T) {
+	early := roundTripper(func(r *http.Request) (*http.Response, error) {
+		var body bytes.Buffer
+		p := make([]byte, 1)
+		for !bytes.HasSuffix(body.Bytes(), []byte("--\r\n")) {
+			if _, err := r.Body.Read(p); err != nil {
+				return nil, err
+			}
+			body.Write(p)
+		}
+		resp := (&request{Request: r, body: body.Bytes()}).stored(t)
+		resp.Body = &untilSent{resp.Body, r.Body}
+		return resp, nil
+	})
+	s, err := New(t.Context(), &http.Client{Transport: early}, "bucket", "", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Create(t.Context(), "key", []byte("data")); err != nil {
+		t.Error(err)
+	}
+}
+
+// untilSent is the body of an answer that fails if the rest of the request does.
+type untilSent struct {
+	io.ReadCloser
+	request io.Reader
+}
+
+func (b *untilSent) Read(p []byte) (int, error) {
+	if _, err := io.Copy(io.Discard, b.request); err != nil {
+		return 0, err
+	}
+	return b.ReadCloser.Read(p)
+}

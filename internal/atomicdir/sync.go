@@ -1,0 +1,61 @@
+package atomicdir
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// syncs is how many files are made durable at a time. Journalling file systems
+// make one commit of what is asked of them at once.
+const syncs = 8
+
+// syncTree makes a directory with all that is in it durable. Files that their
+// modes keep this process from opening need a system that can sync them all.
+func syncTree(path string) error {
+	paths, err := syncable(path)
+	if errors.Is(err, fs.ErrPermission) || len(paths) > many {
+		return syncAll(path)
+	}
+	if err != nil {
+		return err
+	}
+	var group errgroup.Group
+	group.SetLimit(syncs)
+	for _, p := range paths {
+		group.Go(func() error { return syncFile(p) })
+	}
+	err = group.Wait()
+	if errors.Is(err, fs.ErrPermission) {
+		return syncAll(path)
+	}
+	return err
+}
+
+// syncable returns the regular files and directories in a tree.
+func syncable(path string) (paths []string, err error) {
+	err = filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
+		if err == nil && (e.IsDir() || e.Type().IsRegular()) {
+			paths = append(paths, p)
+		}
+		return err
+	})
+	return paths, err
+}
+
+// syncFile makes a file durable, or the names in a directory.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if runtime.GOOS == "windows" {
+		err = nil // it syncs neither directories nor what is open for reading
+	}
+	return errors.Join(err, f.Close())
+}
