@@ -175,7 +175,7 @@ func (o *Owner) CleanUpFailures() int64 { return o.cleaner.failures.Load() }
 // Close waits for the clean-up that commits have left behind. It does not
 // release the task. It does not interrupt a Commit.
 func (o *Owner) Close() error {
-	_ = o.turn.take(context.Background()) // which does not end
+	o.turn <- struct{}{}
 	defer o.turn.give()
 	if o.ended == nil {
 		o.ended = errClosed
