@@ -60,6 +60,28 @@ func (h *history) newest(ctx context.Context) (*step, error) {
 	return nil, fmt.Errorf("task %q: the store lists a newest manifest that it does not have", h.name)
 }
 
+// newestReadable returns the last step that is not damaged, or nil. It is for
+// readers only: a writer must know the last one.
+func (h *history) newestReadable(ctx context.Context) (*step, error) {
+	for o, err := range h.store.List(ctx, format.ManifestPrefix(h.dir), "") {
+		if err != nil {
+			return nil, err
+		}
+		_, seq, ok := format.ParseManifestKey(o.Key)
+		if !ok {
+			continue
+		}
+		m, err := h.read(ctx, seq)
+		if err == nil {
+			return &step{m, o.ModTime}, nil
+		}
+		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
 // newestSeq returns the number and the time of the last step, or zero if there
 // is none. It sends one request.
 func (h *history) newestSeq(ctx context.Context) (uint64, time.Time, error) {
