@@ -83,13 +83,13 @@ func answerOf(err error) (answer, bool) {
 	a := answer{status: e.Code, message: e.Message, request: e.Header.Get("X-Guploader-Uploadid")}
 	items := e.Errors
 	if a.message == "" {
+		a.message = e.Body
 		var reply struct{ Error googleapi.Error }
 		if json.Unmarshal([]byte(e.Body), &reply) == nil && reply.Error.Message != "" {
 			a.message, items = reply.Error.Message, reply.Error.Errors
-		} else {
-			a.message = oneLine(e.Body)
 		}
 	}
+	a.message = oneLine(a.message)
 	if len(items) > 0 {
 		a.reason = items[0].Reason
 	}
@@ -99,7 +99,7 @@ func answerOf(err error) (answer, bool) {
 // oneLine returns the beginning of a text, which may be a page of a proxy's, as
 // one line.
 func oneLine(text string) string {
-	const most = 200 // characters
+	const most = 400 // characters
 	line := []rune(strings.Join(strings.Fields(text), " "))
 	if len(line) > most {
 		return string(line[:most]) + "..."
@@ -229,12 +229,11 @@ func neededPermission(op string) string {
 // both, as Google's reference does of an object.) A 404 in other words is not
 // the service's: a job must not start from empty because of it.
 func (f *failure) judgeNotFound(a answer, op string) {
-	message := strings.TrimSpace(a.message)
-	ofObject := strings.HasPrefix(message, "No such object") || message == "Not Found"
+	ofObject := strings.HasPrefix(a.message, "No such object") || a.message == "Not Found"
 	switch {
 	case ofObject && (op == "get" || op == "delete"):
 		f.kind = backend.ErrNotExist
-	case strings.Contains(message, "bucket") || ofObject:
+	case strings.Contains(a.message, "bucket") || ofObject:
 		f.kind = backend.ErrNoStore
 		f.advise("create the bucket, or mend its name in the URL")
 	default:

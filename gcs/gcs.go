@@ -60,11 +60,12 @@ type Store struct {
 var _ backend.Store = (*Store)(nil)
 
 // New returns the store under prefix in bucket, for programs that configure
-// the connection themselves: client adds the credentials to each request, as
-// google.golang.org/api/transport/http.NewClient makes it. It is not changed,
-// and Close leaves its connections open. What wraps around it is the driver's:
-// nothing is tried again, no redirect is followed, and a request on which no
-// byte moves for [StallTimeout] is ended.
+// the connection themselves: client's transport, of which alone use is made,
+// adds the credentials to each request, as
+// google.golang.org/api/transport/http.NewClient makes it. Close leaves its
+// connections open. What is wrapped around it is the driver's: nothing is tried
+// again, no redirect is followed, and a request on which no byte moves for
+// [StallTimeout] is ended.
 //
 // (It does not take a *blob.Bucket or a *storage.Client, because these give no
 // way to tell a missing object from a missing bucket, or to keep a Get to one
@@ -204,17 +205,33 @@ func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (in
 	if err != nil {
 		return 0, s.error("get", key, err)
 	}
-	n, err := io.ReadFull(r, p[:want])
+	n, sum, err := readFull(r, p[:want])
 	if err != nil {
 		return 0, s.failed(ctx, "get", key, &cutError{n, want, err})
 	}
 	// The SDK makes this check for answers to requests without a range alone.
-	if whole := offset == 0 && int64(n) == part.Attrs.Size; whole && part.Attrs.CRC32C != 0 {
-		if sum := crc32.Checksum(p[:n], castagnoli); sum != part.Attrs.CRC32C {
-			return 0, s.error("get", key, fmt.Errorf("damaged on its way: CRC32C %08x, the service has %08x", sum, part.Attrs.CRC32C))
-		}
+	whole := offset == 0 && int64(n) == part.Attrs.Size
+	if stored := part.Attrs.CRC32C; whole && stored != 0 && sum != stored {
+		return 0, s.error("get", key, fmt.Errorf("damaged on its way: CRC32C %08x, the service has %08x", sum, stored))
 	}
 	return n, nil
+}
+
+// readFull is io.ReadFull, and sums up what it reads while that is in the
+// processor's cache.
+func readFull(r io.Reader, p []byte) (n int, sum uint32, err error) {
+	for n < len(p) {
+		m, err := r.Read(p[n:])
+		sum = crc32.Update(sum, castagnoli, p[n:n+m])
+		n += m
+		if n < len(p) && err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return n, sum, err
+		}
+	}
+	return n, sum, nil
 }
 
 // expected returns how many bytes of the response belong to the answer, after

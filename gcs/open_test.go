@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -204,5 +205,29 @@ func TestProxyFromEnvironment(t *testing.T) {
 	}
 	if r := proxy.one(t); r.URL.Host != "store.invalid" {
 		t.Errorf("the proxy was asked for %s", r.URL)
+	}
+}
+
+// The table in docs/deploy/gcp.md has a row for each parameter, and no others.
+func TestParametersAreDocumented(t *testing.T) {
+	isolate(t)
+	doc, err := os.ReadFile("../docs/deploy/gcp.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(doc), "| parameter | meaning | default |\n| --- | --- | --- |\n")
+	table, _, ended := strings.Cut(table, "\n\n")
+	if !found || !ended {
+		t.Fatal("no table of parameters")
+	}
+	var documented []string
+	for row := range strings.SplitSeq(table, "\n") {
+		name, _, _ := strings.Cut(strings.TrimPrefix(row, "| `"), "`")
+		documented = append(documented, name)
+	}
+	slices.Sort(documented)
+	_, err = backend.Open(t.Context(), "gs://bucket?none=such")
+	if want := "gs:// takes " + strings.Join(documented, ", "); err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("documented: %s; %v", want, err)
 	}
 }
