@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,9 @@ import (
 // it does not get done is garbage that anyone can collect, so its failures
 // fail nothing: they are counted, and tried again after the next commit.
 type cleaner struct {
+	ctx      context.Context // of all that it does
 	task     *Task
+	own      string // what the keys of the writer's own segments begin with
 	failures atomic.Int64
 	running  sync.WaitGroup
 
@@ -40,10 +43,15 @@ type retirement struct {
 	segments   []string  // keys of those that it needs
 }
 
-// newCleaner returns a cleaner that also deletes the given manifests when they
-// are old enough.
-func newCleaner(t *Task, aging ...format.Retained) *cleaner {
-	return &cleaner{task: t, named: make(map[uint64][]string), aging: aging}
+// newCleaner returns the cleaner of the writer that made step m, which may be a
+// claim: its manifest goes too when it is old enough.
+func newCleaner(ctx context.Context, t *Task, s *step) *cleaner {
+	c := &cleaner{ctx: ctx, task: t, named: make(map[uint64][]string)}
+	c.own = format.WriterPrefix(t.history.dir, s.Epoch, s.Writer)
+	if s.Kind != format.KindCommit {
+		c.aging = []format.Retained{{Seq: s.Seq, Time: s.time}}
+	}
+	return c
 }
 
 // retire is told of a step: the checkpoints that there were before it and those
@@ -72,25 +80,28 @@ func dropped(before, after []format.Retained) []format.Retained {
 }
 
 // discard is told of segments that no manifest names, or ever will. They go at
-// once: it may have been for lack of space that the commit failed.
-func (c *cleaner) discard(keys []string) {
-	c.running.Go(func() { c.delete(keys) })
+// once, also when ctx has ended: it may have been for lack of space that the
+// commit failed.
+func (c *cleaner) discard(ctx context.Context, keys []string) {
+	ctx = context.WithoutCancel(ctx)
+	c.running.Go(func() { c.delete(ctx, keys) })
 }
 
 // close waits until what is under way is done.
 func (c *cleaner) close() { c.running.Wait() }
 
 func (c *cleaner) run() {
+	ctx := c.ctx
 	for {
 		r, garbage, ok := c.next()
 		if !ok {
 			return
 		}
-		needless, err := c.needless(context.Background(), r)
+		needless, err := c.needless(ctx, r)
 		if err != nil {
 			c.failed(err)
 		}
-		c.delete(append(garbage, needless...))
+		c.delete(ctx, append(garbage, needless...))
 	}
 }
 
@@ -107,17 +118,24 @@ func (c *cleaner) next() (retirement, []string, bool) {
 	return r, garbage, true
 }
 
-func (c *cleaner) delete(keys []string) {
+func (c *cleaner) delete(ctx context.Context, keys []string) {
 	if len(keys) == 0 {
 		return
 	}
-	if err := c.task.job.store.Delete(context.Background(), keys...); err != nil {
+	if err := c.task.job.store.Delete(ctx, keys...); err != nil {
 		c.failed(err)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.garbage = append(c.garbage, keys...)
+		if n := len(c.garbage) - maxGarbage; n > 0 {
+			c.garbage = slices.Delete(c.garbage, 0, n)
+		}
 	}
 }
+
+// maxGarbage is how many keys are kept for another attempt. An owner that may
+// not delete, say, leaves the rest to a collector.
+const maxGarbage = 1000
 
 func (c *cleaner) failed(err error) {
 	c.failures.Add(1)
@@ -162,6 +180,12 @@ func (c *cleaner) needlessSegments(ctx context.Context, kept []format.Retained) 
 	if len(needless) > 0 {
 		for _, r := range kept {
 			keys, err := c.segments(ctx, r)
+			if unreadable(err) {
+				// It is from before this writer's time, so it needs none of the
+				// writer's own segments; of the others nobody knows.
+				maps.DeleteFunc(needless, func(key string, _ bool) bool { return !strings.HasPrefix(key, c.own) })
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}

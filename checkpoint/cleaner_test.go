@@ -327,8 +327,11 @@ func cleanUpIsExact(w *world) {
 			_, _ = o.Commit(w.Context(), snapshot())
 			store.Heal()
 		},
-		"claim":   func(t *rapid.T) { o, store = w.ownerWith(opts) },
-		"release": func(t *rapid.T) { _ = o.Release(w.Context()) },
+		"claim": func(t *rapid.T) { o, store = w.ownerWith(opts) },
+		"release": func(t *rapid.T) {
+			_ = o.Release(w.Context())
+			o, store = w.ownerWith(opts)
+		},
 		"save": func(t *rapid.T) {
 			task, _, _ := w.open(opts)
 			if _, err := task.Save(w.Context(), snapshot()); err != nil {

@@ -137,7 +137,7 @@ func newPatient(t *testing.T, snapshots []checkpoint.Snapshot) *patient {
 	}
 	watch := &watched{Store: bucket.Open(), got: map[string]bool{}}
 	job := checkpoint.New(watch, opts)
-	t.Cleanup(func() { job.Close() })
+	t.Cleanup(func() { _ = job.Close() })
 	task, err := job.Task("orders/7")
 	if err != nil {
 		t.Fatal(err)
@@ -216,6 +216,9 @@ func (p *patient) truncate(t *testing.T) {
 		for _, n := range p.places(len(data)) {
 			p.put(t, key, data[:n])
 			p.wantCorrupt(t, fmt.Sprintf("%d bytes cut to %d", len(data), n), key)
+			if err := p.read(t.Context()); strings.Contains(key, segments) && !strings.Contains(err.Error(), "ends before byte") {
+				t.Fatalf("%d bytes cut to %d: %v; want it to say where it ends", len(data), n, err)
+			}
 		}
 		p.put(t, key, data)
 	}
@@ -264,6 +267,33 @@ func TestManifestOfAnotherTaskIsFound(t *testing.T) {
 	commit(t, claim(t, other), at(8))
 	p.put(t, p.keys[0], p.get(t, format.ManifestKey("orders_2f8", 2)))
 	p.wantCorrupt(t, "another task's manifest", p.keys[0])
+}
+
+// What a tree says is not believed either: a file's data lies in a segment that
+// the checkpoint names, or nowhere.
+func TestChunkOutsideTheCheckpointIsFound(t *testing.T) {
+	inWorld(t, func(w *world) {
+		c := commit(w, claim(w, openTask(w, w.bucket, lastOne)), with(1, 100<<10))
+		m := w.manifest(c.Seq)
+		elsewhere := m.Checkpoint.Content.Segments[0]
+		tree, err := format.EncodeTree([]format.Entry{{Path: "s", Size: 10, Chunks: []format.Chunk{{Segment: elsewhere.ID, Size: 10}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Seq, m.Checkpoint.Seq = 3, 3
+		m.Checkpoint.Content = &format.Content{Inline: tree, Tree: []format.Chunk{{Size: int64(len(tree)), Hash: format.Sum(tree)}}}
+		w.put(m)
+		task, _, store := w.process()
+		forged, err := task.Newest(w.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := store.Calls()
+		_, err = forged.FS(w.Context())
+		if !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), `file "s": chunk in segment`) || store.Calls() != before {
+			t.Errorf("err = %v, want ErrCorrupt without a request", err)
+		}
+	})
 }
 
 // A restore that meets damage leaves its target as it was.

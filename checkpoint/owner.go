@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -15,7 +14,7 @@ import (
 type Owner struct {
 	task *Task
 
-	mu       sync.Mutex
+	turn     turn // held by the method that works with what follows
 	writer   format.WriterID
 	epoch    uint64
 	base     *step             // the last step, which is this owner's
@@ -25,6 +24,27 @@ type Owner struct {
 	ended    error             // why nothing more can be committed
 	cleaner  *cleaner
 }
+
+// A turn is a lock that can be waited for with a context.
+type turn chan struct{}
+
+// take waits for the turn. A free one is taken although ctx has ended: what an
+// owner has to say then depends on whether an attempt of its is pending.
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for another commit of this owner: %w", ctx.Err())
+	}
+}
+
+func (t turn) give() { <-t }
 
 // pending is an attempt and what becomes of the owner if it succeeds.
 type pending struct {
@@ -47,8 +67,8 @@ func (t *Task) Claim(ctx context.Context) (*Owner, error) {
 		return nil, err
 	}
 	return &Owner{
-		task: t, writer: s.Writer, epoch: s.Epoch,
-		base: s, existing: all, cleaner: newCleaner(t, format.Retained{Seq: s.Seq, Time: s.time}),
+		task: t, turn: make(turn, 1), writer: s.Writer, epoch: s.Epoch,
+		base: s, existing: all, cleaner: newCleaner(context.WithoutCancel(ctx), t, s),
 	}, nil
 }
 
@@ -59,9 +79,11 @@ func (o *Owner) Epoch() uint64 { return o.epoch }
 // after Claim, the one to go on from. It returns ErrNoCheckpoint if there is
 // none.
 func (o *Owner) Checkpoint(ctx context.Context) (*Checkpoint, error) {
-	o.mu.Lock()
+	if err := o.turn.take(ctx); err != nil {
+		return nil, err
+	}
 	c := o.base.checkpoint()
-	o.mu.Unlock()
+	o.turn.give()
 	if c == nil {
 		return nil, fmt.Errorf("task %q has no checkpoint: %w", o.task.Name(), ErrNoCheckpoint)
 	}
@@ -88,11 +110,14 @@ func (o *Owner) Resume(ctx context.Context, dir string) (*Checkpoint, error) {
 //
 // After ErrFenced the owner is of no more use. After ErrUnknown the checkpoint
 // may have been committed, or may yet be: the next call finds out before it
-// does anything else. After any other error it was not committed, and the
-// last good checkpoint stands; Commit may be called again.
+// does anything else, unless the error is ErrFenced too. After any other error
+// it was not committed, and the last good checkpoint stands; Commit may be
+// called again.
 func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	if err := o.turn.take(ctx); err != nil {
+		return nil, err
+	}
+	defer o.turn.give()
 	if err := o.ready(ctx); err != nil {
 		return nil, err
 	}
@@ -102,7 +127,7 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	kept := o.task.job.opts.Retention.pick(o.existing)
 	b, err := o.build(ctx, &s, kept)
 	if err != nil {
-		o.cleaner.discard(b.segments)
+		o.cleaner.discard(ctx, b.segments)
 		return nil, err
 	}
 	m := o.next(format.KindCommit)
@@ -123,21 +148,24 @@ func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) 
 // Release gives the task up: a manifest says that this owner will commit
 // nothing more. It is a courtesy, to people and to collectors; a task need not
 // be released to be claimed.
+//
+// After ErrUnknown it may be called again.
 func (o *Owner) Release(ctx context.Context) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if err := o.ready(ctx); err != nil {
+	if err := o.turn.take(ctx); err != nil {
+		return err
+	}
+	defer o.turn.give()
+	switch err := o.ready(ctx); {
+	case errors.Is(err, errReleased):
+		return nil
+	case err != nil:
 		return err
 	}
 	m := o.next(format.KindRelease)
 	m.Released = true
 	m.Checkpoint = o.base.checkpoint()
 	m.Retained, m.RetainedAt = o.base.Retained, o.base.RetainedAt
-	if err := o.make(ctx, m, o.base.others(o.existing), built{}); err != nil {
-		return err
-	}
-	o.ended = fmt.Errorf("task %q was released by this owner: %w", o.task.Name(), ErrFenced)
-	return nil
+	return o.make(ctx, m, o.base.others(o.existing), built{})
 }
 
 // CleanUpFailures returns how often deleting what is needless has failed since
@@ -147,8 +175,8 @@ func (o *Owner) CleanUpFailures() int64 { return o.cleaner.failures.Load() }
 // Close waits for the clean-up that commits have left behind. It does not
 // release the task. It does not interrupt a Commit.
 func (o *Owner) Close() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.turn <- struct{}{}
+	defer o.turn.give()
 	if o.ended == nil {
 		o.ended = errClosed
 	}
@@ -156,14 +184,20 @@ func (o *Owner) Close() error {
 	return nil
 }
 
-var errClosed = errors.New("the owner is closed")
+var (
+	errClosed   = errors.New("the owner is closed")
+	errReleased = errors.New("the owner has released the task; claim it again")
+)
 
 // ready makes sure that the owner may go on, and knows where it stands.
 func (o *Owner) ready(ctx context.Context) error {
 	if o.ended != nil {
 		return o.ended
 	}
-	return o.settle(ctx)
+	if err := o.settle(ctx); err != nil {
+		return err
+	}
+	return o.ended // what was settled may have been a release
 }
 
 // next returns the manifest after base, by this owner.
@@ -179,7 +213,7 @@ func (o *Owner) next(kind format.Kind) *format.Manifest {
 func (o *Owner) make(ctx context.Context, m *format.Manifest, others []format.Retained, b built) error {
 	a, err := newAttempt(m)
 	if err != nil {
-		o.cleaner.discard(b.segments)
+		o.cleaner.discard(ctx, b.segments)
 		return err
 	}
 	o.pending = &pending{a, b, others}
@@ -193,24 +227,28 @@ func (o *Owner) settle(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
-	h := &o.task.history
-	made, err := h.create(ctx, p.attempt)
+	made, err := o.task.history.create(ctx, p.attempt)
 	if err == nil {
-		err = h.confirm(ctx, p.attempt, o.base.time, made)
+		err = o.task.confirm(ctx, p.attempt, o.base.time, made)
 	}
 	if errors.Is(err, ErrUnknown) {
 		return err
 	}
 	o.pending = nil
-	if err == nil {
+	switch {
+	case err == nil:
 		o.advance(p, made)
 		return nil
-	}
-	o.cleaner.discard(p.segments)
-	if errors.Is(err, errLost) {
+	case errors.Is(err, errOvertaken):
+		// Its manifest is in the store, so its segments are not ours to delete:
+		// it may have been a step, from which another writer went on.
 		o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
-		return o.ended
+		return fmt.Errorf("%w: %w", o.ended, ErrUnknown)
+	case errors.Is(err, errLost):
+		o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
+		err = o.ended
 	}
+	o.cleaner.discard(ctx, p.segments)
 	return err
 }
 
@@ -219,5 +257,8 @@ func (o *Owner) advance(p *pending, made time.Time) {
 	before := o.existing
 	o.base = &step{p.manifest, made}
 	o.existing = o.base.allCheckpoints(p.existing)
+	if p.manifest.Released {
+		o.ended = errReleased
+	}
 	o.cleaner.retire(before, o.existing, o.base, p.content)
 }

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -68,8 +69,18 @@ func (p *packer) add(data []byte) (format.Chunk, error) {
 		Size:    int64(len(data)),
 		Hash:    format.Sum(data),
 	}
+	p.grow(len(data))
 	p.buf = append(p.buf, data...)
 	return c, nil
+}
+
+// grow makes room for n more bytes. A segment that becomes a large one gets all
+// of its memory at once: growing by doubling would take twice as much.
+func (p *packer) grow(n int) {
+	need := len(p.buf) + n
+	if need > cap(p.buf) && need > p.size/16 {
+		p.buf = slices.Grow(p.buf, max(p.size, need)-len(p.buf))
+	}
 }
 
 // addAll packs data of any length.

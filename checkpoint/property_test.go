@@ -34,7 +34,7 @@ func newEditor(t *rapid.T, dir string) *editor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { root.Close() })
+	t.Cleanup(func() { _ = root.Close() })
 	return &editor{t, root}
 }
 

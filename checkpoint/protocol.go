@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
@@ -57,6 +58,28 @@ func (h *history) newest(ctx context.Context) (*step, error) {
 		return &step{m, at}, nil
 	}
 	return nil, fmt.Errorf("task %q: the store lists a newest manifest that it does not have", h.name)
+}
+
+// newestReadable returns the last step that is not damaged, or nil. It is for
+// readers only: a writer must know the last one.
+func (h *history) newestReadable(ctx context.Context) (*step, error) {
+	for o, err := range h.store.List(ctx, format.ManifestPrefix(h.dir), "") {
+		if err != nil {
+			return nil, err
+		}
+		_, seq, ok := format.ParseManifestKey(o.Key)
+		if !ok {
+			continue
+		}
+		m, err := h.read(ctx, seq)
+		if err == nil {
+			return &step{m, o.ModTime}, nil
+		}
+		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return nil, nil
 }
 
 // newestSeq returns the number and the time of the last step, or zero if there
@@ -179,7 +202,8 @@ func (h *history) readBack(ctx context.Context, a *attempt) (time.Time, error) {
 
 // prove makes sure that the store refuses to create what exists, once step m
 // is in it, by repeating its Create with other bytes. A store that ignores
-// the condition would let two owners overwrite each other unseen.
+// the condition would let two owners overwrite each other unseen. Every claim
+// does so, and the first saves: a job may be copied to another store.
 func (h *history) prove(ctx context.Context, m *format.Manifest) error {
 	other := *m
 	again, err := newAttempt(&other)
@@ -234,7 +258,7 @@ func (h *history) tryClaim(ctx context.Context) (*step, error) {
 		return nil, err
 	}
 	m := a.manifest
-	if err := h.proveFirst(ctx, m); err != nil {
+	if err := h.prove(ctx, m); err != nil {
 		return nil, err
 	}
 	// If this process slept between the read and the write, the number may
@@ -247,15 +271,6 @@ func (h *history) tryClaim(ctx context.Context) (*step, error) {
 		return nil, errLost
 	}
 	return &step{m, at}, nil
-}
-
-// proveFirst proves the store for the first writer ever on the task; and for
-// the second, because the first may have died before it had.
-func (h *history) proveFirst(ctx context.Context, m *format.Manifest) error {
-	if m.Seq > 2 {
-		return nil
-	}
-	return h.prove(ctx, m)
 }
 
 // follow returns the manifest after base by a new writer: it repeats base's
@@ -283,25 +298,44 @@ func (s *step) checkpoint() *format.Checkpoint {
 	return &c
 }
 
+// errOvertaken means that a manifest is in the store, and that the history has
+// gone on without its checkpoint: it never became a step, or it was one and its
+// checkpoint has been retired since.
+var errOvertaken = errors.New("the task has gone on without it")
+
 // confirm closes the hole that create-if-absent has: when base's successor
 // was made by another writer and deleted since, a create of that number
 // succeeds. It can not have been deleted within the fence window, so there is
 // nothing to ask unless more than half of that lies between the two steps,
 // by the store's clock (I5).
-func (h *history) confirm(ctx context.Context, a *attempt, base, made time.Time) error {
+func (t *Task) confirm(ctx context.Context, a *attempt, base, made time.Time) error {
 	away := made.Sub(base)
 	if away >= 0 && away <= FenceWindow/2 {
 		return nil
 	}
-	seq, _, err := h.newestSeq(ctx)
+	return t.look(ctx, a)
+}
+
+// look makes sure that a's manifest, which is in the store, is in the history:
+// it is the last step, or a later one retains its checkpoint. Its error is
+// errOvertaken if it is not, or ErrUnknown.
+func (t *Task) look(ctx context.Context, a *attempt) error {
+	a.open = true
+	seq, _, err := t.history.newestSeq(ctx)
 	if err != nil {
-		a.open = true
 		return a.fail(err)
 	}
-	if seq != a.manifest.Seq {
-		return fmt.Errorf("%w: the task has gone on to manifest %d", errLost, seq)
+	if seq == a.manifest.Seq {
+		return nil
 	}
-	return nil
+	_, all, err := t.newestAndAll(ctx)
+	if err != nil {
+		return a.fail(err)
+	}
+	if slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == a.manifest.Seq }) {
+		return nil // others have gone on from it
+	}
+	return fmt.Errorf("manifest %d of task %q: %w, to number %d", a.manifest.Seq, t.Name(), errOvertaken, seq)
 }
 
 func newWriter() (w format.WriterID) {

@@ -206,7 +206,9 @@ func (w *world) deleteOld() (deleted int) {
 			w.Fatal(err)
 		}
 		if !first && strings.Contains(o.Key, manifests) && time.Since(o.ModTime) > checkpoint.FenceWindow {
-			store.Delete(w.Context(), o.Key)
+			if err := store.Delete(w.Context(), o.Key); err != nil {
+				w.Fatal(err)
+			}
 			deleted++
 		}
 		first = false
@@ -289,7 +291,7 @@ func TestRequests(t *testing.T) {
 			_, err := o.Commit(w.Context(), s)
 			return err
 		})
-		count("claim", 4, take) // list, get, create, list
+		count("claim", 5, take) // list, get, create, create again, list
 		count("newest", 2, func() error { _, err := task.Newest(w.Context()); return err })
 		count("one-off save", 4, func() error { _, err := task.Save(w.Context(), at(3)); return err }) // list, get, create, list
 	})
@@ -320,6 +322,21 @@ func TestStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A job can be copied to another store, so each claim finds out anew.
+func TestCopyInAStoreThatIgnoresConditionsIsRefused(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		for n := range 3 {
+			commit(w, o, at(n))
+		}
+		job := checkpoint.New(carelessStore{w.bucket.Open()}, checkpoint.Options{})
+		if _, err := job.Claim(w.Context(), "orders/7"); !errors.Is(err, backend.ErrUnsupported) {
+			t.Errorf("claim: %v, want ErrUnsupported", err)
+		}
+		w.wantHistory("2 1 0")
+	})
 }
 
 // A job must not start from empty because its store could not be read.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -33,16 +33,18 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	}
 	b.into(m)
 	made, err := t.saveStep(ctx, m)
-	if err != nil {
-		if !errors.Is(err, ErrUnknown) {
-			t.discard(ctx, b.segments)
-		}
-		if errors.Is(err, errLost) {
-			return nil, fmt.Errorf("%w: nothing was saved, because %w; save again if this state is still wanted", ErrConflict, err)
-		}
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrUnknown):
+		return nil, err
+	case errors.Is(err, errLost):
+		err = fmt.Errorf("%w: nothing was saved, because %w; save again if this state is still wanted", ErrConflict, err)
+		fallthrough
+	default:
+		t.discard(ctx, b.segments)
 		return nil, err
 	}
-	c := newCleaner(t)
+	c := newCleaner(ctx, t, made)
 	c.retire(existing, made.allCheckpoints(kept), made, b.content)
 	c.close()
 	return t.describe(made.checkpoint(), b.content), nil
@@ -64,36 +66,30 @@ func (t *Task) saveStep(ctx context.Context, m *format.Manifest) (*step, error) 
 	if err != nil {
 		return nil, err
 	}
-	a.open = true // it is in the store
-	err = t.history.proveFirst(ctx, m)
+	if m.Seq <= 2 { // the first writer may have died before it had
+		err = t.history.prove(ctx, m)
+	}
 	if errors.Is(err, backend.ErrUnsupported) {
 		return nil, err
 	}
 	if err == nil {
-		err = t.confirmSave(ctx, m)
+		// What was read before may be old: the number may have been used and
+		// deleted meanwhile.
+		err = t.look(ctx, a)
 	}
-	if err != nil && !errors.Is(err, errLost) {
+	if errors.Is(err, errOvertaken) {
+		return nil, fmt.Errorf("%w: %w: %w; ls shows whether it was saved", ErrConflict, ErrUnknown, err)
+	}
+	if err != nil {
+		a.open = true
 		return nil, a.fail(err)
 	}
-	return &step{m, at}, err
+	return &step{m, at}, nil
 }
 
-// confirmSave makes sure that a one-off save became part of the history, which
-// it did not if this process slept while its number was used and deleted.
-func (t *Task) confirmSave(ctx context.Context, m *format.Manifest) error {
-	seq, _, err := t.history.newestSeq(ctx)
-	if err != nil || seq == m.Seq {
-		return err
-	}
-	_, all, err := t.newestAndAll(ctx)
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == m.Seq }) {
-		return nil // others have gone on from it
-	}
-	return fmt.Errorf("%w: the task has gone on to manifest %d", errLost, seq)
-}
+// discardTime bounds the time that a save which failed spends on tidying up,
+// when the store does not answer or the user has given up.
+const discardTime = 5 * time.Second
 
 // discard deletes segments that no manifest will ever name. It is tidiness:
 // what it leaves is garbage to the next writer.
@@ -101,7 +97,8 @@ func (t *Task) discard(ctx context.Context, keys []string) {
 	if len(keys) == 0 {
 		return
 	}
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTime)
+	defer cancel()
 	if err := t.job.store.Delete(ctx, keys...); err != nil {
 		t.job.opts.Logger.WarnContext(ctx, "segments of a failed save remain", "task", t.Name(), "segments", len(keys), "err", err)
 	}

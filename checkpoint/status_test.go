@@ -52,3 +52,38 @@ func TestCheckpointsBesideADamagedOne(t *testing.T) {
 		}
 	})
 }
+
+// When the newest manifest is damaged, older checkpoints can still be reached,
+// and no one takes one of them for the newest.
+func TestOlderCheckpointsBehindADamagedManifest(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		named := at(1)
+		named.Savepoint = "first"
+		commit(w, o, named)
+		commit(w, o, at(2))
+		commit(w, o, at(3))
+		newest := "orders_2f7/manifests/fffffffffffffffb" // number 4
+		if _, err := w.bucket.Open().Put(w.Context(), newest, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		task, _, _ := w.process()
+		for at, want := range map[string]string{"first": "1", "2": "1", "3": "2"} {
+			if c, err := task.At(w.Context(), at); err != nil || c.Offsets["in"] != want {
+				t.Errorf("At(%q) = %+v, %v; want offset %s", at, c, err, want)
+			}
+		}
+		list, err := task.Checkpoints(w.Context())
+		if !errors.Is(err, checkpoint.ErrCorrupt) || len(list) != 2 {
+			t.Errorf("Checkpoints: %d, %v; want 2 and ErrCorrupt", len(list), err)
+		}
+		_, newestErr := task.Newest(w.Context())
+		_, damagedErr := task.At(w.Context(), "4")
+		_, claimErr := task.Claim(w.Context())
+		for what, err := range map[string]error{"Newest": newestErr, "At(4)": damagedErr, "Claim": claimErr} {
+			if !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), newest) {
+				t.Errorf("%s: %v, want ErrCorrupt that names %s", what, err, newest)
+			}
+		}
+	})
+}

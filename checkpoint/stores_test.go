@@ -68,7 +68,7 @@ func openJob(t *testing.T, url string, opts checkpoint.Options) *checkpoint.Job 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { job.Close() })
+	t.Cleanup(func() { _ = job.Close() })
 	return job
 }
 
@@ -105,7 +105,7 @@ func commitAndRestore(t *testing.T, url string) {
 		if err := got.Restore(t.Context(), dir, checkpoint.RestoreOptions{}); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		t.Cleanup(func() { os.Chmod(filepath.Join(dir, "void"), 0o755) })
+		t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "void"), 0o755) })
 	}
 	if _, err := reader.At(t.Context(), "everything"); err != nil {
 		t.Error(err)
@@ -149,7 +149,7 @@ func claimsAtOnce(t *testing.T, url string) {
 		case !errors.Is(err, checkpoint.ErrFenced):
 			t.Error(err)
 		}
-		o.Close()
+		_ = o.Close()
 	}
 	if committed != 1 {
 		t.Errorf("%d of %d owners could commit", committed, len(owners))

@@ -73,11 +73,15 @@ func (t *Task) At(ctx context.Context, at string) (*Checkpoint, error) {
 		return nil, backend.Invalidf("which checkpoint? give its number, or the name of a savepoint")
 	}
 	return again(ctx, func() (*Checkpoint, error) {
-		s, all, err := t.newestAndAll(ctx)
+		s, all, damage, err := t.readableAndAll(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return t.find(ctx, s, all, at)
+		c, err := t.find(ctx, s, all, at)
+		if damage != nil && errors.Is(err, ErrNoCheckpoint) {
+			return nil, damage // it may be in what can not be read
+		}
+		return c, err
 	})
 }
 
@@ -117,14 +121,15 @@ func (t *Task) find(ctx context.Context, s *step, all []format.Retained, at stri
 // some are damaged, it returns the others, and the errors joined.
 func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
 	return again(ctx, func() ([]*Checkpoint, error) {
-		s, all, err := t.newestAndAll(ctx)
+		s, all, damage, err := t.readableAndAll(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if s == nil {
 			return nil, fmt.Errorf("task %q does not exist: %w", t.Name(), ErrNoCheckpoint)
 		}
-		return t.openAll(ctx, s, all)
+		list, err := t.openAll(ctx, s, all)
+		return list, errors.Join(damage, err)
 	})
 }
 
@@ -152,6 +157,22 @@ func (t *Task) openAll(ctx context.Context, s *step, all []format.Retained) ([]*
 	}
 	list = slices.DeleteFunc(list, func(c *Checkpoint) bool { return c == nil })
 	return list, errors.Join(damage...)
+}
+
+// readableAndAll is newestAndAll for those who want an older checkpoint: when
+// the newest manifest can not be read, damage says why, and the step is the
+// newest one that can.
+func (t *Task) readableAndAll(ctx context.Context) (s *step, all []format.Retained, damage, err error) {
+	s, all, err = t.newestAndAll(ctx)
+	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
+		return s, all, nil, err
+	}
+	damage = err
+	if s, err = t.history.newestReadable(ctx); err != nil || s == nil {
+		return nil, nil, nil, errors.Join(damage, err)
+	}
+	all, err = t.all(ctx, s)
+	return s, all, damage, err
 }
 
 // newestAndAll returns the newest step, nil if there is none, and all the

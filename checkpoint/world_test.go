@@ -44,7 +44,7 @@ func newTask(t tester) *checkpoint.Task {
 func openTask(t tester, b *mem.Bucket, opts checkpoint.Options) *checkpoint.Task {
 	t.Helper()
 	job := checkpoint.New(b.Open(), opts)
-	t.Cleanup(func() { job.Close() })
+	t.Cleanup(func() { _ = job.Close() })
 	task, err := job.Task("orders/7")
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func claim(t tester, task *checkpoint.Task) *checkpoint.Owner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { o.Close() })
+	t.Cleanup(func() { _ = o.Close() })
 	return o
 }
 

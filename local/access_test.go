@@ -40,6 +40,7 @@ func TestAccessDenied(t *testing.T) {
 	s := openStore(t, dir)
 	chmod("secret", 0)
 	chmod("closed", 0)
+	chmod("a/b", 0o555)
 	asNobody(t, func() {
 		wantAll(t, verbs(s, "secret/k"), backend.ErrPermission)
 		for _, err := range s.List(t.Context(), "secret/", "") {
@@ -48,8 +49,8 @@ func TestAccessDenied(t *testing.T) {
 		_, err := s.Get(t.Context(), "closed", 0, make([]byte, 1))
 		wantKind(t, "Get of an unreadable file", err, backend.ErrPermission)
 		_, err = s.Create(t.Context(), "a/b/new", nil)
-		wantKind(t, "Create in a directory that is not ours", err, backend.ErrPermission)
-		wantKind(t, "Delete of what is not ours", s.Delete(t.Context(), "a/b/k"), backend.ErrPermission)
+		wantKind(t, "Create in a directory that may only be read", err, backend.ErrPermission)
+		wantKind(t, "Delete in a directory that may only be read", s.Delete(t.Context(), "a/b/k"), backend.ErrPermission)
 	})
 	if exists(filepath.Join(dir, "a/b/new")) || !exists(filepath.Join(dir, "a/b/k")) {
 		t.Error("a call that was denied had an effect")

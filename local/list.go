@@ -54,6 +54,8 @@ func (w *walk) run() error {
 	if err != nil {
 		return err
 	}
+	// The directory that prefix names: below it, every key that has the prefix
+	// has it in its first name.
 	start := w.prefix[:strings.LastIndexByte(w.prefix, '/')+1]
 	if start == "" {
 		return w.walk("")
@@ -144,11 +146,8 @@ func (w *walk) read(dir string) ([]string, error) {
 // wants reports whether key, or a key that begins with it if it ends with "/",
 // belongs to the listing.
 func (w *walk) wants(key string) bool {
-	if strings.HasSuffix(key, "/") {
-		return (strings.HasPrefix(key, w.prefix) || strings.HasPrefix(w.prefix, key)) &&
-			(key > w.after || strings.HasPrefix(w.after, key))
-	}
-	return strings.HasPrefix(key, w.prefix) && key > w.after
+	return strings.HasPrefix(key, w.prefix) &&
+		(key > w.after || strings.HasSuffix(key, "/") && strings.HasPrefix(w.after, key))
 }
 
 // visit yields the object at key, or those below it if it ends with "/". It

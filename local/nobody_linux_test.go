@@ -8,7 +8,7 @@ import (
 )
 
 // asNobody calls f without the privileges of root, to which modes mean nothing.
-// f calls no t.Fatal and starts no goroutine that matters.
+// When f calls t.Fatal, that ends f alone.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -19,10 +19,10 @@ func asNobody(t *testing.T, f func()) {
 	go func() {
 		runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
 		err := syscall.Setfsuid(65534)
+		defer func() { done <- err }() // also when f fails the test
 		if err == nil {
 			f()
 		}
-		done <- err
 	}()
 	if err := <-done; err != nil {
 		t.Fatal(err)

@@ -477,6 +477,9 @@ func TestTimeIsThatOfTheKey(t *testing.T) {
 			s := openStore(t, dir)
 			var before, after time.Time
 			s.step = func(op, name string, do func() error) error {
+				if op == "remove" {
+					tick(t, clock) // what is touched from here on is later than after
+				}
 				if op != "link" && op != "rename" {
 					return c.wrap(op, name, do)
 				}

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -83,5 +85,16 @@ func getFile(ctx context.Context, store backend.Store, key, file string, buffer 
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, buffer[:n], 0o600)
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	// Linux 6.18 spends ten times the CPU on one write of 32 MiB to ext4 when
+	// memory is fragmented, because it looks for folios as large.
+	for piece := range slices.Chunk(buffer[:n], 1<<20) {
+		if _, err := f.Write(piece); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
+	return f.Close()
 }

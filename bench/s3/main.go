@@ -30,9 +30,9 @@ type config struct {
 
 func main() {
 	c := config{}
-	flag.StringVar(&c.dir, "dir", "", "directory for all data; about three times files × 32 MiB, and more for more clients (default: a temporary one)")
+	flag.StringVar(&c.dir, "dir", "", "directory for all data, of some GiB; not in memory, which MinIO fills: it deletes at leisure (default: that for temporary files)")
 	flag.IntVar(&c.creates, "creates", 1000, "objects of 2 KiB that each client makes")
-	flag.IntVar(&c.files, "files", 32, "objects of 32 MiB that each client copies in a round")
+	flag.IntVar(&c.files, "files", 16, "objects of 32 MiB that each client copies in a round")
 	flag.IntVar(&c.parallel, "parallel", 4, "transfers at a time")
 	flag.IntVar(&c.rounds, "rounds", 3, "rounds, of which the median counts")
 	flag.Parse()

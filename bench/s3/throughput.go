@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/internal/gobuild"
 )
 
@@ -64,7 +65,8 @@ func (b *bench) own(parameters ...string) []contender {
 }
 
 // others returns the programs to compare with, each with as many transfers at
-// a time as this one, and with its defaults otherwise.
+// a time as this one, except for mc, which chooses for itself, and with its
+// defaults otherwise.
 func (b *bench) others() []contender {
 	return []contender{
 		b.other(rclone, "", func(from, to string) []string { return b.rcloneArgs(from, ":s3:"+bucket+"/"+to) },
@@ -112,7 +114,7 @@ func (b *bench) s5cmdArgs(from, to string) []string {
 
 func (b *bench) mcArgs(from, to string) []string {
 	return []string{"--config-dir", filepath.Join(b.dir, "mc"), "--insecure", "--quiet",
-		"cp", "--recursive", "--max-workers", fmt.Sprint(b.parallel), from, to}
+		"cp", "--recursive", from, to}
 }
 
 // A cost is what one copy took.
@@ -125,13 +127,16 @@ func (b *bench) throughput(ctx context.Context, title string, contenders []conte
 		return err
 	}
 	puts, gets := make([][]cost, len(contenders)), make([][]cost, len(contenders))
-	for range b.rounds {
-		for i, c := range contenders {
-			put, get, err := b.round(ctx, c, fmt.Sprintf("copy-%d", i))
+	for round := range b.rounds {
+		for n := range contenders {
+			i := (n + round*len(contenders)/b.rounds) % len(contenders) // no one is always the first
+			c := contenders[i]
+			put, get, err := b.round(ctx, c, fmt.Sprintf("copy-%d-%d", round, i)) // a new place: some skip what is there
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
 			puts[i], gets[i] = append(puts[i], put), append(gets[i], get)
+			fmt.Fprintf(os.Stderr, "%s: put %.1f s, get %.1f s\n", c.name, put.seconds, get.seconds)
 		}
 	}
 	gib := float64(b.files) * fileSize / (1 << 30)
@@ -177,7 +182,21 @@ func (b *bench) round(ctx context.Context, c contender, place string) (put, get 
 	if get, err = measure(c.get(ctx, place, copied)); err != nil {
 		return put, get, fmt.Errorf("get: %w", err)
 	}
-	return put, get, b.checkCopy(copied)
+	return put, get, errors.Join(b.checkCopy(copied), b.remove(ctx, place))
+}
+
+// remove makes room for the next copy.
+func (b *bench) remove(ctx context.Context, place string) (err error) {
+	store, err := backend.Open(ctx, b.server.URL(bucket, place))
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	names, err := list(ctx, store, "get", "")
+	if err != nil {
+		return err
+	}
+	return store.Delete(ctx, names...)
 }
 
 // measure runs a command and returns what it took: of this process's children,

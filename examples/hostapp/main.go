@@ -10,6 +10,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,32 +36,24 @@ func run(ctx context.Context, url, dir string, work process) error {
 		return err
 	}
 	defer job.Close()
-	task, err := job.Task("orders/7")
-	if err != nil {
-		return err
-	}
-	owner, err := task.Claim(ctx) // from here on, no earlier process can commit
+	owner, err := job.Claim(ctx, "orders/7") // from here on, no earlier process can commit
 	if err != nil {
 		return err
 	}
 	defer owner.Close()
-	offset := "0"
-	newest, err := owner.Checkpoint(ctx)
-	if err == nil {
-		offset = newest.Offsets["orders/7"]
-		err = newest.Restore(ctx, dir, checkpoint.RestoreOptions{Replace: true})
-	} else if errors.Is(err, checkpoint.ErrNoCheckpoint) {
-		err = errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)) // start empty
+	last, err := owner.Resume(ctx, dir) // dir is now as it was then, or empty
+	if err != nil {
+		return err
 	}
-	for err == nil {
-		if offset, err = work(ctx, dir, offset); err == nil {
-			_, err = owner.Commit(ctx, checkpoint.Snapshot{
-				Offsets: map[string]string{"orders/7": offset},
-				State:   checkpoint.Dir(dir),
-			})
+	for offset := last.Offsets["orders/7"]; ; { // "" at the very first start
+		if offset, err = work(ctx, dir, offset); err != nil {
+			return err
+		}
+		offsets := map[string]string{"orders/7": offset}
+		if _, err := owner.Commit(ctx, checkpoint.Snapshot{Offsets: offsets, State: checkpoint.Dir(dir)}); err != nil {
+			return err
 		}
 	}
-	return err
 }
 
 func main() {
@@ -102,7 +95,7 @@ const batch = 1000
 // addSome adds the numbers that come after offset, which counts bytes, to the
 // total in dir.
 func addSome(path, dir, offset string) (string, error) {
-	at, err := strconv.ParseInt(offset, 10, 64)
+	at, err := strconv.ParseInt(cmp.Or(offset, "0"), 10, 64)
 	if err != nil {
 		return "", err
 	}

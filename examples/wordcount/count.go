@@ -88,13 +88,9 @@ func (c *counter) run(ctx context.Context, job *checkpoint.Job) (err error) {
 
 // claim makes this process the task's owner. An earlier owner that still runs
 // somewhere can commit nothing from here on.
-func (c *counter) claim(ctx context.Context, job *checkpoint.Job) error {
+func (c *counter) claim(ctx context.Context, job *checkpoint.Job) (err error) {
 	c.tell(event{Op: claim})
-	task, err := job.Task(c.partition.name)
-	if err != nil {
-		return err
-	}
-	if c.owner, err = task.Claim(ctx); err != nil {
+	if c.owner, err = job.Claim(ctx, c.partition.name); err != nil {
 		return err
 	}
 	c.tell(event{Op: claim, End: true})
@@ -105,12 +101,14 @@ func (c *counter) claim(ctx context.Context, job *checkpoint.Job) error {
 // was then, and the offset that belongs to it.
 func (c *counter) resume(ctx context.Context) error {
 	dir := filepath.Join(c.dir, "state")
-	newest, err := c.owner.Checkpoint(ctx)
-	switch {
-	case errors.Is(err, checkpoint.ErrNoCheckpoint):
-		err = os.MkdirAll(dir, 0o777)
-	case err == nil:
-		err = c.restore(ctx, newest, dir)
+	c.tell(event{Op: restore})
+	newest, err := c.owner.Resume(ctx, dir)
+	if err != nil {
+		return err
+	}
+	c.tell(event{Op: restore, End: true, Seq: newest.Seq})
+	if newest.Seq > 0 {
+		c.saved, err = c.corpus.offsetIn(newest, c.partition.name)
 	}
 	if err != nil {
 		return err
@@ -121,18 +119,6 @@ func (c *counter) resume(ctx context.Context) error {
 	c.state, err = openState(dir)
 	c.tell(event{Op: count, At: c.in.before})
 	return err
-}
-
-func (c *counter) restore(ctx context.Context, newest *checkpoint.Checkpoint, dir string) (err error) {
-	if c.saved, err = c.corpus.offsetIn(newest, c.partition.name); err != nil {
-		return err
-	}
-	c.tell(event{Op: restore})
-	if err := newest.Restore(ctx, dir, checkpoint.RestoreOptions{}); err != nil {
-		return err
-	}
-	c.tell(event{Op: restore, End: true, Seq: newest.Seq})
-	return nil
 }
 
 // count reads the partition to its end, and checkpoints on the way.
@@ -209,25 +195,13 @@ func (c *counter) checkpoint(ctx context.Context) error {
 	c.saved = offset
 	c.committing = make(chan error, 1)
 	go func() {
-		made, err := c.commit(ctx, snapshot)
+		made, err := c.owner.Commit(ctx, snapshot)
 		if err == nil {
 			c.tell(event{Op: commit, End: true, Seq: made.Seq, At: at})
 		}
 		c.committing <- errors.Join(err, os.RemoveAll(dir))
 	}()
 	return nil
-}
-
-// commit commits a cut. Nobody writes to the files of a cut, but pebble removes
-// its own links to tables that it needs no longer, and a file that loses a link
-// while it is read counts as changed. It is what it was, so try again.
-func (c *counter) commit(ctx context.Context, s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) {
-	for {
-		made, err := c.owner.Commit(ctx, s)
-		if !errors.Is(err, checkpoint.ErrChanged) {
-			return made, err
-		}
-	}
 }
 
 // settle waits for the commit under way, if there is one.

@@ -97,14 +97,39 @@ func resolve(target string) (string, error) {
 }
 
 func checkTarget(target string, replace bool) error {
-	entries, err := os.ReadDir(target)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	info, err := os.Stat(target)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
-	case err != nil:
+	}
+	if err != nil {
 		return err
-	case len(entries) > 0 && !replace:
-		return fmt.Errorf("%s: %w", target, ErrNotEmpty)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s: not a directory; choose another target", target)
+	}
+	if err := checkReplaceable(target, info); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(target)
+	if err == nil && len(entries) > 0 && !replace {
+		err = fmt.Errorf("%s: %w", target, ErrNotEmpty)
+	}
+	return err
+}
+
+// checkReplaceable refuses directories that another one can not take the place
+// of: a mount point, by the system; and this process's own, which would stand
+// in a directory that is no more.
+func checkReplaceable(target string, info fs.FileInfo) error {
+	parent, err := os.Stat(filepath.Dir(target))
+	if err != nil {
+		return err
+	}
+	if !sameDevice(info, parent) {
+		return fmt.Errorf("%s is a mount point, which can not be replaced; choose a directory below it", target)
+	}
+	if here, err := os.Stat("."); err == nil && os.SameFile(here, info) {
+		return fmt.Errorf("%s is the working directory, which can not be replaced; go elsewhere first", target)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -105,7 +106,7 @@ func begin(t *testing.T, target string, replace bool) *Dir {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Abort() })
+	t.Cleanup(func() { _ = d.Abort() })
 	return d
 }
 
@@ -133,9 +134,12 @@ func tempDir(t *testing.T) string {
 	return dir
 }
 
+// fillNew makes a directory and fills it.
+func fillNew(dir, gen string) error { return errors.Join(os.MkdirAll(dir, 0o755), fill(dir, gen)) }
+
 func mustFill(t *testing.T, dir, gen string) {
 	t.Helper()
-	if err := errors.Join(os.MkdirAll(dir, 0o755), fill(dir, gen)); err != nil {
+	if err := fillNew(dir, gen); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -143,7 +147,7 @@ func mustFill(t *testing.T, dir, gen string) {
 func TestCommit(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		make    func(t *testing.T, parent string)
+		make    func(parent string) error
 		target  string // in parent
 		replace bool
 		want    []string // names in parent afterwards
@@ -151,37 +155,39 @@ func TestCommit(t *testing.T) {
 		{name: "absent", target: "x", want: []string{"x"}},
 		{name: "absent, to be replaced", target: "x", replace: true, want: []string{"x"}},
 		{name: "empty", target: "x", want: []string{"x"},
-			make: func(t *testing.T, parent string) { os.Mkdir(filepath.Join(parent, "x"), 0o755) }},
+			make: func(parent string) error { return os.Mkdir(filepath.Join(parent, "x"), 0o755) }},
 		{name: "empty and read-only", target: "x", want: []string{"x"},
-			make: func(t *testing.T, parent string) { os.Mkdir(filepath.Join(parent, "x"), 0o555) }},
+			make: func(parent string) error { return os.Mkdir(filepath.Join(parent, "x"), 0o555) }},
 		{name: "not empty", target: "x", replace: true, want: []string{"x"},
-			make: func(t *testing.T, parent string) { mustFill(t, filepath.Join(parent, "x"), "old") }},
+			make: func(parent string) error { return fillNew(filepath.Join(parent, "x"), "old") }},
 		{name: "parents missing", target: "a/b/x", want: []string{"a"}},
 		{name: "link to a directory", target: "link", replace: true, want: []string{"link", "x"},
-			make: func(t *testing.T, parent string) {
-				mustFill(t, filepath.Join(parent, "x"), "old")
-				os.Symlink("x", filepath.Join(parent, "link"))
+			make: func(parent string) error {
+				return errors.Join(fillNew(filepath.Join(parent, "x"), "old"), os.Symlink("x", filepath.Join(parent, "link")))
 			}},
 		{name: "below a link", target: "link/x", want: []string{"link", "d"},
-			make: func(t *testing.T, parent string) {
-				os.Mkdir(filepath.Join(parent, "d"), 0o755)
-				os.Symlink("d", filepath.Join(parent, "link"))
+			make: func(parent string) error {
+				return errors.Join(os.Mkdir(filepath.Join(parent, "d"), 0o755), os.Symlink("d", filepath.Join(parent, "link")))
 			}},
 		{name: "name that looks like a pattern", target: "[a*]?", replace: true, want: []string{"[a*]?"},
-			make: func(t *testing.T, parent string) { mustFill(t, filepath.Join(parent, "[a*]?"), "old") }},
+			make: func(parent string) error { return fillNew(filepath.Join(parent, "[a*]?"), "old") }},
 		{name: "name with a backslash", target: `a\b[`, want: []string{`a\b[`}},
 		{name: "hidden", target: ".x", want: []string{".x"}},
 		{name: "beside others", target: "x", replace: true, want: []string{"x", "xx", ".x", ".x.holdfast", "y.lock"},
-			make: func(t *testing.T, parent string) {
+			make: func(parent string) error {
+				var errs []error
 				for _, name := range []string{"xx", ".x", ".x.holdfast", "y.lock"} {
-					os.Mkdir(filepath.Join(parent, name), 0o755)
+					errs = append(errs, os.Mkdir(filepath.Join(parent, name), 0o755))
 				}
+				return errors.Join(errs...)
 			}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			parent := tempDir(t)
 			if c.make != nil {
-				c.make(t, parent)
+				if err := c.make(parent); err != nil {
+					t.Fatal(err)
+				}
 			}
 			target := filepath.Join(parent, c.target)
 			if err := build(target, "new", c.replace); err != nil {
@@ -362,9 +368,9 @@ func child(t *testing.T, variable, target string) (*exec.Cmd, *bufio.Reader) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		stdin.Close()
+		_ = cmd.Process.Kill() // it may be dead already
+		_ = cmd.Wait()
+		_ = stdin.Close()
 	})
 	return cmd, bufio.NewReader(stdout)
 }
@@ -376,7 +382,12 @@ func hold(target string) {
 		err = fill(d.Path(), "half")
 	}
 	fmt.Println(err)
-	bufio.NewReader(os.Stdin).ReadString('\n')
+	untilParentIsGone()
+}
+
+// untilParentIsGone ends a child when its standard input does.
+func untilParentIsGone() {
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 	os.Exit(0)
 }
 
@@ -402,7 +413,7 @@ func TestLeftoversOfTheDeadAreSwept(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Wait() // its error says that it was killed
+	_ = cmd.Wait() // its error says that it was killed
 	wantNames(t, parent, append(left, "y")...)
 	if _, err := Begin(target, false); !errors.Is(err, ErrNotEmpty) { // one that is refused sweeps as well
 		t.Errorf("Begin = %v, want ErrNotEmpty", err)
@@ -533,10 +544,7 @@ func TestManyMakeOneTarget(t *testing.T) {
 
 // replaceForEver replaces a target again and again, and says when.
 func replaceForEver(target string) {
-	go func() {
-		bufio.NewReader(os.Stdin).ReadString('\n') // until its parent is gone
-		os.Exit(0)
-	}()
+	go untilParentIsGone()
 	for n := 0; ; n++ {
 		d, err := Begin(target, true)
 		if err == nil {
@@ -555,7 +563,7 @@ func replaceForEver(target string) {
 }
 
 // However often and whenever a process that replaces a directory is killed,
-// the directory is wholly of one generation.
+// the directory is there, and wholly of one generation.
 func TestKilledWhileItReplaces(t *testing.T) {
 	parent := tempDir(t)
 	target := filepath.Join(parent, "x")
@@ -563,25 +571,29 @@ func TestKilledWhileItReplaces(t *testing.T) {
 	seen := map[string]bool{}
 	for range 30 {
 		cmd, out := child(t, replaceFor, target)
-		for range rand.IntN(12) { // steps that it may make
-			if _, err := out.ReadByte(); err != nil {
-				t.Fatal(err)
-			}
+		// A commit begins after a c, and is over before the next b. Once one has
+		// shown how long it takes, the child is killed somewhere in another.
+		await(t, out, 'c')
+		began := time.Now()
+		await(t, out, 'b')
+		takes := time.Since(began)
+		await(t, out, 'c')
+		for kill := time.Now().Add(rand.N(takes)); time.Now().Before(kill); {
 			if _, err := os.Lstat(target); err != nil {
-				t.Error(err)
+				t.Fatal(err)
 			}
 		}
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		cmd.Wait() // its error says that it was killed
+		_ = cmd.Wait() // its error says that it was killed
 		gen, err := generation(target)
 		if err != nil {
 			t.Fatal(err)
 		}
 		seen[gen] = true
 	}
-	if len(seen) < 5 {
+	if len(seen) < 30 { // each child replaced it at least once
 		t.Errorf("only %d generations were seen", len(seen))
 	}
 	if err := build(target, "last", true); err != nil {
@@ -589,4 +601,12 @@ func TestKilledWhileItReplaces(t *testing.T) {
 	}
 	wantGeneration(t, target, "last")
 	wantNames(t, parent, "x")
+}
+
+// await reads what a child says up to a step.
+func await(t *testing.T, out *bufio.Reader, step byte) {
+	t.Helper()
+	if _, err := out.ReadString(step); err != nil {
+		t.Fatal(err)
+	}
 }

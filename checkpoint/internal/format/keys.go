@@ -114,6 +114,11 @@ func SegmentPrefix(dir string) string { return dir + segmentsDir }
 // SegmentKey is the key of a task's segment.
 func SegmentKey(dir string, id SegmentID) string { return dir + segmentsDir + id.String() }
 
+// WriterPrefix is what the keys of one writer's segments begin with.
+func WriterPrefix(dir string, epoch uint64, w WriterID) string {
+	return fmt.Sprintf("%s%s%016x-%s-", dir, segmentsDir, epoch, w)
+}
+
 // WriterID identifies one claim, and one-off save, among all. It is random.
 type WriterID [8]byte
 

@@ -1,0 +1,241 @@
+package checkpoint_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+// hooked calls before with the verb and key (prefix) of each call.
+type hooked struct {
+	backend.Store
+	before func(verb, key string)
+}
+
+func (s hooked) Create(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	s.before("create", key)
+	return s.Store.Create(ctx, key, data)
+}
+
+func (s hooked) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
+	s.before("list", prefix)
+	return s.Store.List(ctx, prefix, after)
+}
+
+func (w *world) hookedTask(opts checkpoint.Options, before func(verb, key string)) *checkpoint.Task {
+	opts.Logger = slog.New(slog.DiscardHandler)
+	job := checkpoint.New(hooked{w.bucket.Open(), before}, opts)
+	task, err := job.Task("orders/7")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return task
+}
+
+// An owner that commits less often than twice a window confirms its commit.
+// A heir claims between the Create and that look: the commit is in the history,
+// and is the heir's base.
+func TestCommitIsFoundUnderAClaimMadeWhileItLooks(t *testing.T) {
+	inWorld(t, func(w *world) {
+		armed := false
+		var heir *checkpoint.Owner
+		task := w.hookedTask(checkpoint.Options{SegmentSize: 64 << 10}, func(verb, key string) {
+			if armed && verb == "list" {
+				armed = false
+				heir, _ = w.owner()
+			}
+		})
+		o := claim(w, task)
+		commit(w, o, with(1, 20<<10))
+		time.Sleep(checkpoint.FenceWindow/2 + time.Minute)
+		armed = true
+		if _, err := o.Commit(w.Context(), with(2, 20<<10)); err != nil {
+			t.Errorf("commit: %v", err)
+		}
+		synctest.Wait()
+		w.wantReadable()
+		if heir == nil {
+			t.Fatal("no heir")
+		}
+		c, err := heir.Checkpoint(w.Context())
+		if err != nil || c.Offsets["in"] != "2" {
+			t.Fatalf("heir goes on from %+v, %v", c, err)
+		}
+	})
+}
+
+// A release whose fate was unclear was made; the owner goes on to commit.
+func TestNoCommitAfterAReleaseOfUnknownFate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, store := w.owner(faultstore.Fault{Kind: faultstore.LoseReply, Verb: "create", On: 1},
+			faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create"})
+		if err := o.Release(w.Context()); !errors.Is(err, checkpoint.ErrUnknown) {
+			t.Fatalf("release: %v", err)
+		}
+		store.Heal()
+		task, _, _ := w.process()
+		if s, err := task.Status(w.Context()); err != nil || s.Claimed {
+			t.Fatalf("status %+v, %v", s, err)
+		}
+		if c, err := o.Commit(w.Context(), at(1)); err == nil {
+			t.Errorf("commit %d after a manifest that says that there will be none", c.Seq)
+		}
+		if err := o.Release(w.Context()); err != nil {
+			t.Errorf("the release once more: %v", err)
+		}
+	})
+}
+
+// A save that was gone on from and retired before it looked says that
+// nothing was saved.
+func TestSaveThatWasRetiredAtOnceIsUnknown(t *testing.T) {
+	inWorld(t, func(w *world) {
+		lists := 0
+		task := w.hookedTask(checkpoint.Options{}, func(verb, key string) {
+			if verb == "list" {
+				if lists++; lists == 2 {
+					heir, _ := w.ownerWith(lastOne)
+					commit(w, heir, at(2))
+				}
+			}
+		})
+		if _, err := task.Save(w.Context(), at(1)); !errors.Is(err, checkpoint.ErrUnknown) {
+			t.Errorf("save: %v, want ErrUnknown: it was committed, and another went on from it", err)
+		}
+	})
+}
+
+// Deletes are refused (no right to delete): what the owner remembers grows
+// without bound, and each commit asks for all of it again.
+func TestGarbageIsBoundedWithoutTheRightToDelete(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var most atomic.Int64
+		store := deleteCounter{w.bucket.Open(), &most}
+		job := checkpoint.New(store, checkpoint.Options{Retention: lastOne.Retention, Logger: slog.New(slog.DiscardHandler)})
+		task, _ := job.Task("orders/7")
+		o := claim(w, task)
+		for n := range 1100 {
+			commit(w, o, with(n, 17<<10))
+			synctest.Wait()
+		}
+		if most.Load() > 1001 {
+			t.Errorf("after 1,100 commits one Delete names %d keys", most.Load())
+		}
+	})
+}
+
+type deleteCounter struct {
+	backend.Store
+	most *atomic.Int64
+}
+
+func (s deleteCounter) Delete(_ context.Context, keys ...string) error {
+	s.most.Store(max(s.most.Load(), int64(len(keys))))
+	return &backend.Error{Op: "delete", Store: "s", Err: backend.ErrPermission}
+}
+
+// One retained checkpoint is damaged: what is newer is cleaned up all the same.
+func TestDamagedSavepointDoesNotStopCleanUp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(lastOne)
+		s := with(1, 20<<10)
+		s.Savepoint = "old"
+		commit(w, o, s)
+		commit(w, o, with(1, 20<<10))
+		if _, err := w.bucket.Open().Put(w.Context(), format.ManifestKey(dir, 2), []byte("rubbish")); err != nil {
+			t.Fatal(err)
+		}
+		heir, _ := w.ownerWith(lastOne)
+		for n := range 50 {
+			commit(w, heir, with(n+2, 20<<10))
+			synctest.Wait()
+		}
+		if n := len(w.objects(segments)); n > 3 {
+			t.Errorf("%d segments for 2 checkpoints; %d clean-ups failed", n, heir.CleanUpFailures())
+		}
+	})
+}
+
+// A save whose context has ended does not stay for the clean-up.
+func TestSaveHonoursItsContextInCleanUp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		task, _, _ := w.open(lastOne)
+		if _, err := task.Save(w.Context(), with(1, 20<<10)); err != nil {
+			t.Fatal(err)
+		}
+		release := make(chan struct{})
+		job := checkpoint.New(hangingDelete{w.bucket.Open(), release}, lastOne)
+		task, _ = job.Task("orders/7")
+		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { _, err := task.Save(ctx, with(2, 20<<10)); done <- err }()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("save: %v; it was made, and only the clean-up was cut short", err)
+			}
+		case <-time.After(time.Hour):
+			t.Error("Save does not return although its context ended an hour ago and its commit is durable")
+			close(release)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// hangingDelete is a service that accepts the connection and says nothing.
+type hangingDelete struct {
+	backend.Store
+	release chan struct{}
+}
+
+func (s hangingDelete) Delete(ctx context.Context, keys ...string) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.release:
+		return nil
+	case <-time.After(24 * time.Hour):
+		return errors.New("timeout")
+	}
+}
+
+// A Commit that waits for another one notices its context's end.
+func TestCommitWaitsForItsTurnWithItsContext(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		r, wr := io.Pipe()
+		first := make(chan error, 1)
+		go func() {
+			_, err := o.Commit(w.Context(), checkpoint.Snapshot{State: checkpoint.Stream("s", r)})
+			first <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+		defer cancel()
+		second := make(chan error, 1)
+		go func() { _, err := o.Commit(ctx, at(2)); second <- err }()
+		if err := <-second; !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, checkpoint.ErrUnknown) {
+			t.Errorf("the second: %v, want DeadlineExceeded, and not ErrUnknown", err)
+		}
+		if err := wr.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-first; err != nil {
+			t.Errorf("the first: %v", err)
+		}
+	})
+}
