@@ -63,6 +63,16 @@ func (g *gate) enter(ctx context.Context) (pass int, ok bool) {
 	return g.cuts, true
 }
 
+// reenter takes the place back that a List gave up while its consumer worked.
+// It does not wait in the queue: a page of 1,000 keys would wait as often. So
+// there may be more under way than are allowed, by one for each List.
+func (g *gate) reenter() (pass int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.passed++
+	return g.cuts
+}
+
 // giveUp leaves the queue. It returns false when the turn came meanwhile.
 func (g *gate) giveUp(turn chan struct{}) bool {
 	g.mu.Lock()
@@ -174,7 +184,7 @@ func (s *limited) List(ctx context.Context, prefix, after string) iter.Seq2[Obje
 			if !yield(o, err) || err != nil {
 				return
 			}
-			pass, held = s.gate.enter(ctx)
+			pass, held = s.gate.reenter(), true
 		}
 		s.gate.learn(pass, nil)
 	}

@@ -131,7 +131,8 @@ func newAttempt(m *format.Manifest) (*attempt, error) {
 // create puts a's manifest into the store and returns when it knows what came
 // of it, with the object's time. Its errors are:
 //
-//   - errLost: another manifest has the number; a's will never be there.
+//   - errLost: another manifest has the number; a's was and will never be there.
+//   - errOvertaken: another has the number; a's may have been there before it.
 //   - ErrUnknown: the store did not say. Only another call of create can tell.
 //   - any other: a's manifest is not in the store and never will be.
 //
@@ -181,14 +182,14 @@ func (h *history) readBack(ctx context.Context, a *attempt) (time.Time, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		// Taken a moment ago, and gone: only a manifest that newer ones have
 		// long followed is ever deleted.
-		return time.Time{}, errLost
+		return time.Time{}, a.lost("its key was taken and is free again")
 	}
 	if err != nil {
 		a.open = true
 		return time.Time{}, a.fail(err)
 	}
 	if m.Token != a.manifest.Token {
-		return time.Time{}, fmt.Errorf("%w: manifest %d of task %q is from epoch %d, writer %s", errLost, seq, h.name, m.Epoch, m.Writer)
+		return time.Time{}, a.lost(fmt.Sprintf("manifest %d of task %q is from epoch %d, writer %s", seq, h.name, m.Epoch, m.Writer))
 	}
 	a.open = true // it is ours; what remains is to learn its time
 	for o, err := range h.store.List(ctx, format.ManifestKey(h.dir, seq), "") {
@@ -197,7 +198,18 @@ func (h *history) readBack(ctx context.Context, a *attempt) (time.Time, error) {
 		}
 		return o.ModTime, nil
 	}
-	return time.Time{}, errLost // gone since: see above
+	return time.Time{}, a.lost("it was made, and is gone")
+}
+
+// lost returns the error of an attempt whose number is not its own. If an
+// earlier request of it may have been applied, it may have been a step: others
+// may have gone on from it, retired and deleted it, and a manifest that came
+// late may stand under its number now.
+func (a *attempt) lost(why string) error {
+	if a.open {
+		return fmt.Errorf("%w: %s", errOvertaken, why)
+	}
+	return fmt.Errorf("%w: %s", errLost, why)
 }
 
 // prove makes sure that the store refuses to create what exists, once step m
@@ -217,12 +229,25 @@ func (h *history) prove(ctx context.Context, m *format.Manifest) error {
 			return nil
 		}
 		if err == nil {
-			return errors.Join(h.refuse(key), h.store.Delete(ctx, key))
+			return h.proven(ctx, m, key)
 		}
 		if err := h.backoff.Again(ctx, n, err); err != nil {
 			return fmt.Errorf("finding out whether the store honours conditional writes: %w", err)
 		}
 	}
+}
+
+// proven says what it means that a second Create of step m succeeded: the
+// store is careless, unless the task has gone on so far that m was deleted.
+func (h *history) proven(ctx context.Context, m *format.Manifest, key string) error {
+	seq, _, err := h.newestSeq(ctx)
+	if err != nil {
+		return err
+	}
+	if seq > m.Seq {
+		return fmt.Errorf("%w, to number %d", errOvertaken, seq)
+	}
+	return errors.Join(h.refuse(key), h.store.Delete(ctx, key))
 }
 
 func (h *history) refuse(key string) error {
@@ -236,7 +261,7 @@ func (h *history) refuse(key string) error {
 func (h *history) claim(ctx context.Context) (*step, error) {
 	for n := 1; ; n++ {
 		s, err := h.tryClaim(ctx)
-		if !errors.Is(err, errLost) {
+		if !errors.Is(err, errLost) && !errors.Is(err, errOvertaken) {
 			return s, err
 		}
 		if err := h.backoff.Wait(ctx, n); err != nil {

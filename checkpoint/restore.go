@@ -65,7 +65,9 @@ func (c *Checkpoint) fill(ctx context.Context, dir string, entries []format.Entr
 	return setAttributes(root, entries)
 }
 
-// makeEntry makes a directory, a link or a file without data.
+// makeEntry makes a directory, a link or a file, whose data follows. Each is
+// new: where a file system folds the case of names, two files must not become
+// one.
 func makeEntry(root *os.Root, e *format.Entry) error {
 	path, err := filepath.Localize(e.Path)
 	if err != nil {
@@ -78,8 +80,6 @@ func makeEntry(root *os.Root, e *format.Entry) error {
 		return root.Mkdir(path, 0o700)
 	case e.Mode.Type() == fs.ModeSymlink:
 		return root.Symlink(e.Target, path)
-	case e.Size > 0:
-		return nil // writeFiles makes it
 	}
 	f, err := root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -199,7 +199,7 @@ func (c *Checkpoint) fetch(ctx context.Context, root *os.Root, f fetch) error {
 }
 
 func writeAt(root *os.Root, p *piece, data []byte) error {
-	f, err := root.OpenFile(filepath.FromSlash(p.path), os.O_WRONLY|os.O_CREATE, 0o600)
+	f, err := root.OpenFile(filepath.FromSlash(p.path), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}

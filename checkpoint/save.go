@@ -63,28 +63,31 @@ func (t *Task) saveStep(ctx context.Context, m *format.Manifest) (*step, error) 
 		return nil, err
 	}
 	at, err := t.history.create(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	if m.Seq <= 2 { // the first writer may have died before it had
-		err = t.history.prove(ctx, m)
-	}
-	if errors.Is(err, backend.ErrUnsupported) {
-		return nil, err
-	}
 	if err == nil {
-		// What was read before may be old: the number may have been used and
-		// deleted meanwhile.
-		err = t.look(ctx, a)
-	}
-	if errors.Is(err, errOvertaken) {
-		return nil, fmt.Errorf("%w: %w: %w; ls shows whether it was saved", ErrConflict, ErrUnknown, err)
-	}
-	if err != nil {
 		a.open = true
-		return nil, a.fail(err)
+		err = t.confirmSave(ctx, a)
 	}
-	return &step{m, at}, nil
+	switch {
+	case err == nil:
+		return &step{m, at}, nil
+	case errors.Is(err, errOvertaken):
+		return nil, fmt.Errorf("%w: %w: %w; ls shows whether it was saved", ErrConflict, ErrUnknown, err)
+	case errors.Is(err, ErrUnknown), errors.Is(err, backend.ErrUnsupported):
+		return nil, err
+	}
+	return nil, a.fail(err)
+}
+
+// confirmSave makes sure that a save whose manifest is in the store became a
+// part of the history: what was read before it may be old, and the number may
+// have been used and deleted meanwhile.
+func (t *Task) confirmSave(ctx context.Context, a *attempt) error {
+	if a.manifest.Seq <= 2 { // the first writer may have died before it had
+		if err := t.history.prove(ctx, a.manifest); err != nil {
+			return err
+		}
+	}
+	return t.look(ctx, a)
 }
 
 // discardTime bounds the time that a save which failed spends on tidying up,

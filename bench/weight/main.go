@@ -63,7 +63,7 @@ func run(ctx context.Context) (err error) {
 
 // weigh builds a program that exists in an overlay of this module alone.
 func weigh(ctx context.Context, dir string, imports []string, tags string) (packages int, whole, stripped float64, err error) {
-	overlay, err := lay(dir, imports)
+	overlay, err := lay(ctx, dir, imports)
 	if err != nil {
 		return 0, 0, 0, err
 	}
@@ -91,14 +91,14 @@ func weigh(ctx context.Context, dir string, imports []string, tags string) (pack
 	return packages, whole, stripped, nil
 }
 
-func lay(dir string, imports []string) (overlay string, err error) {
+func lay(ctx context.Context, dir string, imports []string) (overlay string, err error) {
 	source := "package main\n\nimport (\n\t\"context\"\n\t\"os\"\n\t\"" + module + "/checkpoint\"\n"
 	for _, i := range imports {
 		source += "\t_ \"" + module + "/" + i + "\"\n"
 	}
 	source += ")\n\nfunc main() { checkpoint.Open(context.Background(), os.Args[1], checkpoint.Options{}) }\n"
 	file, overlay := filepath.Join(dir, "main.go"), filepath.Join(dir, "overlay.json")
-	root, err := goCommand(context.Background(), []string{"list", "-m", "-f={{.Dir}}"})
+	root, err := goCommand(ctx, []string{"list", "-m", "-f={{.Dir}}"})
 	if err != nil {
 		return "", err
 	}
