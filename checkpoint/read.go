@@ -186,10 +186,25 @@ func (c *Checkpoint) tree(ctx context.Context) ([]format.Entry, error) {
 	}
 	entries, err := format.DecodeTree(data)
 	if err == nil {
-		err = c.content.CheckChunks(entries)
+		err = checkChunks(c.content, entries)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("task %q, checkpoint %d: %w", c.Task, c.Seq, err)
 	}
 	return entries, nil
+}
+
+func checkChunks(content *format.Content, entries []format.Entry) error {
+	places, err := content.Places()
+	if err != nil {
+		return err
+	}
+	for i := range entries {
+		for k := range entries[i].Chunks {
+			if err := places.Check(&entries[i].Chunks[k]); err != nil {
+				return fmt.Errorf("file %q: %w", entries[i].Path, err)
+			}
+		}
+	}
+	return nil
 }

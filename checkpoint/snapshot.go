@@ -168,10 +168,10 @@ func (w *treeWriter) content(s *Snapshot) (*format.Content, error) {
 		return c, nil
 	}
 	p := w.packer
-	tree, err := format.EncodeTree(w.entries)
+	tree, err := encodeTree(w.entries)
 	if err == nil && len(p.sent) == 0 && len(p.buf)+len(tree) <= inlineMax {
 		w.inline()
-		tree, err = format.EncodeTree(w.entries)
+		tree, err = encodeTree(w.entries)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("this state can not be stored: %w", err)
@@ -191,6 +191,16 @@ func (w *treeWriter) content(s *Snapshot) (*format.Content, error) {
 	}
 	c.Segments = slices.Clone(p.sent)
 	return c, nil
+}
+
+func encodeTree(entries []format.Entry) ([]byte, error) {
+	var tree format.TreeEncoder
+	for i := range entries {
+		if err := tree.Add(&entries[i]); err != nil {
+			return nil, err
+		}
+	}
+	return tree.Bytes(), nil
 }
 
 // inlineMax is how much data rides inside the manifest, in bytes: with it a
