@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -216,7 +217,7 @@ func TestSegmentsOfAStateThatCanNotBeReadAreDeleted(t *testing.T) {
 		o, _ := w.ownerWith(lastOne)
 		broken := errors.New("broken")
 		_, err := o.Commit(w.Context(), checkpoint.Snapshot{
-			State: checkpoint.Stream("s", failsAfter(strings.NewReader(strings.Repeat("x", 150<<10)), broken)),
+			State: checkpoint.Stream("s", failsAfter(bytes.NewReader(noise(150<<10)), broken)),
 		})
 		if !errors.Is(err, broken) {
 			t.Errorf("commit: %v", err)

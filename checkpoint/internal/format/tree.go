@@ -221,7 +221,7 @@ func (o *order) check(e *Entry) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	if o.last != "" && comparePaths(o.last, e.Path) >= 0 {
+	if o.last != "" && ComparePaths(o.last, e.Path) >= 0 {
 		return fmt.Errorf("entry %q after %q", e.Path, o.last)
 	}
 	if !o.open(path.Dir(e.Path)) {
@@ -243,8 +243,8 @@ func (o *order) open(dir string) bool {
 	return ok && (below == "" && o.dir || strings.HasPrefix(below, "/"))
 }
 
-// comparePaths orders paths as a walk meets them: ".", "a", "a/b", "a-b".
-func comparePaths(a, b string) int {
+// ComparePaths orders paths as a walk meets them: ".", "a", "a/b", "a-b".
+func ComparePaths(a, b string) int {
 	if a == "." || b == "." {
 		return cmp.Compare(len(strings.TrimPrefix(a, ".")), len(strings.TrimPrefix(b, ".")))
 	}

@@ -381,7 +381,7 @@ func TestPathsAreOrderedAsAWalkMeetsThem(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := cmp.Or(paths.Draw(t, "a"), "."), cmp.Or(paths.Draw(t, "b"), ".")
-		if got, want := comparePaths(a, b), slices.Compare(split(a), split(b)); got != want {
+		if got, want := ComparePaths(a, b), slices.Compare(split(a), split(b)); got != want {
 			t.Errorf("%q, %q: %d, want %d", a, b, got, want)
 		}
 	})
