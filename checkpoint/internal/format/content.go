@@ -22,7 +22,8 @@ type Content struct {
 	// Tree is the encoded entries, in pieces: see [DecodeTree].
 	Tree []Chunk `json:"tree,omitempty"`
 	// Inline is the new data of a checkpoint that has too little for a segment
-	// of its own. What it shares with earlier ones lies in Segments.
+	// of its own. What it shares with earlier ones lies in Segments: no other
+	// checkpoint can refer to this.
 	Inline []byte `json:"inline,omitempty"`
 }
 

@@ -23,9 +23,12 @@ const MaxTable = 1 << 30
 // it ends. The first one's place is taken to be the beginning of the inline
 // data. Encoding and stored are there when it is coded: not [Raw].
 //
-// So nothing but its two neighbours decides how a chunk is written. A file in
+// So nothing but the one before it decides how a chunk is written. A file in
 // which one chunk changed has a table that differs in that chunk's bytes and
 // the next one's, and in no others.
+//
+// A table with chunks in inline data holds for one checkpoint alone: in a
+// later one they would be taken to lie in that one's.
 func AppendTable(b []byte, chunks iter.Seq[Chunk]) []byte {
 	var at place
 	for c := range chunks {

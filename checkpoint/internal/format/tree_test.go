@@ -227,7 +227,7 @@ func TestEntriesThatATreeCanNotHoldAreNotWritten(t *testing.T) {
 		{"file with a target", Entry{Path: "f", Target: "x"}},
 		{"directory with a target", Entry{Path: "d", Mode: fs.ModeDir, Target: "x"}},
 		{"directory with a size", Entry{Path: "d", Mode: fs.ModeDir, Size: 4096}},
-		{"directory with chunks", Entry{Path: "d", Mode: fs.ModeDir, Size: 1, Chunks: one}},
+		{"directory with chunks", Entry{Path: "d", Mode: fs.ModeDir, Chunks: one}},
 		{"directory with a table", Entry{Path: "d", Mode: fs.ModeDir, Table: one}},
 		{"directory with a change time", Entry{Path: "d", Mode: fs.ModeDir, ChangeTime: moment}},
 		{"link with an inode", Entry{Path: "l", Mode: fs.ModeSymlink, Target: "x", Inode: 1}},
