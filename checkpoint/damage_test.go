@@ -397,7 +397,7 @@ func TestReaderThatIsTooSlow(t *testing.T) {
 func TestOpenFileOfARetiredCheckpoint(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
-		fsys, err := commit(w, o, with(1, 100<<10)).FS(w.Context())
+		fsys, err := commit(w, o, with(1, 900<<10)).FS(w.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -134,8 +134,8 @@ func (f *File) from(offset, n int64) ([]byte, error) {
 	return f.data[offset-f.start:], nil
 }
 
-// What is read beyond what was asked for, in bytes: nothing at first; then, for
-// reads in a row, this much, doubling up to the most.
+// How much is read at least, in bytes, by one who reads on from where he was, or
+// from the beginning: this much, and twice as much each time, up to the most.
 const (
 	minAhead = 128 << 10
 	maxAhead = 4 << 20
@@ -168,9 +168,6 @@ func (f *File) load(ctx context.Context) error {
 	ends := make([]int64, len(chunks))
 	end := int64(0)
 	for i := range chunks {
-		if err := f.fs.places.Check(&chunks[i]); err != nil {
-			return f.fs.c.damaged(fmt.Errorf("file %q: %w", f.info.e.Path, err))
-		}
 		end += chunks[i].Size
 		ends[i] = end
 	}
@@ -180,11 +177,6 @@ func (f *File) load(ctx context.Context) error {
 
 func (f *File) table(ctx context.Context) ([]format.Chunk, error) {
 	list := f.info.e.Table
-	for i := range list {
-		if err := f.fs.places.Check(&list[i]); err != nil {
-			return nil, f.fs.c.damaged(err)
-		}
-	}
 	var data []byte
 	for len(list) > 0 {
 		n := 1
@@ -199,6 +191,9 @@ func (f *File) table(ctx context.Context) ([]format.Chunk, error) {
 	}
 	var chunks []format.Chunk
 	for ch, err := range format.DecodeTable(data, f.info.e.Size) {
+		if err == nil {
+			err = f.fs.places.Check(&ch)
+		}
 		if err != nil {
 			return nil, f.fs.c.damaged(fmt.Errorf("table of file %q: %w", f.info.e.Path, err))
 		}

@@ -130,7 +130,7 @@ func (p *packer) finish() error {
 func (p *packer) abandon() { _ = p.group.Wait() }
 
 // small reports whether what was packed can ride in the manifest.
-func (p *packer) small() bool { return len(p.sent) == 0 && len(p.buf) <= inlineMax }
+func (p *packer) small() bool { return len(p.sent) == 0 && len(p.buf) > 0 && len(p.buf) <= inlineMax }
 
 // A point is how far a packer has come with a segment.
 type point struct {

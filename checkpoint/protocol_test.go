@@ -392,12 +392,10 @@ func TestSavesAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	saved := 0
-	for range 8 {
+	for n := range 8 {
 		task := openTask(t, bucket, checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
 		wg.Go(func() {
-			s := at(1)
-			s.State = checkpoint.Stream("s", bytes.NewReader(noise(50<<10)))
-			_, err := task.Save(t.Context(), s)
+			_, err := task.Save(t.Context(), with(n, 50<<10))
 			if err == nil {
 				mu.Lock()
 				saved++

@@ -69,10 +69,10 @@ func (c *Checkpoint) tree(ctx context.Context) (*tree, error) {
 		return nil, err
 	}
 	l.tree.nodes = make([]node, len(entries))
-	for i := range entries {
-		if err := l.node(&l.tree.nodes[i], &entries[i]); err != nil {
-			return nil, err
-		}
+	for i, e := range entries {
+		chunks, table := l.addAll(e.Chunks), l.addAll(e.Table)
+		e.Chunks, e.Table = nil, nil
+		l.tree.nodes[i] = node{Entry: e, chunks: chunks, table: table}
 	}
 	return l.tree, l.tables(ctx)
 }
@@ -101,34 +101,29 @@ func (c *Checkpoint) newLoader() (*loader, error) {
 	return l, nil
 }
 
-// add adds a chunk to the catalog.
-func (l *loader) add(list *[]catalog.ID, ch *format.Chunk) error {
-	if err := l.places.Check(ch); err != nil {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
+// add adds a chunk, which was checked, to the catalog and to a list.
+func (l *loader) add(list *[]catalog.ID, ch *format.Chunk) {
 	id, ok := l.tree.Find(ch.Hash)
 	if !ok || l.tree.Chunk(id) != *ch {
 		id = l.tree.Add(l.numbers[ch.Segment], ch)
 	}
 	*list = append(*list, id)
-	return nil
 }
 
-func (l *loader) addAll(list *[]catalog.ID, chunks []format.Chunk) error {
-	*list = make([]catalog.ID, 0, len(chunks))
-	for i := range chunks {
-		if err := l.add(list, &chunks[i]); err != nil {
-			return err
-		}
+func (l *loader) addAll(chunks []format.Chunk) []catalog.ID {
+	if len(chunks) == 0 {
+		return nil
 	}
-	return nil
+	list := make([]catalog.ID, 0, len(chunks))
+	for i := range chunks {
+		l.add(&list, &chunks[i])
+	}
+	return list
 }
 
 // entries reads the list of files.
 func (l *loader) entries(ctx context.Context) ([]format.Entry, error) {
-	if err := l.addAll(&l.tree.list, l.c.content.Tree); err != nil {
-		return nil, l.c.damaged(err)
-	}
+	l.tree.list = l.addAll(l.c.content.Tree) // which was checked with the manifest
 	data, err := l.c.join(ctx, l.tree.Catalog, l.tree.list)
 	if err != nil {
 		return nil, err
@@ -137,17 +132,22 @@ func (l *loader) entries(ctx context.Context) ([]format.Entry, error) {
 	if err != nil {
 		return nil, l.c.damaged(err)
 	}
+	for i := range entries {
+		for _, chunks := range [][]format.Chunk{entries[i].Chunks, entries[i].Table} {
+			if err := l.check(chunks); err != nil {
+				return nil, l.c.damaged(fmt.Errorf("file %q: %w", entries[i].Path, err))
+			}
+		}
+	}
 	return entries, nil
 }
 
-func (l *loader) node(n *node, e *format.Entry) error {
-	n.Entry = *e
-	n.Chunks, n.Table = nil, nil
-	if err := l.addAll(&n.chunks, e.Chunks); err != nil {
-		return l.c.damaged(fmt.Errorf("file %q: %w", e.Path, err))
-	}
-	if err := l.addAll(&n.table, e.Table); err != nil {
-		return l.c.damaged(fmt.Errorf("table of file %q: %w", e.Path, err))
+// check makes sure that chunks lie where the checkpoint says that its data is.
+func (l *loader) check(chunks []format.Chunk) error {
+	for i := range chunks {
+		if err := l.places.Check(&chunks[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -202,11 +202,12 @@ func (l *loader) someTables(ctx context.Context, nodes []node, list []catalog.ID
 func (l *loader) table(n *node, data []byte) error {
 	for ch, err := range format.DecodeTable(data, n.Size) {
 		if err == nil {
-			err = l.add(&n.chunks, &ch)
+			err = l.places.Check(&ch)
 		}
 		if err != nil {
 			return err
 		}
+		l.add(&n.chunks, &ch)
 	}
 	n.chunks = slices.Clip(n.chunks)
 	return nil
