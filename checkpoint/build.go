@@ -56,7 +56,8 @@ func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first for
 		return built{}, err
 	}
 	defer func() { _ = w.close() }() // it was only read
-	b := &builder{task: t, walk: w, base: base}
+	b := &builder{task: t, walk: w, base: base, meter: &meter{report: s.Progress}}
+	b.meter.add(total(w.nodes))
 	if err := b.begin(ctx, first); err != nil {
 		return built{}, err
 	}
@@ -76,10 +77,11 @@ func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first for
 
 // A builder makes one checkpoint.
 type builder struct {
-	task *Task
-	walk *walk
-	base *baseline
-	same bool // the state is base's
+	task  *Task
+	walk  *walk
+	base  *baseline
+	same  bool // the state is base's
+	meter *meter
 
 	catalog *catalog.Catalog // of what base has, and of what is new
 	mark    catalog.Mark     // where the new begins
@@ -104,6 +106,7 @@ func (b *builder) begin(ctx context.Context, first format.SegmentID) error {
 	}
 	b.mark = b.catalog.Mark()
 	b.packer = newPacker(ctx, b.task, b.catalog, first)
+	b.packer.meter = b.meter
 	return nil
 }
 
@@ -139,7 +142,7 @@ func (b *builder) build(ctx context.Context, s *Snapshot, retained []format.Reta
 	if c.Content, c.ContentAt, err = b.placeContent(out.content); err != nil {
 		return built{}, err
 	}
-	if out.retained, out.retainedAt, err = b.placeRetained(retained); err != nil {
+	if out.retained, out.retainedAt, err = b.packer.placeRetained(b.task.job.codec, retained); err != nil {
 		return built{}, err
 	}
 	if err := b.packer.flush(); err != nil {
@@ -155,14 +158,8 @@ func (b *builder) build(ctx context.Context, s *Snapshot, retained []format.Reta
 }
 
 func (b *builder) summary() *format.Checkpoint {
-	c := new(format.Checkpoint)
-	for i := range b.walk.nodes {
-		if n := &b.walk.nodes[i]; n.Mode.IsRegular() {
-			c.Files++
-			c.Bytes += n.Size
-		}
-	}
-	return c
+	all := total(b.walk.nodes)
+	return &format.Checkpoint{Files: all.AllFiles, Bytes: all.AllBytes}
 }
 
 // state packs the state, if there is one, and says in c where it lies.
@@ -173,6 +170,8 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 	if b.same {
 		old := b.base.content
 		c.Segments, c.Tree, c.Inline, c.Walk = old.Segments, old.Tree, old.Inline, old.Walk
+		all := total(b.walk.nodes)
+		b.meter.add(Progress{Files: all.AllFiles, Bytes: all.AllBytes})
 		return b.base.tree, nil
 	}
 	if err := b.packFiles(ctx); err != nil {
@@ -199,7 +198,7 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 
 // packFiles packs the data of all files.
 func (b *builder) packFiles(ctx context.Context) error {
-	l := newPipeline(ctx, b.packer, b.task.job.codec)
+	l := newPipeline(ctx, b.packer, b.task.job.codec, b.meter)
 	err := b.readFiles(l)
 	if err == nil {
 		err = b.moveOut(ctx, l)
@@ -292,15 +291,5 @@ func (b *builder) placeContent(content *format.Content) (*format.Content, *forma
 		return nil, nil, err
 	}
 	at, err := b.packer.spill(b.task.job.codec, "offsets, labels and tree", data)
-	return nil, at, err
-}
-
-// placeRetained does the same for the retained list.
-func (b *builder) placeRetained(list []format.Retained) ([]format.Retained, *format.Chunk, error) {
-	data, err := format.EncodeRetained(list)
-	if err != nil || len(data) <= format.MaxPart {
-		return list, nil, err
-	}
-	at, err := b.packer.spill(b.task.job.codec, "list of retained checkpoints", data)
 	return nil, at, err
 }

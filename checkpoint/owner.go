@@ -18,7 +18,7 @@ type Owner struct {
 	writer   format.WriterID
 	epoch    uint64
 	base     *step             // the last step, which is this owner's
-	existing []format.Retained // all checkpoints as of base, newest first
+	existing []format.Retained // all checkpoints as of base, base's first
 	baseline *baseline         // base's checkpoint, or nil if it was not read yet
 	segments uint32            // how many were ever begun: no number is used twice
 	pending  *pending          // an attempt whose outcome is unknown
@@ -59,10 +59,17 @@ type pending struct {
 //
 // An ErrUnsupported says that the store ignores conditional writes.
 func (t *Task) Claim(ctx context.Context) (*Owner, error) {
-	s, err := t.history.claim(ctx)
+	s, err := t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+		return t.history.follow(base, format.KindClaim, newWriter()), nil
+	})
 	if err != nil {
 		return nil, err
 	}
+	return t.owner(ctx, s)
+}
+
+// owner returns the owner whose claim is step s.
+func (t *Task) owner(ctx context.Context, s *step) (*Owner, error) {
 	all, err := t.all(ctx, s)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ type packer struct {
 	open    int         // its number in the catalog
 	inlined bool        // it is to ride in the manifest
 	free    chan []byte // buffers of segments that have been sent
+	meter   *meter      // nil if nobody counts
 	group   *errgroup.Group
 	ctx     context.Context // of group: ends with the first upload that fails
 
@@ -112,6 +113,9 @@ func (p *packer) flush() error {
 	p.group.Go(func() error {
 		_, err := p.store.Put(p.ctx, format.SegmentKey(p.dir, s.ID), buf)
 		p.free <- buf
+		if err == nil && p.meter != nil {
+			p.meter.add(Progress{Moved: s.Size})
+		}
 		return err
 	})
 	return context.Cause(p.ctx)
@@ -174,6 +178,17 @@ func (p *packer) spill(c *codec.Codec, what string, data []byte) (*format.Chunk,
 	}
 	at := p.catalog.Chunk(id)
 	return &at, nil
+}
+
+// placeRetained returns the list of retained checkpoints or, if it is large,
+// where it has been packed.
+func (p *packer) placeRetained(c *codec.Codec, list []format.Retained) ([]format.Retained, *format.Chunk, error) {
+	data, err := format.EncodeRetained(list)
+	if err != nil || len(data) <= format.MaxPart {
+		return list, nil, err
+	}
+	at, err := p.spill(c, "list of retained checkpoints", data)
+	return nil, at, err
 }
 
 // keys returns the keys of the segments that were sent, wholly or not.

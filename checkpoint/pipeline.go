@@ -19,6 +19,7 @@ import (
 type pipeline struct {
 	packer *packer
 	codec  *codec.Codec
+	meter  *meter
 	ctx    context.Context // ends with the first error of any of them
 	cancel context.CancelCauseFunc
 	group  *errgroup.Group
@@ -62,12 +63,12 @@ const (
 )
 
 // newPipeline returns a pipeline in front of p. finish must be called.
-func newPipeline(ctx context.Context, p *packer, c *codec.Codec) *pipeline {
+func newPipeline(ctx context.Context, p *packer, c *codec.Codec, m *meter) *pipeline {
 	group, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
 	blocks := min(runtime.GOMAXPROCS(0)+2, maxBlocks)
 	l := &pipeline{
-		packer: p, codec: c, ctx: ctx, cancel: cancel, group: group, size: smallBlock,
+		packer: p, codec: c, meter: m, ctx: ctx, cancel: cancel, group: group, size: smallBlock,
 		free: make(chan *block, blocks), queue: make(chan *block, blocks),
 	}
 	for range blocks {
@@ -243,11 +244,17 @@ func (l *pipeline) packAll() error {
 		case <-l.ctx.Done():
 			return context.Cause(l.ctx)
 		}
+		var bytes int64
 		for i := range b.pieces {
-			if err := l.pack(&b.pieces[i]); err != nil {
+			p := &b.pieces[i]
+			if err := l.pack(p); err != nil {
 				return err
 			}
+			if !p.again {
+				bytes += int64(len(p.data))
+			}
 		}
+		l.meter.add(Progress{Bytes: bytes})
 		if b.packed != nil {
 			close(b.packed)
 		}

@@ -23,6 +23,9 @@ type RestoreOptions struct {
 	// Replace replaces a target directory that is not empty. What it has of the
 	// state is not fetched again: its files are read and compared.
 	Replace bool
+	// Progress, if it is not nil, is told how the restore comes along, from
+	// several goroutines but one call at a time. The restore waits for it.
+	Progress func(Progress)
 }
 
 // Restore makes dir the checkpoint's state. It builds the tree in a directory
@@ -41,13 +44,13 @@ func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOption
 	if err != nil {
 		return err
 	}
-	if err := c.restore(ctx, out, dir, tree); err != nil {
+	if err := c.restore(ctx, out, dir, tree, &meter{report: opts.Progress}); err != nil {
 		return errors.Join(err, out.Abort())
 	}
 	return out.Commit()
 }
 
-func (c *Checkpoint) restore(ctx context.Context, out *atomicdir.Dir, dir string, t *tree) error {
+func (c *Checkpoint) restore(ctx context.Context, out *atomicdir.Dir, dir string, t *tree, m *meter) error {
 	root, err := os.OpenRoot(out.Path())
 	if err != nil {
 		return err
@@ -58,11 +61,11 @@ func (c *Checkpoint) restore(ctx context.Context, out *atomicdir.Dir, dir string
 			return err
 		}
 	}
-	r := newRestorer(c, root, t)
+	r := newRestorer(root, t, m)
 	if err := r.reuse(ctx, dir); err != nil {
 		return err
 	}
-	if err := c.fetch(ctx, t.Catalog, r.missing(), r.write); err != nil {
+	if err := c.fetch(ctx, t.Catalog, r.missing(), r.fetched); err != nil {
 		return err
 	}
 	return setAttributes(root, t.nodes)
@@ -115,14 +118,15 @@ func setAttributes(root *os.Root, nodes []node) error {
 // A restorer writes chunks to where they belong. It may be used by several
 // goroutines at once.
 type restorer struct {
-	c    *Checkpoint
-	root *os.Root
-	tree *tree
+	root  *os.Root
+	tree  *tree
+	meter *meter
 
 	// The places of chunk id are places[first[id]:first[id+1]].
 	first  []uint32
 	places []place
-	have   []atomic.Bool // by id: found in the target
+	have   []atomic.Bool  // by id: found in the target
+	left   []atomic.Int64 // by node: bytes that are not written yet
 }
 
 // A place is where in which file a chunk belongs.
@@ -131,9 +135,18 @@ type place struct {
 	offset int64
 }
 
-func newRestorer(c *Checkpoint, root *os.Root, t *tree) *restorer {
-	r := &restorer{c: c, root: root, tree: t, first: make([]uint32, t.Len()+1), have: make([]atomic.Bool, t.Len())}
+func newRestorer(root *os.Root, t *tree, m *meter) *restorer {
+	r := &restorer{
+		root: root, tree: t, meter: m, first: make([]uint32, t.Len()+1),
+		have: make([]atomic.Bool, t.Len()), left: make([]atomic.Int64, len(t.nodes)),
+	}
+	all := total(t.nodes)
 	for i := range t.nodes {
+		n := &t.nodes[i]
+		r.left[i].Store(n.Size)
+		if n.Mode.IsRegular() && n.Size == 0 {
+			all.Files++
+		}
 		for _, id := range t.nodes[i].chunks {
 			r.first[id+1]++
 		}
@@ -142,6 +155,7 @@ func newRestorer(c *Checkpoint, root *os.Root, t *tree) *restorer {
 		r.first[id+1] += r.first[id]
 	}
 	r.places = make([]place, r.first[t.Len()])
+	m.add(all)
 	next := slices.Clone(r.first)
 	for i := range t.nodes {
 		offset := int64(0)
@@ -165,22 +179,40 @@ func (r *restorer) missing() []catalog.ID {
 	return ids
 }
 
+// fetched writes chunks that were fetched.
+func (r *restorer) fetched(list []got) error {
+	var moved int64
+	for _, g := range list {
+		moved += r.tree.StoredSize(g.id)
+	}
+	r.meter.add(Progress{Moved: moved})
+	return r.write(list)
+}
+
 // write writes chunks to all of their places. Those that lie end to end in a
 // file are written together.
 func (r *restorer) write(list []got) error {
 	w := writer{root: r.root, nodes: r.tree.nodes}
-	var err error
+	var done Progress
 	for _, g := range list {
-		if isZero(g.data) {
-			continue // the file is as long as it should be, and a hole reads as zeros
-		}
+		hole := isZero(g.data) // the file is as long as it should be, and a hole reads as zeros
 		for _, p := range r.places[r.first[g.id]:r.first[g.id+1]] {
-			if err = w.write(p, g.data); err != nil {
-				return errors.Join(err, w.close())
+			if !hole {
+				if err := w.write(p, g.data); err != nil {
+					return errors.Join(err, w.close())
+				}
+			}
+			done.Bytes += int64(len(g.data))
+			if r.left[p.node].Add(-int64(len(g.data))) == 0 {
+				done.Files++
 			}
 		}
 	}
-	return w.close()
+	if err := w.close(); err != nil {
+		return err
+	}
+	r.meter.add(done)
+	return nil
 }
 
 func isZero(p []byte) bool {

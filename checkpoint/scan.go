@@ -17,6 +17,7 @@ func (b *builder) readFiles(l *pipeline) error {
 		if n.Size, err = l.add(b.walk.stream, cut.Data, &n.chunks); err != nil {
 			return fmt.Errorf("stream %q: %w", b.walk.name, err)
 		}
+		b.meter.add(Progress{Files: 1, AllBytes: n.Size})
 		return nil
 	}
 	var old []node // of base, from the one on that comes next
@@ -33,11 +34,13 @@ func (b *builder) readFiles(l *pipeline) error {
 		}
 		if len(old) > 0 && b.walk.unchanged(n, &old[0]) {
 			n.chunks, n.table = old[0].chunks, old[0].table
+			b.meter.add(Progress{Files: 1, Bytes: n.Size})
 			continue
 		}
 		if err := b.walk.fail(n.Path, b.readFile(l, n)); err != nil {
 			return err
 		}
+		b.meter.add(Progress{Files: 1})
 	}
 	return nil
 }

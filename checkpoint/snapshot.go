@@ -26,6 +26,9 @@ type Snapshot struct {
 	Savepoint string
 	// State is the state's files. It is read before Commit or Save returns.
 	State Source
+	// Progress, if it is not nil, is told how the save comes along, from several
+	// goroutines but one call at a time. The save waits for it.
+	Progress func(Progress)
 }
 
 // OffsetMeaning says what an offset names.

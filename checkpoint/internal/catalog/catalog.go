@@ -118,6 +118,20 @@ func (c *Catalog) Size(id ID) int64 {
 	return int64(c.chunks[id].size)
 }
 
+// StoredSize returns how many bytes a chunk takes in its segment.
+func (c *Catalog) StoredSize(id ID) int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.chunks[id].storedSize()
+}
+
+func (ch *chunk) storedSize() int64 {
+	if ch.stored == 0 {
+		return int64(ch.size)
+	}
+	return int64(ch.stored)
+}
+
 // Compare orders chunks by where they lie.
 func (c *Catalog) Compare(a, b ID) int {
 	x, y := &c.chunks[a], &c.chunks[b]
@@ -164,11 +178,7 @@ func (c *Catalog) Use(u *Used, list []ID) {
 		}
 		u.seen[id/64] |= 1 << (id % 64)
 		ch := &c.chunks[id]
-		n := ch.stored
-		if n == 0 {
-			n = ch.size
-		}
-		u.Bytes[ch.segment] += int64(n)
+		u.Bytes[ch.segment] += ch.storedSize()
 	}
 }
 

@@ -49,7 +49,7 @@ func New() *Codec {
 func (c *Codec) Encode(dst, data []byte) (format.Encoding, []byte) {
 	out := c.enc.EncodeAll(data, dst)
 	if len(out)-len(dst) > len(data)-len(data)/16 {
-		return format.Raw, dst
+		return format.Raw, out[:len(dst)]
 	}
 	return format.Zstd, out
 }
@@ -73,7 +73,7 @@ func (c *Codec) Decode(dst []byte, e format.Encoding, stored []byte, size int) (
 		if len(out)-len(dst) != size {
 			return dst, fmt.Errorf("%w: %d bytes of data, not %d", format.ErrCorrupt, len(out)-len(dst), size)
 		}
-		return out, nil
+		return append(dst, out[len(dst):]...), nil // in its place already
 	}
 	return dst, fmt.Errorf("%w: unknown encoding %d", format.ErrCorrupt, e)
 }
