@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/internal/atomicdir"
 )
@@ -56,63 +58,109 @@ func (c *Checkpoint) restore(ctx context.Context, out *atomicdir.Dir, dir string
 		return err
 	}
 	defer root.Close()
-	for i := range t.nodes {
-		if err := makeNode(root, &t.nodes[i]); err != nil {
-			return err
-		}
-	}
 	r := newRestorer(root, t, m)
+	if err := r.makeNodes(ctx); err != nil {
+		return err
+	}
 	if err := r.reuse(ctx, dir); err != nil {
 		return err
 	}
 	if err := c.fetch(ctx, t.Catalog, r.missing(), r.fetched); err != nil {
 		return err
 	}
-	return setAttributes(root, t.nodes)
+	return r.setAttributes(ctx)
 }
 
-// makeNode makes a directory, a link or a file, whose data follows. Each is
-// new: where a file system folds the case of names, two files must not become
-// one.
+// handlers is how many files are made, or given their attributes, at a time.
+const handlers = 8
+
+// makeNodes makes what the tree consists of. Each file is new: where a file
+// system folds the case of names, two must not become one. A file that one chunk
+// fills is made when that is written.
+func (r *restorer) makeNodes(ctx context.Context) error {
+	for i := range r.tree.nodes {
+		if err := makeNode(r.root, &r.tree.nodes[i]); err != nil {
+			return err
+		}
+	}
+	return r.eachFile(ctx, func(n *node) error {
+		if len(n.chunks) == 1 {
+			return nil
+		}
+		f, err := newFile(r.root, n)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Truncate(n.Size), f.Close())
+	})
+}
+
+// makeNode makes a directory or a link.
 func makeNode(root *os.Root, n *node) error {
 	path, err := filepath.Localize(n.Path)
-	if err != nil {
-		return fmt.Errorf("%q can not be a file name on this system: %w", n.Path, err)
-	}
 	switch {
-	case n.Path == ".":
-		return nil
-	case n.Mode.IsDir():
+	case err != nil:
+		return fmt.Errorf("%q can not be a file name on this system: %w", n.Path, err)
+	case n.Mode.IsDir() && n.Path != ".":
 		return root.Mkdir(path, 0o700)
 	case n.Mode.Type() == fs.ModeSymlink:
 		return root.Symlink(n.Target, path)
 	}
-	f, err := root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Truncate(n.Size), f.Close())
+	return nil
 }
 
-// setAttributes comes last, and goes from the leaves to the root: writing into
-// a directory changes its time, and may not be permitted any more.
-func setAttributes(root *os.Root, nodes []node) error {
-	for i := range slices.Backward(nodes) {
-		n := &nodes[i]
-		if n.Mode.Type() == fs.ModeSymlink {
-			continue
-		}
-		path := filepath.FromSlash(n.Path)
-		if !n.ModTime.IsZero() {
-			if err := root.Chtimes(path, n.ModTime, n.ModTime); err != nil {
+func newFile(root *os.Root, n *node) (*os.File, error) {
+	return root.OpenFile(filepath.FromSlash(n.Path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// eachFile calls do with every regular file, several at a time.
+func (r *restorer) eachFile(ctx context.Context, do func(*node) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	share := (len(r.tree.nodes) + handlers - 1) / handlers
+	for nodes := range slices.Chunk(r.tree.nodes, max(share, 1)) {
+		group.Go(func() error {
+			for i := range nodes {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if !nodes[i].Mode.IsRegular() {
+					continue
+				}
+				if err := do(&nodes[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// setAttributes comes last. Directories come after what is in them: writing
+// there changes their time, and may not be permitted any more.
+func (r *restorer) setAttributes(ctx context.Context) error {
+	set := func(n *node) error { return setAttributes(r.root, n) }
+	if err := r.eachFile(ctx, set); err != nil {
+		return err
+	}
+	for i := range slices.Backward(r.tree.nodes) {
+		if n := &r.tree.nodes[i]; n.Mode.IsDir() {
+			if err := set(n); err != nil {
 				return err
 			}
 		}
-		if err := root.Chmod(path, n.Mode); err != nil {
+	}
+	return nil
+}
+
+func setAttributes(root *os.Root, n *node) error {
+	path := filepath.FromSlash(n.Path)
+	if !n.ModTime.IsZero() {
+		if err := root.Chtimes(path, n.ModTime, n.ModTime); err != nil {
 			return err
 		}
 	}
-	return nil
+	return root.Chmod(path, n.Mode)
 }
 
 // A restorer writes chunks to where they belong. It may be used by several
@@ -197,7 +245,7 @@ func (r *restorer) write(list []got) error {
 	for _, g := range list {
 		hole := isZero(g.data) // the file is as long as it should be, and a hole reads as zeros
 		for _, p := range r.places[r.first[g.id]:r.first[g.id+1]] {
-			if !hole {
+			if !hole || len(r.tree.nodes[p.node].chunks) == 1 {
 				if err := w.write(p, g.data); err != nil {
 					return errors.Join(err, w.close())
 				}
@@ -262,8 +310,12 @@ func (w *writer) open(node uint32) (err error) {
 			return err
 		}
 	}
-	w.file, err = w.root.OpenFile(filepath.FromSlash(w.nodes[node].Path), os.O_WRONLY, 0)
 	w.node = node
+	if n := &w.nodes[node]; len(n.chunks) == 1 {
+		w.file, err = newFile(w.root, n)
+	} else {
+		w.file, err = w.root.OpenFile(filepath.FromSlash(n.Path), os.O_WRONLY, 0)
+	}
 	return err
 }
 
