@@ -154,29 +154,37 @@ func (b *blocked) Read([]byte) (int, error) {
 // What moves slowly does not stall.
 func TestSlowIsNotStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &wire{answer: func(*request) (*http.Response, error) {
+		w := &wire{answer: func(req *request) (*http.Response, error) {
 			r := respondPart(0, 9, 10, "")
 			r.ContentLength = 10
-			r.Body = io.NopCloser(&slow{rest: "abcdefghij"})
+			time.Sleep(20 * time.Second) // the head of the answer is a move, too
+			r.Body = io.NopCloser(&slow{req.Context(), "abcdefghij"})
 			return r, nil
 		}}
 		p := make([]byte, 10)
 		began := time.Now()
 		n, err := w.open(t, Options{}).Get(t.Context(), "key", 0, p)
-		if err != nil || string(p[:n]) != "abcdefghij" || time.Since(began) != 200*time.Second {
+		if err != nil || string(p[:n]) != "abcdefghij" || time.Since(began) != 220*time.Second {
 			t.Errorf("got %q, %v in %v", p[:n], err, time.Since(began))
 		}
 	})
 }
 
-// slow gives a byte every 20 seconds.
-type slow struct{ rest string }
+// slow gives a byte every 20 seconds, until its request ends.
+type slow struct {
+	ctx  context.Context
+	rest string
+}
 
 func (s *slow) Read(p []byte) (int, error) {
 	if s.rest == "" {
 		return 0, io.EOF
 	}
-	time.Sleep(20 * time.Second)
+	select {
+	case <-time.After(20 * time.Second):
+	case <-s.ctx.Done():
+		return 0, s.ctx.Err()
+	}
 	p[0], s.rest = s.rest[0], s.rest[1:]
 	return 1, nil
 }

@@ -254,6 +254,17 @@ func TestWriteOnTheWire(t *testing.T) {
 	}
 }
 
+// A segment is one request too, and not the two or more of a resumable session.
+func TestLargeWriteIsOneRequest(t *testing.T) {
+	w := new(wire).accept(t)
+	if _, err := w.open(t, Options{}).Put(t.Context(), "segment", make([]byte, 20<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if w.count() != 1 || w.query(0).Get("uploadType") != "multipart" {
+		t.Errorf("%d requests, the first of type %s", w.count(), w.query(0).Get("uploadType"))
+	}
+}
+
 func TestOptionsOnTheWire(t *testing.T) {
 	const key = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
 	w := new(wire).accept(t)
