@@ -250,7 +250,10 @@ func TestAnswerAtTheLastBoundary(t *testing.T) {
 			}
 			body.Write(p)
 		}
-		resp := (&request{Request: r, body: body.Bytes()}).stored(t)
+		resp, err := (&request{Request: r, body: body.Bytes()}).stored()
+		if err != nil {
+			return nil, err
+		}
 		resp.Body = &untilSent{resp.Body, r.Body}
 		return resp, nil
 	})
