@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,6 +101,45 @@ func TestCancelledUploadOverHTTP(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("the body of a cancelled upload ended well")
 	}
+}
+
+// Each chunk of an upload, of 32 KiB, is one write to the connection.
+func TestUploadWritesWholeChunks(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			t.Error(err)
+		}
+		http.Error(w, "enough", http.StatusServiceUnavailable)
+	}))
+	defer server.Close()
+	transport := newTransport()
+	defer transport.CloseIdleConnections()
+	var writes atomic.Int64
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		return &countedConn{conn, &writes}, err
+	}
+	s, err := New(t.Context(), &http.Client{Transport: transport}, "bucket", "", Options{Endpoint: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const chunks = 64
+	_, err = s.Put(t.Context(), "key", make([]byte, chunks*32<<10))
+	wantKind(t, err, backend.ErrThrottled)
+	if n := writes.Load(); n < chunks || n > chunks+20 { // some for the heads of the request and its parts
+		t.Errorf("%d writes for %d chunks", n, chunks)
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c *countedConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
 }
 
 func TestStalls(t *testing.T) {
