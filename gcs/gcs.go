@@ -18,7 +18,6 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"cloud.google.com/go/storage"
 	"gocloud.dev/blob"
@@ -73,17 +72,13 @@ var _ backend.Store = (*Store)(nil)
 //
 // It sends no request. An error wraps backend.ErrInvalid.
 func New(ctx context.Context, client *http.Client, bucket, prefix string, o Options) (*Store, error) {
-	return newStore(ctx, client, bucket, prefix, o, StallTimeout)
-}
-
-func newStore(ctx context.Context, client *http.Client, bucket, prefix string, o Options, stall time.Duration) (*Store, error) {
 	l := location{bucket: bucket, prefix: prefix, options: o}
 	if err := l.check(); err != nil {
 		return nil, err
 	}
 	s := &Store{name: l.bucket, prefix: l.prefix, options: l.options}
 	settings := []option.ClientOption{
-		option.WithHTTPClient(guard(client, stall)),
+		option.WithHTTPClient(guard(client)),
 		option.WithoutAuthentication(), // client's task
 		// The XML API is the default for reads alone, and there the SDK drops
 		// what tells a missing object from a missing bucket.
@@ -171,7 +166,7 @@ func (s *Store) upload(ctx context.Context, name string, data []byte, sum uint32
 		// request's end, so take away its voice first: see requestBody.
 		cancel()
 	}
-	if err := w.Close(); failed == nil && err != nil {
+	if err := w.Close(); failed == nil {
 		failed = err
 	}
 	if failed != nil {

@@ -53,13 +53,13 @@ func newTransport() *http.Transport {
 
 // guard returns a client that sends as the given one does, under the rules of
 // guarded. It follows no redirect: Create sends one request at most.
-func guard(client *http.Client, stall time.Duration) *http.Client {
+func guard(client *http.Client) *http.Client {
 	next := client.Transport
 	if next == nil {
 		next = http.DefaultTransport
 	}
 	return &http.Client{
-		Transport:     &guarded{next, stall},
+		Transport:     &guarded{next},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
@@ -67,10 +67,7 @@ func guard(client *http.Client, stall time.Duration) *http.Client {
 // guarded holds the SDK to what the contract says about requests: one for each
 // call marked by only, which ends when nothing moves, and whose body never
 // looks whole when it is not.
-type guarded struct {
-	next  http.RoundTripper
-	stall time.Duration
-}
+type guarded struct{ next http.RoundTripper }
 
 func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	call, _ := req.Context().Value(onlyKey{}).(*onlyRequest)
@@ -81,8 +78,8 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
-	dog := &watchdog{ctx: ctx, cancel: cancel, limit: g.stall}
-	dog.timer = time.AfterFunc(g.stall, func() { cancel(&stalledError{g.stall}) })
+	dog := &watchdog{ctx: ctx, cancel: cancel}
+	dog.timer = time.AfterFunc(StallTimeout, func() { cancel(errStalled) })
 	req = req.WithContext(ctx)
 	body := &requestBody{ReadCloser: req.Body, dog: dog}
 	if req.Body != nil {
@@ -135,13 +132,12 @@ type watchdog struct {
 	ctx    context.Context // the request's
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
-	limit  time.Duration
 }
 
 // moved gives the request its full time anew, unless it has ended.
 func (d *watchdog) moved() {
 	if d.timer.Stop() {
-		d.timer.Reset(d.limit)
+		d.timer.Reset(StallTimeout)
 	}
 }
 
@@ -152,18 +148,13 @@ func (d *watchdog) stop() {
 
 // explain puts the stall in the place of the cancelled context that it caused.
 func (d *watchdog) explain(err error) error {
-	var stalled *stalledError
-	if errors.As(context.Cause(d.ctx), &stalled) {
-		return stalled
+	if errors.Is(context.Cause(d.ctx), errStalled) {
+		return errStalled
 	}
 	return err
 }
 
-type stalledError struct{ limit time.Duration }
-
-func (e *stalledError) Error() string {
-	return fmt.Sprintf("request ended because no byte moved for %v", e.limit)
-}
+var errStalled = fmt.Errorf("request ended because no byte moved for %v", StallTimeout)
 
 // requestBody tells the watchdog of each read, and mends how the SDK's
 // multipart reader ends.
