@@ -230,15 +230,18 @@ func readFull(r io.Reader, p []byte) (n int, sum uint32, err error) {
 }
 
 // expected returns how many bytes of the response belong to the answer, after
-// a check that it is the part of the object that was asked for.
+// a check that it is the part of the object that was asked for, or, of a range
+// from 0 on, the whole object.
 func expected(r *storage.Reader, offset int64, length int) (int, error) {
-	size := r.Attrs.Size // of the object
+	size, got := r.Attrs.Size, r.Remain() // of the object, and of the response
 	if size < 0 {
 		return 0, errors.New("response without a length")
 	}
 	want := min(int64(length), size-offset)
-	if got := r.Remain(); r.Attrs.StartOffset != offset || got < want || got != want && got != size {
-		return 0, fmt.Errorf("asked for %d bytes from %d on, got %d from %d on, of %d", want, offset, got, r.Attrs.StartOffset, size)
+	part := got == want && want > 0
+	whole := got == size && offset == 0
+	if r.Attrs.StartOffset != offset || !part && !whole {
+		return 0, fmt.Errorf("asked for %d bytes from %d on, got %d from %d on, of %d", length, offset, got, r.Attrs.StartOffset, size)
 	}
 	return int(want), nil
 }

@@ -413,6 +413,9 @@ func TestGetOnTheWire(t *testing.T) {
 		{"another range", 2, part(0, 3, "abcd"), "", errAny},
 		{"less than asked", 2, part(2, 3, "cd"), "", errAny},
 		{"more than asked", 2, part(2, 8, "cdefghi"), "", errAny},
+		{"a part of nothing", 10, part(10, 13, "klmn"), "", errAny},
+		{"a part beyond the end", 20, part(20, 29, "uvwxyzabcd"), "", errAny},
+		{"a part that ends after the object", 2, part(2, 11, "cdefghijkl"), "", errAny},
 		{"body cut", 2, func() *http.Response { return cut(part(2, 5, "cdef")(), 2) }, "", errAny},
 		{"body short", 2, func() *http.Response { r := part(2, 5, "cd")(); r.ContentLength = 4; return r }, "", errAny},
 	} {
