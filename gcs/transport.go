@@ -1,6 +1,7 @@
 package gcs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
-	dog := &watchdog{ctx: ctx, cancel: cancel}
+	dog := &watchdog{caller: req.Context(), ctx: ctx, cancel: cancel}
 	dog.timer = time.AfterFunc(StallTimeout, func() { cancel(errStalled) })
 	req = req.WithContext(ctx)
 	body := &requestBody{ReadCloser: req.Body, dog: dog}
@@ -129,7 +130,8 @@ func (r *onlyRequest) send() error {
 
 // A watchdog cancels a request unless something moves.
 type watchdog struct {
-	ctx    context.Context // the request's
+	caller context.Context // the SDK waits for its end
+	ctx    context.Context // the request's, derived from it
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 }
@@ -140,6 +142,10 @@ func (d *watchdog) moved() {
 		d.timer.Reset(StallTimeout)
 	}
 }
+
+// ended returns why the request has ended, or nil. A context has an error before
+// anyone who waits for its end hears of it, and before those derived from it do.
+func (d *watchdog) ended() error { return cmp.Or(d.caller.Err(), context.Cause(d.ctx)) }
 
 func (d *watchdog) stop() {
 	d.timer.Stop()
@@ -166,7 +172,7 @@ type requestBody struct {
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if ended := context.Cause(b.dog.ctx); ended != nil {
+	if ended := b.dog.ended(); ended != nil {
 		// The multipart reader answers a cancelled upload with the boundary that
 		// ends a whole one, and whoever reads that far has a truncated object that
 		// looks complete.

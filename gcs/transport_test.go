@@ -77,6 +77,31 @@ func closing(t *testing.T, data []byte) []byte {
 	return slices.Concat(line, []byte("--"))
 }
 
+// The SDK hears of a cancellation a moment before a context does that is derived
+// from the one it waits for; in that moment the body must not look whole either.
+func TestUploadEndsWithTheContextThatTheSDKWaitsFor(t *testing.T) {
+	read := roundTripper(func(r *http.Request) (*http.Response, error) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
+		return nil, errors.New("the body looks whole")
+	})
+	body := io.NopCloser(strings.NewReader("all that the SDK had sent, and the closing boundary"))
+	req, err := http.NewRequestWithContext(endedAlone{t.Context()}, http.MethodPost, "http://store.test", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := guard(&http.Client{Transport: read}).Transport.RoundTrip(req)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, %v, want the end of the context", resp, err)
+	}
+}
+
+// endedAlone has ended, and those derived from it have not heard of it.
+type endedAlone struct{ context.Context }
+
+func (endedAlone) Err() error { return context.Canceled }
+
 // The same over a real connection: the server learns that the body is not whole.
 func TestCancelledUploadOverHTTP(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
