@@ -285,6 +285,9 @@ func TestRequests(t *testing.T) {
 		var o *checkpoint.Owner
 		take := func() (err error) { o, err = task.Claim(w.Context()); return err }
 		count("first claim", 4, take) // list, create, create again, list
+		// An owner collects once: two lists of manifests, one of segments, and what
+		// is newest.
+		count("first commit of offsets", 5, func() error { _, err := o.Commit(w.Context(), at(0)); return err })
 		count("commit of offsets", 1, func() error { _, err := o.Commit(w.Context(), at(1)); return err })
 		count("commit of 100 KiB", 2, func() error {
 			s := at(2)

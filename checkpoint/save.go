@@ -49,6 +49,7 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 		return nil, err
 	}
 	c := newCleaner(ctx, t, made)
+	c.swept = true // a save is to cost few requests
 	c.retire(existing, made.allCheckpoints(kept), made, b.content)
 	c.close()
 	return t.describe(made.checkpoint(), b.content), nil
