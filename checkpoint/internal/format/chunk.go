@@ -14,7 +14,8 @@ type Encoding byte
 
 // The encodings.
 const (
-	Raw Encoding = 0
+	Raw  Encoding = 0
+	Zstd Encoding = 1
 )
 
 // Chunk says where in which segment some data lies, and what it must be.
