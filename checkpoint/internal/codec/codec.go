@@ -13,7 +13,7 @@ import (
 
 // coders is how many chunks are encoded at once at most, and how many decoded;
 // others wait. At 300 MB/s each (docs/decisions/0012-compression.md), 16 are
-// faster than a network, and take about 15 MB for as long as the Codec lives.
+// faster than a network, and take 12 MB for as long as the Codec lives.
 const coders = 16
 
 // window is how far back the encoder looks, in bytes: over a whole chunk. Only

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/zeebo/blake3"
@@ -81,6 +82,11 @@ func (o *overwrite) measure(c *Cutter, old []byte, page int, seed uint64) {
 		_, _ = fresh.Read(data[at*page : (at+1)*page])
 		o.changed += float64(page)
 	}
+	o.add(c, old, data)
+}
+
+// add adds what is sent of data when old is there.
+func (o *overwrite) add(c *Cutter, old, data []byte) {
 	had := make(map[[32]byte]bool)
 	for chunk := range c.chunks(old) {
 		had[blake3.Sum256(chunk)] = true
@@ -90,5 +96,33 @@ func (o *overwrite) measure(c *Cutter, old []byte, page int, seed uint64) {
 			o.sent += float64(len(chunk))
 		}
 		o.chunks++
+	}
+}
+
+// BenchmarkTable reports how much of the table of a file of 256 MiB is sent
+// after as many places of the file changed: of the table's own bytes, and of a
+// table of its chunks. Each place takes three entries.
+func BenchmarkTable(b *testing.B) {
+	const entry, entries = 35, 16 << 10
+	old := random(entry*entries, 1)
+	for _, size := range [][3]int{{256, 1 << 10, 2 << 10}, {512, 2 << 10, 4 << 10}, {1 << 10, 4 << 10, 8 << 10}, {1 << 10, 4 << 10, 16 << 10}, {4 << 10, 16 << 10, 32 << 10}} {
+		c := newCutter(size[0], size[1], size[2])
+		for _, places := range []int{1, 16, 164} {
+			b.Run(fmt.Sprintf("bytes=%d-%d-%d/places=%d", size[0], size[1], size[2], places), func(b *testing.B) {
+				var o overwrite
+				for seed := uint64(0); b.Loop(); seed++ {
+					data := slices.Clone(old)
+					r := rand.New(rand.NewPCG(1, seed))
+					for range places {
+						at := entry * r.IntN(entries-3)
+						copy(data[at:], random(3*entry, byte(r.Uint32())))
+					}
+					o.add(c, old, data)
+				}
+				b.ReportMetric(o.sent/float64(b.N), "sent-B")
+				b.ReportMetric(entry*o.chunks/float64(b.N), "table-B")
+				b.ReportMetric(0, "ns/op")
+			})
+		}
 	}
 }
