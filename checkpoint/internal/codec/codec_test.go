@@ -231,6 +231,21 @@ func TestHostileInput(t *testing.T) {
 	}
 }
 
+// A buffer may be one of several that share memory: what lies beyond is not ours.
+func TestDecodeWritesNoFurtherThanSize(t *testing.T) {
+	c := New()
+	after := bytes.Repeat([]byte("after"), 100_000)
+	for _, h := range hostileCases(t) {
+		buf := append(make([]byte, h.size), after...)
+		if _, err := c.Decode(buf[:0], h.e, h.stored, h.size); err == nil {
+			t.Errorf("%s: no error", h.name)
+		}
+		if !bytes.Equal(buf[h.size:], after) {
+			t.Errorf("%s: wrote beyond %d bytes", h.name, h.size)
+		}
+	}
+}
+
 func TestEveryTruncationIsFound(t *testing.T) {
 	c := New()
 	data := jsonLines()[:1000]
