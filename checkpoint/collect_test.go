@@ -119,8 +119,9 @@ func TestCollectManifests(t *testing.T) {
 		if _, err := task.Save(w.Context(), at(30)); err != nil {
 			t.Fatal(err)
 		}
-		if got := w.collect(checkpoint.CollectOptions{}); got.Manifests != 30 {
-			t.Errorf("collected %+v, want 30 manifests", got)
+		// The last save has deleted the manifest of the one before it.
+		if got := w.collect(checkpoint.CollectOptions{}); got.Manifests != 29 {
+			t.Errorf("collected %+v, want 29 manifests", got)
 		}
 		w.wantObjects(manifests, 1)
 		w.wantHistory("30")
@@ -132,6 +133,7 @@ func TestOwnerCollectsWhatOthersLeft(t *testing.T) {
 	inWorld(t, func(w *world) {
 		first, _ := w.owner()
 		commit(w, first, with(1, 20<<10))
+		synctest.Wait()
 		key := w.segment(1, 0xee, 3)
 		o, store := w.owner(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "delete", On: 1, Err: backend.ErrPermission})
 		commit(w, o, at(2))
