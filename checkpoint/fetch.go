@@ -26,13 +26,13 @@ type fetch struct {
 const (
 	// fetchSize bounds one fetch and what is decoded of it, in bytes, unless a
 	// single chunk is larger.
-	fetchSize = 8 << 20
+	fetchSize = 4 << 20
 	// fetchGap is how many bytes that nobody wants a fetch takes along rather
 	// than be two. A request costs as much as transferring some 100 KiB.
 	fetchGap = 64 << 10
 	// fetches is how many are under way at a time. The memory that a restore
 	// takes is bounded by their size.
-	fetches = 6
+	fetches = 8
 )
 
 // got is a chunk that was fetched, and its data.

@@ -26,7 +26,7 @@ func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
 
 // Rollback makes an older checkpoint the newest again, as ClaimAt does, for a
 // task that has no long-running owner. An owner that the task may have is
-// fenced by it.
+// fenced by it, of which Options.Logger is told.
 func (t *Task) Rollback(ctx context.Context, at string) (*Checkpoint, error) {
 	s, _, err := t.goBack(ctx, at, true)
 	if err != nil {
@@ -42,7 +42,9 @@ func (t *Task) goBack(ctx context.Context, at string, released bool) (s *step, s
 		return nil, 0, err
 	}
 	var sent []string
+	var before *step
 	s, err = t.history.claim(ctx, func(base *step) (m *format.Manifest, err error) {
+		before = base
 		t.discard(ctx, sent) // of an attempt that lost
 		m, sent, err = t.backTo(ctx, base, at)
 		if m != nil {
@@ -52,6 +54,9 @@ func (t *Task) goBack(ctx context.Context, at string, released bool) (s *step, s
 	})
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		t.discard(ctx, sent)
+	}
+	if err == nil && released {
+		t.warnOfFencing(ctx, before)
 	}
 	return s, uint32(len(sent)), err
 }

@@ -91,17 +91,9 @@ func (p *program) save(ctx context.Context, url, name, dir string, s checkpoint.
 	}
 	s.State = checkpoint.Dir(dir)
 	return p.withTask(ctx, url, name, keep, func(task *checkpoint.Task) error {
-		before, err := task.Status(ctx)
-		if err != nil {
-			return err
-		}
 		c, err := task.Save(ctx, s)
 		if err != nil {
 			return err
-		}
-		if before.Claimed {
-			p.note("task %q was claimed (epoch %d, writer %s) and not released: if that owner still runs, it is fenced now and must be started again",
-				name, before.Epoch, before.Writer)
 		}
 		err = p.print(c, func(w *bytes.Buffer) {
 			fmt.Fprintf(w, "saved %s: %s, %s, %s of it new\n", title(c), files(c), size(c.Bytes), size(c.NewBytes))
