@@ -96,7 +96,7 @@ func (p *program) save(ctx context.Context, url, name, dir string, s checkpoint.
 			return err
 		}
 		err = p.print(c, func(w *bytes.Buffer) {
-			fmt.Fprintf(w, "saved %s: %s, %s, %s of it new\n", title(c), files(c), size(c.Bytes), size(c.NewBytes))
+			fmt.Fprintf(w, "saved %s: %s, %s; %s\n", title(c), files(c), size(c.Bytes), stored(c))
 		})
 		if err != nil {
 			return fmt.Errorf("checkpoint %d was saved, but %w", c.Seq, err)
@@ -134,6 +134,15 @@ func files(c *checkpoint.Checkpoint) string {
 		return "1 file"
 	}
 	return strconv.Itoa(c.Files) + " files"
+}
+
+// stored says what a save had to store. Data that can be compressed takes less
+// than it was in the files; the names and times of files are stored with it.
+func stored(c *checkpoint.Checkpoint) string {
+	if c.NewBytes == 0 {
+		return "nothing new to store"
+	}
+	return "stored " + size(c.NewBytes)
 }
 
 // requests says what was asked of a store.
