@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,7 +19,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-var lastOne = checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 1}}
+var lastOne = checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: 1}}
 
 // wantReadable reads every byte of every checkpoint.
 func (w *world) wantReadable() {
@@ -42,10 +43,10 @@ func (w *world) wantReadable() {
 
 func TestSegmentsOfDroppedCheckpointsAreDeleted(t *testing.T) {
 	inWorld(t, func(w *world) {
-		o, store := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2}})
+		o, store := w.ownerWith(checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: 2}})
 		for n := range 5 {
 			before := store.Calls()
-			commit(w, o, with(n, 150<<10)) // three segments
+			commit(w, o, with(n, 550<<10)) // three segments
 			synctest.Wait()
 			w.wantObjects(segments, 3*min(n+1, 2))
 			w.wantReadable()
@@ -184,13 +185,13 @@ func TestDamagedManifestDoesNotStopTheCleanUp(t *testing.T) {
 func TestSegmentsOfFailedCommitsAreDeleted(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, store := w.ownerWith(lastOne)
-		commit(w, o, with(1, 150<<10))
+		commit(w, o, with(1, 550<<10))
 		for _, fault := range []faultstore.Fault{
 			{Kind: faultstore.FailBefore, Verb: "put", On: 2, Err: backend.ErrNoSpace},
 			{Kind: faultstore.FailBefore, Verb: "create", On: 1, Err: backend.ErrPermission},
 		} {
 			store.Arm(fault)
-			if _, err := o.Commit(w.Context(), with(2, 150<<10)); !errors.Is(err, fault.Err) {
+			if _, err := o.Commit(w.Context(), with(2, 550<<10)); !errors.Is(err, fault.Err) {
 				t.Errorf("commit: %v, want %v", err, fault.Err)
 			}
 			synctest.Wait()
@@ -198,12 +199,12 @@ func TestSegmentsOfFailedCommitsAreDeleted(t *testing.T) {
 			w.wantReadable()
 		}
 		task, _, store := w.open(lastOne, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", On: 2, Err: backend.ErrNoSpace})
-		if _, err := task.Save(w.Context(), with(3, 150<<10)); !errors.Is(err, backend.ErrNoSpace) {
+		if _, err := task.Save(w.Context(), with(3, 550<<10)); !errors.Is(err, backend.ErrNoSpace) {
 			t.Errorf("save: %v, want ErrNoSpace", err)
 		}
 		w.wantObjects(segments, 3)
 		store.Heal()
-		commit(w, o, with(4, 150<<10))
+		commit(w, o, with(4, 550<<10))
 		synctest.Wait()
 		w.wantObjects(segments, 3)
 		w.wantReadable()
@@ -216,7 +217,7 @@ func TestSegmentsOfAStateThatCanNotBeReadAreDeleted(t *testing.T) {
 		o, _ := w.ownerWith(lastOne)
 		broken := errors.New("broken")
 		_, err := o.Commit(w.Context(), checkpoint.Snapshot{
-			State: checkpoint.Stream("s", failsAfter(strings.NewReader(strings.Repeat("x", 150<<10)), broken)),
+			State: checkpoint.Stream("s", failsAfter(bytes.NewReader(noise(550<<10)), broken)),
 		})
 		if !errors.Is(err, broken) {
 			t.Errorf("commit: %v", err)
@@ -232,7 +233,7 @@ func TestSegmentsOfAnUnknownCommitStay(t *testing.T) {
 		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				o, store := w.ownerWith(lastOne, faultstore.Fault{Kind: faultstore.Zombie, Verb: "create"})
-				if _, err := o.Commit(w.Context(), with(1, 150<<10)); !errors.Is(err, checkpoint.ErrUnknown) {
+				if _, err := o.Commit(w.Context(), with(1, 550<<10)); !errors.Is(err, checkpoint.ErrUnknown) {
 					t.Errorf("commit: %v, want ErrUnknown", err)
 				}
 				synctest.Wait()
@@ -257,15 +258,15 @@ func TestSegmentsOfAnUnknownCommitStay(t *testing.T) {
 func TestFencedOwnerDeletesOnlyWhatIsItsOwn(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
-		commit(w, o, with(1, 150<<10))
+		commit(w, o, with(1, 550<<10))
 		heir, _ := w.ownerWith(lastOne)
-		if _, err := o.Commit(w.Context(), with(99, 150<<10)); !errors.Is(err, checkpoint.ErrFenced) {
+		if _, err := o.Commit(w.Context(), with(99, 550<<10)); !errors.Is(err, checkpoint.ErrFenced) {
 			t.Errorf("commit: %v, want ErrFenced", err)
 		}
 		synctest.Wait()
 		w.wantObjects(segments, 3)
 		w.wantReadable()
-		commit(w, heir, with(2, 150<<10))
+		commit(w, heir, with(2, 550<<10))
 		synctest.Wait()
 		w.wantObjects(segments, 3)
 		w.wantReadable()
@@ -276,7 +277,7 @@ func TestFencedOwnerDeletesOnlyWhatIsItsOwn(t *testing.T) {
 func TestSharedSegmentsStay(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
-		first := commit(w, o, with(1, 150<<10))
+		first := commit(w, o, with(1, 550<<10))
 		m := w.manifest(first.Seq)
 		m.Retained = []format.Retained{{Seq: first.Seq, Time: first.Time}}
 		m.Seq, m.Checkpoint.Seq, m.Token = m.Seq+1, m.Seq+1, format.Token{1}
@@ -304,7 +305,7 @@ func TestCleanUpIsExact(t *testing.T) {
 
 func cleanUpIsExact(w *world) {
 	t := w.tester.(*rapid.T)
-	opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: rapid.IntRange(1, 3).Draw(t, "last")}}
+	opts := checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: rapid.IntRange(1, 3).Draw(t, "last")}}
 	o, store := w.ownerWith(opts)
 	n := 0
 	snapshot := func() checkpoint.Snapshot {

@@ -256,11 +256,12 @@ func (h *history) refuse(key string) error {
 		key, backend.ErrUnsupported)
 }
 
-// claim makes a new writer the owner of the task and returns its first step.
-// From then on every earlier owner fails at its next Create (I4).
-func (h *history) claim(ctx context.Context) (*step, error) {
+// claim makes a new writer the owner of the task and returns its first step,
+// which next makes of the step before. From then on every earlier owner fails
+// at its next Create (I4).
+func (h *history) claim(ctx context.Context, next func(base *step) (*format.Manifest, error)) (*step, error) {
 	for n := 1; ; n++ {
-		s, err := h.tryClaim(ctx)
+		s, err := h.tryClaim(ctx, next)
 		if !errors.Is(err, errLost) && !errors.Is(err, errOvertaken) {
 			return s, err
 		}
@@ -270,19 +271,22 @@ func (h *history) claim(ctx context.Context) (*step, error) {
 	}
 }
 
-func (h *history) tryClaim(ctx context.Context) (*step, error) {
+func (h *history) tryClaim(ctx context.Context, next func(base *step) (*format.Manifest, error)) (*step, error) {
 	base, err := h.newest(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, err := newAttempt(h.follow(base, format.KindClaim, newWriter()))
+	m, err := next(base)
+	if err != nil {
+		return nil, err
+	}
+	a, err := newAttempt(m)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := h.create(ctx, a); err != nil {
 		return nil, err
 	}
-	m := a.manifest
 	if err := h.prove(ctx, m); err != nil {
 		return nil, err
 	}

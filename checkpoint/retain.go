@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -25,7 +24,9 @@ const (
 	KeepAll = -1
 )
 
-// pick returns those of old, newest first, that stay beside a new checkpoint.
+// pick returns those of old that stay beside a new checkpoint. The one that was
+// the current one last comes first in old: after a task has gone back, that is
+// the one that it went back to.
 func (r Retention) pick(old []format.Retained) []format.Retained {
 	last := r.Last
 	if last == 0 {
@@ -47,14 +48,11 @@ func (s *step) others(all []format.Retained) []format.Retained {
 	})
 }
 
-// allCheckpoints lists a step's own checkpoint and those that it retains,
-// newest first.
+// allCheckpoints lists a step's own checkpoint, and then those that it retains.
 func (s *step) allCheckpoints(retained []format.Retained) []format.Retained {
 	c := s.checkpoint()
 	if c == nil {
 		return retained
 	}
-	all := append([]format.Retained{{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint}}, retained...)
-	slices.SortFunc(all, func(a, b format.Retained) int { return cmp.Compare(b.Seq, a.Seq) })
-	return all
+	return append([]format.Retained{{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint}}, retained...)
 }

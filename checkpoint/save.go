@@ -26,7 +26,11 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	m := t.history.follow(base, format.KindCommit, newWriter())
 	m.Released = true
 	kept := t.job.opts.Retention.pick(existing)
-	b, err := t.build(ctx, &s, format.SegmentID{Epoch: m.Epoch, Writer: m.Writer}, kept)
+	from, err := t.baseline(ctx, base.checkpoint())
+	if err != nil {
+		return nil, err
+	}
+	b, err := t.build(ctx, &s, from, format.SegmentID{Epoch: m.Epoch, Writer: m.Writer}, kept)
 	if err != nil {
 		t.discard(ctx, b.segments)
 		return nil, err

@@ -40,14 +40,18 @@ type Manifest struct {
 	Writer  WriterID `json:"writer"` // who made it
 	Token   Token    `json:"token"`  // this attempt to make it, and no other
 
-	// Released says that its writer will make no further manifest.
+	// Released says that its writer will make no further manifest. A claim may
+	// be released at once: to go back to an older checkpoint takes no more.
 	Released bool `json:"released,omitempty"`
 
-	// Checkpoint is the newest checkpoint, nil when there is none.
+	// Checkpoint is the current checkpoint, nil when there is none.
 	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
 
-	// Retained lists the other checkpoints that exist, newest first. When it
-	// is large, RetainedAt says where it lies instead, as a JSON array.
+	// Retained lists the other checkpoints that exist, ordered by when each was
+	// last the current one, latest first. A task that goes back to an older
+	// checkpoint puts those that it leaves behind first, so that numbers need
+	// not descend. When it is large, RetainedAt says where it lies instead, as a
+	// JSON array.
 	Retained   []Retained `json:"retained,omitempty"`
 	RetainedAt *Chunk     `json:"retained_at,omitempty"`
 }
@@ -213,18 +217,22 @@ func (c *Checkpoint) check(m *Manifest) error {
 	return c.Content.check()
 }
 
-// checkRetained checks the list of the checkpoints beside m's own. That may be
-// older than some of them: a task can go back to it.
+// checkRetained checks the list of the checkpoints beside m's own. Their order
+// can not be told from their numbers.
 func (m *Manifest) checkRetained(list []Retained) error {
-	seq := m.Seq
+	seen := make(map[uint64]bool, len(list))
 	for _, r := range list {
-		if r.Seq == 0 || r.Seq >= seq || r.Seq == m.Checkpoint.Seq {
-			return corruptf("retained checkpoint %d out of order", r.Seq)
-		}
-		if r.Time.IsZero() {
+		switch {
+		case r.Seq == 0 || r.Seq >= m.Seq:
+			return corruptf("retained checkpoint %d in manifest %d", r.Seq, m.Seq)
+		case r.Seq == m.Checkpoint.Seq:
+			return corruptf("retained checkpoint %d is the current one", r.Seq)
+		case seen[r.Seq]:
+			return corruptf("retained checkpoint %d twice", r.Seq)
+		case r.Time.IsZero():
 			return corruptf("retained checkpoint %d has no time", r.Seq)
 		}
-		seq = r.Seq
+		seen[r.Seq] = true
 	}
 	return nil
 }

@@ -1,0 +1,184 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"slices"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// This file keeps dead space and the number of segments within bounds. What a
+// checkpoint needs of a segment that is not worth keeping for it is stored
+// again, with the new data. So of every segment that a checkpoint names, at
+// least half was needed when it was named, and the number of segments is at
+// most four times what full ones would be, and some tens.
+
+const (
+	// smallShare of a full segment's size is what is not small any more.
+	smallShare = 4
+	// crowd is how many small segments of about the same size there may be;
+	// together, they become one that is at least as large as all of them. So a
+	// byte is moved a few times at most for being in a small segment.
+	crowd = 16
+)
+
+// moveOut stores again what the new checkpoint needs of segments of base that
+// are not worth keeping.
+func (b *builder) moveOut(ctx context.Context, l *pipeline) error {
+	if b.base.tree == nil {
+		return nil
+	}
+	if err := l.wait(); err != nil { // then all lists are complete
+		return err
+	}
+	if !b.choose() {
+		return nil
+	}
+	m := mover{builder: b, l: l, at: make(map[catalog.ID]int)}
+	for i := range b.walk.nodes {
+		n := &b.walk.nodes[i]
+		if err := b.walk.fail(n.Path, m.store(ctx, n)); err != nil {
+			return err
+		}
+	}
+	if err := l.wait(); err != nil {
+		return err
+	}
+	for i := range b.walk.nodes {
+		n := &b.walk.nodes[i]
+		if err := b.walk.fail(n.Path, m.replace(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// choose finds out which segments of base are not worth keeping: those of which
+// less than half is needed, the inline data, which is in no segment, and small
+// ones of which there are many. It reports whether anything that is needed lies
+// in one. Of base's list of files, all is taken to be needed: how much will be
+// is not known yet.
+func (b *builder) choose() (any bool) {
+	used := new(catalog.Used)
+	for i := range b.walk.nodes {
+		b.catalog.Use(used, b.walk.nodes[i].chunks)
+		b.catalog.Use(used, b.walk.nodes[i].table)
+	}
+	b.catalog.Use(used, b.base.tree.list)
+	segments := b.catalog.Segments()[:b.mark.Segments]
+	b.sparse = make([]bool, len(segments))
+	crowds := make(map[int][]int) // small segments, by about how small
+	for i, s := range segments {
+		live := used.Bytes[i]
+		switch {
+		case s.ID == format.SegmentID{} || 2*live < s.Size:
+			b.sparse[i] = true
+			any = any || live > 0
+		case live < int64(b.packer.size/smallShare):
+			c := magnitude(live)
+			crowds[c] = append(crowds[c], i)
+		}
+	}
+	for _, list := range crowds {
+		if len(list) < crowd {
+			continue
+		}
+		any = true
+		for _, i := range list {
+			b.sparse[i] = true
+		}
+	}
+	return any
+}
+
+// magnitude counts n's digits to the base of crowd.
+func magnitude(n int64) (digits int) {
+	for ; n > 0; n /= crowd {
+		digits++
+	}
+	return digits
+}
+
+// isSparse reports whether a chunk lies in a segment that is not worth keeping.
+func (b *builder) isSparse(id catalog.ID) bool {
+	s := b.catalog.SegmentOf(id)
+	return s < len(b.sparse) && b.sparse[s]
+}
+
+// A mover stores chunks again.
+type mover struct {
+	*builder
+	l     *pipeline
+	at    map[catalog.ID]int // of the chunks to be replaced, in moved
+	moved []catalog.ID
+}
+
+// store stores a file's chunks again that lie in sparse segments. The bytes
+// come from the file itself; if that can not be read twice, from the store.
+func (m *mover) store(ctx context.Context, n *node) error {
+	var f fs.File
+	var offset int64
+	for _, id := range n.chunks {
+		c := m.catalog.Chunk(id)
+		if _, done := m.at[id]; !done && m.isSparse(id) {
+			if f == nil && m.walk.fsys != nil {
+				var err error
+				if f, err = m.walk.fsys.Open(n.Path); err != nil {
+					return err
+				}
+				defer f.Close()
+			}
+			data, err := m.read(ctx, f, offset, &c)
+			if err != nil {
+				return err
+			}
+			m.at[id] = len(m.at)
+			if err := m.l.again(data, &m.moved); err != nil {
+				return err
+			}
+		}
+		offset += c.Size
+	}
+	return nil
+}
+
+func (m *mover) read(ctx context.Context, f fs.File, offset int64, c *format.Chunk) ([]byte, error) {
+	r, ok := f.(io.ReaderAt)
+	if !ok {
+		return m.base.read(ctx, c)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	data := make([]byte, c.Size)
+	if n, err := r.ReadAt(data, offset); n < len(data) {
+		return nil, errors.Join(errWritten, err)
+	}
+	return data, nil
+}
+
+// replace makes a file's list name the chunks that were stored again.
+func (m *mover) replace(n *node) error {
+	shared := true // with base's tree
+	for i, id := range n.chunks {
+		at, ok := m.at[id]
+		if !ok {
+			continue
+		}
+		if m.catalog.Chunk(id).Hash != m.catalog.Chunk(m.moved[at]).Hash {
+			return errWritten
+		}
+		if shared {
+			n.chunks, shared = slices.Clone(n.chunks), false
+		}
+		n.chunks[i] = m.moved[at]
+	}
+	if !shared || slices.ContainsFunc(n.table, m.isSparse) {
+		n.table = nil // it is another one now
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/cut"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// reuse copies what the old directory has of the state: its files are cut and
+// hashed as a save would do it. Bytes are copied and not linked, because a
+// process that should be dead may still write to the old files. What can not be
+// read there is fetched.
+func (r *restorer) reuse(ctx context.Context, dir string) error {
+	old, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	_ = fs.WalkDir(old.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		group.Go(func() error { return r.reuseFile(ctx, old, path) })
+		return nil
+	})
+	return group.Wait()
+}
+
+func (r *restorer) reuseFile(ctx context.Context, old *os.Root, path string) error {
+	f, err := old.Open(filepath.FromSlash(path))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	buf := make([]byte, 0, blockSize)
+	for end := false; !end; {
+		var n int
+		n, end, err = fill(ctx, buf[len(buf):cap(buf)], f)
+		if err != nil {
+			return ctx.Err()
+		}
+		rest := buf[:len(buf)+n]
+		var found []got
+		for n := cut.Data.Next(rest, end); n > 0; n = cut.Data.Next(rest, end) {
+			if id, ok := r.take(format.Sum(rest[:n])); ok {
+				found = append(found, got{id, rest[:n]})
+			}
+			rest = rest[n:]
+		}
+		if err := r.write(found); err != nil {
+			return err
+		}
+		buf = buf[:copy(buf[:cap(buf)], rest)]
+	}
+	return nil
+}
+
+// take returns the chunk with a hash if files need it and have not got it yet.
+func (r *restorer) take(h format.Hash) (catalog.ID, bool) {
+	id, ok := r.tree.Find(h)
+	if !ok || r.first[id] == r.first[id+1] {
+		return 0, false
+	}
+	return id, r.have[id].CompareAndSwap(false, true)
+}
