@@ -542,7 +542,7 @@ func TestRedirectNotFollowed(t *testing.T) {
 			return r
 		})}
 		transport := &http.Transport{}
-		transport.RegisterProtocol("http", roundTrip(w.Do))
+		transport.RegisterProtocol("http", doer(w.Do))
 		s := w.openBucket(t, "bucket", testOptions(direct{transport}), Options{})
 		_, err := s.Get(t.Context(), "key", 0, make([]byte, 1))
 		wantKind(t, err, errAny)
@@ -552,6 +552,8 @@ func TestRedirectNotFollowed(t *testing.T) {
 	}
 }
 
-type roundTrip func(*http.Request) (*http.Response, error)
+// A doer is a function that stands in for an HTTP client, or for a transport.
+type doer func(*http.Request) (*http.Response, error)
 
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+func (f doer) Do(r *http.Request) (*http.Response, error)        { return f(r) }
+func (f doer) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
