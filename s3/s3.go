@@ -146,13 +146,19 @@ func (s *Store) write(ctx context.Context, op, key string, data []byte, ifNoneMa
 	if err != nil {
 		return backend.Object{}, s.failed(ctx, op, key, err)
 	}
-	// The Date of the response is the store's clock after the write.
+	// The Date of the response is the store's clock after the write. A response
+	// without one is as good as lost, and is treated so: the error says that the
+	// outcome is open, and another attempt is worth while. A Create then meets
+	// its own object, whose time a List tells.
 	at, ok := awsmiddleware.GetServerTime(out.ResultMetadata)
 	if !ok {
-		return backend.Object{}, s.error(op, key, errors.New("written, but the response has no Date header to tell the store's time"))
+		return backend.Object{}, s.error(op, key, errNoDate)
 	}
 	return backend.Object{Key: key, Size: int64(len(data)), ModTime: at}, nil
 }
+
+var errNoDate = errors.New("written, but the response has no valid Date header, by which the store tells its time; " +
+	"see whether a proxy removes it")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

@@ -402,14 +402,31 @@ func TestGetRefusesBadRanges(t *testing.T) {
 	}
 }
 
+// A write whose response does not tell the store's time is like one whose reply
+// was lost: it was made, and the caller learns the time by other means.
 func TestDateMissing(t *testing.T) {
-	w := &wire{answer: always(func() *http.Response {
-		r := respond(200, "")
-		r.Header.Del("Date")
-		return r
-	})}
-	_, err := w.open(t, Options{}).Create(t.Context(), "key", nil)
-	wantKind(t, err, errAny)
+	for _, date := range []string{"", "yesterday"} {
+		for _, verb := range []string{"create", "put"} {
+			t.Run(verb+"/"+date, func(t *testing.T) {
+				store := objects{}
+				w := &wire{answer: func(r *request) (*http.Response, error) {
+					resp, err := store.answer(r)
+					resp.Header.Set("Date", date)
+					return resp, err
+				}}
+				s := w.open(t, Options{})
+				err := call(t.Context(), s, verb)
+				wantKind(t, err, errAny)
+				if !strings.Contains(err.Error(), "no valid Date header") {
+					t.Errorf("no reason in %q", err)
+				}
+				if w.count() != 1 || string(store["/bucket/jobs/key"]) != "data" {
+					t.Errorf("%d requests, stored %q", w.count(), store)
+				}
+				wantKind(t, call(t.Context(), s, "create"), backend.ErrExist)
+			})
+		}
+	}
 }
 
 // The SDK learns the service's clock from the response, so that the second
@@ -542,7 +559,7 @@ func TestRedirectNotFollowed(t *testing.T) {
 			return r
 		})}
 		transport := &http.Transport{}
-		transport.RegisterProtocol("http", roundTrip(w.Do))
+		transport.RegisterProtocol("http", doer(w.Do))
 		s := w.openBucket(t, "bucket", testOptions(direct{transport}), Options{})
 		_, err := s.Get(t.Context(), "key", 0, make([]byte, 1))
 		wantKind(t, err, errAny)
@@ -552,6 +569,8 @@ func TestRedirectNotFollowed(t *testing.T) {
 	}
 }
 
-type roundTrip func(*http.Request) (*http.Response, error)
+// A doer is a function that stands in for an HTTP client, or for a transport.
+type doer func(*http.Request) (*http.Response, error)
 
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+func (f doer) Do(r *http.Request) (*http.Response, error)        { return f(r) }
+func (f doer) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
