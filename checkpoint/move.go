@@ -2,7 +2,7 @@ package checkpoint
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"slices"
@@ -156,9 +156,17 @@ func (m *mover) read(ctx context.Context, f fs.File, offset int64, c *format.Chu
 	}
 	data := make([]byte, c.Size)
 	if n, err := r.ReadAt(data, offset); n < len(data) {
-		return nil, errors.Join(errWritten, err)
+		return nil, fmt.Errorf("%w: it ends earlier than before: %w", ErrChanged, err)
 	}
 	return data, nil
+}
+
+// other says that a file is not what it was taken to be.
+func (m *mover) other(n *node) error {
+	if m.walk.isImmutable(n.Path) {
+		return fmt.Errorf("%w: it was declared immutable, and is not what it was; have it reread", ErrChanged)
+	}
+	return errWritten
 }
 
 // replace makes a file's list name the chunks that were stored again.
@@ -170,7 +178,7 @@ func (m *mover) replace(n *node) error {
 			continue
 		}
 		if m.catalog.Chunk(id).Hash != m.catalog.Chunk(m.moved[at]).Hash {
-			return errWritten
+			return m.other(n)
 		}
 		if shared {
 			n.chunks, shared = slices.Clone(n.chunks), false

@@ -286,7 +286,7 @@ func TestSaveTakesOverFromAnOwner(t *testing.T) {
 	}
 
 	r := holdfast(t, "save", url, "orders", state)
-	if want := `holdfast: note: task "orders" was claimed (epoch 1, writer `; r.code != 0 || !strings.HasPrefix(r.stderr, want) {
+	if want := `holdfast: note: msg="the task was claimed and not released: `; r.code != 0 || !strings.HasPrefix(r.stderr, want) {
 		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
 	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{}); !errors.Is(err, checkpoint.ErrFenced) {
