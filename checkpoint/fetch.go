@@ -42,15 +42,16 @@ type got struct {
 }
 
 // fetch reads chunks in the order in which they lie, several requests at a
-// time, and checks them. It hands the chunks of one request to use, in that
-// order, which must not keep the data. Several goroutines call use.
-func (c *Checkpoint) fetch(ctx context.Context, cat *catalog.Catalog, ids []catalog.ID, use func([]got) error) error {
+// time, and checks them. Several goroutines call newUse once each, and hand the
+// chunks of one request at a time to what it returns, in that order. The data
+// must not be kept.
+func (c *Checkpoint) fetch(ctx context.Context, cat *catalog.Catalog, ids []catalog.ID, newUse func() (use func([]got) error)) error {
 	todo := plan(cat, ids)
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
 	for range min(fetches, len(todo)) {
 		group.Go(func() error {
-			w := fetcher{c: c, catalog: cat}
+			w, use := fetcher{c: c, catalog: cat}, newUse()
 			for i := next.Add(1) - 1; i < int64(len(todo)); i = next.Add(1) - 1 {
 				if ctx.Err() != nil {
 					return ctx.Err() // another one failed, or the caller gave up
@@ -144,14 +145,15 @@ func (c *Checkpoint) join(ctx context.Context, cat *catalog.Catalog, ids []catal
 		size += int(cat.Size(id))
 	}
 	data := make([]byte, size)
-	err := c.fetch(ctx, cat, ids, func(list []got) error {
+	use := func(list []got) error {
 		for _, g := range list {
 			for _, start := range at[g.id] {
 				copy(data[start:], g.data)
 			}
 		}
 		return nil
-	})
+	}
+	err := c.fetch(ctx, cat, ids, func() func([]got) error { return use })
 	return data, err
 }
 
