@@ -69,6 +69,7 @@ func (b *builder) choose() (any bool) {
 		b.catalog.Use(used, b.walk.nodes[i].table)
 	}
 	b.catalog.Use(used, b.base.tree.list)
+	b.catalog.Use(used, b.base.tree.table)
 	segments := b.catalog.Segments()[:b.mark.Segments]
 	b.sparse = make([]bool, len(segments))
 	crowds := make(map[int][]int) // small segments, by about how small
