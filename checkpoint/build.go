@@ -204,7 +204,7 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 
 // packFiles packs the data of all files.
 func (b *builder) packFiles(ctx context.Context) error {
-	l := newPipeline(ctx, b.packer, b.task.job.codec, b.meter)
+	l := newPipeline(ctx, b.packer, b.find, b.task.job.codec, b.meter)
 	err := b.readFiles(l)
 	if err == nil {
 		err = b.moveOut(ctx, l)
@@ -268,8 +268,8 @@ func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
 	for len(data) > 0 {
 		n := cut.Meta.Next(data, true)
 		hash := format.Sum(data[:n])
-		id, ok := b.catalog.Find(hash)
-		if !ok || b.isSparse(id) {
+		id, ok := b.find(hash)
+		if !ok {
 			e, stored := format.Raw, data[:n]
 			if e, buf = b.task.job.codec.Encode(buf[:0], stored); e != format.Raw {
 				stored = buf
