@@ -127,7 +127,7 @@ const (
 // request on the same key was under way, and which of them won is unknown).
 // Some codes ("Forbidden", "TooManyRequests") are what the SDK makes of a
 // status that comes without a code, from a proxy perhaps. There is none such
-// for 404: only NoSuchKey means that there is no such object.
+// for 404: only NoSuchKey means that there is no such object, and only to a Get.
 var meanings = map[string]meaning{
 	"NoSuchKey":    {kind: backend.ErrNotExist},
 	"InvalidRange": {kind: backend.ErrRange},
@@ -197,6 +197,8 @@ func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 	switch {
 	case code == "PreconditionFailed" && op == "create":
 		f.kind = backend.ErrExist
+	case code == "NoSuchKey" && op != "get": // the bucket itself is taken for a key
+		f.kind, m.advice = backend.ErrNoStore, "check that the endpoint does not hold the bucket's name"
 	case code == "NotImplemented" && op == "create":
 		m.advice = "this service does not offer conditional writes (If-None-Match), without which " +
 			"two owners could both commit; use another (docs/deploy/aws.md lists some)"

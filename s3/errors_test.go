@@ -33,6 +33,8 @@ func TestCodes(t *testing.T) {
 		{"create", 409, "OperationAborted", errAny, ""},
 		{"create", 501, "NotImplemented", backend.ErrUnsupported, "does not offer conditional writes"},
 		{"get", 404, "NoSuchKey", backend.ErrNotExist, ""},
+		{"list", 404, "NoSuchKey", backend.ErrNoStore, "check that the endpoint does not hold the bucket's name"},
+		{"put", 404, "NoSuchKey", backend.ErrNoStore, "check that the endpoint"},
 		{"get", 404, "NoSuchBucket", backend.ErrNoStore, "create the bucket"},
 		{"list", 404, "NoSuchBucket", backend.ErrNoStore, "create the bucket"},
 		{"create", 404, "NoSuchBucket", backend.ErrNoStore, "create the bucket"},
