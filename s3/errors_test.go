@@ -32,6 +32,8 @@ func TestCodes(t *testing.T) {
 		{"create", 409, "ConditionalRequestConflict", errAny, ""},
 		{"create", 409, "OperationAborted", errAny, ""},
 		{"create", 501, "NotImplemented", backend.ErrUnsupported, "does not offer conditional writes"},
+		{"create", 501, "NotImplemented", backend.ErrUnsupported, "if the answer is about the checksum, set the URL's parameter checksum=none"},
+		{"put", 501, "NotImplemented", backend.ErrUnsupported, "if the answer is about the checksum, set the URL's parameter checksum=none"},
 		{"get", 404, "NoSuchKey", backend.ErrNotExist, ""},
 		{"list", 404, "NoSuchKey", backend.ErrNoStore, "check that the endpoint does not hold the bucket's name"},
 		{"put", 404, "NoSuchKey", backend.ErrNoStore, "check that the endpoint"},
