@@ -226,6 +226,9 @@ func bucketRegion(err error) string {
 
 // neededPermission names the IAM action that a verb needs, and on what.
 func (s *Store) neededPermission(op string) string {
+	if s.directory {
+		return "allow s3express:CreateSession on the directory bucket"
+	}
 	bucket := "arn:" + partition(s.client.Options().Region) + ":s3:::" + s.bucket
 	objects := bucket + "/" + s.prefix + "*"
 	kms := strings.HasPrefix(string(s.options.Encryption), "aws:kms")

@@ -181,6 +181,20 @@ func TestPermissionInOtherPartitions(t *testing.T) {
 	}
 }
 
+func TestPermissionOnDirectoryBuckets(t *testing.T) {
+	for _, bucket := range []string{"bucket--use1-az4--x-s3", "point--use1-az4--xa-s3"} {
+		w := &wire{answer: always(func() *http.Response { return respondError(403, "AccessDenied") })}
+		options := testOptions(w)
+		options.DisableS3ExpressSessionAuth = new(true)
+		s := w.openBucket(t, bucket, options, Options{})
+		for _, verb := range verbs {
+			if err := call(t.Context(), s, verb); !strings.HasSuffix(err.Error(), "; allow s3express:CreateSession on the directory bucket") {
+				t.Errorf("no advice in %q", err)
+			}
+		}
+	}
+}
+
 // The driver's own time limits look like the caller's deadline to errors.Is.
 func TestOwnLimitsAreRetryable(t *testing.T) {
 	for _, own := range []error{

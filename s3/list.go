@@ -37,7 +37,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[backen
 			return
 		}
 		objects := s.list(ctx, prefix, after)
-		if s.unordered {
+		if s.directory {
 			objects = s.listSorted(ctx, prefix, after)
 		}
 		for o, err := range objects {

@@ -11,8 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/holdfast-io/holdfast/backend"
@@ -146,6 +149,35 @@ func TestNew(t *testing.T) {
 	}
 	if _, err := New(client, "", "a//b", Options{Checksum: "md5"}); !errors.Is(err, backend.ErrInvalid) {
 		t.Errorf("got %v, want ErrInvalid", err)
+	}
+}
+
+// A directory bucket wants a session, which the SDK's client makes when it needs
+// one. The store makes its own: the caller's client, which may be in use, goes
+// on as it was configured.
+func TestSessions(t *testing.T) {
+	const bucket = "bucket--use1-az4--x-s3"
+	w := &wire{answer: always(func() *http.Response { return respondError(500, "InternalError") })}
+	options := testOptions(w)
+	options.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = 2
+		o.RateLimiter = ratelimit.None
+		o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return 0, nil })
+	})
+	client := sdk.New(options)
+	s, err := New(client, bucket, "jobs", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.DeleteObject(t.Context(), &sdk.DeleteObjectInput{Bucket: aws.String(bucket), Key: aws.String("key")}); err == nil {
+		t.Error("no error")
+	}
+	if w.count() != 2 || !w.query(0).Has("session") {
+		t.Errorf("the caller's client sent %d requests, first %s, want 2 for a session", w.count(), w.requests[0].URL)
+	}
+	wantKind(t, call(t.Context(), s, "create"), errAny)
+	if w.count() != 3 {
+		t.Errorf("the store sent %d requests, want 1", w.count()-2)
 	}
 }
 
