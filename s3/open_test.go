@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,6 +78,7 @@ func TestOpen(t *testing.T) {
 			}
 			defer opened.Close()
 			s := opened.(*Store)
+			test.options.Checksum = cmp.Or(test.options.Checksum, ChecksumCRC32C)
 			o := s.client.Options()
 			if s.String() != test.store || o.Region != test.region || aws.ToString(o.BaseEndpoint) != test.endpoint ||
 				o.UsePathStyle != test.pathStyle || s.options != test.options {
