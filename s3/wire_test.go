@@ -210,6 +210,7 @@ func wantHeaders(t *testing.T, r *request, want map[string]string) {
 }
 
 func TestOptionsOnTheWire(t *testing.T) {
+	const crc32c = "4waSgw=="
 	const sha256 = "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225" // of 123456789
 	tests := []struct {
 		name    string
@@ -218,12 +219,15 @@ func TestOptionsOnTheWire(t *testing.T) {
 	}{
 		{"default", Options{}, map[string]string{
 			"If-None-Match": "", "X-Amz-Request-Payer": "", "X-Amz-Storage-Class": "", "X-Amz-Server-Side-Encryption": "",
+			"X-Amz-Content-Sha256": "UNSIGNED-PAYLOAD", "X-Amz-Checksum-Crc32c": crc32c, "Content-Type": "application/octet-stream",
 		}},
 		{"encrypted", Options{Encryption: "aws:kms", KMSKeyID: "alias/jobs"}, map[string]string{
 			"X-Amz-Server-Side-Encryption": "aws:kms", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id": "alias/jobs",
 		}},
 		{"class", Options{StorageClass: "STANDARD_IA"}, map[string]string{"X-Amz-Storage-Class": "STANDARD_IA"}},
 		{"payer", Options{RequesterPays: true}, map[string]string{"X-Amz-Request-Payer": "requester"}},
+		{"checked", Options{Checksum: ChecksumCRC32C}, map[string]string{"X-Amz-Checksum-Crc32c": crc32c}},
+		{"checked as in a URL", Options{Checksum: "crc32c"}, map[string]string{"X-Amz-Checksum-Crc32c": crc32c}},
 		{"signed", Options{Checksum: ChecksumSHA256}, map[string]string{
 			"X-Amz-Content-Sha256": sha256, "X-Amz-Checksum-Crc32c": "",
 		}},
