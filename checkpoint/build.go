@@ -137,7 +137,7 @@ func (b *builder) build(ctx context.Context, s *Snapshot, retained []format.Reta
 		return built{}, err
 	}
 	c := b.summary()
-	c.Savepoint = s.Savepoint
+	c.Savepoint, c.ExpiresAfter = s.Savepoint, s.expiresAfter()
 	out.checkpoint = c
 	if c.Content, c.ContentAt, err = b.placeContent(out.content); err != nil {
 		return built{}, err

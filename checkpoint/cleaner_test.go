@@ -351,6 +351,13 @@ func cleanUpIsExact(w *world) {
 				t.Fatal(err)
 			}
 		},
+		"prune": func(t *rapid.T) {
+			task, _, _ := w.open(opts)
+			_, err := task.Prune(w.Context(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{Fence: true})
+			if err != nil && !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+				t.Fatal(err)
+			}
+		},
 		"sleep": func(t *rapid.T) {
 			time.Sleep(rapid.SampledFrom([]time.Duration{time.Minute, 2 * time.Hour}).Draw(t, "for"))
 		},

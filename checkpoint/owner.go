@@ -133,7 +133,11 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	if err := s.check(o.existing); err != nil {
 		return nil, err
 	}
-	kept := o.task.job.opts.Retention.pick(o.existing)
+	keep := o.task.job.opts.Retention
+	if err := keep.check(); err != nil {
+		return nil, err
+	}
+	kept := keep.pick(o.existing)
 	b, err := o.build(ctx, &s, kept)
 	if err != nil {
 		o.cleaner.discard(ctx, b.segments)

@@ -22,10 +22,11 @@ type Checkpoint struct {
 	Offsets    map[string]string `json:"offsets"`
 	OffsetsAre OffsetMeaning     `json:"offsets_are"`
 	Labels     map[string]string `json:"labels"`
-	Savepoint  string            `json:"savepoint"` // its name, or ""
-	Files      int               `json:"files"`     // regular files in the state
-	Bytes      int64             `json:"bytes"`     // in these files
-	NewBytes   int64             `json:"new_bytes"` // stored for this checkpoint
+	Savepoint  string            `json:"savepoint"`                  // its name, or ""
+	Expires    time.Time         `json:"savepoint_expires,omitzero"` // when retention may drop it all the same; zero is never
+	Files      int               `json:"files"`                      // regular files in the state
+	Bytes      int64             `json:"bytes"`                      // in these files
+	NewBytes   int64             `json:"new_bytes"`                  // stored for this checkpoint
 
 	task    *Task
 	content *format.Content
@@ -44,7 +45,7 @@ func (t *Task) describe(c *format.Checkpoint, content *format.Content) *Checkpoi
 	out := &Checkpoint{
 		Task: t.Name(), Seq: c.Seq, Epoch: c.Epoch, Time: c.Time.UTC(),
 		Offsets: orEmpty(content.Offsets), OffsetsAre: NextToRead,
-		Labels: orEmpty(content.Labels), Savepoint: c.Savepoint,
+		Labels: orEmpty(content.Labels), Savepoint: c.Savepoint, Expires: c.Retained().Expires().UTC(),
 		Files: c.Files, Bytes: c.Bytes, NewBytes: c.NewBytes,
 		task: t, content: content,
 	}

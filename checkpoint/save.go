@@ -23,9 +23,13 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	if err := s.check(existing); err != nil {
 		return nil, err
 	}
+	keep := t.job.opts.Retention
+	if err := keep.check(); err != nil {
+		return nil, err
+	}
 	m := t.history.follow(base, format.KindCommit, newWriter())
 	m.Released = true
-	kept := t.job.opts.Retention.pick(existing)
+	kept := keep.pick(existing)
 	from, err := t.baseline(ctx, base.checkpoint())
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -21,9 +22,13 @@ type Snapshot struct {
 	OffsetsAre OffsetMeaning
 	// Labels are the host's own notes, kept with the checkpoint.
 	Labels map[string]string
-	// Savepoint, if it is not empty, names the checkpoint. Retention never
-	// removes it. The name is unique in the task and is no number.
+	// Savepoint, if it is not empty, names the checkpoint. Retention does not
+	// remove it. The name is unique in the task and is no number.
 	Savepoint string
+	// SavepointExpires is how long after its commit, by the store's clock, the
+	// savepoint becomes a checkpoint like others for retention; its name stays.
+	// It is rounded up to seconds. Zero is never.
+	SavepointExpires time.Duration
 	// State is the state's files. It is read before Commit or Save returns.
 	State Source
 	// Progress, if it is not nil, is told how the save comes along, from several
@@ -53,7 +58,22 @@ func (s *Snapshot) check(existing []format.Retained) error {
 			}
 		}
 	}
+	switch {
+	case s.SavepointExpires < 0:
+		return backend.Invalidf("the savepoint is to expire after %v; that must not be negative", s.SavepointExpires)
+	case s.SavepointExpires > 0 && s.Savepoint == "":
+		return backend.Invalidf("what is to expire after %v is no savepoint; name it", s.SavepointExpires)
+	}
 	return checkSavepoint(s.Savepoint, existing)
+}
+
+// expiresAfter returns in how many seconds the savepoint expires.
+func (s *Snapshot) expiresAfter() int64 {
+	seconds := int64(s.SavepointExpires / time.Second)
+	if s.SavepointExpires%time.Second > 0 && seconds < format.MaxExpiry {
+		seconds++
+	}
+	return seconds
 }
 
 func checkSavepoint(name string, existing []format.Retained) error {

@@ -114,6 +114,13 @@ var goldenManifests = map[string]*Manifest{
 			{Seq: 17, Time: moment.Add(time.Minute)}, {Seq: 4, Time: moment.Add(-time.Hour)}, {Seq: 11, Time: moment.Add(-time.Second)},
 		},
 	},
+	"savepoint-expiring": {
+		Version: 1, Kind: KindClaim, Task: "orders/7", Seq: 14, Epoch: 4, Writer: writerB, Token: token(10), Released: true,
+		Checkpoint: &Checkpoint{
+			Seq: 12, Epoch: 3, Time: moment, Savepoint: "tonight", ExpiresAfter: 86400, Files: 1, Bytes: 5, NewBytes: 9, Content: inline,
+		},
+		Retained: []Retained{{Seq: 11, Time: moment.Add(-time.Second), Savepoint: "for long", ExpiresAfter: MaxExpiry}},
+	},
 	"deleted": {
 		Version: 1, Kind: KindDeleted, Task: "orders/7", Seq: 16, Epoch: 5, Writer: writerA, Token: token(7), Released: true,
 	},

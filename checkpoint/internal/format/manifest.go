@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -74,10 +75,11 @@ type Checkpoint struct {
 	// from that manifest, which can not know it: the object's own time says so.
 	Time time.Time `json:"time,omitzero"`
 
-	Savepoint string `json:"savepoint,omitempty"`
-	Files     int    `json:"files"`     // regular files
-	Bytes     int64  `json:"bytes"`     // in them
-	NewBytes  int64  `json:"new_bytes"` // stored for this checkpoint
+	Savepoint    string `json:"savepoint,omitempty"`
+	ExpiresAfter int64  `json:"expires_after,omitempty"` // see [Retained]
+	Files        int    `json:"files"`                   // regular files
+	Bytes        int64  `json:"bytes"`                   // in them
+	NewBytes     int64  `json:"new_bytes"`               // stored for this checkpoint
 
 	// Content, or, when that is large, where it lies as a JSON object.
 	Content   *Content `json:"content,omitempty"`
@@ -89,6 +91,36 @@ type Retained struct {
 	Seq       uint64    `json:"seq"`
 	Time      time.Time `json:"time"` // as in Checkpoint
 	Savepoint string    `json:"savepoint,omitempty"`
+
+	// ExpiresAfter is for how many seconds after Time a savepoint is one that
+	// retention must not drop. Zero is for ever.
+	ExpiresAfter int64 `json:"expires_after,omitempty"`
+}
+
+// Expires returns the time from which on a savepoint is a checkpoint like
+// others, or zero if it is to stay.
+func (r Retained) Expires() time.Time {
+	if r.ExpiresAfter == 0 {
+		return time.Time{}
+	}
+	return r.Time.Add(time.Duration(r.ExpiresAfter) * time.Second)
+}
+
+// Retained returns how c, which has a time, is listed once it is not the
+// current checkpoint any more.
+func (c *Checkpoint) Retained() Retained {
+	return Retained{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint, ExpiresAfter: c.ExpiresAfter}
+}
+
+// MaxExpiry bounds ExpiresAfter: the most seconds that a time.Duration can hold.
+const MaxExpiry = int64(math.MaxInt64 / time.Second)
+
+// checkExpiry checks what a checkpoint says of its savepoint.
+func checkExpiry(seq uint64, savepoint string, after int64) error {
+	if after < 0 || after > MaxExpiry || after != 0 && savepoint == "" {
+		return corruptf("checkpoint %d, savepoint %q, expires after %d seconds", seq, savepoint, after)
+	}
+	return nil
 }
 
 // Spilled returns the parts of m that lie in segments.
@@ -211,8 +243,9 @@ func (c *Checkpoint) check(m *Manifest) error {
 		return corruptf("checkpoint %d has %d files, %d bytes, %d of them new", c.Seq, c.Files, c.Bytes, c.NewBytes)
 	case (c.Content == nil) == (c.ContentAt == nil):
 		return corruptf("checkpoint %d is not whole", c.Seq)
-	case c.Content == nil:
-		return nil
+	}
+	if err := checkExpiry(c.Seq, c.Savepoint, c.ExpiresAfter); err != nil || c.Content == nil {
+		return err
 	}
 	return c.Content.check()
 }
@@ -231,6 +264,9 @@ func (m *Manifest) checkRetained(list []Retained) error {
 			return corruptf("retained checkpoint %d twice", r.Seq)
 		case r.Time.IsZero():
 			return corruptf("retained checkpoint %d has no time", r.Seq)
+		}
+		if err := checkExpiry(r.Seq, r.Savepoint, r.ExpiresAfter); err != nil {
+			return err
 		}
 		seen[r.Seq] = true
 	}
