@@ -66,6 +66,7 @@ func TestOutput(t *testing.T) {
 		{"ls-task", []string{"ls", url, "orders/7"}},
 		{"show", []string{"show", url, "orders/7", "--at", "2"}},
 		{"show-bare", []string{"show", url, "offsets\u202eonly"}},
+		{"gc", []string{"gc", url, "--dry-run"}},
 		{"restore", []string{"restore", url, "orders/7", filepath.Join(out, "FORM")}},
 	} {
 		for _, form := range []string{"txt", "json"} {
