@@ -60,6 +60,7 @@ func TestOutput(t *testing.T) {
 		name string
 		args []string // FORM stands for what may not be the same twice
 	}{
+		{"verify", []string{"verify", url, "orders/7"}},
 		{"save", []string{"save", url, "orders/7", state, "--offset", "orders/7=4800"}},
 		{"save-named", []string{"save", url, "orders/7", state, "--savepoint", "before FORM"}},
 		{"ls", []string{"ls", url}},
