@@ -65,6 +65,7 @@ func TestOutput(t *testing.T) {
 		new  string   // what is written to the state before it
 		args []string // FORM stands for what may not be the same twice
 	}{
+		{"verify", "", []string{"verify", url, "orders/7"}},
 		{"save", "one", []string{"save", url, "orders/7", state, "--offset", "orders/7=4800"}},
 		{"save-same", "", []string{"save", url, "orders/7", state, "--offset", "orders/7=4805"}},
 		{"save-named", "two", []string{"save", url, "orders/7", state, "--savepoint", "before FORM"}},
@@ -72,6 +73,7 @@ func TestOutput(t *testing.T) {
 		{"ls-task", "", []string{"ls", url, "orders/7"}},
 		{"show", "", []string{"show", url, "orders/7", "--at", "2"}},
 		{"show-bare", "", []string{"show", url, "offsets\u202eonly"}},
+		{"gc", "", []string{"gc", url, "--dry-run"}},
 		{"restore", "", []string{"restore", url, "orders/7", filepath.Join(out, "FORM")}},
 	} {
 		for _, form := range []string{"txt", "json"} {
