@@ -341,18 +341,22 @@ func TestImmutableFilesAreNotOpened(t *testing.T) {
 	l.wantBack(made)
 }
 
-// A file that changed less than two seconds before a save may change once more
-// without another time: the next save opens it.
+// A file that changed a moment before a save may change once more without
+// another time: the next save opens it. Where times are whole seconds, a moment
+// is two of them.
 func TestFileOfTheSameTickIsOpenedAgain(t *testing.T) {
 	for name, c := range map[string]struct {
-		age    time.Duration // at the first save
+		age    time.Duration // at the first save, which is at a whole second
 		opened bool          // by the next
 	}{
 		"just now":                     {0, true},
 		"in the future":                {-time.Hour, true},
-		"a moment less than two ago":   {2*time.Second - 1, true},
-		"two seconds ago":              {2 * time.Second, true},
-		"a moment more than two ago":   {2*time.Second + 1, false},
+		"99.9 ms ago":                  {99900 * time.Microsecond, true},
+		"100 ms ago":                   {100 * time.Millisecond, true},
+		"100.1 ms ago":                 {100100 * time.Microsecond, false},
+		"a whole second ago":           {time.Second, true},
+		"two whole seconds ago":        {2 * time.Second, true},
+		"three whole seconds ago":      {3 * time.Second, false},
 		"an hour ago":                  {time.Hour, false},
 		"fifty years ago, before 1970": {50 * 365 * 24 * time.Hour, false},
 	} {
