@@ -358,6 +358,18 @@ func TestExpiredTokenIsRenewed(t *testing.T) {
 	}
 }
 
+// A token that stands in the environment is all that there is.
+func TestExpiredTokenThatStays(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response { return respondError(400, "ExpiredToken") })}
+	options := testOptions(w)
+	options.Credentials = aws.NewCredentialsCache(testKeys)
+	err := call(t.Context(), w.openBucket(t, "bucket", options, Options{}), "get")
+	wantKind(t, err, backend.ErrPermission)
+	if !strings.HasSuffix(err.Error(), "; renew the session token") {
+		t.Errorf("no advice in %q", err)
+	}
+}
+
 func TestAnonymous(t *testing.T) {
 	w := &wire{answer: always(func() *http.Response { return respond(200, "") })}
 	options := testOptions(w)

@@ -40,7 +40,11 @@ func (b *slowBody) Read(p []byte) (int, error) {
 		}
 		return 0, io.EOF
 	}
-	time.Sleep(b.pause)
+	select {
+	case <-b.ctx.Done():
+		return 0, b.ctx.Err()
+	case <-time.After(b.pause):
+	}
 	b.left--
 	p[0] = 'x'
 	return 1, nil
