@@ -406,11 +406,7 @@ func TestOpenedTransport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	closeAfter(t, s)
 	for range 2 {
 		arrived.Add(atOnce)
 		var group errgroup.Group

@@ -135,12 +135,16 @@ func (w *wire) openBucket(t *testing.T, bucket string, client sdk.Options, o Opt
 	if err != nil {
 		t.Fatal(err)
 	}
+	closeAfter(t, s)
+	return s
+}
+
+func closeAfter(t *testing.T, s backend.Store) {
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return s
 }
 
 // objects is the least of S3: one map of objects with conditional PUT.
