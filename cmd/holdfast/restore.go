@@ -20,7 +20,8 @@ func (p *program) restoreCommand() *cobra.Command {
 byte is checked. DIR appears in one step: when the command fails or is killed,
 DIR is as it was.
 
-DIR must be empty or absent. With --force, what is in it is replaced: all of it.`,
+DIR must be empty or absent. With --force, what is in it is replaced: all of it.
+Data that DIR has already is copied from there, and only the rest is fetched.`,
 		Example: `  holdfast restore file:///var/lib/orders orders/7 ./state
   holdfast restore orders/7 ./state --at before-upgrade --force`,
 		RunE: func(cmd *cobra.Command, args []string) error {

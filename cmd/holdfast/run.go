@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +20,7 @@ type program struct {
 	getenv         func(string) string
 	asJSON         bool
 	stats          bool
+	urlFromEnv     bool
 }
 
 // run runs one command line and returns the exit code. Results go to stdout,
@@ -131,13 +133,17 @@ func (p *program) output(cmd *cobra.Command) {
 func (p *program) withJob(ctx context.Context, url string, keep checkpoint.Retention, do func(*checkpoint.Job) error) error {
 	job, err := checkpoint.Open(ctx, url, checkpoint.Options{Retention: keep, Logger: p.logger()})
 	if err != nil {
-		return err
+		return p.aboutURL(err)
 	}
 	defer job.Close()
 	if p.stats {
 		defer func() { p.note("%s", requests(job.Usage())) }()
 	}
-	return do(job)
+	err = do(job)
+	if errors.Is(err, backend.ErrNoStore) {
+		err = p.aboutURL(err)
+	}
+	return err
 }
 
 // withTask runs do with one task of the job at url.
