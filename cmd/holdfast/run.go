@@ -16,17 +16,18 @@ import (
 
 // A program is one run of the command line, and what it has of the world.
 type program struct {
-	stdout, stderr io.Writer
-	getenv         func(string) string
-	asJSON         bool
-	stats          bool
-	urlFromEnv     bool
+	stdout     io.Writer
+	stderr     *screen
+	getenv     func(string) string
+	asJSON     bool
+	stats      bool
+	urlFromEnv bool
 }
 
 // run runs one command line and returns the exit code. Results go to stdout,
 // and nothing else does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv func(string) string) int {
-	p := &program{stdout: stdout, stderr: stderr, getenv: getenv}
+	p := &program{stdout: stdout, stderr: newScreen(stderr), getenv: getenv}
 	err := p.execute(ctx, args)
 	if err == nil {
 		return exitDone

@@ -137,7 +137,10 @@ func (p *program) save(ctx context.Context, url, name string, from source, s che
 		if err != nil {
 			return err
 		}
+		report, stop := p.follow("saving", "sent")
+		s.Progress = report
 		c, err := task.Save(ctx, s)
+		stop()
 		if err != nil {
 			return err
 		}
