@@ -84,6 +84,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	mustWrite(t, filepath.Join(state, "more"), noise("more", 100_000))
 	for _, args := range [][]string{
 		{"save", url, "orders", state},
+		{"rollback", url, "orders", "1"},
 		{"restore", url, "orders", filepath.Join(disk, "out")},
 		{"save", fileURL(filepath.Join(disk, "new")), "orders", state},
 	} {
