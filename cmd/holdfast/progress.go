@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,10 +84,10 @@ func (f *follower) draw(ended <-chan struct{}) {
 func (f *follower) line(now checkpoint.Progress, perSecond int64, columns int) string {
 	line := fmt.Sprintf("%s %d%%", f.doing, percent(now))
 	for _, part := range []string{
-		size(now.Bytes) + " of " + size(now.AllBytes),
-		fmt.Sprintf("%d of %d files", now.Files, now.AllFiles),
-		size(now.Moved) + " " + f.moved,
-		size(perSecond) + "/s",
+		brief(now.Bytes) + " of " + brief(now.AllBytes),
+		fmt.Sprintf("%d/%d files", now.Files, now.AllFiles),
+		brief(now.Moved) + " " + f.moved,
+		brief(perSecond) + "/s",
 	} {
 		if len(line)+len(", ")+len(part) > columns {
 			break
@@ -94,6 +95,15 @@ func (f *follower) line(now checkpoint.Progress, perSecond int64, columns int) s
 		line += ", " + part
 	}
 	return line
+}
+
+// brief is size with fewer digits: all of a line is to fit into 80 columns.
+func brief(n int64) string {
+	number, unit, _ := strings.Cut(size(n), " ")
+	if whole, _, _ := strings.Cut(number, "."); len(whole) > 2 {
+		number = whole
+	}
+	return number + " " + unit
 }
 
 // percent is rounded down: 100 means that all is done.

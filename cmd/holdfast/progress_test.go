@@ -98,7 +98,7 @@ func TestProgress(t *testing.T) {
 		time.Sleep(patience - time.Millisecond)
 		wantText(t, d, "")
 		time.Sleep(2 * time.Millisecond)
-		wantText(t, d, "saving 0%, 0 B of 1.0 GiB, 0 of 32 files, 1.0 MiB sent, 2.0 MiB/s")
+		wantText(t, d, "saving 0%, 0 B of 1.0 GiB, 0/32 files, 1.0 MiB sent, 2.0 MiB/s")
 
 		// However often it is told, it is redrawn a few times a second.
 		before := d.writes()
@@ -109,18 +109,18 @@ func TestProgress(t *testing.T) {
 		if n := d.writes() - before; n < 2 || n > 4 {
 			t.Errorf("drawn %d times in a second", n)
 		}
-		wantText(t, d, "saving 25%, 256.0 MiB of 1.0 GiB, 8 of 32 files, 200.0 MiB sent, 133.3 MiB/s")
+		wantText(t, d, "saving 25%, 256 MiB of 1.0 GiB, 8/32 files, 200 MiB sent, 133 MiB/s")
 
 		// A note takes its place, and it comes again below.
 		p.note("the store is slow")
 		wantText(t, d, "holdfast: note: the store is slow\n")
 		time.Sleep(redraw)
-		wantText(t, d, "holdfast: note: the store is slow\nsaving 25%, 256.0 MiB of 1.0 GiB, 8 of 32 files, 200.0 MiB sent, 114.3 MiB/s")
+		wantText(t, d, "holdfast: note: the store is slow\nsaving 25%, 256 MiB of 1.0 GiB, 8/32 files, 200 MiB sent, 114 MiB/s")
 
 		// A shorter text leaves nothing of a longer one.
 		report(checkpoint.Progress{Files: 1, AllFiles: 1, Bytes: 9, AllBytes: 9})
 		time.Sleep(redraw)
-		wantText(t, d, "holdfast: note: the store is slow\nsaving 100%, 9 B of 9 B, 1 of 1 files, 0 B sent, 0 B/s")
+		wantText(t, d, "holdfast: note: the store is slow\nsaving 100%, 9 B of 9 B, 1/1 files, 0 B sent, 0 B/s")
 
 		// Nothing of it is left, not even of what the terminal has added.
 		_, _ = d.Write([]byte("^C"))
@@ -161,7 +161,7 @@ func TestNoProgress(t *testing.T) {
 }
 
 func TestProgressLine(t *testing.T) {
-	const full = "saving 45%, 470.0 MiB of 1.0 GiB, 14 of 32 files, 201.0 MiB sent, 87.0 MiB/s"
+	const full = "saving 45%, 470 MiB of 1.0 GiB, 14/32 files, 201 MiB sent, 87.0 MiB/s"
 	some := checkpoint.Progress{Files: 14, AllFiles: 32, Bytes: 470 << 20, AllBytes: 1 << 30, Moved: 201 << 20}
 	for _, c := range []struct {
 		columns int
@@ -169,17 +169,23 @@ func TestProgressLine(t *testing.T) {
 		want    string
 	}{
 		{len(full), some, full},
-		{len(full) - 1, some, "saving 45%, 470.0 MiB of 1.0 GiB, 14 of 32 files, 201.0 MiB sent"},
-		{40, some, "saving 45%, 470.0 MiB of 1.0 GiB"},
+		{len(full) - 1, some, "saving 45%, 470 MiB of 1.0 GiB, 14/32 files, 201 MiB sent"},
+		{40, some, "saving 45%, 470 MiB of 1.0 GiB"},
 		{5, some, "saving 45%"}, // the screen cuts it
-		{60, checkpoint.Progress{Files: 1, AllFiles: 2, Bytes: 1<<40 - 1, AllBytes: 1 << 40}, "saving 99%, 1.0 TiB of 1.0 TiB, 1 of 2 files, 0 B sent"},
-		{60, checkpoint.Progress{Files: 1, AllFiles: 3}, "saving 33%, 0 B of 0 B, 1 of 3 files, 0 B sent, 87.0 MiB/s"},
-		{60, checkpoint.Progress{Files: 2, AllFiles: 2, Bytes: 11, AllBytes: 10}, "saving 100%, 11 B of 10 B, 2 of 2 files, 0 B sent"},
+		{60, checkpoint.Progress{Files: 1, AllFiles: 2, Bytes: 1<<40 - 1, AllBytes: 1 << 40}, "saving 99%, 1.0 TiB of 1.0 TiB, 1/2 files, 0 B sent"},
+		{60, checkpoint.Progress{Files: 1, AllFiles: 3}, "saving 33%, 0 B of 0 B, 1/3 files, 0 B sent, 87.0 MiB/s"},
+		{60, checkpoint.Progress{Files: 2, AllFiles: 2, Bytes: 11, AllBytes: 10}, "saving 100%, 11 B of 10 B, 2/2 files, 0 B sent, 87.0 MiB/s"},
 	} {
 		f := follower{doing: "saving", moved: "sent"}
 		if got := f.line(c.now, 87<<20, c.columns); got != c.want {
 			t.Errorf("in %d columns: %q, want %q", c.columns, got, c.want)
 		}
+	}
+	// All of a large restore has room on an ordinary terminal.
+	f := follower{doing: "restoring", moved: "fetched"}
+	large := checkpoint.Progress{Files: 3_950, AllFiles: 4_000, Bytes: 999 << 20, AllBytes: 123 << 30, Moved: 888 << 20}
+	if got, want := f.line(large, 777<<20, 79), "restoring 0%, 999 MiB of 123 GiB, 3950/4000 files, 888 MiB fetched, 777 MiB/s"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
@@ -191,9 +197,9 @@ func TestNarrowScreen(t *testing.T) {
 	for _, c := range []struct {
 		columns int
 		want    string
-	}{{20, "saving 46%, 470.0 M"}, {6, "savin"}, {1, ""}, {0, ""}, {90, "saving 46%, 470.0 MiB of 1.0 GiB"}} {
+	}{{20, "saving 46%, 470 MiB"}, {6, "savin"}, {1, ""}, {0, ""}, {90, "saving 46%, 470 MiB of 1.0 GiB"}} {
 		columns = c.columns
-		s.show("saving 46%, 470.0 MiB of 1.0 GiB")
+		s.show("saving 46%, 470 MiB of 1.0 GiB")
 		if got := d.text(); got != c.want {
 			t.Errorf("in %d columns: %q, want %q", c.columns, got, c.want)
 		}
@@ -246,8 +252,8 @@ func TestProgressOfCommands(t *testing.T) {
 		}
 		seen := strings.Join(d.seen, "\n")
 		for _, want := range []string{
-			`(?m)^saving 100%, 146\.5 KiB of 146\.5 KiB, 2 of 2 files, 0 B sent, 0 B/s$`,
-			`(?m)^restoring 0%, 0 B of 146\.5 KiB, 0 of 2 files, 0 B fetched, 0 B/s$`,
+			`(?m)^saving 100%, 146 KiB of 146 KiB, 2/2 files, 0 B sent, 0 B/s$`,
+			`(?m)^restoring 0%, 0 B of 146 KiB, 0/2 files, 0 B fetched, 0 B/s$`,
 		} {
 			if !regexp.MustCompile(want).MatchString(seen) {
 				t.Errorf("%s was not shown:\n%s", want, seen)
