@@ -188,7 +188,7 @@ func TestExplain(t *testing.T) {
 		{errors.Join(errors.New("one"), errors.New("two")), exitFailed, "one; two"},
 		{fmt.Errorf("save: %w", checkpoint.ErrFenced), exitRival, "save: fenced: another writer has taken the task over; save again if this state is still wanted"},
 		{fmt.Errorf("%w: %w", checkpoint.ErrUnknown, backend.ErrNoSpace), exitFailed,
-			"outcome unknown: no space left in the store; it may have been saved: look with 'holdfast ls' before you save again"},
+			"outcome unknown: no space left in the store; it may have been done: look with 'holdfast ls' before you do it again"},
 	} {
 		if text, code := explain(t.Context(), c.err); code != c.code || text != c.text {
 			t.Errorf("explain(%v) = %q, %d; want %q, %d", c.err, text, code, c.text, c.code)
