@@ -18,7 +18,7 @@ import (
 
 func (p *program) saveCommand() *cobra.Command {
 	s := checkpoint.Snapshot{Offsets: map[string]string{}, Labels: map[string]string{}}
-	keep := checkpoint.Retention{Last: checkpoint.KeepAll}
+	var keep checkpoint.Retention
 	cmd := &cobra.Command{
 		Use:   "save URL TASK DIR",
 		Short: "Save a directory as a task's next checkpoint",
@@ -29,7 +29,8 @@ still runs can not commit any more, and has to be started again.
 DIR holds regular files, directories and symbolic links. If a file changes while
 it is read, nothing is saved.
 
-Earlier checkpoints are kept, unless --keep-last says how many are to stay.`,
+Earlier checkpoints are kept, unless --keep flags say which are to stay: those
+that any of them keeps, and savepoints that have not expired.`,
 		Example: `  holdfast save file:///var/lib/orders orders/7 ./state --offset orders/7=4711
   holdfast save orders/7 ./state --savepoint before-upgrade --label version=2.3`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,20 +38,18 @@ Earlier checkpoints are kept, unless --keep-last says how many are to stay.`,
 			if err != nil {
 				return err
 			}
+			if keep == (checkpoint.Retention{}) {
+				keep.Last = checkpoint.KeepAll
+			}
 			return p.save(cmd.Context(), url, args[0], args[1], s, keep)
 		},
 	}
 	f := cmd.Flags()
 	f.Func("offset", "the position reached in an input, as `KEY=VALUE`; may be repeated", pairs(s.Offsets))
 	f.Func("label", "a note to keep with the checkpoint, as `KEY=VALUE`; may be repeated", pairs(s.Labels))
-	f.Func("savepoint", "make it the savepoint `NAME`, which retention never removes", nonEmpty(&s.Savepoint))
-	f.Func("keep-last", "keep the last `N` checkpoints, this one included, and savepoints (default: keep all)", func(v string) (err error) {
-		keep.Last, err = strconv.Atoi(v)
-		if err != nil || keep.Last < 1 {
-			return errors.New("it must be a whole number of at least 1")
-		}
-		return nil
-	})
+	f.Func("savepoint", "make it the savepoint `NAME`, which retention does not remove", nonEmpty(&s.Savepoint))
+	f.Func("savepoint-expires", "let retention remove the savepoint when it is `D` old: 36h, 7d, 2w (default: never)", duration(&s.SavepointExpires))
+	keepFlags(cmd, &keep)
 	p.output(cmd)
 	return cmd
 }
