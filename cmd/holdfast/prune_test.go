@@ -32,7 +32,7 @@ func newDatedTask(t *testing.T) (*hook, string, *checkpoint.Owner) {
 			t.Fatal(err)
 		}
 		data := make([]byte, 20_000) // more than fits into a manifest, and not to be compressed
-		rand.NewChaCha8([32]byte{byte(n)}).Read(data)
+		_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(data) // never fails
 		s := checkpoint.Snapshot{State: checkpoint.FS(fstest.MapFS{"file": {Data: data}})}
 		if n == 1 {
 			s.Savepoint, s.SavepointExpires = "before upgrade", 48*time.Hour
