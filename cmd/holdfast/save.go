@@ -19,7 +19,7 @@ import (
 
 func (p *program) saveCommand() *cobra.Command {
 	s := checkpoint.Snapshot{Offsets: map[string]string{}, Labels: map[string]string{}}
-	keep := checkpoint.Retention{Last: checkpoint.KeepAll}
+	var keep checkpoint.Retention
 	var from source
 	cmd := &cobra.Command{
 		Use:   "save URL TASK DIR",
@@ -36,13 +36,17 @@ for the checkpoint before is not opened. The others are read and cut into chunks
 those chunks that the checkpoint before does not have are sent, compressed where
 that pays.
 
-Earlier checkpoints are kept, unless --keep-last says how many are to stay.`,
+Earlier checkpoints are kept, unless --keep flags say which are to stay: those
+that any of them keeps, and savepoints that have not expired.`,
 		Example: `  holdfast save file:///var/lib/orders orders/7 ./state --offset orders/7=4711
   holdfast save orders/7 ./state --savepoint before-upgrade --label version=2.3`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			url, args, err := p.arguments(cmd, args, "TASK", "DIR")
 			if err != nil {
 				return err
+			}
+			if keep == (checkpoint.Retention{}) {
+				keep.Last = checkpoint.KeepAll
 			}
 			from.dir = args[1]
 			return p.save(cmd.Context(), url, args[0], from, s, keep)
@@ -51,16 +55,11 @@ Earlier checkpoints are kept, unless --keep-last says how many are to stay.`,
 	f := cmd.Flags()
 	f.Func("offset", "the position reached in an input, as `KEY=VALUE`; may be repeated", pairs(s.Offsets))
 	f.Func("label", "a note to keep with the checkpoint, as `KEY=VALUE`; may be repeated", pairs(s.Labels))
-	f.Func("savepoint", "make it the savepoint `NAME`, which retention never removes", nonEmpty(&s.Savepoint))
+	f.Func("savepoint", "make it the savepoint `NAME`, which retention does not remove", nonEmpty(&s.Savepoint))
+	f.Func("savepoint-expires", "let retention remove the savepoint when it is `D` old: 36h, 7d, 2w (default: never)", duration(&s.SavepointExpires))
 	f.Func("immutable", "files with names like `PATTERN`, such as '*.sst', are never written again: do not open those saved before; may be repeated", patterns(&from.immutable))
 	f.BoolVar(&from.reread, "reread", false, "open and compare every file, whatever its times and name say")
-	f.Func("keep-last", "keep the last `N` checkpoints, this one included, and savepoints (default: keep all)", func(v string) (err error) {
-		keep.Last, err = strconv.Atoi(v)
-		if err != nil || keep.Last < 1 {
-			return errors.New("it must be a whole number of at least 1")
-		}
-		return nil
-	})
+	keepFlags(cmd, &keep)
 	p.output(cmd)
 	return cmd
 }
