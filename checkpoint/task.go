@@ -45,7 +45,7 @@ func (t *Task) Status(ctx context.Context) (Status, error) {
 		}
 		status := Status{
 			Seq: s.Seq, Epoch: s.Epoch, Writer: s.Writer.String(),
-			Claimed: !s.Released && s.Kind != format.KindDeleted,
+			Claimed: s.claimed(),
 			Deleted: s.Kind == format.KindDeleted,
 		}
 		if c := s.checkpoint(); c != nil {
@@ -54,6 +54,9 @@ func (t *Task) Status(ctx context.Context) (Status, error) {
 		return status, err
 	})
 }
+
+// claimed reports whether more manifests may come of the writer of step s.
+func (s *step) claimed() bool { return !s.Released && s.Kind != format.KindDeleted }
 
 // Newest returns the newest checkpoint, for as many requests as Status. It
 // returns ErrNoCheckpoint if there is none.

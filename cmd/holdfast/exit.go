@@ -36,6 +36,7 @@ var kinds = []struct {
 	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup, or take another checkpoint with --at"},
 	{checkpoint.ErrFenced, exitRival, "save again if this state is still wanted"},
 	{checkpoint.ErrConflict, exitRival, ""},
+	{checkpoint.ErrClaimed, exitRival, "stop and release it first, or give --fence to do it all the same"},
 	{checkpoint.ErrGone, exitAbsent, "'holdfast ls' shows those that are"},
 	{checkpoint.ErrNoCheckpoint, exitAbsent, "'holdfast ls' shows what there is"},
 	{checkpoint.ErrNotEmpty, exitFailed, "give --force to replace what is in it"},
