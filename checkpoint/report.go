@@ -35,6 +35,10 @@ type Report struct {
 	// DataRead counts the bytes of stored data that were read and found right.
 	DataRead int64 `json:"data_read"`
 
+	// Proven says when which checkpoint was last found restorable: now, if
+	// Restorable was asked for and the current one is whole. Nil if that never was.
+	Proven *Proof `json:"proven"`
+
 	// For Repair.
 	task    *Task
 	drop    []uint64 // what can be dropped of Hurt
@@ -75,7 +79,7 @@ func (r *Report) Err() error {
 func (v *verifier) report() *Report {
 	r := &Report{
 		Task: v.task.Name(), Hurt: []uint64{}, Problems: []Problem{}, Foreign: []string{},
-		DataRead: v.live, task: v.task,
+		DataRead: v.live, Proven: v.proven, task: v.task,
 	}
 	r.Foreign = append(r.Foreign, v.foreign...)
 	hurt := make(map[uint64]bool)

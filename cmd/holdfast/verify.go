@@ -24,6 +24,8 @@ segments are listed, and their sizes compared. With --data, all data is read and
 checked too.
 
 It may run at any time, beside jobs, saves and restores, and changes nothing.
+With --restorable, the newest checkpoint is read as a restore does, without
+writing it anywhere, and if it is whole, the store keeps a record of that.
 
 With --repair, checkpoints that are hurt are dropped, and what no checkpoint needs
 any more is deleted. If the newest checkpoint is hurt, the task goes back to the
@@ -47,6 +49,7 @@ have to be started again; with --fence it is repaired all the same.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&opts.Data, "data", false, "read all data; what checkpoints share is read once")
+	f.BoolVar(&opts.Restorable, "restorable", false, "read the newest checkpoint as a restore does, and record that it could be restored")
 	f.BoolVar(&opts.repair, "repair", false, "drop checkpoints that are hurt, and delete what is garbage")
 	f.BoolVar(&opts.fence, "fence", false, "repair a task although it is claimed, which fences its owner")
 	p.output(cmd)
@@ -151,6 +154,9 @@ func verifyTables(w *bytes.Buffer, lines []verifyLine) {
 		table(w, problems)
 	}
 	for _, l := range lines {
+		if l.Report != nil && l.Proven != nil {
+			fmt.Fprintf(w, "%s: checkpoint %d was found restorable at %s\n", printable(l.Task), l.Proven.Seq, clock(l.Proven.At))
+		}
 		if l.Repaired != nil {
 			w.WriteString(l.repaired())
 		}
