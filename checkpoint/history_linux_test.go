@@ -175,9 +175,9 @@ type figures struct {
 // space is how many bytes are stored for each that is needed.
 func (f *figures) space() float64 { return float64(f.stored) / float64(max(f.live, 1)) }
 
-// slack is about a piece of the list of files, in bytes: whether it stays as it is
+// slack is a piece of the list of files, in bytes: whether it stays as it is
 // can not be told for certain before it is made.
-const slack = 8 << 10
+const slack = 16 << 10
 
 // However long a history gets, it takes at most twice the space that the
 // checkpoints need which are retained, the newest one lies in few segments, and
