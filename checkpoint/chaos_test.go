@@ -153,7 +153,7 @@ func chaos(t *testing.T, seed uint64) {
 				if err != nil {
 					panic(err)
 				}
-				live(context.Background(), task, a, store.draw(3) == 0)
+				liveOnce(context.Background(), task, a, store.draw(3) == 0)
 			}
 		})
 	}
@@ -170,8 +170,8 @@ func chaos(t *testing.T, seed uint64) {
 	}
 }
 
-// live is one life of a process: a one-off save, or a claim and four commits.
-func live(ctx context.Context, task *checkpoint.Task, a *audit, save bool) {
+// liveOnce is one life of a process: a one-off save, or a claim and four commits.
+func liveOnce(ctx context.Context, task *checkpoint.Task, a *audit, save bool) {
 	if save {
 		s, offset := a.snapshot(chaosState(a))
 		c, err := task.Save(ctx, s)

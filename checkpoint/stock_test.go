@@ -21,7 +21,7 @@ type stock struct {
 	segments  map[format.SegmentID][]byte
 }
 
-var decoder = codec.New()
+var stockDecoder = codec.New()
 
 func takeStock(t tester, b *mem.Bucket) *stock {
 	t.Helper()
@@ -109,7 +109,7 @@ func (s *stock) decode(c *format.Chunk, inline []byte) ([]byte, error) {
 	if !ok || c.Offset+c.StoredSize() > int64(len(in)) {
 		return nil, fmt.Errorf("chunk at %d in %s lies outside", c.Offset, c.Segment)
 	}
-	data, err := decoder.Decode(nil, c.Encoding, in[c.Offset:c.Offset+c.StoredSize()], int(c.Size))
+	data, err := stockDecoder.Decode(nil, c.Encoding, in[c.Offset:c.Offset+c.StoredSize()], int(c.Size))
 	if err == nil && format.Sum(data) != c.Hash {
 		err = errors.New("wrong hash")
 	}
