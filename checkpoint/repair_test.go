@@ -261,7 +261,7 @@ func TestRepairBesideFaults(t *testing.T) {
 				out, err := r.Repair(w.Context(), fence)
 				if store.Calls()-before < k {
 					done = true
-					store.Heal()
+					store.Disarm()
 				}
 				crashed := kind == faultstore.CrashFirst || kind == faultstore.CrashAfter
 				if (err != nil) != crashed && !done && !(crashed && len(out.Dropped) > 0) {

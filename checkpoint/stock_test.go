@@ -152,6 +152,18 @@ func (a *account) read(s *stock, m *format.Manifest) (err error) {
 	if err != nil {
 		return err
 	}
+	if size := a.content.TreeSize; size > 0 { // that was the tree's table
+		var chunks []format.Chunk
+		for c, err := range format.DecodeTable(tree, size) {
+			if err != nil {
+				return err
+			}
+			chunks = append(chunks, c)
+		}
+		if tree, err = a.join(s, chunks); err != nil {
+			return err
+		}
+	}
 	entries, err := format.DecodeTree(tree)
 	if err != nil {
 		return err
