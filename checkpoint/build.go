@@ -169,7 +169,7 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 	}
 	if b.same {
 		old := b.base.content
-		c.Segments, c.Tree, c.Inline, c.Walk = old.Segments, old.Tree, old.Inline, old.Walk
+		c.Segments, c.Tree, c.TreeSize, c.Inline, c.Walk = old.Segments, old.Tree, old.TreeSize, old.Inline, old.Walk
 		all := total(b.walk.nodes)
 		b.meter.add(Progress{Files: all.AllFiles, Bytes: all.AllBytes})
 		return b.base.tree, nil
@@ -182,6 +182,12 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 		return nil, err
 	}
 	c.Tree, c.Walk = t.places(t.list), walkHash(t.nodes)
+	if t.table != nil {
+		c.Tree = t.places(t.table)
+		for _, id := range t.list {
+			c.TreeSize += t.Size(id)
+		}
+	}
 	if b.packer.inlined {
 		c.Inline = b.packer.takeInline()
 	} else if err := b.packer.flush(); err != nil {
@@ -198,7 +204,7 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 
 // packFiles packs the data of all files.
 func (b *builder) packFiles(ctx context.Context) error {
-	l := newPipeline(ctx, b.packer, b.task.job.codec, b.meter)
+	l := newPipeline(ctx, b.packer, b.find, b.task.job.codec, b.meter)
 	err := b.readFiles(l)
 	if err == nil {
 		err = b.moveOut(ctx, l)
@@ -227,7 +233,9 @@ func (b *builder) tree() (*tree, error) {
 	for i := range t.nodes {
 		n := &t.nodes[i]
 		if n.table == nil && len(n.chunks) > format.MaxEntryChunks {
-			if err := b.table(t, n); err != nil {
+			b.tabled = append(b.tabled, n)
+			var err error
+			if n.table, err = b.packTable(n.chunks); err != nil {
 				return nil, err
 			}
 		}
@@ -236,22 +244,21 @@ func (b *builder) tree() (*tree, error) {
 		}
 	}
 	var err error
-	t.list, err = b.packAll(enc.Bytes())
+	if t.list, err = b.packAll(enc.Bytes()); err == nil && len(t.list) > format.MaxTreeChunks {
+		t.table, err = b.packTable(t.list)
+	}
 	return t, err
 }
 
-// table packs the table of a file.
-func (b *builder) table(t *tree, n *node) (err error) {
-	data := format.AppendTable(nil, func(yield func(format.Chunk) bool) {
-		for _, id := range n.chunks {
-			if !yield(t.Chunk(id)) {
+// packTable packs the table of some chunks.
+func (b *builder) packTable(chunks []catalog.ID) ([]catalog.ID, error) {
+	return b.packAll(format.AppendTable(nil, func(yield func(format.Chunk) bool) {
+		for _, id := range chunks {
+			if !yield(b.catalog.Chunk(id)) {
 				return
 			}
 		}
-	})
-	b.tabled = append(b.tabled, n)
-	n.table, err = b.packAll(data)
-	return err
+	}))
 }
 
 // packAll packs a table or a list of files, as far as it is new.
@@ -261,8 +268,8 @@ func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
 	for len(data) > 0 {
 		n := cut.Meta.Next(data, true)
 		hash := format.Sum(data[:n])
-		id, ok := b.catalog.Find(hash)
-		if !ok || b.isSparse(id) {
+		id, ok := b.find(hash)
+		if !ok {
 			e, stored := format.Raw, data[:n]
 			if e, buf = b.task.job.codec.Encode(buf[:0], stored); e != format.Raw {
 				stored = buf

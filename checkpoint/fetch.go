@@ -26,13 +26,13 @@ type fetch struct {
 const (
 	// fetchSize bounds one fetch and what is decoded of it, in bytes, unless a
 	// single chunk is larger.
-	fetchSize = 8 << 20
+	fetchSize = 4 << 20
 	// fetchGap is how many bytes that nobody wants a fetch takes along rather
 	// than be two. A request costs as much as transferring some 100 KiB.
 	fetchGap = 64 << 10
 	// fetches is how many are under way at a time. The memory that a restore
 	// takes is bounded by their size.
-	fetches = 6
+	fetches = 8
 )
 
 // got is a chunk that was fetched, and its data.
@@ -42,9 +42,24 @@ type got struct {
 }
 
 // fetch reads chunks in the order in which they lie, several requests at a
-// time, and checks them. It hands the chunks of one request to use, in that
-// order, which must not keep the data. Several goroutines call use.
-func (c *Checkpoint) fetch(ctx context.Context, cat *catalog.Catalog, ids []catalog.ID, use func([]got) error) error {
+// time, and checks them. Several goroutines call newUse once each, and hand the
+// chunks of one request at a time to what it returns, in that order. The data
+// must not be kept.
+func (c *Checkpoint) fetch(ctx context.Context, cat *catalog.Catalog, ids []catalog.ID, newUse func() (use func([]got) error)) error {
+	return c.eachFetch(ctx, cat, ids, func(ctx context.Context, w *fetcher, f *fetch) error {
+		if w.use == nil {
+			w.use = newUse()
+		}
+		if err := w.fetch(ctx, f); err != nil {
+			return err
+		}
+		return w.use(w.got)
+	})
+}
+
+// eachFetch plans the requests for chunks and calls do with each, from several
+// goroutines.
+func (c *Checkpoint) eachFetch(ctx context.Context, cat *catalog.Catalog, ids []catalog.ID, do func(context.Context, *fetcher, *fetch) error) error {
 	todo := plan(cat, ids)
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
@@ -55,10 +70,7 @@ func (c *Checkpoint) fetch(ctx context.Context, cat *catalog.Catalog, ids []cata
 				if ctx.Err() != nil {
 					return ctx.Err() // another one failed, or the caller gave up
 				}
-				if err := w.fetch(ctx, &todo[i]); err != nil {
-					return err
-				}
-				if err := use(w.got); err != nil {
+				if err := do(ctx, &w, &todo[i]); err != nil {
 					return err
 				}
 			}
@@ -103,26 +115,36 @@ type fetcher struct {
 	stored  []byte
 	decoded []byte
 	got     []got
+	use     func([]got) error // what becomes of got
 }
 
 func (w *fetcher) fetch(ctx context.Context, f *fetch) error {
-	w.stored = slices.Grow(w.stored[:0], int(f.size))[:f.size]
-	if err := w.c.stored(ctx, f.segment, f.offset, w.stored); err != nil {
+	if err := w.load(ctx, f); err != nil {
 		return err
 	}
 	w.decoded = slices.Grow(w.decoded[:0], int(w.toDecode(f)))
 	w.got = w.got[:0]
 	for _, id := range f.chunks {
-		ch := w.catalog.Chunk(id)
-		at := ch.Offset - f.offset
-		stored := w.stored[at : at+ch.StoredSize()]
-		data, err := w.c.task.decode(&w.decoded, &ch, stored)
+		data, err := w.decode(f, id)
 		if err != nil {
 			return err
 		}
 		w.got = append(w.got, got{id, data})
 	}
 	return nil
+}
+
+// load sends the request.
+func (w *fetcher) load(ctx context.Context, f *fetch) error {
+	w.stored = slices.Grow(w.stored[:0], int(f.size))[:f.size]
+	return w.c.stored(ctx, f.segment, f.offset, w.stored)
+}
+
+// decode returns the data of one chunk in what was loaded, and checks it.
+func (w *fetcher) decode(f *fetch, id catalog.ID) ([]byte, error) {
+	ch := w.catalog.Chunk(id)
+	at := ch.Offset - f.offset
+	return w.c.task.decode(&w.decoded, &ch, w.stored[at:at+ch.StoredSize()])
 }
 
 // toDecode returns how many bytes are made of the chunks that are encoded.
@@ -144,14 +166,15 @@ func (c *Checkpoint) join(ctx context.Context, cat *catalog.Catalog, ids []catal
 		size += int(cat.Size(id))
 	}
 	data := make([]byte, size)
-	err := c.fetch(ctx, cat, ids, func(list []got) error {
+	use := func(list []got) error {
 		for _, g := range list {
 			for _, start := range at[g.id] {
 				copy(data[start:], g.data)
 			}
 		}
 		return nil
-	})
+	}
+	err := c.fetch(ctx, cat, ids, func() func([]got) error { return use })
 	return data, err
 }
 
@@ -193,7 +216,7 @@ func (t *Task) readSegment(ctx context.Context, id format.SegmentID, offset int6
 	key := format.SegmentKey(t.history.dir, id)
 	n, err := t.job.store.Get(ctx, key, offset, p)
 	if errors.Is(err, backend.ErrRange) || err == nil && n < len(p) {
-		return fmt.Errorf("segment %s: %w: it ends before byte %d; expected %d bytes at %d", key, ErrCorrupt, offset+int64(len(p)), len(p), offset)
+		return &objectError{key, fmt.Errorf("segment %s: %w: it ends before byte %d; expected %d bytes at %d", key, ErrCorrupt, offset+int64(len(p)), len(p), offset)}
 	}
 	return err
 }
@@ -216,13 +239,13 @@ func (t *Task) decode(buf *[]byte, c *format.Chunk, stored []byte) ([]byte, erro
 		start := len(*buf)
 		out, err := t.job.codec.Decode(*buf, c.Encoding, stored, int(c.Size))
 		if err != nil {
-			return nil, fmt.Errorf("%s: the %d bytes at %d: %w", t.place(c.Segment), len(stored), c.Offset, err)
+			return nil, t.inSegment(c.Segment, fmt.Errorf("%s: the %d bytes at %d: %w", t.place(c.Segment), len(stored), c.Offset, err))
 		}
 		*buf, data = out, out[start:]
 	}
 	if sum := format.Sum(data); sum != c.Hash {
-		return nil, fmt.Errorf("%s: %w: the %d bytes at %d have hash %s; expected %s",
-			t.place(c.Segment), ErrCorrupt, len(stored), c.Offset, sum, c.Hash)
+		return nil, t.inSegment(c.Segment, fmt.Errorf("%s: %w: the %d bytes at %d have hash %s; expected %s",
+			t.place(c.Segment), ErrCorrupt, len(stored), c.Offset, sum, c.Hash))
 	}
 	return data, nil
 }
@@ -232,4 +255,21 @@ func (t *Task) place(id format.SegmentID) string {
 		return fmt.Sprintf("task %q, inline data", t.Name())
 	}
 	return "segment " + format.SegmentKey(t.history.dir, id)
+}
+
+// An objectError is about one object, which its text names already.
+type objectError struct {
+	key string
+	err error
+}
+
+func (e *objectError) Error() string { return e.err.Error() }
+func (e *objectError) Unwrap() error { return e.err }
+
+// inSegment notes that err is about a segment, if it is not about inline data.
+func (t *Task) inSegment(id format.SegmentID, err error) error {
+	if id == (format.SegmentID{}) {
+		return err
+	}
+	return &objectError{format.SegmentKey(t.history.dir, id), err}
 }

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"slices"
@@ -16,6 +17,11 @@ import (
 // again, with the new data. So of every segment that a checkpoint names, at
 // least half was needed when it was named, and the number of segments is at
 // most four times what full ones would be, and some tens.
+//
+// The bytes come from the state itself, or from the inline data, which is in
+// memory: never from the store, where they would cost requests and may be
+// damaged. A stream goes by but once, so for a stream it is decided beforehand,
+// by what base needs, which chunks are stored again as they come.
 
 const (
 	// smallShare of a full segment's size is what is not small any more.
@@ -29,13 +35,20 @@ const (
 // moveOut stores again what the new checkpoint needs of segments of base that
 // are not worth keeping.
 func (b *builder) moveOut(ctx context.Context, l *pipeline) error {
-	if b.base.tree == nil {
+	if b.base.tree == nil || b.walk.stream != nil {
 		return nil
 	}
 	if err := l.wait(); err != nil { // then all lists are complete
 		return err
 	}
-	if !b.choose() {
+	used := new(catalog.Used)
+	for i := range b.walk.nodes {
+		b.catalog.Use(used, b.walk.nodes[i].chunks)
+		b.catalog.Use(used, b.walk.nodes[i].table)
+	}
+	b.catalog.Use(used, b.base.tree.list) // how much of it will be needed is not known yet
+	b.catalog.Use(used, b.base.tree.table)
+	if !b.choose(used) {
 		return nil
 	}
 	m := mover{builder: b, l: l, at: make(map[catalog.ID]int)}
@@ -57,18 +70,11 @@ func (b *builder) moveOut(ctx context.Context, l *pipeline) error {
 	return nil
 }
 
-// choose finds out which segments of base are not worth keeping: those of which
-// less than half is needed, the inline data, which is in no segment, and small
-// ones of which there are many. It reports whether anything that is needed lies
-// in one. Of base's list of files, all is taken to be needed: how much will be
-// is not known yet.
-func (b *builder) choose() (any bool) {
-	used := new(catalog.Used)
-	for i := range b.walk.nodes {
-		b.catalog.Use(used, b.walk.nodes[i].chunks)
-		b.catalog.Use(used, b.walk.nodes[i].table)
-	}
-	b.catalog.Use(used, b.base.tree.list)
+// choose finds out which segments of base are not worth keeping for what is
+// used of them: those of which less than half is needed, the inline data, which
+// is in no segment, and small ones of which there are many. It reports whether
+// anything that is needed lies in one.
+func (b *builder) choose(used *catalog.Used) (any bool) {
 	segments := b.catalog.Segments()[:b.mark.Segments]
 	b.sparse = make([]bool, len(segments))
 	crowds := make(map[int][]int) // small segments, by about how small
@@ -109,6 +115,12 @@ func (b *builder) isSparse(id catalog.ID) bool {
 	return s < len(b.sparse) && b.sparse[s]
 }
 
+// find returns the chunk with a hash, if it is worth keeping where it lies.
+func (b *builder) find(h format.Hash) (catalog.ID, bool) {
+	id, ok := b.catalog.Find(h)
+	return id, ok && !b.isSparse(id)
+}
+
 // A mover stores chunks again.
 type mover struct {
 	*builder
@@ -117,22 +129,15 @@ type mover struct {
 	moved []catalog.ID
 }
 
-// store stores a file's chunks again that lie in sparse segments. The bytes
-// come from the file itself; if that can not be read twice, from the store.
+// store stores a file's chunks again that lie in sparse segments.
 func (m *mover) store(ctx context.Context, n *node) error {
-	var f fs.File
+	r := rereader{fsys: m.walk.fsys, name: n.Path}
+	defer r.close()
 	var offset int64
 	for _, id := range n.chunks {
 		c := m.catalog.Chunk(id)
 		if _, done := m.at[id]; !done && m.isSparse(id) {
-			if f == nil && m.walk.fsys != nil {
-				var err error
-				if f, err = m.walk.fsys.Open(n.Path); err != nil {
-					return err
-				}
-				defer f.Close()
-			}
-			data, err := m.read(ctx, f, offset, &c)
+			data, err := m.read(ctx, &r, offset, &c)
 			if err != nil {
 				return err
 			}
@@ -146,19 +151,60 @@ func (m *mover) store(ctx context.Context, n *node) error {
 	return nil
 }
 
-func (m *mover) read(ctx context.Context, f fs.File, offset int64, c *format.Chunk) ([]byte, error) {
-	r, ok := f.(io.ReaderAt)
-	if !ok {
-		return m.base.read(ctx, c)
-	}
+// read returns the data of a chunk of base, which is at an offset in a file.
+func (m *mover) read(ctx context.Context, r *rereader, offset int64, c *format.Chunk) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	data := make([]byte, c.Size)
-	if n, err := r.ReadAt(data, offset); n < len(data) {
-		return nil, errors.Join(errWritten, err)
+	if c.Segment == (format.SegmentID{}) {
+		return m.base.read(ctx, c)
 	}
-	return data, nil
+	data := make([]byte, c.Size)
+	err := r.readAt(data, offset)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = m.other(r.name) // it was longer before
+	}
+	return data, err
+}
+
+// other says that a file is not what it was taken to be.
+func (m *mover) other(path string) error {
+	if m.walk.isImmutable(path) {
+		return fmt.Errorf("%w: it was declared immutable, and is not what it was; have it reread", ErrChanged)
+	}
+	return errWritten
+}
+
+// A rereader reads parts of a file, in order. It opens the file when it has to.
+type rereader struct {
+	fsys fs.FS
+	name string
+	file fs.File
+	pos  int64 // how far it was read, if it can only be read from the beginning on
+}
+
+func (r *rereader) readAt(p []byte, offset int64) (err error) {
+	if r.file == nil {
+		if r.file, err = r.fsys.Open(r.name); err != nil {
+			return err
+		}
+	}
+	if at, ok := r.file.(io.ReaderAt); ok {
+		_, err := io.ReadFull(io.NewSectionReader(at, offset, int64(len(p))), p)
+		return err
+	}
+	if _, err := io.CopyN(io.Discard, r.file, offset-r.pos); err != nil {
+		return err
+	}
+	n, err := io.ReadFull(r.file, p)
+	r.pos = offset + int64(n)
+	return err
+}
+
+func (r *rereader) close() {
+	if r.file != nil {
+		_ = r.file.Close() // it was only read
+	}
 }
 
 // replace makes a file's list name the chunks that were stored again.
@@ -170,7 +216,7 @@ func (m *mover) replace(n *node) error {
 			continue
 		}
 		if m.catalog.Chunk(id).Hash != m.catalog.Chunk(m.moved[at]).Hash {
-			return errWritten
+			return m.other(n.Path)
 		}
 		if shared {
 			n.chunks, shared = slices.Clone(n.chunks), false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -202,10 +203,15 @@ func (o *Owner) Close() error {
 	return nil
 }
 
-var (
-	errClosed   = errors.New("the owner is closed")
-	errReleased = errors.New("the owner has released the task; claim it again")
-)
+// errClosed is an fs.ErrClosed with a text of its own.
+var errClosed error = closedError{}
+
+type closedError struct{}
+
+func (closedError) Error() string { return "the owner is closed" }
+func (closedError) Unwrap() error { return fs.ErrClosed }
+
+var errReleased = errors.New("the owner has released the task; claim it again")
 
 // ready makes sure that the owner may go on, and knows where it stands.
 func (o *Owner) ready(ctx context.Context) error {

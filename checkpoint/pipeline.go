@@ -18,6 +18,7 @@ import (
 // the data came. Its memory is bounded by the number of its blocks.
 type pipeline struct {
 	packer *packer
+	find   func(format.Hash) (catalog.ID, bool) // chunks that need not be stored
 	codec  *codec.Codec
 	meter  *meter
 	ctx    context.Context // ends with the first error of any of them
@@ -63,12 +64,12 @@ const (
 )
 
 // newPipeline returns a pipeline in front of p. finish must be called.
-func newPipeline(ctx context.Context, p *packer, c *codec.Codec, m *meter) *pipeline {
+func newPipeline(ctx context.Context, p *packer, find func(format.Hash) (catalog.ID, bool), c *codec.Codec, m *meter) *pipeline {
 	group, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
 	blocks := min(runtime.GOMAXPROCS(0)+2, maxBlocks)
 	l := &pipeline{
-		packer: p, codec: c, meter: m, ctx: ctx, cancel: cancel, group: group, size: smallBlock,
+		packer: p, find: find, codec: c, meter: m, ctx: ctx, cancel: cancel, group: group, size: smallBlock,
 		free: make(chan *block, blocks), queue: make(chan *block, blocks),
 	}
 	for range blocks {
@@ -224,7 +225,7 @@ func (l *pipeline) prepare(b *block) {
 	for i := range b.pieces {
 		p := &b.pieces[i]
 		p.hash = format.Sum(p.data)
-		if p.id, p.known = l.packer.catalog.Find(p.hash); p.known && !p.again {
+		if p.id, p.known = l.find(p.hash); p.known && !p.again {
 			continue
 		}
 		p.known = false
@@ -265,7 +266,7 @@ func (l *pipeline) packAll() error {
 
 func (l *pipeline) pack(p *piece) (err error) {
 	if !p.known && !p.again { // it may have come twice
-		p.id, p.known = l.packer.catalog.Find(p.hash)
+		p.id, p.known = l.find(p.hash)
 	}
 	if !p.known {
 		if p.id, err = l.packer.add(p.hash, len(p.data), p.encoding, p.stored); err != nil {

@@ -171,7 +171,7 @@ func (a *attempt) fail(err error) error {
 	if !a.open {
 		return err
 	}
-	return fmt.Errorf("commit of manifest %d of task %q: %w: %w", a.manifest.Seq, a.manifest.Task, ErrUnknown, err)
+	return fmt.Errorf("%s manifest %d of task %q: %w: %w", a.manifest.Kind, a.manifest.Seq, a.manifest.Task, ErrUnknown, err)
 }
 
 // readBack settles an attempt whose key is taken: by itself, if an earlier

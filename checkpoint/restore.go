@@ -227,20 +227,22 @@ func (r *restorer) missing() []catalog.ID {
 	return ids
 }
 
-// fetched writes chunks that were fetched.
-func (r *restorer) fetched(list []got) error {
-	var moved int64
-	for _, g := range list {
-		moved += r.tree.StoredSize(g.id)
+// fetched returns what writes chunks that were fetched.
+func (r *restorer) fetched() func([]got) error {
+	w := &writer{root: r.root, nodes: r.tree.nodes}
+	return func(list []got) error {
+		var moved int64
+		for _, g := range list {
+			moved += r.tree.StoredSize(g.id)
+		}
+		r.meter.add(Progress{Moved: moved})
+		return r.write(w, list)
 	}
-	r.meter.add(Progress{Moved: moved})
-	return r.write(list)
 }
 
 // write writes chunks to all of their places. Those that lie end to end in a
 // file are written together.
-func (r *restorer) write(list []got) error {
-	w := writer{root: r.root, nodes: r.tree.nodes}
+func (r *restorer) write(w *writer, list []got) error {
 	var done Progress
 	for _, g := range list {
 		hole := isZero(g.data) // the file is as long as it should be, and a hole reads as zeros
@@ -272,7 +274,7 @@ func isZero(p []byte) bool {
 	return true
 }
 
-// A writer writes to one file after the other.
+// A writer writes to one file after the other. It is used by one goroutine.
 type writer struct {
 	root  *os.Root
 	nodes []node
@@ -329,5 +331,7 @@ func (w *writer) close() error {
 	if w.file == nil {
 		return nil
 	}
-	return errors.Join(w.flush(), w.file.Close())
+	err := errors.Join(w.flush(), w.file.Close())
+	w.file = nil
+	return err
 }

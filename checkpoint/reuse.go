@@ -29,27 +29,47 @@ func (r *restorer) reuse(ctx context.Context, dir string) error {
 	}
 	defer old.Close()
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0))
+	paths := make(chan string)
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() error {
+			w := reuser{r, &writer{root: r.root, nodes: r.tree.nodes}, make([]byte, 0, blockSize)}
+			for path := range paths {
+				if err := w.reuse(ctx, old, path); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
 	_ = fs.WalkDir(old.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return nil
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+		select {
+		case paths <- path:
+			return nil
+		case <-ctx.Done():
+			return fs.SkipAll
 		}
-		group.Go(func() error { return r.reuseFile(ctx, old, path) })
-		return nil
 	})
+	close(paths)
 	return group.Wait()
 }
 
-func (r *restorer) reuseFile(ctx context.Context, old *os.Root, path string) error {
+// A reuser has the memory for one file of the old directory at a time.
+type reuser struct {
+	*restorer
+	writer *writer
+	buf    []byte
+}
+
+func (w *reuser) reuse(ctx context.Context, old *os.Root, path string) error {
 	f, err := old.Open(filepath.FromSlash(path))
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	buf := make([]byte, 0, blockSize)
+	buf := w.buf[:0]
 	for end := false; !end; {
 		var n int
 		n, end, err = fill(ctx, buf[len(buf):cap(buf)], f)
@@ -59,12 +79,12 @@ func (r *restorer) reuseFile(ctx context.Context, old *os.Root, path string) err
 		rest := buf[:len(buf)+n]
 		var found []got
 		for n := cut.Data.Next(rest, end); n > 0; n = cut.Data.Next(rest, end) {
-			if id, ok := r.take(format.Sum(rest[:n])); ok {
+			if id, ok := w.take(format.Sum(rest[:n])); ok {
 				found = append(found, got{id, rest[:n]})
 			}
 			rest = rest[n:]
 		}
-		if err := r.write(found); err != nil {
+		if err := w.write(w.writer, found); err != nil {
 			return err
 		}
 		buf = buf[:copy(buf[:cap(buf)], rest)]

@@ -25,7 +25,7 @@ func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
 
 // Rollback makes an older checkpoint the newest again, as ClaimAt does, for a
 // task that has no long-running owner. An owner that the task may have is
-// fenced by it.
+// fenced by it, of which Options.Logger is told.
 func (t *Task) Rollback(ctx context.Context, at string) (*Checkpoint, error) {
 	s, _, err := t.goBack(ctx, at, true)
 	if err != nil {
@@ -40,7 +40,9 @@ func (t *Task) goBack(ctx context.Context, at string, released bool) (s *step, s
 	if _, err := t.At(ctx, at); err != nil { // whole, as far as can be told
 		return nil, 0, err
 	}
+	var before *step
 	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+		before = base
 		m, sent, err := t.backTo(ctx, base, at)
 		if err != nil {
 			return nil, err
@@ -48,6 +50,9 @@ func (t *Task) goBack(ctx context.Context, at string, released bool) (s *step, s
 		m.Released, segments = released, uint32(sent)
 		return m, nil
 	})
+	if err == nil && released {
+		t.warnOfFencing(ctx, before)
+	}
 	return s, segments, err
 }
 

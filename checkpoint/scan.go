@@ -12,6 +12,9 @@ import (
 // readFiles packs the files that base does not have as they are.
 func (b *builder) readFiles(l *pipeline) error {
 	if b.walk.stream != nil {
+		if b.base.tree != nil {
+			b.choose(b.base.tree.need())
+		}
 		n := &b.walk.nodes[len(b.walk.nodes)-1]
 		var err error
 		if n.Size, err = l.add(b.walk.stream, cut.Data, &n.chunks); err != nil {

@@ -15,6 +15,7 @@ type tree struct {
 	*catalog.Catalog
 	nodes []node
 	list  []catalog.ID // the chunks of the encoded list of nodes
+	table []catalog.ID // if that has one that is stored
 }
 
 // need returns what the tree needs of each segment.
@@ -25,6 +26,7 @@ func (t *tree) need() *catalog.Used {
 		t.Use(used, t.nodes[i].table)
 	}
 	t.Use(used, t.list)
+	t.Use(used, t.table)
 	return used
 }
 
@@ -36,6 +38,7 @@ func (t *tree) forget() {
 		renumber(t.nodes[i].table)
 	}
 	renumber(t.list)
+	renumber(t.table)
 }
 
 // entry returns a node as it is stored.
@@ -123,7 +126,9 @@ func (l *loader) addAll(chunks []format.Chunk) []catalog.ID {
 
 // entries reads the list of files.
 func (l *loader) entries(ctx context.Context) ([]format.Entry, error) {
-	l.tree.list = l.addAll(l.c.content.Tree) // which was checked with the manifest
+	if err := l.list(ctx); err != nil {
+		return nil, err
+	}
 	data, err := l.c.join(ctx, l.tree.Catalog, l.tree.list)
 	if err != nil {
 		return nil, err
@@ -140,6 +145,25 @@ func (l *loader) entries(ctx context.Context) ([]format.Entry, error) {
 		}
 	}
 	return entries, nil
+}
+
+// list finds out what chunks the list of files has.
+func (l *loader) list(ctx context.Context) error {
+	c := l.c.content
+	chunks := l.addAll(c.Tree) // which were checked with the manifest
+	if c.TreeSize == 0 {
+		l.tree.list = chunks
+		return nil
+	}
+	l.tree.table = chunks
+	data, err := l.c.join(ctx, l.tree.Catalog, chunks)
+	if err != nil {
+		return err
+	}
+	if l.tree.list, err = l.table(data, c.TreeSize); err != nil {
+		return l.c.damaged(fmt.Errorf("table of the list of files: %w", err))
+	}
+	return nil
 }
 
 // check makes sure that chunks lie where the checkpoint says that its data is.
@@ -191,7 +215,8 @@ func (l *loader) someTables(ctx context.Context, nodes []node, list []catalog.ID
 		if size == 0 {
 			continue
 		}
-		if err := l.table(n, data[:size]); err != nil {
+		var err error
+		if n.chunks, err = l.table(data[:size], n.Size); err != nil {
 			return l.c.damaged(fmt.Errorf("table of file %q: %w", n.Path, err))
 		}
 		data = data[size:]
@@ -199,18 +224,18 @@ func (l *loader) someTables(ctx context.Context, nodes []node, list []catalog.ID
 	return nil
 }
 
-func (l *loader) table(n *node, data []byte) error {
-	for ch, err := range format.DecodeTable(data, n.Size) {
+// table adds the chunks in a table to the catalog, and returns them.
+func (l *loader) table(data []byte, size int64) (list []catalog.ID, err error) {
+	for ch, err := range format.DecodeTable(data, size) {
 		if err == nil {
 			err = l.places.Check(&ch)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		l.add(&n.chunks, &ch)
+		l.add(&list, &ch)
 	}
-	n.chunks = slices.Clip(n.chunks)
-	return nil
+	return slices.Clip(list), nil
 }
 
 // damaged says which checkpoint it is that an error is about.

@@ -118,6 +118,7 @@ const (
 	checkKeys   = "check the credentials in the environment or in the profile"
 	checkRegion = "the bucket is in another region: set the URL's parameter region"
 	makeRoom    = "make room, or raise the quota"
+	noChecksum  = "if the answer is about the checksum, set the URL's parameter checksum=none"
 )
 
 // meanings maps the error codes of S3 and of services like it. A code that is
@@ -127,7 +128,7 @@ const (
 // request on the same key was under way, and which of them won is unknown).
 // Some codes ("Forbidden", "TooManyRequests") are what the SDK makes of a
 // status that comes without a code, from a proxy perhaps. There is none such
-// for 404: only NoSuchKey means that there is no such object.
+// for 404: only NoSuchKey means that there is no such object, and only to a Get.
 var meanings = map[string]meaning{
 	"NoSuchKey":    {kind: backend.ErrNotExist},
 	"InvalidRange": {kind: backend.ErrRange},
@@ -169,7 +170,7 @@ var meanings = map[string]meaning{
 
 	"NotFound": {advice: "the endpoint does not answer as S3 does: check it"},
 
-	"NotImplemented":   {kind: backend.ErrUnsupported},
+	"NotImplemented":   {backend.ErrUnsupported, noChecksum},
 	"MethodNotAllowed": {kind: backend.ErrUnsupported},
 	"EntityTooLarge":   {backend.ErrUnsupported, "write smaller objects"},
 	"InvalidObjectState": {backend.ErrUnsupported, "the object is in an archive: restore it, " +
@@ -197,9 +198,11 @@ func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 	switch {
 	case code == "PreconditionFailed" && op == "create":
 		f.kind = backend.ErrExist
+	case code == "NoSuchKey" && op != "get": // the bucket itself is taken for a key
+		f.kind, m.advice = backend.ErrNoStore, "check that the endpoint does not hold the bucket's name"
 	case code == "NotImplemented" && op == "create":
-		m.advice = "this service does not offer conditional writes (If-None-Match), without which " +
-			"two owners could both commit; use another (docs/deploy/aws.md lists some)"
+		m.advice = "a service that does not offer conditional writes (If-None-Match) would let two owners both commit: " +
+			"use another (docs/deploy/aws.md lists some); " + noChecksum
 	case code == "ExpiredToken" && s.credentials.renew(ctx):
 		f.kind, m.advice = nil, "fetching new credentials"
 	case errors.Is(m.kind, backend.ErrPermission) && m.advice == "":
@@ -223,6 +226,9 @@ func bucketRegion(err error) string {
 
 // neededPermission names the IAM action that a verb needs, and on what.
 func (s *Store) neededPermission(op string) string {
+	if s.directory {
+		return "allow s3express:CreateSession on the directory bucket"
+	}
 	bucket := "arn:" + partition(s.client.Options().Region) + ":s3:::" + s.bucket
 	objects := bucket + "/" + s.prefix + "*"
 	kms := strings.HasPrefix(string(s.options.Encryption), "aws:kms")

@@ -32,7 +32,11 @@ func TestCodes(t *testing.T) {
 		{"create", 409, "ConditionalRequestConflict", errAny, ""},
 		{"create", 409, "OperationAborted", errAny, ""},
 		{"create", 501, "NotImplemented", backend.ErrUnsupported, "does not offer conditional writes"},
+		{"create", 501, "NotImplemented", backend.ErrUnsupported, "if the answer is about the checksum, set the URL's parameter checksum=none"},
+		{"put", 501, "NotImplemented", backend.ErrUnsupported, "if the answer is about the checksum, set the URL's parameter checksum=none"},
 		{"get", 404, "NoSuchKey", backend.ErrNotExist, ""},
+		{"list", 404, "NoSuchKey", backend.ErrNoStore, "check that the endpoint does not hold the bucket's name"},
+		{"put", 404, "NoSuchKey", backend.ErrNoStore, "check that the endpoint"},
 		{"get", 404, "NoSuchBucket", backend.ErrNoStore, "create the bucket"},
 		{"list", 404, "NoSuchBucket", backend.ErrNoStore, "create the bucket"},
 		{"create", 404, "NoSuchBucket", backend.ErrNoStore, "create the bucket"},
@@ -173,6 +177,20 @@ func TestPermissionInOtherPartitions(t *testing.T) {
 		s := w.openBucket(t, "bucket", options, Options{Encryption: "aws:kms"})
 		if err := call(t.Context(), s, "put"); !strings.Contains(err.Error(), arn) || !strings.Contains(err.Error(), "kms:GenerateDataKey") {
 			t.Errorf("region %s: %v", region, err)
+		}
+	}
+}
+
+func TestPermissionOnDirectoryBuckets(t *testing.T) {
+	for _, bucket := range []string{"bucket--use1-az4--x-s3", "point--use1-az4--xa-s3"} {
+		w := &wire{answer: always(func() *http.Response { return respondError(403, "AccessDenied") })}
+		options := testOptions(w)
+		options.DisableS3ExpressSessionAuth = new(true)
+		s := w.openBucket(t, bucket, options, Options{})
+		for _, verb := range verbs {
+			if err := call(t.Context(), s, verb); !strings.HasSuffix(err.Error(), "; allow s3express:CreateSession on the directory bucket") {
+				t.Errorf("no advice in %q", err)
+			}
 		}
 	}
 }

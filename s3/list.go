@@ -37,7 +37,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[backen
 			return
 		}
 		objects := s.list(ctx, prefix, after)
-		if s.unordered {
+		if s.directory {
 			objects = s.listSorted(ctx, prefix, after)
 		}
 		for o, err := range objects {
@@ -152,12 +152,12 @@ func (s *Store) pages(ctx context.Context, prefix string, in *sdk.ListObjectsV2I
 					return
 				}
 			}
-			next := aws.ToString(page.NextContinuationToken)
-			if !aws.ToBool(page.IsTruncated) || next == "" {
+			if !aws.ToBool(page.IsTruncated) {
 				return
 			}
-			if next == aws.ToString(in.ContinuationToken) {
-				yield(types.Object{}, s.error("list", prefix, errors.New("the service returned the same page twice")))
+			next := aws.ToString(page.NextContinuationToken)
+			if next == "" || next == aws.ToString(in.ContinuationToken) {
+				yield(types.Object{}, s.error("list", prefix, errors.New("the service says that there is more, but not where it goes on")))
 				return
 			}
 			in.ContinuationToken = &next

@@ -124,10 +124,40 @@ func TestListRefusesDisorder(t *testing.T) {
 	}
 }
 
-func TestListSamePageAgain(t *testing.T) {
-	w := &wire{answer: inOrder(t, respondPage("t1", "jobs/a"), respondPage("t1"))}
+// A listing that can not go on has failed: it must not pass for a short one.
+func TestListDoesNotGoOn(t *testing.T) {
+	noToken := strings.Replace(page("", "jobs/a"), "false", "true", 1)
+	tests := map[string]func(*request) (*http.Response, error){
+		"same page again": inOrder(t, respondPage("t1", "jobs/a"), respondPage("t1")),
+		"no token":        inOrder(t, always(func() *http.Response { return respond(200, noToken) })),
+		"no token later":  inOrder(t, respondPage("t1"), always(func() *http.Response { return respond(200, noToken) })),
+	}
+	for name, answer := range tests {
+		t.Run(name, func(t *testing.T) {
+			keys, err := collect(t, (&wire{answer: answer}).open(t, Options{}), "", "")
+			wantKind(t, err, errAny)
+			if !slices.Equal(keys, []string{"a"}) {
+				t.Errorf("listed %q", keys)
+			}
+		})
+	}
+}
+
+// A token on a page that is the last one says nothing.
+func TestListEnds(t *testing.T) {
+	last := strings.Replace(page("t1", "jobs/a"), "true", "false", 1)
+	w := &wire{answer: inOrder(t, always(func() *http.Response { return respond(200, last) }))}
+	keys, err := collect(t, w.open(t, Options{}), "", "")
+	if err != nil || !slices.Equal(keys, []string{"a"}) {
+		t.Errorf("listed %q, %v", keys, err)
+	}
+}
+
+func TestListWithoutTimes(t *testing.T) {
+	noTime := strings.ReplaceAll(page("", "jobs/a"), "LastModified", "Modified")
+	w := &wire{answer: always(func() *http.Response { return respond(200, noTime) })}
 	_, err := collect(t, w.open(t, Options{}), "", "")
-	wantKind(t, err, errAny)
+	wantKind(t, err, backend.ErrUnsupported)
 }
 
 // A page that fails twice is all that is asked for again.
@@ -179,6 +209,19 @@ func TestListDirectoryBucket(t *testing.T) {
 	keys, err = collect(t, s, "", "")
 	if err != nil || !slices.Equal(keys, []string{"a", "b", "c"}) {
 		t.Errorf("listed %q, %v", keys, err)
+	}
+
+	whole, err := New(sdk.New(options), "bucket--use1-az4--x-s3", "", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.answer = inOrder(t, respondPage("", "b", "a"))
+	keys, err = collect(t, whole, "", "")
+	if err != nil || !slices.Equal(keys, []string{"a", "b"}) {
+		t.Errorf("listed %q, %v", keys, err)
+	}
+	if q := w.query(3); q.Has("prefix") {
+		t.Errorf("asked for %v", q)
 	}
 }
 

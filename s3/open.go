@@ -23,13 +23,13 @@ import (
 func init() { backend.Register("s3", Open) }
 
 // Checksum says what guards the bytes of an object on their way to the server,
-// which refuses them when they do not match.
+// which refuses them when they do not match. "" means ChecksumCRC32C.
 type Checksum string
 
 const (
-	// ChecksumCRC32C, the default, sends a CRC32C in a header, computed before
-	// the data reaches the SDK and kept by the service with the object.
-	ChecksumCRC32C Checksum = ""
+	// ChecksumCRC32C sends a CRC32C in a header, computed before the data reaches
+	// the SDK and kept by the service with the object.
+	ChecksumCRC32C Checksum = "crc32c"
 
 	// ChecksumSHA256 makes a SHA-256 of the data part of the request's
 	// signature. It is for buckets whose policy denies unsigned payloads, and
@@ -143,17 +143,16 @@ func parse(u *url.URL) (*location, error) {
 		RequesterPays: p.Bool("requester_pays"),
 		Checksum:      Checksum(p.String("checksum")),
 	}
-	if l.options.Checksum == "crc32c" {
-		l.options.Checksum = ChecksumCRC32C
-	}
 	if err := p.Err(); err != nil {
 		return nil, l.failed(err)
 	}
 	return l, l.check()
 }
 
-// check brings the prefix into the form that it has in keys.
+// check brings the prefix into the form that it has in keys, and fills in
+// defaults.
 func (l *location) check() error {
+	l.options.Checksum = cmp.Or(l.options.Checksum, ChecksumCRC32C)
 	var err error
 	if l.prefix, err = cleanPrefix(l.prefix); err != nil {
 		return l.failed(err)

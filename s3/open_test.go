@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/holdfast-io/holdfast/backend"
@@ -74,6 +78,7 @@ func TestOpen(t *testing.T) {
 			}
 			defer opened.Close()
 			s := opened.(*Store)
+			test.options.Checksum = cmp.Or(test.options.Checksum, ChecksumCRC32C)
 			o := s.client.Options()
 			if s.String() != test.store || o.Region != test.region || aws.ToString(o.BaseEndpoint) != test.endpoint ||
 				o.UsePathStyle != test.pathStyle || s.options != test.options {
@@ -146,6 +151,35 @@ func TestNew(t *testing.T) {
 	}
 	if _, err := New(client, "", "a//b", Options{Checksum: "md5"}); !errors.Is(err, backend.ErrInvalid) {
 		t.Errorf("got %v, want ErrInvalid", err)
+	}
+}
+
+// A directory bucket wants a session, which the SDK's client makes when it needs
+// one. The store makes its own: the caller's client, which may be in use, goes
+// on as it was configured.
+func TestSessions(t *testing.T) {
+	const bucket = "bucket--use1-az4--x-s3"
+	w := &wire{answer: always(func() *http.Response { return respondError(500, "InternalError") })}
+	options := testOptions(w)
+	options.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = 2
+		o.RateLimiter = ratelimit.None
+		o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return 0, nil })
+	})
+	client := sdk.New(options)
+	s, err := New(client, bucket, "jobs", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.DeleteObject(t.Context(), &sdk.DeleteObjectInput{Bucket: aws.String(bucket), Key: aws.String("key")}); err == nil {
+		t.Error("no error")
+	}
+	if w.count() != 2 || !w.query(0).Has("session") {
+		t.Errorf("the caller's client sent %d requests, first %s, want 2 for a session", w.count(), w.requests[0].URL)
+	}
+	wantKind(t, call(t.Context(), s, "create"), errAny)
+	if w.count() != 3 {
+		t.Errorf("the store sent %d requests, want 1", w.count()-2)
 	}
 }
 

@@ -56,7 +56,7 @@ type Store struct {
 	bucket      string
 	prefix      string // "", or ends with "/"
 	options     Options
-	unordered   bool        // lists in no order: a directory bucket of S3 Express
+	directory   bool        // a directory bucket of S3 Express, which lists in no order
 	single      atomic.Bool // the service has no DeleteObjects
 	closed      atomic.Bool
 	release     func() // what Close does; may be nil
@@ -66,9 +66,10 @@ var _ backend.Store = (*Store)(nil)
 
 // New returns the store under prefix in bucket, for programs that configure
 // the client themselves. It uses the client's settings, but for these: nothing
-// is tried again by the SDK, checksums are the driver's, and a request on which
-// no byte moves for [StallTimeout] is ended. The client is not changed, and
-// Close leaves its connections open.
+// is tried again by the SDK, checksums are the driver's, a request on which no
+// byte moves for [StallTimeout] is ended, and sessions with a directory bucket
+// of S3 Express are the store's own. The client is not changed, and Close
+// leaves its connections open.
 //
 // It sends no request. An error wraps backend.ErrInvalid.
 func New(client *sdk.Client, bucket, prefix string, o Options) (*Store, error) {
@@ -84,11 +85,10 @@ func newStore(client *sdk.Client, bucket, prefix string, o Options, stall time.D
 		bucket:    l.bucket,
 		prefix:    l.prefix,
 		options:   l.options,
-		unordered: strings.HasSuffix(bucket, "--x-s3"),
+		directory: strings.HasSuffix(bucket, "--x-s3") || strings.HasSuffix(bucket, "--xa-s3"), // itself, or an access point of one
 	}
-	given := client.Options()
-	s.client = sdk.New(given, func(o *sdk.Options) {
-		o.HTTPClient = &watched{given.HTTPClient, stall}
+	s.client = sdk.New(client.Options(), func(o *sdk.Options) {
+		o.HTTPClient = &watched{o.HTTPClient, stall}
 		s.configure(o)
 	})
 	return s, nil
@@ -104,9 +104,11 @@ func (s *Store) configure(o *sdk.Options) {
 	// several services refuse and one stores as data.
 	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-	o.DisableLogOutputChecksumValidationSkipped = true
+	// What makes sessions belongs to the client that it was made for, and would
+	// silently be handed to the new one.
+	o.ExpressCredentials = nil
 	s.credentials = &credentials{provider: o.Credentials}
-	if o.Credentials != nil && !aws.IsCredentialsProvider(o.Credentials, (*aws.AnonymousCredentials)(nil)) {
+	if o.Credentials != nil { // else requests are anonymous
 		o.Credentials = s.credentials
 	}
 }
@@ -129,7 +131,6 @@ func (s *Store) write(ctx context.Context, op, key string, data []byte, ifNoneMa
 		Bucket:               &s.bucket,
 		Key:                  aws.String(s.prefix + key),
 		Body:                 bytes.NewReader(data),
-		ContentLength:        aws.Int64(int64(len(data))),
 		ContentType:          aws.String("application/octet-stream"),
 		IfNoneMatch:          ifNoneMatch,
 		StorageClass:         s.options.StorageClass,
@@ -146,13 +147,19 @@ func (s *Store) write(ctx context.Context, op, key string, data []byte, ifNoneMa
 	if err != nil {
 		return backend.Object{}, s.failed(ctx, op, key, err)
 	}
-	// The Date of the response is the store's clock after the write.
+	// The Date of the response is the store's clock after the write. A response
+	// without one is as good as lost, and is treated so: the error says that the
+	// outcome is open, and another attempt is worth while. A Create then meets
+	// its own object, whose time a List tells.
 	at, ok := awsmiddleware.GetServerTime(out.ResultMetadata)
 	if !ok {
-		return backend.Object{}, s.error(op, key, errors.New("written, but the response has no Date header to tell the store's time"))
+		return backend.Object{}, s.error(op, key, errNoDate)
 	}
 	return backend.Object{Key: key, Size: int64(len(data)), ModTime: at}, nil
 }
+
+var errNoDate = errors.New("written, but the response has no valid Date header, by which the store tells its time; " +
+	"see whether a proxy removes it")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

@@ -31,7 +31,7 @@ func newDatedTask(t *testing.T) (*hook, string, *checkpoint.Owner) {
 		if now, err = time.Parse(time.RFC3339, at); err != nil {
 			t.Fatal(err)
 		}
-		data := make([]byte, 20_000) // more than fits into a manifest, and not to be compressed
+		data := make([]byte, 20_000)                         // more than fits into a manifest, and not to be compressed
 		_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(data) // never fails
 		s := checkpoint.Snapshot{State: checkpoint.FS(fstest.MapFS{"file": {Data: data}})}
 		if n == 1 {

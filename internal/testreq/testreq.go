@@ -11,10 +11,16 @@
 //
 //	func TestConformance(t *testing.T) {
 //		testreq.Suite(t, "s3")
-//		if server == "" {
-//			testreq.Skip(t, "s3", "no S3 server; set HOLDFAST_TEST_S3")
+//		if testing.Short() {
+//			testreq.Skip(t, "s3", "-short: no servers")
 //		}
 //		...
+//
+// Package testserver builds and runs servers for such suites, and skips them
+// where it can not. Two more variables name a place on any other server:
+//
+//	HOLDFAST_TEST_S3_URL   as in s3://bucket/try?region=eu-west-1
+//	HOLDFAST_TEST_GCS_URL  as in gs://bucket/try
 package testreq
 
 import (

@@ -42,8 +42,6 @@ func (s *Server) Setenv(t testing.TB) {
 	}
 }
 
-const bucketVar = "HOLDFAST_TEST_S3_URL"
-
 // S3 returns the URL of a bucket, or of a place in one, for tests of the given
 // suite that need no more of it: the one that HOLDFAST_TEST_S3_URL names, with
 // the credentials of the environment, and otherwise one on a MinIO that runs
@@ -51,7 +49,7 @@ const bucketVar = "HOLDFAST_TEST_S3_URL"
 // using the former, so a test works below a path of its own.
 func S3(t testing.TB, suite string) string {
 	t.Helper()
-	if url := os.Getenv(bucketVar); url != "" {
+	if url := os.Getenv("HOLDFAST_TEST_S3_URL"); url != "" {
 		return url
 	}
 	s := Run(t, suite, MinIO, false)

@@ -19,8 +19,11 @@ type Content struct {
 	// Segments lists every segment that Tree, and what Tree describes, lies in:
 	// this checkpoint's own and those of earlier ones.
 	Segments []Segment `json:"segments,omitempty"`
-	// Tree is the encoded entries, in pieces: see [DecodeTree].
-	Tree []Chunk `json:"tree,omitempty"`
+	// Tree is the encoded entries, in pieces: see [DecodeTree]. When they are
+	// many, TreeSize is set, and Tree is the table of the tree instead, which is
+	// TreeSize bytes long: see [DecodeTable].
+	Tree     []Chunk `json:"tree,omitempty"`
+	TreeSize int64   `json:"tree_size,omitempty"`
 	// Inline is the new data of a checkpoint that has too little for a segment
 	// of its own. What it shares with earlier ones lies in Segments: no other
 	// checkpoint can refer to this.
@@ -67,6 +70,9 @@ func (c *Content) check() error {
 		if size += c.Tree[i].Size; size > MaxTree {
 			return corruptf("a list of files of more than %d bytes", MaxTree)
 		}
+	}
+	if c.TreeSize < 0 || c.TreeSize > MaxTree || c.TreeSize > 0 && c.Tree == nil {
+		return corruptf("a list of files of %d bytes", c.TreeSize)
 	}
 	return nil
 }

@@ -48,6 +48,10 @@ const MaxTree = 1 << 30
 // it makes a table. It is the writer's choice: a reader takes any number.
 const MaxEntryChunks = 4
 
+// MaxTreeChunks is how many chunks of a tree a writer lists in the content
+// itself before it makes a table.
+const MaxTreeChunks = 16
+
 // A TreeEncoder encodes a tree, entry by entry. It refuses what DecodeTree
 // would refuse, so that nothing is stored that can not be read. The zero value
 // is an empty tree. It must not be used by two goroutines at once.
