@@ -344,7 +344,7 @@ func cleanUpIsExact(w *world) {
 			verb := rapid.SampledFrom([]string{"put", "create"}).Draw(t, "verb")
 			store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: verb, On: 1, Err: backend.ErrPermission})
 			_, _ = o.Commit(w.Context(), snapshot())
-			store.Heal()
+			store.Disarm()
 		},
 		"claim": func(t *rapid.T) { o, store = w.ownerWith(opts) },
 		"release": func(t *rapid.T) {

@@ -221,7 +221,8 @@ func TestContextEnds(t *testing.T) {
 				return nil, errors.New("connection gone")
 			}}
 			s := w.open(t, Options{})
-			if err := call(ctx, s, verb); !errors.Is(err, context.Canceled) {
+			err := call(ctx, s, verb)
+			if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "context canceled (") {
 				t.Errorf("got %v, want the context's error", err)
 			}
 			if err := call(ctx, s, verb); !errors.Is(err, context.Canceled) || w.count() != 1 {
@@ -237,6 +238,16 @@ func TestContextEnds(t *testing.T) {
 		}}
 		wantKind(t, call(ctx, w.open(t, Options{}), "create"), backend.ErrExist)
 	})
+	t.Run("while credentials are fetched", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		options := testOptions(&wire{})
+		options.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+			cancel()
+			return aws.Credentials{}, errors.New("no answer")
+		})
+		s := (&wire{}).openBucket(t, "bucket", options, Options{})
+		wantKind(t, call(ctx, s, "get"), context.Canceled)
+	})
 	t.Run("deadline that the network sees first", func(t *testing.T) {
 		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 		defer cancel()
@@ -250,10 +261,11 @@ func TestNetworkAdvice(t *testing.T) {
 	tests := []struct {
 		name   string
 		cause  error
-		advice string
+		advice string // how the text ends
 	}{
-		{"unknown host", &net.DNSError{Err: "no such host", Name: "bucket.store.test", IsNotFound: true}, "path_style=true"},
-		{"certificate", &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "AWS_CA_BUNDLE"},
+		{"unknown host", &net.DNSError{Err: "no such host", Name: "bucket.store.test", IsNotFound: true}, "needs path_style=true"},
+		{"no resolver", &net.DNSError{Err: "server misbehaving", Name: "bucket.store.test"}, "lookup bucket.store.test: server misbehaving"},
+		{"certificate", &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "set AWS_CA_BUNDLE to a file with the certificate authority of the service"},
 		{"reset", errors.New("connection reset by peer"), "request failed: connection reset by peer"},
 	}
 	for _, test := range tests {
@@ -261,8 +273,8 @@ func TestNetworkAdvice(t *testing.T) {
 			w := &wire{answer: func(*request) (*http.Response, error) { return nil, test.cause }}
 			err := call(t.Context(), w.open(t, Options{}), "get")
 			wantKind(t, err, errAny)
-			if !strings.Contains(err.Error(), test.advice) {
-				t.Errorf("%q is missing from %q", test.advice, err)
+			if !strings.HasSuffix(err.Error(), test.advice) {
+				t.Errorf("%q does not end with %q", err, test.advice)
 			}
 		})
 	}
@@ -343,6 +355,18 @@ func TestExpiredTokenIsRenewed(t *testing.T) {
 	}
 	if w.count() != 2 || fetched != 2 {
 		t.Errorf("%d requests, credentials fetched %d times, want 2 and 2", w.count(), fetched)
+	}
+}
+
+// A token that stands in the environment is all that there is.
+func TestExpiredTokenThatStays(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response { return respondError(400, "ExpiredToken") })}
+	options := testOptions(w)
+	options.Credentials = aws.NewCredentialsCache(testKeys)
+	err := call(t.Context(), w.openBucket(t, "bucket", options, Options{}), "get")
+	wantKind(t, err, backend.ErrPermission)
+	if !strings.HasSuffix(err.Error(), "; renew the session token") {
+		t.Errorf("no advice in %q", err)
 	}
 }
 

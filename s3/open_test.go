@@ -52,6 +52,7 @@ func TestOpen(t *testing.T) {
 		options                 Options
 	}{
 		{name: "aws", url: "s3://bucket/jobs/orders/?region=eu-west-1", store: "s3://bucket/jobs/orders", region: "eu-west-1"},
+		{name: "longest path", url: "s3://bucket/" + strings.Repeat("x", 511) + "?region=r", store: "s3://bucket/" + strings.Repeat("x", 511), region: "r"},
 		{name: "whole bucket", url: "s3://my.bucket?region=eu-west-1", store: "s3://my.bucket", region: "eu-west-1"},
 		{name: "region from the environment", url: "s3://bucket", env: "AWS_REGION=us-west-2", store: "s3://bucket", region: "us-west-2"},
 		{name: "url before environment", url: "s3://bucket?region=eu-west-1", env: "AWS_REGION=us-west-2", store: "s3://bucket", region: "eu-west-1"},
@@ -109,12 +110,14 @@ func TestOpenRefuses(t *testing.T) {
 		{url: "s3://bucket?region=r&kms_key_id=k", text: "kms_key_id needs sse=aws:kms"},
 		{url: "s3://bucket?region=r&kms_key_id=k&sse=AES256", text: "kms_key_id needs sse=aws:kms"},
 		{url: "s3://bucket?region=r&storage_class=DEEP_ARCHIVE", text: "can not be read at once"},
+		{url: "s3://bucket?region=r&storage_class=GLACIER", text: "can not be read at once"},
 		{url: "s3://bucket?region=r&checksum=md5", text: `checksum is "md5", must be crc32c, sha256 or none`},
 		{url: "s3://bucket/a//b?region=r", text: `has a part ""`},
 		{url: "s3://bucket/a/../b?region=r", text: `has a part ".."`},
+		{url: "s3://bucket/a/./b?region=r", text: `has a part "."`},
 		{url: "s3://bucket/a%0Ab?region=r", text: "characters that can not be listed"},
 		{url: "s3://bucket/a%FFb?region=r", text: "characters that can not be listed"},
-		{url: "s3://bucket/" + strings.Repeat("x", 600) + "?region=r", text: "path of 600 bytes, longer than 511"},
+		{url: "s3://bucket/" + strings.Repeat("x", 512) + "?region=r", text: "path of 512 bytes, longer than 511"},
 		{url: "s3://bucket?profile=nowhere", text: "nowhere"},
 		{url: "s3://bucket?region=r", env: "AWS_CA_BUNDLE=/nonexistent/ca.pem", text: "/nonexistent/ca.pem"},
 	}

@@ -131,7 +131,6 @@ func (s *Store) write(ctx context.Context, op, key string, data []byte, ifNoneMa
 		Bucket:               &s.bucket,
 		Key:                  aws.String(s.prefix + key),
 		Body:                 bytes.NewReader(data),
-		ContentType:          aws.String("application/octet-stream"),
 		IfNoneMatch:          ifNoneMatch,
 		StorageClass:         s.options.StorageClass,
 		ServerSideEncryption: s.options.Encryption,

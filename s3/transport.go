@@ -32,13 +32,14 @@ func tune(t *http.Transport) {
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	t.DialContext = dialer.DialContext
 	t.TLSHandshakeTimeout = tlsTimeout
-	t.MaxIdleConns = 0 // no bound but that for each host: there is one host
-	t.MaxIdleConnsPerHost = idleConns
-	t.MaxConnsPerHost = 0
+	t.MaxIdleConns, t.MaxIdleConnsPerHost = idleConns, idleConns // there is one host
 	// Parallel transfers want a TCP connection each; HTTP/2 would put them on one.
 	t.ForceAttemptHTTP2 = false
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetHTTP1(true)
+	if t.TLSClientConfig != nil { // may offer HTTP/2 still, from before
+		t.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	}
 }
 
 // direct sends requests through a transport as they are. A redirect is the

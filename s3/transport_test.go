@@ -2,18 +2,23 @@ package s3
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-io/holdfast/backend"
 )
@@ -35,7 +40,11 @@ func (b *slowBody) Read(p []byte) (int, error) {
 		}
 		return 0, io.EOF
 	}
-	time.Sleep(b.pause)
+	select {
+	case <-b.ctx.Done():
+		return 0, b.ctx.Err()
+	case <-time.After(b.pause):
+	}
 	b.left--
 	p[0] = 'x'
 	return 1, nil
@@ -69,6 +78,10 @@ func TestStall(t *testing.T) {
 		}, true, StallTimeout},
 		{"body stops", get(true, time.Second), true, 3*time.Second + StallTimeout},
 		{"body is slow", get(false, StallTimeout-time.Second), false, size * (StallTimeout - time.Second)},
+		{"response is slow, and then the body", func(r *request) (*http.Response, error) {
+			time.Sleep(StallTimeout - time.Second)
+			return get(false, StallTimeout-time.Second)(r)
+		}, false, (1 + size) * (StallTimeout - time.Second)},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -88,6 +101,44 @@ func TestStall(t *testing.T) {
 					t.Errorf("took %v, want %v", took, test.took)
 				}
 			})
+		})
+	}
+}
+
+// A body that is sent slowly is no stall either.
+func TestSlowUpload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := doer(func(r *http.Request) (*http.Response, error) {
+			for range 3 {
+				time.Sleep(StallTimeout - time.Second)
+				if _, err := io.ReadFull(r.Body, make([]byte, 1)); err != nil {
+					return nil, errors.Join(err, r.Context().Err())
+				}
+			}
+			return respond(200, ""), r.Context().Err()
+		})
+		if err := call(t.Context(), (&wire{}).openBucket(t, "bucket", testOptions(client), Options{}), "put"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Whatever comes of a request, nothing that watched it is left behind.
+func TestWatchEnds(t *testing.T) {
+	for name, answer := range map[string]func() (*http.Response, error){
+		"answer":    func() (*http.Response, error) { return respond(200, "1234"), nil },
+		"error":     func() (*http.Response, error) { return respondError(500, "InternalError"), nil },
+		"no answer": func() (*http.Response, error) { return nil, errors.New("connection gone") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &wire{answer: func(*request) (*http.Response, error) { return answer() }}
+			s := w.open(t, Options{})
+			for i, verb := range verbs {
+				err := call(t.Context(), s, verb)
+				if w.requests[i].Context().Err() == nil {
+					t.Errorf("%s goes on after it returned %v", verb, err)
+				}
+			}
 		})
 	}
 }
@@ -313,5 +364,61 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 	if len(clients) != 1 {
 		t.Errorf("%d connections for requests one after the other, want 1", len(clients))
+	}
+}
+
+// A store that is opened by URL keeps as many connections as it has used at
+// once, each of them HTTP/1, and takes a redirect for an answer.
+func TestOpenedTransport(t *testing.T) {
+	const atOnce = 40
+	var (
+		mu       sync.Mutex
+		clients  = map[string]bool{}
+		requests int
+		arrived  sync.WaitGroup
+	)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		clients[r.RemoteAddr] = true
+		requests++
+		mu.Unlock()
+		discard(t, r.Body)
+		if r.ProtoMajor != 1 {
+			t.Errorf("request by %s", r.Proto)
+		}
+		if r.Method == http.MethodGet {
+			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+			return
+		}
+		arrived.Done()
+		arrived.Wait()
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	pemBlock := &pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}
+	if err := os.WriteFile(authority, pem.EncodeToMemory(pemBlock), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	isolate(t, "AWS_CA_BUNDLE="+authority)
+	s, err := backend.Open(t.Context(), "s3://bucket?endpoint="+server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAfter(t, s)
+	for range 2 {
+		arrived.Add(atOnce)
+		var group errgroup.Group
+		for range atOnce {
+			group.Go(func() error { return call(t.Context(), s, "put") })
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantKind(t, call(t.Context(), s, "get"), errAny)
+	if len(clients) != atOnce || requests != 2*atOnce+1 {
+		t.Errorf("%d connections for %d requests, want %d for %d", len(clients), requests, atOnce, 2*atOnce+1)
 	}
 }

@@ -135,12 +135,16 @@ func (w *wire) openBucket(t *testing.T, bucket string, client sdk.Options, o Opt
 	if err != nil {
 		t.Fatal(err)
 	}
+	closeAfter(t, s)
+	return s
+}
+
+func closeAfter(t *testing.T, s backend.Store) {
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return s
 }
 
 // objects is the least of S3: one map of objects with conditional PUT.
@@ -346,7 +350,13 @@ func TestGetOnTheWire(t *testing.T) {
 		{"empty object", 0, func() *http.Response { return respondError(416, "InvalidRange") }, "", nil},
 		{"beyond the end", 10, func() *http.Response { return respondError(416, "InvalidRange") }, "", backend.ErrRange},
 		{"range ignored", 2, func() *http.Response { return respond(200, "abcdefghij") }, "", backend.ErrUnsupported},
+		{"no length", 0, func() *http.Response {
+			r := respond(200, "abcdefghij")
+			r.Header.Del("Content-Length")
+			return r
+		}, "", errAny},
 		{"another range", 2, part("bytes 0-3/10", "abcd"), "", errAny},
+		{"more in front", 2, part("bytes 1-5/10", "bcdef"), "", errAny},
 		{"less than asked", 2, part("bytes 2-3/10", "cd"), "", errAny},
 		{"more than asked", 2, part("bytes 2-9/10", "cdefghij"), "", errAny},
 		{"no range", 2, part("elephants", "cdef"), "", errAny},
@@ -354,11 +364,19 @@ func TestGetOnTheWire(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			w := &wire{answer: always(test.answer)}
+			body := &closable{}
+			w := &wire{answer: always(func() *http.Response {
+				r := test.answer()
+				body.ReadCloser, r.Body = r.Body, body
+				return r
+			})}
 			s := w.open(t, Options{})
 			p := make([]byte, 4)
 			n, err := s.Get(t.Context(), "key", test.offset, p)
 			wantKind(t, err, test.err)
+			if !body.closed {
+				t.Error("the response's body was left open")
+			}
 			if err == nil && string(p[:n]) != test.want {
 				t.Errorf("got %q, want %q", p[:n], test.want)
 			}
@@ -370,6 +388,16 @@ func TestGetOnTheWire(t *testing.T) {
 			}
 		})
 	}
+}
+
+type closable struct {
+	io.ReadCloser
+	closed bool
+}
+
+func (c *closable) Close() error {
+	c.closed = true
+	return c.ReadCloser.Close()
 }
 
 // errAny stands for an error that is of no kind, and so worth another attempt.
@@ -533,6 +561,28 @@ func TestDeleteWithoutBatches(t *testing.T) {
 				t.Errorf("%d requests, deleted %q", w.count(), deleted)
 			}
 		})
+	}
+}
+
+// When the context ends, no more is asked for, and said once.
+func TestDeleteEndsWithContext(t *testing.T) {
+	keys := make([]string, 2500)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%05d", i)
+	}
+	for _, single := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		w := &wire{answer: func(*request) (*http.Response, error) {
+			cancel()
+			return nil, errors.New("connection gone")
+		}}
+		s := w.open(t, Options{})
+		s.single.Store(single)
+		err := s.Delete(ctx, keys...)
+		wantKind(t, err, context.Canceled)
+		if joined, ok := err.(interface{ Unwrap() []error }); !ok || len(joined.Unwrap()) != 1 || w.count() != 1 {
+			t.Errorf("one by one %t: %d requests, %v", single, w.count(), err)
+		}
 	}
 }
 
