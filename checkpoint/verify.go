@@ -310,7 +310,7 @@ func (v *verifier) sizes(s *subject) {
 // lie.
 func (v *verifier) state(ctx context.Context, s *subject) error {
 	tree, err := s.checkpoint.tree(ctx)
-	if err != nil || !v.opts.Data && !(v.opts.Restorable && v.isCurrent(s)) {
+	if wanted := v.opts.Data || v.opts.Restorable && v.isCurrent(s); err != nil || !wanted {
 		return err
 	}
 	return v.data(ctx, s, tree)
@@ -366,7 +366,7 @@ func (v *verifier) prove(ctx context.Context) error {
 }
 
 func (v *verifier) retired(ctx context.Context) error {
-	if len(v.problems) == 0 || v.unreadable > 0 {
+	if len(v.problems) == 0 {
 		return nil
 	}
 	_, all, err := v.task.newestAndAll(ctx)

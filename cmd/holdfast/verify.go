@@ -108,7 +108,7 @@ func verifyTask(ctx context.Context, task *checkpoint.Task, opts verifyOptions) 
 }
 
 func (l *verifyLine) repair(ctx context.Context, fence bool) error {
-	done, err := l.Report.Repair(ctx, checkpoint.RepairOptions{Fence: fence})
+	done, err := l.Repair(ctx, checkpoint.RepairOptions{Fence: fence})
 	l.Repaired = &done
 	if errors.Is(err, checkpoint.ErrUnknown) {
 		// That it may have been saved, and is to be looked for, is said of saves.
