@@ -258,7 +258,11 @@ func (h *history) refuse(key string) error {
 
 // claim makes a new writer the owner of the task and returns its first step,
 // which next makes of the step before. From then on every earlier owner fails
-// at its next Create (I4).
+// at its next Create (I4). After ErrUnknown it may be a step, or may yet become
+// one.
+//
+// next is called again when another writer was first, and also when one has
+// gone on from what was made of it already.
 func (h *history) claim(ctx context.Context, next func(base *step) (*format.Manifest, error)) (*step, error) {
 	for n := 1; ; n++ {
 		s, err := h.tryClaim(ctx, next)
@@ -287,17 +291,21 @@ func (h *history) tryClaim(ctx context.Context, next func(base *step) (*format.M
 	if _, err := h.create(ctx, a); err != nil {
 		return nil, err
 	}
-	if err := h.prove(ctx, m); err != nil {
+	a.open = true // it is in the store, whether that comes out or not
+	switch err := h.prove(ctx, m); {
+	case errors.Is(err, errOvertaken), errors.Is(err, backend.ErrUnsupported):
 		return nil, err
+	case err != nil:
+		return nil, a.fail(err)
 	}
 	// If this process slept between the read and the write, the number may
 	// have been used and deleted meanwhile: see the fence window.
 	seq, at, err := h.newestSeq(ctx)
 	if err != nil {
-		return nil, err
+		return nil, a.fail(err)
 	}
 	if seq != m.Seq {
-		return nil, errLost
+		return nil, errOvertaken
 	}
 	return &step{m, at}, nil
 }

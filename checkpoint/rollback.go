@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"context"
-	"errors"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -41,52 +40,61 @@ func (t *Task) goBack(ctx context.Context, at string, released bool) (s *step, s
 	if _, err := t.At(ctx, at); err != nil { // whole, as far as can be told
 		return nil, 0, err
 	}
-	var sent []string
 	var before *step
-	s, err = t.history.claim(ctx, func(base *step) (m *format.Manifest, err error) {
+	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
 		before = base
-		t.discard(ctx, sent) // of an attempt that lost
-		m, sent, err = t.backTo(ctx, base, at)
-		if m != nil {
-			m.Released = released
+		m, sent, err := t.backTo(ctx, base, at)
+		if err != nil {
+			return nil, err
 		}
-		return m, err
+		m.Released, segments = released, uint32(sent)
+		return m, nil
 	})
-	if err != nil && !errors.Is(err, ErrUnknown) {
-		t.discard(ctx, sent)
-	}
 	if err == nil && released {
 		t.warnOfFencing(ctx, before)
 	}
-	return s, uint32(len(sent)), err
+	return s, segments, err
 }
 
 // backTo returns the manifest after base by which a new writer goes back, and
-// the keys of the segments that were sent for it.
-func (t *Task) backTo(ctx context.Context, base *step, at string) (*format.Manifest, []string, error) {
+// how many segments were sent for it.
+func (t *Task) backTo(ctx context.Context, base *step, at string) (m *format.Manifest, sent int, err error) {
 	all, err := t.all(ctx, base)
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, err
 	}
 	r, err := t.find(base, all, at)
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, err
 	}
-	m := t.history.follow(base, format.KindClaim, newWriter())
+	m = t.history.follow(base, format.KindClaim, newWriter())
 	if r.Seq == m.Checkpoint.Seq {
-		return m, nil, nil // it is there already
+		return m, 0, nil // it is there already
 	}
 	committed, err := t.readRetained(ctx, r)
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, err
 	}
 	m.Checkpoint = committed.Checkpoint
+	sent, err = t.retain(ctx, m, (&step{Manifest: m}).others(all))
+	return m, sent, err
+}
+
+// retain makes list the checkpoints that m, a new writer's first manifest,
+// retains, and returns how many segments were sent for it.
+//
+// Once m has been sent as well, they are nobody's to delete, however that went:
+// it may be a step, and another writer may have gone on from it. If it is none,
+// they are garbage to the next writer.
+func (t *Task) retain(ctx context.Context, m *format.Manifest, list []format.Retained) (sent int, err error) {
 	p := newPacker(ctx, t, catalog.New(0), format.SegmentID{Epoch: m.Epoch, Writer: m.Writer})
-	others := (&step{Manifest: m}).others(all)
-	if m.Retained, m.RetainedAt, err = p.placeRetained(t.job.codec, others); err != nil {
+	if m.Retained, m.RetainedAt, err = p.placeRetained(t.job.codec, list); err != nil {
 		p.abandon()
 	} else {
 		err = p.finish()
 	}
-	return m, p.keys(), err
+	if err != nil {
+		t.discard(ctx, p.keys())
+	}
+	return len(p.sent), err
 }

@@ -190,3 +190,56 @@ func TestRollbackIsOvertaken(t *testing.T) {
 		w.wantCheckpoints(2, 4, 3)
 	})
 }
+
+// A step that was gone on from, or of which its writer was not told, names the
+// list that was sent for it.
+func TestListOfARollbackStays(t *testing.T) {
+	opts := checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
+	history := func(w *world) {
+		o, _ := w.ownerWith(opts)
+		for n := range 400 {
+			commit(w, o, at(n)) // 2 to 401
+		}
+	}
+	want := func(w *world) {
+		w.Helper()
+		task, _, _ := w.process()
+		list, err := task.Checkpoints(w.Context())
+		if err != nil || len(list) != 400 || list[0].Seq != 7 {
+			w.Errorf("%d checkpoints, %v; want 400, number 7 first", len(list), err)
+		}
+	}
+	t.Run("another claims before it is confirmed", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			history(w)
+			creates, claimed := 0, false
+			task := w.hookedTask(opts, func(verb, _ string) {
+				if verb == "create" {
+					creates++
+				}
+				if verb == "list" && creates == 2 && !claimed { // made, and proven
+					claimed = true
+					w.owner()
+					want(w)
+				}
+			})
+			if _, err := task.Rollback(w.Context(), "7"); err != nil {
+				t.Error(err)
+			}
+			if !claimed {
+				t.Error("nobody claimed")
+			}
+			want(w)
+		})
+	})
+	t.Run("it can not be confirmed", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			history(w)
+			task, _, _ := w.open(opts, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 2, Err: backend.ErrPermission})
+			if _, err := task.Rollback(w.Context(), "7"); !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, backend.ErrPermission) {
+				t.Errorf("%v; want ErrUnknown, for want of permission", err)
+			}
+			want(w)
+		})
+	})
+}
