@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -50,21 +49,6 @@ func (p *Params) Bool(name string) bool {
 		p.fail(fmt.Sprintf("parameter %q is %q, must be true or false", name, v))
 	}
 	return v == "true"
-}
-
-// Int returns the value of a parameter that is a whole number of at least
-// least, or def if it is absent.
-func (p *Params) Int(name string, least, def int) int {
-	v := p.String(name)
-	if !p.values.Has(name) {
-		return def
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < least {
-		p.fail(fmt.Sprintf("parameter %q is %q, must be a whole number of at least %d", name, v, least))
-		return def
-	}
-	return n
 }
 
 // Err returns an error that wraps ErrInvalid if a value was bad or a parameter

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -66,6 +67,9 @@ func (r *Registry) Open(ctx context.Context, rawURL string) (Store, error) {
 // secret that someone has put into the URL.
 func parseURL(rawURL string) (*url.URL, error) {
 	u, err := url.Parse(rawURL)
+	if errors.As(err, new(url.EscapeError)) {
+		return nil, Invalidf("the store URL has a %% without two hexadecimal digits after it; write %%25 for a %% in a path")
+	}
 	if err != nil {
 		return nil, Invalidf("the store URL can not be parsed; it looks like s3://bucket/path or file:///path")
 	}

@@ -36,7 +36,10 @@ func TestRegistryOpen(t *testing.T) {
 		{"s3://id:hunter2@bucket/jobs", `store URL "s3://bucket/jobs" holds credentials; leave them to the environment`},
 		{"s3://hunter2@bucket/jobs?x=hunter2", `store URL "s3://bucket/jobs" holds credentials; leave them to the environment`},
 		{"s3://id:hun/ter2@bucket", "the store URL can not be parsed; it looks like s3://bucket/path or file:///path"},
-		{"s3://bucket/%zz", "the store URL can not be parsed; it looks like s3://bucket/path or file:///path"},
+		{"s3://bucket/%zz", "the store URL has a % without two hexadecimal digits after it; write %25 for a % in a path"},
+		{"s3://bucket/50%", "the store URL has a % without two hexadecimal digits after it; write %25 for a % in a path"},
+		{"s3://id:hunter%2@bucket", "the store URL has a % without two hexadecimal digits after it; write %25 for a % in a path"},
+		{"s3://bucket/a\nb", "the store URL can not be parsed; it looks like s3://bucket/path or file:///path"},
 		{"s3://bucket/jobs#hunter2", `store URL "s3://bucket/jobs" has a fragment (#...); write %23 for a # in a path`},
 		{"s3://bucket/jobs#", `store URL "s3://bucket/jobs" has a fragment (#...); write %23 for a # in a path`},
 	} {
@@ -91,30 +94,27 @@ func TestParams(t *testing.T) {
 		query, want string
 	}{
 		{"", ""},
-		{"region=x&path_style=true&parallel=4", ""},
+		{"region=x&path_style=true", ""},
 		{"path_style=false&region=", ""},
-		{"regoin=hunter2", `store URL "s3://bucket/jobs": unknown parameter "regoin"; s3:// takes parallel, path_style, region`},
+		{"regoin=hunter2", `store URL "s3://bucket/jobs": unknown parameter "regoin"; s3:// takes path_style, region`},
 		{"region=x&region=y", `store URL "s3://bucket/jobs": parameter "region" is given 2 times`},
 		{"path_style=yes", `store URL "s3://bucket/jobs": parameter "path_style" is "yes", must be true or false`},
 		{"path_style", `store URL "s3://bucket/jobs": parameter "path_style" is "", must be true or false`},
-		{"parallel=0", `store URL "s3://bucket/jobs": parameter "parallel" is "0", must be a whole number of at least 1`},
-		{"parallel=1.5", `store URL "s3://bucket/jobs": parameter "parallel" is "1.5", must be a whole number of at least 1`},
-		{"parallel=", `store URL "s3://bucket/jobs": parameter "parallel" is "", must be a whole number of at least 1`},
 		{"region=%zz", `store URL "s3://bucket/jobs": the part after ? can not be parsed`},
 		{"a;b", `store URL "s3://bucket/jobs": the part after ? can not be parsed`},
 	} {
 		u := &url.URL{Scheme: "s3", Host: "bucket", Path: "/jobs", RawQuery: tt.query}
 		p := backend.NewParams(u)
-		region, pathStyle, parallel := p.String("region"), p.Bool("path_style"), p.Int("parallel", 1, 16)
+		region, pathStyle := p.String("region"), p.Bool("path_style")
 		err := p.Err()
 		if tt.want == "" && err != nil || tt.want != "" && (!errors.Is(err, backend.ErrInvalid) || err.Error() != tt.want) {
 			t.Errorf("%q:\n%v, want\n%v", tt.query, err, tt.want)
 		}
-		if strings.HasPrefix(tt.query, "region=x&path_style") && (region != "x" || !pathStyle || parallel != 4) {
-			t.Errorf("%q: region %q, path_style %t, parallel %d", tt.query, region, pathStyle, parallel)
+		if strings.HasPrefix(tt.query, "region=x&path_style") && (region != "x" || !pathStyle) {
+			t.Errorf("%q: region %q, path_style %t", tt.query, region, pathStyle)
 		}
-		if tt.query == "" && (region != "" || pathStyle || parallel != 16) {
-			t.Errorf("defaults: region %q, path_style %t, parallel %d", region, pathStyle, parallel)
+		if tt.query == "" && (region != "" || pathStyle) {
+			t.Errorf("defaults: region %q, path_style %t", region, pathStyle)
 		}
 	}
 }

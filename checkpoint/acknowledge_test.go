@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
@@ -25,6 +26,8 @@ func TestCommitReadsNothingBack(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, job, _ := w.process()
 		o := claim(w, task)
+		commit(w, o, at(0)) // after the first, an owner collects
+		synctest.Wait()
 		before := job.Usage().Get.Calls
 		if c := commit(w, o, large()); len(c.Offsets) != 2000 {
 			t.Errorf("%d offsets", len(c.Offsets))

@@ -31,6 +31,7 @@ type cleaner struct {
 
 	// For the goroutine that is busy.
 	named map[uint64][]string // keys of the segments that a checkpoint needs
+	swept bool                // what was there before the writer was collected
 	owed  []format.Retained   // checkpoints that are gone, with segments that may not be
 	aging []format.Retained   // manifests that are to go when they are old enough
 }
@@ -102,7 +103,20 @@ func (c *cleaner) run() {
 			c.failed(err)
 		}
 		c.delete(ctx, append(garbage, needless...))
+		c.sweep(ctx)
 	}
+}
+
+// sweep collects once what earlier writers have left behind.
+func (c *cleaner) sweep(ctx context.Context) {
+	if c.swept {
+		return
+	}
+	if _, err := c.task.Collect(ctx, CollectOptions{}); err != nil {
+		c.failed(err)
+		return
+	}
+	c.swept = true
 }
 
 // next takes a retirement off the queue, or ends the run.

@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,7 +19,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-var lastOne = checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 1}}
+var lastOne = checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: 1}}
 
 // wantReadable reads every byte of every checkpoint.
 func (w *world) wantReadable() {
@@ -42,16 +43,21 @@ func (w *world) wantReadable() {
 
 func TestSegmentsOfDroppedCheckpointsAreDeleted(t *testing.T) {
 	inWorld(t, func(w *world) {
-		o, store := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2}})
+		o, store := w.ownerWith(checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: 2}})
 		for n := range 5 {
 			before := store.Calls()
-			commit(w, o, with(n, 150<<10)) // three segments
+			commit(w, o, with(n, 550<<10)) // three segments
 			synctest.Wait()
 			w.wantObjects(segments, 3*min(n+1, 2))
 			w.wantReadable()
 			// Three segments, a manifest, and from the third commit on one deletion:
-			// what the owner has made itself it need not read.
-			if calls, want := store.Calls()-before, 4+min(n/2, 1); calls != want {
+			// what the owner has made itself it need not read. After the first it
+			// collects: two lists of manifests, one of segments, and what is newest.
+			want := 4 + min(n/2, 1)
+			if n == 0 {
+				want += 4
+			}
+			if calls := store.Calls() - before; calls != want {
 				t.Errorf("commit %d took %d requests, want %d", n, calls, want)
 			}
 		}
@@ -134,21 +140,28 @@ func TestFailedDeletionIsDoneAfterTheNextCommit(t *testing.T) {
 // A clean-up that can not find out what is needed deletes nothing, and is done
 // after the next commit.
 func TestCleanUpThatCanNotReadIsDoneAfterTheNextCommit(t *testing.T) {
-	for name, key := range map[string]string{
-		"what was dropped": format.ManifestKey(dir, 2), "what was kept": format.ManifestKey(dir, 3),
+	for _, c := range []struct {
+		name     string
+		key      string
+		failures int64
+		left     int // segments
+	}{
+		// The collection after an owner's first commit goes by what is kept.
+		{"what was dropped", format.ManifestKey(dir, 2), 1, 2},
+		{"what was kept", format.ManifestKey(dir, 3), 2, 3},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				two := checkpoint.Options{Retention: checkpoint.Retention{Last: 2}}
 				o, _ := w.ownerWith(two)
 				commit(w, o, with(1, 20<<10))
 				commit(w, o, with(2, 20<<10))
-				heir, store := w.ownerWith(two, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "get", Key: key, Err: backend.ErrPermission})
+				heir, store := w.ownerWith(two, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "get", Key: c.key, Err: backend.ErrPermission})
 				commit(w, heir, with(3, 20<<10))
 				synctest.Wait()
-				w.wantObjects(segments, 3)
-				if n := heir.CleanUpFailures(); n != 1 {
-					t.Errorf("%d clean-ups have failed, want 1", n)
+				w.wantObjects(segments, c.left)
+				if n := heir.CleanUpFailures(); n != c.failures {
+					t.Errorf("%d clean-ups have failed, want %d", n, c.failures)
 				}
 				if unfired := store.Unfired(); len(unfired) > 0 {
 					t.Errorf("did not fire: %v", unfired)
@@ -176,7 +189,7 @@ func TestDamagedManifestDoesNotStopTheCleanUp(t *testing.T) {
 			commit(w, heir, with(n+2, 20<<10))
 		}
 		synctest.Wait()
-		w.wantObjects(segments, 2) // the one that no manifest names any more is a collector's
+		w.wantObjects(segments, 1) // what no manifest names any more was collected
 		w.wantHistory("4")
 	})
 }
@@ -184,13 +197,13 @@ func TestDamagedManifestDoesNotStopTheCleanUp(t *testing.T) {
 func TestSegmentsOfFailedCommitsAreDeleted(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, store := w.ownerWith(lastOne)
-		commit(w, o, with(1, 150<<10))
+		commit(w, o, with(1, 550<<10))
 		for _, fault := range []faultstore.Fault{
 			{Kind: faultstore.FailBefore, Verb: "put", On: 2, Err: backend.ErrNoSpace},
 			{Kind: faultstore.FailBefore, Verb: "create", On: 1, Err: backend.ErrPermission},
 		} {
 			store.Arm(fault)
-			if _, err := o.Commit(w.Context(), with(2, 150<<10)); !errors.Is(err, fault.Err) {
+			if _, err := o.Commit(w.Context(), with(2, 550<<10)); !errors.Is(err, fault.Err) {
 				t.Errorf("commit: %v, want %v", err, fault.Err)
 			}
 			synctest.Wait()
@@ -198,12 +211,12 @@ func TestSegmentsOfFailedCommitsAreDeleted(t *testing.T) {
 			w.wantReadable()
 		}
 		task, _, store := w.open(lastOne, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", On: 2, Err: backend.ErrNoSpace})
-		if _, err := task.Save(w.Context(), with(3, 150<<10)); !errors.Is(err, backend.ErrNoSpace) {
+		if _, err := task.Save(w.Context(), with(3, 550<<10)); !errors.Is(err, backend.ErrNoSpace) {
 			t.Errorf("save: %v, want ErrNoSpace", err)
 		}
 		w.wantObjects(segments, 3)
 		store.Heal()
-		commit(w, o, with(4, 150<<10))
+		commit(w, o, with(4, 550<<10))
 		synctest.Wait()
 		w.wantObjects(segments, 3)
 		w.wantReadable()
@@ -216,7 +229,7 @@ func TestSegmentsOfAStateThatCanNotBeReadAreDeleted(t *testing.T) {
 		o, _ := w.ownerWith(lastOne)
 		broken := errors.New("broken")
 		_, err := o.Commit(w.Context(), checkpoint.Snapshot{
-			State: checkpoint.Stream("s", failsAfter(strings.NewReader(strings.Repeat("x", 150<<10)), broken)),
+			State: checkpoint.Stream("s", failsAfter(bytes.NewReader(noise(550<<10)), broken)),
 		})
 		if !errors.Is(err, broken) {
 			t.Errorf("commit: %v", err)
@@ -232,7 +245,7 @@ func TestSegmentsOfAnUnknownCommitStay(t *testing.T) {
 		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				o, store := w.ownerWith(lastOne, faultstore.Fault{Kind: faultstore.Zombie, Verb: "create"})
-				if _, err := o.Commit(w.Context(), with(1, 150<<10)); !errors.Is(err, checkpoint.ErrUnknown) {
+				if _, err := o.Commit(w.Context(), with(1, 550<<10)); !errors.Is(err, checkpoint.ErrUnknown) {
 					t.Errorf("commit: %v, want ErrUnknown", err)
 				}
 				synctest.Wait()
@@ -257,15 +270,15 @@ func TestSegmentsOfAnUnknownCommitStay(t *testing.T) {
 func TestFencedOwnerDeletesOnlyWhatIsItsOwn(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
-		commit(w, o, with(1, 150<<10))
+		commit(w, o, with(1, 550<<10))
 		heir, _ := w.ownerWith(lastOne)
-		if _, err := o.Commit(w.Context(), with(99, 150<<10)); !errors.Is(err, checkpoint.ErrFenced) {
+		if _, err := o.Commit(w.Context(), with(99, 550<<10)); !errors.Is(err, checkpoint.ErrFenced) {
 			t.Errorf("commit: %v, want ErrFenced", err)
 		}
 		synctest.Wait()
 		w.wantObjects(segments, 3)
 		w.wantReadable()
-		commit(w, heir, with(2, 150<<10))
+		commit(w, heir, with(2, 550<<10))
 		synctest.Wait()
 		w.wantObjects(segments, 3)
 		w.wantReadable()
@@ -276,7 +289,7 @@ func TestFencedOwnerDeletesOnlyWhatIsItsOwn(t *testing.T) {
 func TestSharedSegmentsStay(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
-		first := commit(w, o, with(1, 150<<10))
+		first := commit(w, o, with(1, 550<<10))
 		m := w.manifest(first.Seq)
 		m.Retained = []format.Retained{{Seq: first.Seq, Time: first.Time}}
 		m.Seq, m.Checkpoint.Seq, m.Token = m.Seq+1, m.Seq+1, format.Token{1}
@@ -304,7 +317,7 @@ func TestCleanUpIsExact(t *testing.T) {
 
 func cleanUpIsExact(w *world) {
 	t := w.tester.(*rapid.T)
-	opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: rapid.IntRange(1, 3).Draw(t, "last")}}
+	opts := checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: rapid.IntRange(1, 3).Draw(t, "last")}}
 	o, store := w.ownerWith(opts)
 	n := 0
 	snapshot := func() checkpoint.Snapshot {
@@ -335,6 +348,13 @@ func cleanUpIsExact(w *world) {
 		"save": func(t *rapid.T) {
 			task, _, _ := w.open(opts)
 			if _, err := task.Save(w.Context(), snapshot()); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"prune": func(t *rapid.T) {
+			task, _, _ := w.open(opts)
+			_, err := task.Prune(w.Context(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{Fence: true})
+			if err != nil && !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 				t.Fatal(err)
 			}
 		},

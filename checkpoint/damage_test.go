@@ -276,10 +276,12 @@ func TestChunkOutsideTheCheckpointIsFound(t *testing.T) {
 		c := commit(w, claim(w, openTask(w, w.bucket, lastOne)), with(1, 100<<10))
 		m := w.manifest(c.Seq)
 		elsewhere := m.Checkpoint.Content.Segments[0]
-		tree, err := format.EncodeTree([]format.Entry{{Path: "s", Size: 10, Chunks: []format.Chunk{{Segment: elsewhere.ID, Size: 10}}}})
+		var encoder format.TreeEncoder
+		err := encoder.Add(&format.Entry{Path: "s", Size: 10, Chunks: []format.Chunk{{Segment: elsewhere.ID, Size: 10}}})
 		if err != nil {
 			t.Fatal(err)
 		}
+		tree := encoder.Bytes()
 		m.Seq, m.Checkpoint.Seq = 3, 3
 		m.Checkpoint.Content = &format.Content{Inline: tree, Tree: []format.Chunk{{Size: int64(len(tree)), Hash: format.Sum(tree)}}}
 		w.put(m)
@@ -290,7 +292,7 @@ func TestChunkOutsideTheCheckpointIsFound(t *testing.T) {
 		}
 		before := store.Calls()
 		_, err = forged.FS(w.Context())
-		if !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), `file "s": chunk in segment`) || store.Calls() != before {
+		if !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), `file "s": corrupt: chunk in segment`) || store.Calls() != before {
 			t.Errorf("err = %v, want ErrCorrupt without a request", err)
 		}
 	})
@@ -395,7 +397,7 @@ func TestReaderThatIsTooSlow(t *testing.T) {
 func TestOpenFileOfARetiredCheckpoint(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
-		fsys, err := commit(w, o, with(1, 100<<10)).FS(w.Context())
+		fsys, err := commit(w, o, with(1, 900<<10)).FS(w.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,6 +21,10 @@ var (
 	// its savepoint is taken. Nothing was committed.
 	ErrConflict = errors.New("conflict")
 
+	// ErrClaimed means that a task has an owner who may be alive, and who would
+	// be fenced by what was asked for. Nothing was done.
+	ErrClaimed = errors.New("the task is claimed, and its owner, if it runs, would be fenced")
+
 	// ErrUnknown means that the store did not say whether a commit happened.
 	// It may have, or may yet. An owner settles it before its next commit.
 	ErrUnknown = errors.New("outcome unknown")

@@ -8,7 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -20,6 +19,7 @@ import (
 type StateFS struct {
 	ctx     context.Context
 	c       *Checkpoint
+	places  format.Places
 	entries map[string]*format.Entry
 	dirs    map[string][]*format.Entry // by name
 }
@@ -33,11 +33,15 @@ var (
 // FS returns the checkpoint's state as a file system. It fetches the list of
 // entries now and data when it is read; ctx governs both.
 func (c *Checkpoint) FS(ctx context.Context) (*StateFS, error) {
-	tree, err := c.tree(ctx)
+	l, err := c.newLoader()
 	if err != nil {
 		return nil, err
 	}
-	f := &StateFS{ctx: ctx, c: c, entries: make(map[string]*format.Entry), dirs: make(map[string][]*format.Entry)}
+	tree, err := l.entries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := &StateFS{ctx: ctx, c: c, places: l.places, entries: make(map[string]*format.Entry), dirs: make(map[string][]*format.Entry)}
 	f.entries["."] = &format.Entry{Path: ".", Mode: fs.ModeDir | 0o755}
 	for i := range tree {
 		e := &tree[i]
@@ -201,115 +205,4 @@ func (d *openDir) ReadDir(n int) ([]fs.DirEntry, error) {
 	list := slices.Clone(d.rest[:n])
 	d.rest = d.rest[n:]
 	return list, nil
-}
-
-// A File is an open regular file of a checkpoint. It keeps the last chunk that
-// it read, so that small reads in a row cost one request.
-type File struct {
-	fs   *StateFS
-	info info
-
-	mu     sync.Mutex
-	pos    int64
-	cached int // index of the chunk in data
-	data   []byte
-	closed bool
-}
-
-var (
-	_ io.ReadSeekCloser = (*File)(nil)
-	_ io.ReaderAt       = (*File)(nil)
-)
-
-// Stat describes the file.
-func (f *File) Stat() (fs.FileInfo, error) { return f.info, nil }
-
-// Close releases the file.
-func (f *File) Close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		return f.fail("close", fs.ErrClosed)
-	}
-	f.closed, f.data = true, nil
-	return nil
-}
-
-// Read reads on from the current position.
-func (f *File) Read(p []byte) (int, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n, err := f.readAt(p, f.pos)
-	f.pos += int64(n)
-	if n > 0 && errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return n, err
-}
-
-// ReadAt reads at an offset, as io.ReaderAt says.
-func (f *File) ReadAt(p []byte, offset int64) (int, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.readAt(p, offset)
-}
-
-// Seek sets the position of the next Read.
-func (f *File) Seek(offset int64, whence int) (int64, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	switch whence {
-	case io.SeekCurrent:
-		offset += f.pos
-	case io.SeekEnd:
-		offset += f.info.e.Size
-	}
-	if offset < 0 || whence < io.SeekStart || whence > io.SeekEnd {
-		return 0, f.fail("seek", fs.ErrInvalid)
-	}
-	f.pos = offset
-	return offset, nil
-}
-
-func (f *File) readAt(p []byte, offset int64) (int, error) {
-	if f.closed {
-		return 0, f.fail("read", fs.ErrClosed)
-	}
-	if offset < 0 {
-		return 0, f.fail("read", fs.ErrInvalid)
-	}
-	n := 0
-	start := int64(0)
-	for i := range f.info.e.Chunks {
-		ch := &f.info.e.Chunks[i]
-		end := start + ch.Size
-		if at := offset + int64(n); n < len(p) && at < end {
-			data, err := f.chunk(i)
-			if err != nil {
-				return n, f.fail("read", err)
-			}
-			n += copy(p[n:], data[at-start:])
-		}
-		start = end
-	}
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (f *File) chunk(i int) ([]byte, error) {
-	if f.data != nil && f.cached == i {
-		return f.data, nil
-	}
-	data, err := f.fs.c.read(f.fs.ctx, f.info.e.Chunks[i:i+1])
-	if err != nil {
-		return nil, err
-	}
-	f.data, f.cached = data[0], i
-	return f.data, nil
-}
-
-func (f *File) fail(op string, err error) error {
-	return &fs.PathError{Op: op, Path: f.info.e.Path, Err: err}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/codec"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -58,6 +59,7 @@ func (o Options) withDefaults() Options {
 type Job struct {
 	store  backend.Store // with retries and limits
 	ledger *backend.Ledger
+	codec  *codec.Codec
 	opts   Options
 }
 
@@ -76,7 +78,7 @@ func New(store backend.Store, opts Options) *Job {
 	opts = opts.withDefaults()
 	ledger := new(backend.Ledger)
 	store = backend.Limit(ledger.Wrap(store), opts.Requests)
-	return &Job{store: backend.Retry(store, opts.Backoff), ledger: ledger, opts: opts}
+	return &Job{store: backend.Retry(store, opts.Backoff), ledger: ledger, codec: codec.New(), opts: opts}
 }
 
 // Usage returns what the job has asked of its store since it was opened,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -18,7 +19,8 @@ type Owner struct {
 	writer   format.WriterID
 	epoch    uint64
 	base     *step             // the last step, which is this owner's
-	existing []format.Retained // all checkpoints as of base, newest first
+	existing []format.Retained // all checkpoints as of base, base's first
+	baseline *baseline         // base's checkpoint, or nil if it was not read yet
 	segments uint32            // how many were ever begun: no number is used twice
 	pending  *pending          // an attempt whose outcome is unknown
 	ended    error             // why nothing more can be committed
@@ -58,10 +60,17 @@ type pending struct {
 //
 // An ErrUnsupported says that the store ignores conditional writes.
 func (t *Task) Claim(ctx context.Context) (*Owner, error) {
-	s, err := t.history.claim(ctx)
+	s, err := t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+		return t.history.follow(base, format.KindClaim, newWriter()), nil
+	})
 	if err != nil {
 		return nil, err
 	}
+	return t.owner(ctx, s)
+}
+
+// owner returns the owner whose claim is step s.
+func (t *Task) owner(ctx context.Context, s *step) (*Owner, error) {
 	all, err := t.all(ctx, s)
 	if err != nil {
 		return nil, err
@@ -124,7 +133,11 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	if err := s.check(o.existing); err != nil {
 		return nil, err
 	}
-	kept := o.task.job.opts.Retention.pick(o.existing)
+	keep := o.task.job.opts.Retention
+	if err := keep.check(); err != nil {
+		return nil, err
+	}
+	kept := keep.pick(o.existing)
 	b, err := o.build(ctx, &s, kept)
 	if err != nil {
 		o.cleaner.discard(ctx, b.segments)
@@ -140,7 +153,13 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 
 func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) (built, error) {
 	first := format.SegmentID{Epoch: o.epoch, Writer: o.writer, N: o.segments}
-	b, err := o.task.build(ctx, s, first, kept)
+	if o.baseline == nil {
+		var err error
+		if o.baseline, err = o.task.baseline(ctx, o.base.checkpoint()); err != nil {
+			return built{}, err
+		}
+	}
+	b, err := o.task.build(ctx, s, o.baseline, first, kept)
 	o.segments += uint32(len(b.segments))
 	return b, err
 }
@@ -184,10 +203,15 @@ func (o *Owner) Close() error {
 	return nil
 }
 
-var (
-	errClosed   = errors.New("the owner is closed")
-	errReleased = errors.New("the owner has released the task; claim it again")
-)
+// errClosed is an fs.ErrClosed with a text of its own.
+var errClosed error = closedError{}
+
+type closedError struct{}
+
+func (closedError) Error() string { return "the owner is closed" }
+func (closedError) Unwrap() error { return fs.ErrClosed }
+
+var errReleased = errors.New("the owner has released the task; claim it again")
 
 // ready makes sure that the owner may go on, and knows where it stands.
 func (o *Owner) ready(ctx context.Context) error {
@@ -213,7 +237,7 @@ func (o *Owner) next(kind format.Kind) *format.Manifest {
 func (o *Owner) make(ctx context.Context, m *format.Manifest, others []format.Retained, b built) error {
 	a, err := newAttempt(m)
 	if err != nil {
-		o.cleaner.discard(ctx, b.segments)
+		o.drop(ctx, b)
 		return err
 	}
 	o.pending = &pending{a, b, others}
@@ -248,8 +272,16 @@ func (o *Owner) settle(ctx context.Context) error {
 		o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
 		err = o.ended
 	}
-	o.cleaner.discard(ctx, p.segments)
+	o.drop(ctx, p.built)
 	return err
+}
+
+// drop forgets what was built and will not be committed.
+func (o *Owner) drop(ctx context.Context, b built) {
+	if b.undo != nil {
+		b.undo()
+	}
+	o.cleaner.discard(ctx, b.segments)
 }
 
 // advance makes a settled attempt the base of what follows.
@@ -257,6 +289,12 @@ func (o *Owner) advance(p *pending, made time.Time) {
 	before := o.existing
 	o.base = &step{p.manifest, made}
 	o.existing = o.base.allCheckpoints(p.existing)
+	if p.content != nil {
+		o.baseline = &baseline{o.task.describe(o.base.checkpoint(), p.content), p.tree}
+		if p.tree != nil {
+			p.tree.forget()
+		}
+	}
 	if p.manifest.Released {
 		o.ended = errReleased
 	}

@@ -171,7 +171,7 @@ func (a *attempt) fail(err error) error {
 	if !a.open {
 		return err
 	}
-	return fmt.Errorf("commit of manifest %d of task %q: %w: %w", a.manifest.Seq, a.manifest.Task, ErrUnknown, err)
+	return fmt.Errorf("%s manifest %d of task %q: %w: %w", a.manifest.Kind, a.manifest.Seq, a.manifest.Task, ErrUnknown, err)
 }
 
 // readBack settles an attempt whose key is taken: by itself, if an earlier
@@ -256,11 +256,16 @@ func (h *history) refuse(key string) error {
 		key, backend.ErrUnsupported)
 }
 
-// claim makes a new writer the owner of the task and returns its first step.
-// From then on every earlier owner fails at its next Create (I4).
-func (h *history) claim(ctx context.Context) (*step, error) {
+// claim makes a new writer the owner of the task and returns its first step,
+// which next makes of the step before. From then on every earlier owner fails
+// at its next Create (I4). After ErrUnknown it may be a step, or may yet become
+// one.
+//
+// next is called again when another writer was first, and also when one has
+// gone on from what was made of it already.
+func (h *history) claim(ctx context.Context, next func(base *step) (*format.Manifest, error)) (*step, error) {
 	for n := 1; ; n++ {
-		s, err := h.tryClaim(ctx)
+		s, err := h.tryClaim(ctx, next)
 		if !errors.Is(err, errLost) && !errors.Is(err, errOvertaken) {
 			return s, err
 		}
@@ -270,30 +275,37 @@ func (h *history) claim(ctx context.Context) (*step, error) {
 	}
 }
 
-func (h *history) tryClaim(ctx context.Context) (*step, error) {
+func (h *history) tryClaim(ctx context.Context, next func(base *step) (*format.Manifest, error)) (*step, error) {
 	base, err := h.newest(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, err := newAttempt(h.follow(base, format.KindClaim, newWriter()))
+	m, err := next(base)
+	if err != nil {
+		return nil, err
+	}
+	a, err := newAttempt(m)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := h.create(ctx, a); err != nil {
 		return nil, err
 	}
-	m := a.manifest
-	if err := h.prove(ctx, m); err != nil {
+	a.open = true // it is in the store, whether that comes out or not
+	switch err := h.prove(ctx, m); {
+	case errors.Is(err, errOvertaken), errors.Is(err, backend.ErrUnsupported):
 		return nil, err
+	case err != nil:
+		return nil, a.fail(err)
 	}
 	// If this process slept between the read and the write, the number may
 	// have been used and deleted meanwhile: see the fence window.
 	seq, at, err := h.newestSeq(ctx)
 	if err != nil {
-		return nil, err
+		return nil, a.fail(err)
 	}
 	if seq != m.Seq {
-		return nil, errLost
+		return nil, errOvertaken
 	}
 	return &step{m, at}, nil
 }

@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -187,7 +188,7 @@ func TestFailedUploadLeavesTheBase(t *testing.T) {
 		commit(w, o, at(1))
 		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", On: 1, Err: backend.ErrNoSpace})
 		s := at(2)
-		s.State = checkpoint.Stream("s", strings.NewReader(strings.Repeat("x", 100<<10)))
+		s.State = checkpoint.Stream("s", bytes.NewReader(noise(100<<10)))
 		if _, err := o.Commit(w.Context(), s); !errors.Is(err, backend.ErrNoSpace) {
 			t.Errorf("commit: %v, want ErrNoSpace", err)
 		}
@@ -284,10 +285,13 @@ func TestRequests(t *testing.T) {
 		var o *checkpoint.Owner
 		take := func() (err error) { o, err = task.Claim(w.Context()); return err }
 		count("first claim", 4, take) // list, create, create again, list
+		// An owner collects once: two lists of manifests, one of segments, and what
+		// is newest.
+		count("first commit of offsets", 5, func() error { _, err := o.Commit(w.Context(), at(0)); return err })
 		count("commit of offsets", 1, func() error { _, err := o.Commit(w.Context(), at(1)); return err })
 		count("commit of 100 KiB", 2, func() error {
 			s := at(2)
-			s.State = checkpoint.Stream("s", strings.NewReader(strings.Repeat("x", 100<<10)))
+			s.State = checkpoint.Stream("s", bytes.NewReader(noise(100<<10)))
 			_, err := o.Commit(w.Context(), s)
 			return err
 		})
@@ -391,12 +395,10 @@ func TestSavesAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	saved := 0
-	for range 8 {
+	for n := range 8 {
 		task := openTask(t, bucket, checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
 		wg.Go(func() {
-			s := at(1)
-			s.State = checkpoint.Stream("s", strings.NewReader(strings.Repeat("x", 50<<10)))
-			_, err := task.Save(t.Context(), s)
+			_, err := task.Save(t.Context(), with(n, 50<<10))
 			if err == nil {
 				mu.Lock()
 				saved++

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -23,10 +22,11 @@ type Checkpoint struct {
 	Offsets    map[string]string `json:"offsets"`
 	OffsetsAre OffsetMeaning     `json:"offsets_are"`
 	Labels     map[string]string `json:"labels"`
-	Savepoint  string            `json:"savepoint"` // its name, or ""
-	Files      int               `json:"files"`     // regular files in the state
-	Bytes      int64             `json:"bytes"`     // in these files
-	NewBytes   int64             `json:"new_bytes"` // stored for this checkpoint
+	Savepoint  string            `json:"savepoint"`                  // its name, or ""
+	Expires    time.Time         `json:"savepoint_expires,omitzero"` // when retention may drop it all the same; zero is never
+	Files      int               `json:"files"`                      // regular files in the state
+	Bytes      int64             `json:"bytes"`                      // in these files
+	NewBytes   int64             `json:"new_bytes"`                  // stored for this checkpoint
 
 	task    *Task
 	content *format.Content
@@ -45,7 +45,7 @@ func (t *Task) describe(c *format.Checkpoint, content *format.Content) *Checkpoi
 	out := &Checkpoint{
 		Task: t.Name(), Seq: c.Seq, Epoch: c.Epoch, Time: c.Time.UTC(),
 		Offsets: orEmpty(content.Offsets), OffsetsAre: NextToRead,
-		Labels: orEmpty(content.Labels), Savepoint: c.Savepoint,
+		Labels: orEmpty(content.Labels), Savepoint: c.Savepoint, Expires: c.Retained().Expires().UTC(),
 		Files: c.Files, Bytes: c.Bytes, NewBytes: c.NewBytes,
 		task: t, content: content,
 	}
@@ -81,75 +81,13 @@ func (t *Task) content(ctx context.Context, c *format.Checkpoint) (*format.Conte
 	return content, nil
 }
 
-// readChunk fetches one chunk from its segment and checks it.
-func (t *Task) readChunk(ctx context.Context, c *format.Chunk) ([]byte, error) {
-	stored, err := t.readSegment(ctx, c.Segment, c.Offset, c.StoredSize())
-	if err != nil {
+// read returns the data of one chunk.
+func (c *Checkpoint) read(ctx context.Context, ch *format.Chunk) ([]byte, error) {
+	stored := make([]byte, ch.StoredSize())
+	if err := c.stored(ctx, ch.Segment, ch.Offset, stored); err != nil {
 		return nil, err
 	}
-	return t.checkChunk(c, stored)
-}
-
-// readSegment fetches a part of a segment.
-func (t *Task) readSegment(ctx context.Context, id format.SegmentID, offset, size int64) ([]byte, error) {
-	key := format.SegmentKey(t.history.dir, id)
-	p := make([]byte, size)
-	n, err := t.job.store.Get(ctx, key, offset, p)
-	if errors.Is(err, backend.ErrRange) || err == nil && int64(n) < size {
-		return nil, fmt.Errorf("segment %s: %w: it ends before byte %d; expected %d bytes at %d", key, ErrCorrupt, offset+size, size, offset)
-	}
-	return p, err
-}
-
-// checkChunk returns the data of a chunk whose stored bytes were read.
-func (t *Task) checkChunk(c *format.Chunk, stored []byte) ([]byte, error) {
-	if sum := format.Sum(stored); sum != c.Hash {
-		return nil, fmt.Errorf("%s: %w: the %d bytes at %d have hash %s; expected %s",
-			t.place(c.Segment), ErrCorrupt, len(stored), c.Offset, sum, c.Hash)
-	}
-	return stored, nil
-}
-
-func (t *Task) place(id format.SegmentID) string {
-	if id == (format.SegmentID{}) {
-		return fmt.Sprintf("task %q, inline data", t.Name())
-	}
-	return "segment " + format.SegmentKey(t.history.dir, id)
-}
-
-// read returns the data of adjacent chunks: they lie end to end in one segment
-// or in the inline data. The result may share memory with the checkpoint.
-func (c *Checkpoint) read(ctx context.Context, chunks []format.Chunk) ([][]byte, error) {
-	first, last := &chunks[0], &chunks[len(chunks)-1]
-	size := last.Offset + last.StoredSize() - first.Offset
-	stored, err := c.stored(ctx, first.Segment, first.Offset, size)
-	if err != nil {
-		return nil, err
-	}
-	data := make([][]byte, len(chunks))
-	for i := range chunks {
-		ch := &chunks[i]
-		at := ch.Offset - first.Offset
-		if data[i], err = c.task.checkChunk(ch, stored[at:at+ch.StoredSize()]); err != nil {
-			return nil, err
-		}
-	}
-	return data, nil
-}
-
-func (c *Checkpoint) stored(ctx context.Context, id format.SegmentID, offset, size int64) ([]byte, error) {
-	if id == (format.SegmentID{}) {
-		inline := c.content.Inline
-		if offset+size > int64(len(inline)) {
-			return nil, fmt.Errorf("task %q, checkpoint %d: %w: inline data of %d bytes ends before byte %d", c.Task, c.Seq, ErrCorrupt, len(inline), offset+size)
-		}
-		return inline[offset : offset+size], nil
-	}
-	p, err := c.task.readSegment(ctx, id, offset, size)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, c.task.missing(ctx, c.Seq, err)
-	}
-	return p, err
+	return c.task.decode(new([]byte), ch, stored)
 }
 
 // An Entry describes one file, directory or symbolic link of a checkpoint.
@@ -164,32 +102,17 @@ type Entry struct {
 // Entries returns what is in the checkpoint's state, every directory before
 // what is in it.
 func (c *Checkpoint) Entries(ctx context.Context) ([]Entry, error) {
-	tree, err := c.tree(ctx)
+	l, err := c.newLoader()
 	if err != nil {
 		return nil, err
 	}
-	entries := make([]Entry, len(tree))
-	for i, e := range tree {
-		entries[i] = Entry{e.Path, e.Mode, e.Size, e.ModTime, e.Target}
-	}
-	return entries, nil
-}
-
-func (c *Checkpoint) tree(ctx context.Context) ([]format.Entry, error) {
-	var data []byte
-	for i := range c.content.Tree {
-		part, err := c.read(ctx, c.content.Tree[i:i+1])
-		if err != nil {
-			return nil, err
-		}
-		data = append(data, part[0]...)
-	}
-	entries, err := format.DecodeTree(data)
-	if err == nil {
-		err = c.content.CheckChunks(entries)
-	}
+	list, err := l.entries(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("task %q, checkpoint %d: %w", c.Task, c.Seq, err)
+		return nil, err
+	}
+	entries := make([]Entry, len(list))
+	for i, e := range list {
+		entries[i] = Entry{e.Path, e.Mode, e.Size, e.ModTime, e.Target}
 	}
 	return entries, nil
 }

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,10 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/internal/atomicdir"
 )
 
@@ -22,8 +22,12 @@ var ErrNotEmpty = atomicdir.ErrNotEmpty
 
 // RestoreOptions say how a checkpoint is restored.
 type RestoreOptions struct {
-	// Replace replaces a target directory that is not empty.
+	// Replace replaces a target directory that is not empty. What it has of the
+	// state is not fetched again: its files are read and compared.
 	Replace bool
+	// Progress, if it is not nil, is told how the restore comes along, from
+	// several goroutines but one call at a time. The restore waits for it.
+	Progress func(Progress)
 }
 
 // Restore makes dir the checkpoint's state. It builds the tree in a directory
@@ -34,7 +38,7 @@ type RestoreOptions struct {
 // Permissions and modification times are restored, those of links excepted;
 // owners are not.
 func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOptions) error {
-	entries, err := c.tree(ctx)
+	tree, err := c.tree(ctx)
 	if err != nil {
 		return err
 	}
@@ -42,167 +46,292 @@ func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOption
 	if err != nil {
 		return err
 	}
-	if err := c.fill(ctx, out.Path(), entries); err != nil {
+	if err := c.restore(ctx, out, dir, tree, &meter{report: opts.Progress}); err != nil {
 		return errors.Join(err, out.Abort())
 	}
 	return out.Commit()
 }
 
-func (c *Checkpoint) fill(ctx context.Context, dir string, entries []format.Entry) error {
-	root, err := os.OpenRoot(dir)
+func (c *Checkpoint) restore(ctx context.Context, out *atomicdir.Dir, dir string, t *tree, m *meter) error {
+	root, err := os.OpenRoot(out.Path())
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	for i := range entries {
-		if err := makeEntry(root, &entries[i]); err != nil {
+	r := newRestorer(root, t, m)
+	if err := r.makeNodes(ctx); err != nil {
+		return err
+	}
+	if err := r.reuse(ctx, dir); err != nil {
+		return err
+	}
+	if err := c.fetch(ctx, t.Catalog, r.missing(), r.fetched); err != nil {
+		return err
+	}
+	return r.setAttributes(ctx)
+}
+
+// handlers is how many files are made, or given their attributes, at a time.
+const handlers = 8
+
+// makeNodes makes what the tree consists of. Each file is new: where a file
+// system folds the case of names, two must not become one. A file that one chunk
+// fills is made when that is written.
+func (r *restorer) makeNodes(ctx context.Context) error {
+	for i := range r.tree.nodes {
+		if err := makeNode(r.root, &r.tree.nodes[i]); err != nil {
 			return err
 		}
 	}
-	if err := c.writeFiles(ctx, root, entries); err != nil {
-		return err
-	}
-	return setAttributes(root, entries)
+	return r.eachFile(ctx, func(n *node) error {
+		if len(n.chunks) == 1 {
+			return nil
+		}
+		f, err := newFile(r.root, n)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Truncate(n.Size), f.Close())
+	})
 }
 
-// makeEntry makes a directory, a link or a file, whose data follows. Each is
-// new: where a file system folds the case of names, two files must not become
-// one.
-func makeEntry(root *os.Root, e *format.Entry) error {
-	path, err := filepath.Localize(e.Path)
-	if err != nil {
-		return fmt.Errorf("%q can not be a file name on this system: %w", e.Path, err)
-	}
+// makeNode makes a directory or a link.
+func makeNode(root *os.Root, n *node) error {
+	path, err := filepath.Localize(n.Path)
 	switch {
-	case e.Path == ".":
-		return nil
-	case e.Mode.IsDir():
+	case err != nil:
+		return fmt.Errorf("%q can not be a file name on this system: %w", n.Path, err)
+	case n.Mode.IsDir() && n.Path != ".":
 		return root.Mkdir(path, 0o700)
-	case e.Mode.Type() == fs.ModeSymlink:
-		return root.Symlink(e.Target, path)
-	}
-	f, err := root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// setAttributes comes last, and goes from the leaves to the root: writing into
-// a directory changes its time, and may not be permitted any more.
-func setAttributes(root *os.Root, entries []format.Entry) error {
-	for _, e := range slices.Backward(entries) {
-		if e.Mode.Type() == fs.ModeSymlink {
-			continue
-		}
-		path := filepath.FromSlash(e.Path)
-		if !e.ModTime.IsZero() {
-			if err := root.Chtimes(path, e.ModTime, e.ModTime); err != nil {
-				return err
-			}
-		}
-		if err := root.Chmod(path, e.Mode); err != nil {
-			return err
-		}
+	case n.Mode.Type() == fs.ModeSymlink:
+		return root.Symlink(n.Target, path)
 	}
 	return nil
 }
 
-// A piece is a chunk and the place in a file that it belongs to.
-type piece struct {
-	chunk  format.Chunk
-	path   string
-	offset int64
+func newFile(root *os.Root, n *node) (*os.File, error) {
+	return root.OpenFile(filepath.FromSlash(n.Path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-// A fetch is one request: a part of a segment, and the pieces in it.
-type fetch struct {
-	segment      format.SegmentID
-	offset, size int64
-	pieces       []piece
-}
-
-// fetchSize bounds one fetch, in bytes, unless a single chunk is larger.
-const fetchSize = 8 << 20
-
-// restoreFetches is how many fetches a restore has under way. Its memory is
-// bounded by their product.
-const restoreFetches = 8
-
-func (c *Checkpoint) writeFiles(ctx context.Context, root *os.Root, entries []format.Entry) error {
+// eachFile calls do with every regular file, several at a time.
+func (r *restorer) eachFile(ctx context.Context, do func(*node) error) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(restoreFetches)
-	for _, f := range plan(entries) {
+	share := (len(r.tree.nodes) + handlers - 1) / handlers
+	for nodes := range slices.Chunk(r.tree.nodes, max(share, 1)) {
 		group.Go(func() error {
-			if ctx.Err() != nil {
-				return ctx.Err() // another one failed, or the caller gave up
+			for i := range nodes {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if !nodes[i].Mode.IsRegular() {
+					continue
+				}
+				if err := do(&nodes[i]); err != nil {
+					return err
+				}
 			}
-			return c.fetch(ctx, root, f)
+			return nil
 		})
 	}
 	return group.Wait()
 }
 
-// plan orders the chunks of all files by where they lie, and joins those that
-// lie together into few requests.
-func plan(entries []format.Entry) []fetch {
-	var pieces []piece
-	for i := range entries {
-		offset := int64(0)
-		for _, ch := range entries[i].Chunks {
-			pieces = append(pieces, piece{ch, entries[i].Path, offset})
-			offset += ch.Size
-		}
-	}
-	slices.SortStableFunc(pieces, func(a, b piece) int {
-		return cmp.Or(compareSegments(a.chunk.Segment, b.chunk.Segment), cmp.Compare(a.chunk.Offset, b.chunk.Offset))
-	})
-	var fetches []fetch
-	for _, p := range pieces {
-		end := p.chunk.Offset + p.chunk.StoredSize()
-		if n := len(fetches) - 1; n >= 0 && fetches[n].takes(p, end) {
-			f := &fetches[n]
-			f.size = max(f.size, end-f.offset)
-			f.pieces = append(f.pieces, p)
-			continue
-		}
-		fetches = append(fetches, fetch{p.chunk.Segment, p.chunk.Offset, p.chunk.StoredSize(), []piece{p}})
-	}
-	return fetches
-}
-
-func (f *fetch) takes(p piece, end int64) bool {
-	return p.chunk.Segment == f.segment && p.chunk.Offset <= f.offset+f.size && end-f.offset <= fetchSize
-}
-
-func compareSegments(a, b format.SegmentID) int {
-	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), slices.Compare(a.Writer[:], b.Writer[:]), cmp.Compare(a.N, b.N))
-}
-
-func (c *Checkpoint) fetch(ctx context.Context, root *os.Root, f fetch) error {
-	stored, err := c.stored(ctx, f.segment, f.offset, f.size)
-	if err != nil {
+// setAttributes comes last. Directories come after what is in them: writing
+// there changes their time, and may not be permitted any more.
+func (r *restorer) setAttributes(ctx context.Context) error {
+	set := func(n *node) error { return setAttributes(r.root, n) }
+	if err := r.eachFile(ctx, set); err != nil {
 		return err
 	}
-	for i := range f.pieces {
-		p := &f.pieces[i]
-		at := p.chunk.Offset - f.offset
-		data, err := c.task.checkChunk(&p.chunk, stored[at:at+p.chunk.StoredSize()])
-		if err != nil {
-			return err
-		}
-		if err := writeAt(root, p, data); err != nil {
-			return err
+	for i := range slices.Backward(r.tree.nodes) {
+		if n := &r.tree.nodes[i]; n.Mode.IsDir() {
+			if err := set(n); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func writeAt(root *os.Root, p *piece, data []byte) error {
-	f, err := root.OpenFile(filepath.FromSlash(p.path), os.O_WRONLY, 0)
-	if err != nil {
+func setAttributes(root *os.Root, n *node) error {
+	path := filepath.FromSlash(n.Path)
+	if !n.ModTime.IsZero() {
+		if err := root.Chtimes(path, n.ModTime, n.ModTime); err != nil {
+			return err
+		}
+	}
+	return root.Chmod(path, n.Mode)
+}
+
+// A restorer writes chunks to where they belong. It may be used by several
+// goroutines at once.
+type restorer struct {
+	root  *os.Root
+	tree  *tree
+	meter *meter
+
+	// The places of chunk id are places[first[id]:first[id+1]].
+	first  []uint32
+	places []place
+	have   []atomic.Bool  // by id: found in the target
+	left   []atomic.Int64 // by node: bytes that are not written yet
+}
+
+// A place is where in which file a chunk belongs.
+type place struct {
+	node   uint32
+	offset int64
+}
+
+func newRestorer(root *os.Root, t *tree, m *meter) *restorer {
+	r := &restorer{
+		root: root, tree: t, meter: m, first: make([]uint32, t.Len()+1),
+		have: make([]atomic.Bool, t.Len()), left: make([]atomic.Int64, len(t.nodes)),
+	}
+	all := total(t.nodes)
+	for i := range t.nodes {
+		n := &t.nodes[i]
+		r.left[i].Store(n.Size)
+		if n.Mode.IsRegular() && n.Size == 0 {
+			all.Files++
+		}
+		for _, id := range t.nodes[i].chunks {
+			r.first[id+1]++
+		}
+	}
+	for id := range t.Len() {
+		r.first[id+1] += r.first[id]
+	}
+	r.places = make([]place, r.first[t.Len()])
+	m.add(all)
+	next := slices.Clone(r.first)
+	for i := range t.nodes {
+		offset := int64(0)
+		for _, id := range t.nodes[i].chunks {
+			r.places[next[id]] = place{uint32(i), offset}
+			next[id]++
+			offset += t.Size(id)
+		}
+	}
+	return r
+}
+
+// missing returns the chunks of files that were not found in the target.
+func (r *restorer) missing() []catalog.ID {
+	var ids []catalog.ID
+	for id := range r.have {
+		if r.first[id] < r.first[id+1] && !r.have[id].Load() {
+			ids = append(ids, catalog.ID(id))
+		}
+	}
+	return ids
+}
+
+// fetched returns what writes chunks that were fetched.
+func (r *restorer) fetched() func([]got) error {
+	w := &writer{root: r.root, nodes: r.tree.nodes}
+	return func(list []got) error {
+		var moved int64
+		for _, g := range list {
+			moved += r.tree.StoredSize(g.id)
+		}
+		r.meter.add(Progress{Moved: moved})
+		return r.write(w, list)
+	}
+}
+
+// write writes chunks to all of their places. Those that lie end to end in a
+// file are written together.
+func (r *restorer) write(w *writer, list []got) error {
+	var done Progress
+	for _, g := range list {
+		hole := isZero(g.data) // the file is as long as it should be, and a hole reads as zeros
+		for _, p := range r.places[r.first[g.id]:r.first[g.id+1]] {
+			if !hole || len(r.tree.nodes[p.node].chunks) == 1 {
+				if err := w.write(p, g.data); err != nil {
+					return errors.Join(err, w.close())
+				}
+			}
+			done.Bytes += int64(len(g.data))
+			if r.left[p.node].Add(-int64(len(g.data))) == 0 {
+				done.Files++
+			}
+		}
+	}
+	if err := w.close(); err != nil {
 		return err
 	}
-	_, err = f.WriteAt(data, p.offset)
-	return errors.Join(err, f.Close())
+	r.meter.add(done)
+	return nil
+}
+
+func isZero(p []byte) bool {
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// A writer writes to one file after the other. It is used by one goroutine.
+type writer struct {
+	root  *os.Root
+	nodes []node
+
+	file *os.File // nil if none is open
+	node uint32   // the file's
+	at   int64    // where run belongs
+	run  []byte   // data that is not written yet
+}
+
+// maxRun bounds one write(2), in bytes: larger ones were slower.
+const maxRun = 1 << 20
+
+func (w *writer) write(p place, data []byte) error {
+	if w.file != nil && (w.node != p.node || w.at+int64(len(w.run)) != p.offset || len(w.run)+len(data) > maxRun) {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	if w.file == nil || w.node != p.node {
+		if err := w.open(p.node); err != nil {
+			return err
+		}
+	}
+	if len(w.run) == 0 {
+		w.at = p.offset
+	}
+	w.run = append(w.run, data...)
+	return nil
+}
+
+func (w *writer) open(node uint32) (err error) {
+	if w.file != nil {
+		if err := w.file.Close(); err != nil {
+			return err
+		}
+	}
+	w.node = node
+	if n := &w.nodes[node]; len(n.chunks) == 1 {
+		w.file, err = newFile(w.root, n)
+	} else {
+		w.file, err = w.root.OpenFile(filepath.FromSlash(n.Path), os.O_WRONLY, 0)
+	}
+	return err
+}
+
+func (w *writer) flush() error {
+	_, err := w.file.WriteAt(w.run, w.at)
+	w.run = w.run[:0]
+	return err
+}
+
+func (w *writer) close() error {
+	if w.file == nil {
+		return nil
+	}
+	err := errors.Join(w.flush(), w.file.Close())
+	w.file = nil
+	return err
 }

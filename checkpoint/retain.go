@@ -1,43 +1,155 @@
 package checkpoint
 
 import (
-	"cmp"
 	"slices"
+	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// Retention says which checkpoints stay when a new one is committed. It
-// becomes true by that commit; objects that nothing needs any more are
-// deleted after it. Savepoints always stay.
+// Retention says which checkpoints stay: all that at least one of its rules
+// keeps. The current checkpoint always stays, and a savepoint until it expires.
+// It becomes true by the commit that it is applied to, or by [Task.Prune];
+// objects that nothing needs any more are deleted after that.
+//
+// No clock but the store's is used, and that is read off the checkpoints: ages
+// count back from the latest of them, so that a task which stands still keeps
+// what it has. What a commit makes is not among them yet, as its time is known
+// only afterwards: until the next commit that many more may stay, but none is
+// dropped too early.
+//
+// Checkpoints count from the one that was the current one last. That is the
+// order of their times, unless the task has gone back to an older one: what it
+// went back to counts before what it left behind.
+//
+// The zero value keeps the last DefaultLast. A count may be KeepAll.
 type Retention struct {
-	// Last is how many checkpoints stay, the new one included. Zero means
-	// DefaultLast, KeepAll all of them.
+	// Last is how many checkpoints stay, the new one included.
 	Last int
+	// Within is the age up to which checkpoints stay.
+	Within time.Duration
+	// Hourly is for how many hours one checkpoint stays, the newest of the hour:
+	// the most recent hours that have one. Hours begin when they do in UTC.
+	Hourly int
+	// Daily is the same for days of UTC.
+	Daily int
+	// Weekly is the same for weeks, which begin on Monday.
+	Weekly int
+	// Monthly is the same for months.
+	Monthly int
 }
 
 const (
 	// DefaultLast is how many checkpoints stay when nothing else is said. With
 	// one a second that is a few seconds' choice of where to go back to: what
-	// is to stay longer is a savepoint.
+	// is to stay longer is a savepoint, or kept by another rule.
 	DefaultLast = 10
-	// KeepAll as Retention.Last keeps every checkpoint.
+	// KeepAll as a count of Retention is for no end.
 	KeepAll = -1
 )
 
-// pick returns those of old, newest first, that stay beside a new checkpoint.
+func (r Retention) check() error {
+	if r.Within < 0 {
+		return backend.Invalidf("checkpoints are to stay within %v; that must not be negative", r.Within)
+	}
+	return nil
+}
+
+func (r Retention) orDefault() Retention {
+	if r == (Retention{}) {
+		r.Last = DefaultLast
+	}
+	return r
+}
+
+// pick returns those of old that stay beside a new checkpoint. The one that was
+// the current one last comes first in old: after a task has gone back, that is
+// the one that it went back to.
 func (r Retention) pick(old []format.Retained) []format.Retained {
-	last := r.Last
-	if last == 0 {
-		last = DefaultLast
+	r = r.orDefault()
+	if r.Last > 0 {
+		r.Last-- // for the new one
 	}
 	var kept []format.Retained
-	for i, c := range old {
-		if last < 0 || i < last-1 || c.Savepoint != "" {
-			kept = append(kept, c)
+	for i, why := range r.reasons(old) {
+		if len(why) > 0 {
+			kept = append(kept, old[i])
 		}
 	}
 	return kept
+}
+
+// reasons says for each checkpoint of a list by which rules it stays, if by any.
+func (r Retention) reasons(list []format.Retained) [][]string {
+	var now time.Time
+	for _, c := range list {
+		if c.Time.After(now) {
+			now = c.Time
+		}
+	}
+	periods := r.periods()
+	reasons := make([][]string, len(list))
+	for i, c := range list {
+		var why []string
+		if expires := c.Expires(); c.Savepoint != "" && (expires.IsZero() || now.Before(expires)) {
+			why = append(why, "savepoint")
+		}
+		if r.Last < 0 || i < r.Last {
+			why = append(why, "last")
+		}
+		if r.Within > 0 && now.Sub(c.Time) <= r.Within {
+			why = append(why, "within")
+		}
+		for j := range periods {
+			if periods[j].takes(c.Time) {
+				why = append(why, periods[j].name)
+			}
+		}
+		reasons[i] = why
+	}
+	return reasons
+}
+
+// A periodRule keeps the first checkpoint that it is shown of a period, for as
+// many periods as there are left.
+type periodRule struct {
+	name  string
+	left  int // negative is no end
+	start func(time.Time) time.Time
+	taken map[time.Time]bool
+}
+
+func (r Retention) periods() []periodRule {
+	// Truncate counts from a Monday, the first day of the first year.
+	every := func(d time.Duration) func(time.Time) time.Time {
+		return func(t time.Time) time.Time { return t.Truncate(d) }
+	}
+	const day = 24 * time.Hour
+	rules := []periodRule{
+		{name: "hourly", left: r.Hourly, start: every(time.Hour)},
+		{name: "daily", left: r.Daily, start: every(day)},
+		{name: "weekly", left: r.Weekly, start: every(7 * day)},
+		{name: "monthly", left: r.Monthly, start: month},
+	}
+	for i := range rules {
+		rules[i].taken = make(map[time.Time]bool)
+	}
+	return rules
+}
+
+func month(t time.Time) time.Time {
+	return time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
+}
+
+func (p *periodRule) takes(t time.Time) bool {
+	start := p.start(t.UTC())
+	if p.left == 0 || p.taken[start] {
+		return false
+	}
+	p.left--
+	p.taken[start] = true
+	return true
 }
 
 // others returns all without the step's own checkpoint.
@@ -47,14 +159,11 @@ func (s *step) others(all []format.Retained) []format.Retained {
 	})
 }
 
-// allCheckpoints lists a step's own checkpoint and those that it retains,
-// newest first.
+// allCheckpoints lists a step's own checkpoint, and then those that it retains.
 func (s *step) allCheckpoints(retained []format.Retained) []format.Retained {
 	c := s.checkpoint()
 	if c == nil {
 		return retained
 	}
-	all := append([]format.Retained{{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint}}, retained...)
-	slices.SortFunc(all, func(a, b format.Retained) int { return cmp.Compare(b.Seq, a.Seq) })
-	return all
+	return append([]format.Retained{c.Retained()}, retained...)
 }

@@ -250,6 +250,8 @@ func TestThousandsOfOffsets(t *testing.T) {
 				for n := range 5000 {
 					s.Offsets[fmt.Sprintf("orders/%d", n)] = fmt.Sprint(n * n)
 				}
+				commit(w, o, at(0)) // after the first, an owner collects
+				synctest.Wait()
 				before := store.Calls()
 				made := commit(w, o, s)
 				if calls := store.Calls() - before; calls != c.requests {

@@ -12,7 +12,7 @@ import (
 
 // Save saves one checkpoint of a task that has no long-running owner: it
 // claims, commits and releases the task in one manifest. An owner that the
-// task may have is fenced by it. If another writer is first, it returns
+// task may have is fenced by it, of which Options.Logger is told. If another writer is first, it returns
 // ErrConflict and nothing is saved. After ErrUnknown it may have been saved, or
 // may yet be; after any other error nothing was.
 func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
@@ -23,10 +23,18 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	if err := s.check(existing); err != nil {
 		return nil, err
 	}
+	keep := t.job.opts.Retention
+	if err := keep.check(); err != nil {
+		return nil, err
+	}
 	m := t.history.follow(base, format.KindCommit, newWriter())
 	m.Released = true
-	kept := t.job.opts.Retention.pick(existing)
-	b, err := t.build(ctx, &s, format.SegmentID{Epoch: m.Epoch, Writer: m.Writer}, kept)
+	kept := keep.pick(existing)
+	from, err := t.baseline(ctx, base.checkpoint())
+	if err != nil {
+		return nil, err
+	}
+	b, err := t.build(ctx, &s, from, format.SegmentID{Epoch: m.Epoch, Writer: m.Writer}, kept)
 	if err != nil {
 		t.discard(ctx, b.segments)
 		return nil, err
@@ -44,10 +52,21 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 		t.discard(ctx, b.segments)
 		return nil, err
 	}
+	t.warnOfFencing(ctx, base)
 	c := newCleaner(ctx, t, made)
+	c.swept = true // a save is to cost few requests
 	c.retire(existing, made.allCheckpoints(kept), made, b.content)
 	c.close()
 	return t.describe(made.checkpoint(), b.content), nil
+}
+
+// warnOfFencing tells of the owner that a one-off step after base has fenced.
+func (t *Task) warnOfFencing(ctx context.Context, base *step) {
+	if base == nil || base.Released || base.Kind == format.KindDeleted {
+		return
+	}
+	t.job.opts.Logger.WarnContext(ctx, "the task was claimed and not released: if that owner still runs, it is fenced now and must be started again",
+		"task", t.Name(), "epoch", base.Epoch, "writer", base.Writer)
 }
 
 // into makes a snapshot the checkpoint of manifest m.

@@ -1,13 +1,10 @@
 package checkpoint
 
 import (
-	"context"
 	"fmt"
-	"io/fs"
-	"maps"
-	"path"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -25,11 +22,18 @@ type Snapshot struct {
 	OffsetsAre OffsetMeaning
 	// Labels are the host's own notes, kept with the checkpoint.
 	Labels map[string]string
-	// Savepoint, if it is not empty, names the checkpoint. Retention never
-	// removes it. The name is unique in the task and is no number.
+	// Savepoint, if it is not empty, names the checkpoint. Retention does not
+	// remove it. The name is unique in the task and is no number.
 	Savepoint string
+	// SavepointExpires is how long after its commit, by the store's clock, the
+	// savepoint becomes a checkpoint like others for retention; its name stays.
+	// It is rounded up to seconds. Zero is never.
+	SavepointExpires time.Duration
 	// State is the state's files. It is read before Commit or Save returns.
 	State Source
+	// Progress, if it is not nil, is told how the save comes along, from several
+	// goroutines but one call at a time. The save waits for it.
+	Progress func(Progress)
 }
 
 // OffsetMeaning says what an offset names.
@@ -54,7 +58,22 @@ func (s *Snapshot) check(existing []format.Retained) error {
 			}
 		}
 	}
+	switch {
+	case s.SavepointExpires < 0:
+		return backend.Invalidf("the savepoint is to expire after %v; that must not be negative", s.SavepointExpires)
+	case s.SavepointExpires > 0 && s.Savepoint == "":
+		return backend.Invalidf("what is to expire after %v is no savepoint; name it", s.SavepointExpires)
+	}
 	return checkSavepoint(s.Savepoint, existing)
+}
+
+// expiresAfter returns in how many seconds the savepoint expires.
+func (s *Snapshot) expiresAfter() int64 {
+	seconds := int64(s.SavepointExpires / time.Second)
+	if s.SavepointExpires%time.Second > 0 && seconds < format.MaxExpiry {
+		seconds++
+	}
+	return seconds
 }
 
 func checkSavepoint(name string, existing []format.Retained) error {
@@ -75,154 +94,6 @@ func checkSavepoint(name string, existing []format.Retained) error {
 // isNumber reports whether a checkpoint's name is meant as its number.
 func isNumber(name string) bool { return strings.Trim(name, "0123456789") == "" }
 
-// built is a snapshot whose data is in the store, ready to be committed.
-type built struct {
-	checkpoint *format.Checkpoint
-	content    *format.Content // wherever it lies
-	retained   []format.Retained
-	retainedAt *format.Chunk
-	segments   []string // keys of what was uploaded for it
-}
-
-// build uploads a snapshot's data in segments first and those after it. When
-// it fails, segments holds what may have been uploaded.
-func (t *Task) build(ctx context.Context, s *Snapshot, first format.SegmentID, retained []format.Retained) (built, error) {
-	p := newPacker(ctx, t, first)
-	b, err := pack(ctx, p, s, retained)
-	if err != nil {
-		p.abandon()
-	} else {
-		err = p.finish()
-	}
-	b.segments = p.keys()
-	return b, err
-}
-
-func pack(ctx context.Context, p *packer, s *Snapshot, retained []format.Retained) (built, error) {
-	w := &treeWriter{packer: p}
-	if s.State.write != nil {
-		w.buf = make([]byte, p.chunkSize())
-		if err := s.State.write(ctx, w); err != nil {
-			return built{}, err
-		}
-	}
-	content, err := w.content(s)
-	if err != nil {
-		return built{}, err
-	}
-	c := w.summary()
-	c.Savepoint = s.Savepoint
-	b := built{checkpoint: c, content: content}
-	if c.Content, c.ContentAt, err = placeContent(p, content); err != nil {
-		return built{}, err
-	}
-	if b.retained, b.retainedAt, err = placeRetained(p, retained); err != nil {
-		return built{}, err
-	}
-	if err := p.flush(); err != nil {
-		return built{}, err
-	}
-	if c.Content != nil {
-		c.NewBytes = int64(len(content.Inline))
-	}
-	for _, seg := range p.sent {
-		c.NewBytes += seg.Size
-	}
-	return b, nil
-}
-
-// placeContent returns the content itself or, if it is large, where it has
-// been packed. Inline data, which has a bound of its own, does not count.
-func placeContent(p *packer, content *format.Content) (*format.Content, *format.Chunk, error) {
-	bare := *content
-	bare.Inline = nil
-	data, err := format.EncodeContent(&bare)
-	if err != nil || len(data) <= format.MaxPart {
-		return content, nil, err
-	}
-	if data, err = format.EncodeContent(content); err != nil {
-		return nil, nil, err
-	}
-	at, err := p.spill("offsets, labels and tree", data)
-	return nil, at, err
-}
-
-// placeRetained does the same for the retained list.
-func placeRetained(p *packer, list []format.Retained) ([]format.Retained, *format.Chunk, error) {
-	data, err := format.EncodeRetained(list)
-	if err != nil || len(data) <= format.MaxPart {
-		return list, nil, err
-	}
-	at, err := p.spill("list of retained checkpoints", data)
-	return nil, at, err
-}
-
-// content packs the tree and returns what describes everything packed.
-func (w *treeWriter) content(s *Snapshot) (*format.Content, error) {
-	c := &format.Content{
-		Offsets:    maps.Clone(s.Offsets),
-		OffsetsAre: string(s.OffsetsAre),
-		Labels:     maps.Clone(s.Labels),
-	}
-	if len(w.entries) == 0 {
-		return c, nil
-	}
-	p := w.packer
-	tree, err := format.EncodeTree(w.entries)
-	if err == nil && len(p.sent) == 0 && len(p.buf)+len(tree) <= inlineMax {
-		w.inline()
-		tree, err = format.EncodeTree(w.entries)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("this state can not be stored: %w", err)
-	}
-	if c.Tree, err = p.addAll(tree); err != nil {
-		return nil, err
-	}
-	if inline, ok := p.takeInline(inlineMax); ok {
-		c.Inline = inline
-		for i := range c.Tree {
-			c.Tree[i].Segment = format.SegmentID{}
-		}
-		return c, nil
-	}
-	if err := p.flush(); err != nil {
-		return nil, err
-	}
-	c.Segments = slices.Clone(p.sent)
-	return c, nil
-}
-
 // inlineMax is how much data rides inside the manifest, in bytes: with it a
 // commit is one request.
 const inlineMax = format.MaxPart
-
-// inline makes the entries' chunks refer to the inline data.
-func (w *treeWriter) inline() {
-	for i := range w.entries {
-		for k := range w.entries[i].Chunks {
-			w.entries[i].Chunks[k].Segment = format.SegmentID{}
-		}
-	}
-}
-
-func (w *treeWriter) summary() *format.Checkpoint {
-	c := new(format.Checkpoint)
-	for i := range w.entries {
-		if e := &w.entries[i]; e.Mode.IsRegular() {
-			c.Files++
-			c.Bytes += e.Size
-		}
-	}
-	return c
-}
-
-// parents adds the directories that a stream's name needs.
-func (w *treeWriter) parents(name string) {
-	dir := path.Dir(name)
-	if dir == "." {
-		return
-	}
-	w.parents(dir)
-	w.entries = append(w.entries, format.Entry{Path: dir, Mode: fs.ModeDir | 0o755})
-}

@@ -2,241 +2,95 @@ package checkpoint
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strconv"
+	"path"
+	"slices"
 
 	"github.com/holdfast-io/holdfast/backend"
-	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
 // A Source is the state that a save reads: made by [Dir], [FS] or [Stream].
 // The zero Source is no state at all.
 type Source struct {
-	write func(context.Context, *treeWriter) error
+	open      func() (tree fs.FS, close func() error, err error)
+	base      string    // where the tree is, for errors
+	name      string    // of a stream
+	stream    io.Reader // if it is one
+	immutable []string
+	reread    bool
 }
 
 // Dir is the directory at path: its regular files, directories and symbolic
 // links, with permissions and modification times. Links are stored as links
 // and never followed, the directory itself excepted. Sockets, devices and
 // pipes are refused.
+//
+// A file is not opened if its size, its times of modification and change, and
+// its inode are as they were when the checkpoint before was made.
 func Dir(path string) Source {
-	return Source{func(ctx context.Context, w *treeWriter) error {
+	return Source{base: path, open: func() (fs.FS, func() error, error) {
 		if path == "" {
-			return backend.Invalidf("the state's directory has no name")
+			return nil, nil, backend.Invalidf("the state's directory has no name")
 		}
 		root, err := os.OpenRoot(path)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		defer root.Close()
-		return w.writeFS(ctx, root.FS(), path)
+		return root.FS(), root.Close, nil
 	}}
 }
 
 // FS is everything in fsys. Symbolic links need an fsys that is an
-// fs.ReadLinkFS.
+// fs.ReadLinkFS. Files are opened unless fsys describes them as the operating
+// system does: see [Dir].
 func FS(fsys fs.FS) Source {
-	return Source{func(ctx context.Context, w *treeWriter) error {
-		return w.writeFS(ctx, fsys, "")
+	return Source{open: func() (fs.FS, func() error, error) {
+		return fsys, func() error { return nil }, nil
 	}}
 }
 
 // Stream is a single file with the given name, a valid path by io/fs, whose
 // content is what r yields until io.EOF. A commit that fails has read some of
 // it.
-func Stream(name string, r io.Reader) Source {
-	return Source{func(ctx context.Context, w *treeWriter) error {
-		if !fs.ValidPath(name) || name == "." {
-			return backend.Invalidf("stream name %q is not a valid path", name)
-		}
-		return w.writeStream(ctx, name, r)
-	}}
+func Stream(name string, r io.Reader) Source { return Source{name: name, stream: r} }
+
+// Immutable returns s with a promise: a file whose name matches one of the
+// patterns, by [path.Match], is never changed once it is there, nor its name
+// given to other data, as with the tables of an LSM tree. If the checkpoint
+// before has it with the same path and size, it is not opened, even if it is
+// another copy or has got another hard link since.
+func (s Source) Immutable(patterns ...string) Source {
+	s.immutable = slices.Concat(s.immutable, patterns)
+	return s
 }
 
-// treeWriter turns a Source into chunks and the entries that describe them.
-type treeWriter struct {
-	packer  *packer
-	entries []format.Entry
-	buf     []byte // one chunk
+// Reread returns s with every file opened and compared, whatever its times say
+// and whatever was promised of it.
+func (s Source) Reread() Source {
+	s.reread = true
+	return s
 }
 
-func (w *treeWriter) writeFS(ctx context.Context, fsys fs.FS, base string) error {
-	return fs.WalkDir(fsys, ".", func(path string, d fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err == nil {
-			err = w.writeEntry(ctx, fsys, path, d)
-		}
-		if err == nil || errors.As(err, new(*backend.Error)) {
-			return err
-		}
-		if errors.Is(err, fs.ErrNotExist) && path != "." {
-			err = fmt.Errorf("%w: it was removed; save from a copy or a snapshot that nobody writes to", ErrChanged)
-		}
-		return atPath(base, path, err)
+func (s *Source) empty() bool { return s.open == nil && s.stream == nil }
+
+// isImmutable reports whether a file with that path was declared immutable.
+func (s *Source) isImmutable(name string) bool {
+	return slices.ContainsFunc(s.immutable, func(pattern string) bool {
+		ok, _ := path.Match(pattern, path.Base(name)) // patterns were checked
+		return ok
 	})
 }
 
-// atPath names the file that an error is about, once, and on one line.
-func atPath(base, path string, err error) error {
-	if pe := (*fs.PathError)(nil); errors.As(err, &pe) && pe.Error() == err.Error() {
-		err = fmt.Errorf("%s: %w", pe.Op, pe.Err)
-	}
-	name := filepath.Join(base, filepath.FromSlash(path))
-	if quoted := strconv.Quote(name); quoted != `"`+name+`"` {
-		name = quoted
-	}
-	return fmt.Errorf("%s: %w", name, err)
-}
-
-func (w *treeWriter) writeEntry(ctx context.Context, fsys fs.FS, path string, d fs.DirEntry) error {
-	info, err := d.Info()
-	if err != nil {
-		return err
-	}
-	e := format.Entry{Path: path, Mode: info.Mode(), ModTime: info.ModTime()}
-	switch {
-	case !fs.ValidPath(path):
-		return errors.New("the name is not valid UTF-8, which a checkpoint can not hold; rename it")
-	case info.IsDir():
-	case e.Mode.Type() == fs.ModeSymlink:
-		e.Target, err = readLink(fsys, path)
-	case e.Mode.IsRegular():
-		err = w.writeFile(ctx, fsys, &e)
-	default:
-		err = fmt.Errorf("it is a %s, which a checkpoint can not hold; leave it out of the directory", typeName(e.Mode))
-	}
-	if err != nil {
-		return err
-	}
-	w.entries = append(w.entries, e)
-	return nil
-}
-
-func readLink(fsys fs.FS, path string) (string, error) {
-	if _, ok := fsys.(fs.ReadLinkFS); !ok {
-		return "", errors.New("it is a symbolic link, which this file system can not read: it has no ReadLink")
-	}
-	return fs.ReadLink(fsys, path)
-}
-
-func typeName(m fs.FileMode) string {
-	switch {
-	case m&fs.ModeSocket != 0:
-		return "socket"
-	case m&fs.ModeNamedPipe != 0:
-		return "named pipe"
-	case m&fs.ModeDevice != 0:
-		return "device"
-	}
-	return "file of an unknown kind"
-}
-
-// writeFile packs a regular file, and makes sure that it stayed the same all
-// the while: a torn file must not be stored.
-func (w *treeWriter) writeFile(ctx context.Context, fsys fs.FS, e *format.Entry) error {
-	f, err := fsys.Open(e.Path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	before, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !before.Mode().IsRegular() {
-		return fmt.Errorf("%w: it is no longer a regular file", ErrChanged)
-	}
-	if err := w.pack(ctx, f, e); err != nil {
-		return err
-	}
-	after, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	e.Mode, e.ModTime = after.Mode(), after.ModTime()
-	if err := unchanged(before, after, e.Size); err != nil {
-		return err
-	}
-	if changeTime(before) != changeTime(after) {
-		return w.readAgain(ctx, fsys, e)
-	}
-	return nil
-}
-
-// errWritten says that a file was written to while it was read.
-var errWritten = fmt.Errorf("%w: it was written to; save from a copy or a snapshot that nobody writes to", ErrChanged)
-
-// unchanged compares a file's description before it was read to that after.
-func unchanged(before, after fs.FileInfo, read int64) error {
-	switch {
-	case before.Size() != after.Size() || read != after.Size():
-		return fmt.Errorf("%w: %d bytes before, %d read, %d after; save from a copy or a snapshot that nobody writes to",
-			ErrChanged, before.Size(), read, after.Size())
-	case !before.ModTime().Equal(after.ModTime()):
-		return errWritten
-	}
-	return nil
-}
-
-// readAgain reads a file whose change time moved while it was read, and makes
-// sure that it has the same content. The time also moves when a hard link to
-// the file comes or goes, as happens to a database's snapshot that shares files
-// with the database.
-func (w *treeWriter) readAgain(ctx context.Context, fsys fs.FS, e *format.Entry) error {
-	f, err := fsys.Open(e.Path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	for _, c := range e.Chunks {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		data := w.buf[:c.Size]
-		if _, err := io.ReadFull(f, data); err != nil {
-			return fmt.Errorf("%w: it ends earlier than before", ErrChanged)
-		}
-		if format.Sum(data) != c.Hash {
-			return errWritten
+func (s *Source) check() error {
+	for _, pattern := range s.immutable {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return backend.Invalidf("pattern %q of immutable files: %v", pattern, err)
 		}
 	}
-	return nil
-}
-
-func (w *treeWriter) writeStream(ctx context.Context, name string, r io.Reader) error {
-	w.parents(name)
-	e := format.Entry{Path: name, Mode: 0o644}
-	if err := w.pack(ctx, r, &e); err != nil {
-		return fmt.Errorf("stream %q: %w", name, err)
-	}
-	w.entries = append(w.entries, e)
-	return nil
-}
-
-// pack cuts what r yields into chunks, and sets e's size.
-func (w *treeWriter) pack(ctx context.Context, r io.Reader, e *format.Entry) error {
-	for end := false; !end; {
-		var n int
-		var err error
-		if n, end, err = fill(ctx, w.buf, r); err != nil {
-			return err
-		}
-		if n == 0 {
-			continue
-		}
-		c, err := w.packer.add(w.buf[:n])
-		if err != nil {
-			return err
-		}
-		e.Chunks = append(e.Chunks, c)
-		e.Size += int64(n)
+	if s.stream != nil && (!fs.ValidPath(s.name) || s.name == ".") {
+		return backend.Invalidf("stream name %q is not a valid path", s.name)
 	}
 	return nil
 }

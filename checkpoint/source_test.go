@@ -441,13 +441,13 @@ func TestFileThatChangesWhileItIsRead(t *testing.T) {
 
 // settle waits until a write to the file would give it another time: the clock
 // of a file system may be as coarse as 10 ms.
-func settle(t *testing.T, path string) {
+func settle(t tester, path string) {
 	t.Helper()
 	was, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for probe := filepath.Join(t.TempDir(), "probe"); ; {
+	for probe := filepath.Join(tempDir(t), "probe"); ; {
 		if err := os.WriteFile(probe, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}

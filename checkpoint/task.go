@@ -45,7 +45,7 @@ func (t *Task) Status(ctx context.Context) (Status, error) {
 		}
 		status := Status{
 			Seq: s.Seq, Epoch: s.Epoch, Writer: s.Writer.String(),
-			Claimed: !s.Released && s.Kind != format.KindDeleted,
+			Claimed: s.claimed(),
 			Deleted: s.Kind == format.KindDeleted,
 		}
 		if c := s.checkpoint(); c != nil {
@@ -54,6 +54,9 @@ func (t *Task) Status(ctx context.Context) (Status, error) {
 		return status, err
 	})
 }
+
+// claimed reports whether more manifests may come of the writer of step s.
+func (s *step) claimed() bool { return !s.Released && s.Kind != format.KindDeleted }
 
 // Newest returns the newest checkpoint, for as many requests as Status. It
 // returns ErrNoCheckpoint if there is none.
@@ -77,11 +80,14 @@ func (t *Task) At(ctx context.Context, at string) (*Checkpoint, error) {
 		if err != nil {
 			return nil, err
 		}
-		c, err := t.find(ctx, s, all, at)
+		r, err := t.find(s, all, at)
 		if damage != nil && errors.Is(err, ErrNoCheckpoint) {
 			return nil, damage // it may be in what can not be read
 		}
-		return c, err
+		if err != nil {
+			return nil, err
+		}
+		return t.openRetained(ctx, s, r)
 	})
 }
 
@@ -97,7 +103,8 @@ func again[T any](ctx context.Context, read func() (T, error)) (v T, err error) 
 	return v, err
 }
 
-func (t *Task) find(ctx context.Context, s *step, all []format.Retained, at string) (*Checkpoint, error) {
+// find returns that of a task's checkpoints which at names; s is its last step.
+func (t *Task) find(s *step, all []format.Retained, at string) (format.Retained, error) {
 	seq, _ := strconv.ParseUint(at, 10, 64) // a number that is too large gives the largest
 	i := slices.IndexFunc(all, func(r format.Retained) bool {
 		if isNumber(at) {
@@ -105,19 +112,23 @@ func (t *Task) find(ctx context.Context, s *step, all []format.Retained, at stri
 		}
 		return r.Savepoint == at
 	})
+	var why string
 	switch {
 	case i >= 0:
-		return t.openRetained(ctx, s, all[i])
+		return all[i], nil
 	case !isNumber(at):
-		return nil, fmt.Errorf("task %q has no savepoint %q: %w", t.Name(), at, ErrNoCheckpoint)
+		why = fmt.Sprintf(" has no savepoint %q", at)
 	case s != nil && seq > 0 && seq <= s.Seq:
-		return nil, fmt.Errorf("task %q: number %d is not, or no longer, a retained checkpoint: %w", t.Name(), seq, ErrNoCheckpoint)
+		why = fmt.Sprintf(": number %d is not, or no longer, a retained checkpoint", seq)
+	default:
+		why = fmt.Sprintf(": checkpoint %s was never committed", at)
 	}
-	return nil, fmt.Errorf("task %q: checkpoint %s was never committed: %w", t.Name(), at, ErrNoCheckpoint)
+	return format.Retained{}, fmt.Errorf("task %q%s: %w", t.Name(), why, ErrNoCheckpoint)
 }
 
-// Checkpoints returns all checkpoints that exist, newest first. It reads each
-// one's manifest. It returns ErrNoCheckpoint if the task was never claimed. If
+// Checkpoints returns all checkpoints that exist: first the newest, and then the
+// others by when they were the newest, which is the order of their numbers
+// unless the task has gone back to an older one. It reads each one's manifest. It returns ErrNoCheckpoint if the task was never claimed. If
 // some are damaged, it returns the others, and the errors joined.
 func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
 	return again(ctx, func() ([]*Checkpoint, error) {
@@ -176,7 +187,7 @@ func (t *Task) readableAndAll(ctx context.Context) (s *step, all []format.Retain
 }
 
 // newestAndAll returns the newest step, nil if there is none, and all the
-// checkpoints that exist, newest first.
+// checkpoints that exist, its own first.
 func (t *Task) newestAndAll(ctx context.Context) (*step, []format.Retained, error) {
 	s, err := t.history.newest(ctx)
 	if err != nil || s == nil {
@@ -186,7 +197,7 @@ func (t *Task) newestAndAll(ctx context.Context) (*step, []format.Retained, erro
 	return s, all, err
 }
 
-// all lists the checkpoints of step s, newest first, wherever the list lies.
+// all lists the checkpoints of step s, its own first, wherever the list lies.
 func (t *Task) all(ctx context.Context, s *step) ([]format.Retained, error) {
 	if s.RetainedAt == nil {
 		return s.allCheckpoints(s.Retained), nil

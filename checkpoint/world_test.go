@@ -4,7 +4,9 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -76,11 +78,13 @@ func at(n int) checkpoint.Snapshot {
 	return checkpoint.Snapshot{Offsets: map[string]string{"in": fmt.Sprint(n)}}
 }
 
-// with is a snapshot of offset n with a state of some bytes. More than 16 KiB
-// do not fit into a manifest.
+// with is a snapshot of offset n with a state of some bytes, which begin with n
+// and can not be compressed. More than 16 KiB do not fit into a manifest.
 func with(n, bytes int) checkpoint.Snapshot {
 	s := at(n)
-	s.State = checkpoint.Stream("s", strings.NewReader(strings.Repeat(fmt.Sprintf("%07d,", n), bytes/8)))
+	start := fmt.Sprintf("%07d,", n)
+	rest := rand.NewChaCha8([32]byte{byte(n), byte(n >> 8)})
+	s.State = checkpoint.Stream("s", io.LimitReader(io.MultiReader(strings.NewReader(start), rest), int64(bytes)))
 	return s
 }
 

@@ -142,7 +142,7 @@ func TestCredentials(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			tokens := startTokenServer(t)
 			test.use(t, tokens)
-			w := new(wire).accept(t)
+			w := accepting()
 			s := w.authenticated(t)
 			for range 2 {
 				if _, err := s.Create(t.Context(), "key", nil); err != nil {
@@ -172,7 +172,7 @@ func TestQuotaProject(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := new(wire).accept(t)
+		w := accepting()
 		if _, err := w.as(t, found, test.parameter).Put(t.Context(), "key", nil); err != nil {
 			t.Fatal(err)
 		}
@@ -224,7 +224,7 @@ func TestTokenRefused(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			i := &issuer{}
-			w := new(wire).accept(t)
+			w := accepting()
 			s := w.as(t, auth.NewCredentials(&auth.CredentialsOptions{TokenProvider: i}), "")
 			if test.worked {
 				if _, err := s.Put(t.Context(), "key", nil); err != nil {

@@ -181,31 +181,49 @@ func (f *failure) judgeAnswer(a answer, op, bucket string) {
 func (f *failure) judgeBadRequest(a answer) {
 	switch {
 	case a.reason == "", strings.Contains(a.message, "CRC32C"):
+	case strings.HasPrefix(a.reason, "cloudKms"):
+		f.kind = backend.ErrPermission
+		f.advise("mend or enable the key of the bucket, or of the URL's parameter kms_key_name")
 	case a.reason == "userProjectMissing":
 		f.kind = backend.ErrInvalid
 		f.advise("the bucket's readers pay: set the URL's parameter user_project")
+	case a.reason == "userProjectInvalid":
+		f.kind = backend.ErrInvalid
+		f.advise("mend the URL's parameter user_project, or the credentials' quota project")
 	default:
 		f.kind = backend.ErrInvalid
 		f.advise("check the URL's bucket and parameters")
 	}
 }
 
+// judgeForbidden gives advice where it is known what is missing. Otherwise the
+// service's own words have to do.
 func (f *failure) judgeForbidden(a answer, op, bucket string) {
+	f.kind = backend.ErrPermission
 	switch a.reason {
 	case "rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded":
 		f.kind = backend.ErrThrottled
-		return
 	case "retentionPolicyNotMet", "objectUnderActiveHold":
-		f.kind = backend.ErrPermission
 		f.advise("the bucket's retention policy or a hold forbids it: docs/deploy/gcp.md says what to do")
-		return
-	case "accountDisabled", "accountDelinquent", "userDisabled":
-		f.kind = backend.ErrPermission
-		return
+	case "UserProjectAccessDenied":
+		f.advise("grant serviceusage.services.use on the project that pays, " +
+			"which is the URL's parameter user_project or the credentials' quota project")
+	case "forbidden", "insufficientPermissions", "": // no reason: a download, or a proxy
+		f.advise(missing(a.message, op, bucket))
 	}
-	f.kind = backend.ErrPermission
-	f.advise("grant " + neededPermission(op) + " on gs://" + bucket +
-		" (the role roles/storage.objectUser has it), and the scope devstorage.read_write to a virtual machine")
+}
+
+// missing says what to do about a permission that is missing. The key's and the
+// organization's look like the bucket's but for the words.
+func missing(message, op, bucket string) string {
+	switch {
+	case strings.Contains(message, "KMS key"):
+		return "grant the key to the service agent of Cloud Storage: docs/deploy/gcp.md says how"
+	case strings.Contains(message, "organization's policy"):
+		return "a VPC service perimeter or another policy of the organization forbids it"
+	}
+	return "grant " + neededPermission(op) + " on gs://" + bucket +
+		" (the role roles/storage.objectUser has it), and the scope devstorage.read_write to a virtual machine"
 }
 
 // neededPermission names the IAM permission that a verb needs.
@@ -242,14 +260,15 @@ func (f *failure) judgeNotFound(a answer, op string) {
 	}
 }
 
-// judgePrecondition tells a taken key from an organization's policy, which has
-// the same status and reason, but names a constraint.
+// judgePrecondition takes a key for taken only if the service says that the
+// condition on it did not hold. A policy of the organization has the same
+// status, and may have the same reason, but names a constraint.
 func (f *failure) judgePrecondition(a answer, op string) {
 	switch {
-	case strings.Contains(a.message, "constraint"):
+	case a.reason == "orgPolicyConstraintFailed", strings.Contains(a.message, "constraint"):
 		f.kind = backend.ErrPermission
 		f.advise("a policy of the organization forbids it")
-	case op == "create":
+	case op == "create" && (a.reason == "conditionNotMet" || strings.Contains(a.message, "pre-condition")):
 		f.kind = backend.ErrExist
 	}
 }

@@ -35,9 +35,13 @@ func TestAnswers(t *testing.T) {
 		mention string // what the text must say
 	}{
 		{"taken", []string{"create"}, notMet(), backend.ErrExist, "pre-conditions"},
+		{"taken, in plain text", []string{"create"}, respond(412, "At least one of the pre-conditions you specified did not hold."), backend.ErrExist, ""},
+		{"taken, emulator", []string{"create"}, respondError(412, "conditionNotMet", "Precondition failed"), backend.ErrExist, ""},
 		{"condition of a Put", []string{"put"}, notMet(), errAny, ""},
+		{"condition of another server", everyVerb, respond(412, html), errAny, "HTTP 412"},
 		{"policy", everyVerb, respondError(412, "conditionNotMet", "Request violates constraint 'constraints/gcp.resourceLocations'"),
 			backend.ErrPermission, "organization"},
+		{"policy, by its reason", everyVerb, respondError(412, "orgPolicyConstraintFailed", "No."), backend.ErrPermission, "organization"},
 
 		{"no object", []string{"get"}, respond(404, noObject), backend.ErrNotExist, ""},
 		{"no object, as JSON", []string{"get"}, respondError(404, "notFound", noObject), backend.ErrNotExist, ""},
@@ -55,6 +59,12 @@ func TestAnswers(t *testing.T) {
 		{"denied", []string{"list"}, respondError(403, "forbidden", denied), backend.ErrPermission, "storage.objects.list"},
 		{"denied", []string{"delete"}, respondError(403, "forbidden", denied), backend.ErrPermission, "storage.objects.delete"},
 		{"denied by a proxy", everyVerb, respond(403, html), backend.ErrPermission, "storage.objects"},
+		{"denied, another reason", everyVerb, respondError(403, "insufficientPermissions", denied), backend.ErrPermission, "storage.objects"},
+		{"key denied", everyVerb, respondError(403, "forbidden", "Permission denied on Cloud KMS key. Please ensure that your Cloud Storage service account has been authorized to use this key."),
+			backend.ErrPermission, "; grant the key to the service agent"},
+		{"perimeter", everyVerb, respondError(403, "forbidden", "Request is prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: x"),
+			backend.ErrPermission, "; a VPC service perimeter"},
+		{"payer denied", everyVerb, respondError(403, "UserProjectAccessDenied", "no"), backend.ErrPermission, "serviceusage.services.use"},
 		{"retention", []string{"put", "delete"}, respondError(403, "retentionPolicyNotMet", "Object is subject to bucket's retention policy"),
 			backend.ErrPermission, "retention policy"},
 		{"no billing", everyVerb, respondError(403, "accountDisabled", "The billing account is disabled"), backend.ErrPermission, "billing"},
@@ -74,15 +84,23 @@ func TestAnswers(t *testing.T) {
 		{"damaged", writes, respondError(400, "invalid", "Provided CRC32C \"x\" doesn't match calculated CRC32C \"y\"."), errAny, "CRC32C"},
 		{"bad request of a proxy", everyVerb, respond(400, html), errAny, ""},
 		{"bad class", writes, respondError(400, "invalid", "Invalid argument."), backend.ErrInvalid, "parameters"},
+		{"key disabled", everyVerb, respondError(400, "cloudKmsDisabledKey", "Cloud KMS key is disabled."), backend.ErrPermission, "enable the key"},
+		{"bad payer", everyVerb, respondError(400, "userProjectInvalid", "User project specified in the request is invalid."), backend.ErrInvalid, "user_project"},
 		{"requester pays", everyVerb, respondError(400, "userProjectMissing", "Bucket is a requester pays bucket but no user project provided."),
 			backend.ErrInvalid, "user_project"},
 		{"too large", writes, respondError(413, "uploadTooLarge", "too large"), backend.ErrUnsupported, "smaller"},
 		{"not implemented", everyVerb, respondError(501, "notImplemented", "no"), backend.ErrUnsupported, ""},
 		{"redirect", everyVerb, redirect(), backend.ErrNoStore, "endpoint"},
 	} {
+		body := readBody(t, test.resp)
+		again := func() *http.Response {
+			r := *test.resp
+			r.Body = nopBody(body)
+			return &r
+		}
 		for _, verb := range test.verbs {
 			t.Run(test.name+"/"+verb, func(t *testing.T) {
-				w := &wire{answer: func(*request) (*http.Response, error) { return clone(t, test.resp), nil }}
+				w := &wire{answer: always(again)}
 				err := verbs[verb](t.Context(), w.open(t, Options{}))
 				wantKind(t, err, test.kind)
 				if w.count() != 1 {
@@ -105,17 +123,6 @@ func redirect() *http.Response {
 	r := respond(307, "")
 	r.Header.Set("Location", "http://elsewhere.test/")
 	return r
-}
-
-// clone returns a response that can be read as if r had not been.
-func clone(t *testing.T, r *http.Response) *http.Response {
-	t.Helper()
-	body := readBody(t, r)
-	r.Body = nopBody(body)
-	c := *r
-	c.Header = r.Header.Clone()
-	c.Body = nopBody(body)
-	return &c
 }
 
 // The portable type takes "denied" for "not there": a job that asked it would
@@ -239,13 +246,18 @@ func TestBadKeys(t *testing.T) {
 	}
 }
 
+// The advice comes last, and not where the service says all that is known.
 func TestErrorText(t *testing.T) {
-	w := &wire{answer: always(func() *http.Response { return respondError(403, "forbidden", "Access denied.") })}
-	_, err := w.open(t, Options{}).Create(t.Context(), "a/b", nil)
-	const want = "create gs://bucket/jobs/a/b: Access denied (HTTP 403, forbidden, request REQ42); " +
-		"grant storage.objects.create on gs://bucket (the role roles/storage.objectUser has it), " +
-		"and the scope devstorage.read_write to a virtual machine"
-	if got := fmt.Sprint(err); got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
+	for reason, want := range map[string]string{
+		"forbidden": "create gs://bucket/jobs/a/b: Access denied (HTTP 403, forbidden, request REQ42); " +
+			"grant storage.objects.create on gs://bucket (the role roles/storage.objectUser has it), " +
+			"and the scope devstorage.read_write to a virtual machine",
+		"accountDisabled": "create gs://bucket/jobs/a/b: Access denied (HTTP 403, accountDisabled, request REQ42)",
+	} {
+		w := &wire{answer: always(func() *http.Response { return respondError(403, reason, "Access denied.") })}
+		_, err := w.open(t, Options{}).Create(t.Context(), "a/b", nil)
+		if got := fmt.Sprint(err); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
 	}
 }

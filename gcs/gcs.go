@@ -18,7 +18,6 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"cloud.google.com/go/storage"
 	"gocloud.dev/blob"
@@ -73,17 +72,13 @@ var _ backend.Store = (*Store)(nil)
 //
 // It sends no request. An error wraps backend.ErrInvalid.
 func New(ctx context.Context, client *http.Client, bucket, prefix string, o Options) (*Store, error) {
-	return newStore(ctx, client, bucket, prefix, o, StallTimeout)
-}
-
-func newStore(ctx context.Context, client *http.Client, bucket, prefix string, o Options, stall time.Duration) (*Store, error) {
 	l := location{bucket: bucket, prefix: prefix, options: o}
 	if err := l.check(); err != nil {
 		return nil, err
 	}
 	s := &Store{name: l.bucket, prefix: l.prefix, options: l.options}
 	settings := []option.ClientOption{
-		option.WithHTTPClient(guard(client, stall)),
+		option.WithHTTPClient(guard(client)),
 		option.WithoutAuthentication(), // client's task
 		// The XML API is the default for reads alone, and there the SDK drops
 		// what tells a missing object from a missing bucket.
@@ -171,7 +166,7 @@ func (s *Store) upload(ctx context.Context, name string, data []byte, sum uint32
 		// request's end, so take away its voice first: see requestBody.
 		cancel()
 	}
-	if err := w.Close(); failed == nil && err != nil {
+	if err := w.Close(); failed == nil {
 		failed = err
 	}
 	if failed != nil {
@@ -235,15 +230,18 @@ func readFull(r io.Reader, p []byte) (n int, sum uint32, err error) {
 }
 
 // expected returns how many bytes of the response belong to the answer, after
-// a check that it is the part of the object that was asked for.
+// a check that it is the part of the object that was asked for, or, of a range
+// from 0 on, the whole object.
 func expected(r *storage.Reader, offset int64, length int) (int, error) {
-	size := r.Attrs.Size // of the object
+	size, got := r.Attrs.Size, r.Remain() // of the object, and of the response
 	if size < 0 {
 		return 0, errors.New("response without a length")
 	}
 	want := min(int64(length), size-offset)
-	if got := r.Remain(); r.Attrs.StartOffset != offset || got < want || got != want && got != size {
-		return 0, fmt.Errorf("asked for %d bytes from %d on, got %d from %d on, of %d", want, offset, got, r.Attrs.StartOffset, size)
+	part := got == want && want > 0
+	whole := got == size && offset == 0
+	if r.Attrs.StartOffset != offset || !part && !whole {
+		return 0, fmt.Errorf("asked for %d bytes from %d on, got %d from %d on, of %d", length, offset, got, r.Attrs.StartOffset, size)
 	}
 	return int(want), nil
 }

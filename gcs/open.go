@@ -35,14 +35,6 @@ func init() { backend.Register("gs", Open) }
 // It sends no request to the bucket. A mistake in the URL wraps
 // backend.ErrInvalid, a lack of credentials backend.ErrPermission.
 func Open(ctx context.Context, u *url.URL) (backend.Store, error) {
-	s, err := open(ctx, u)
-	if err != nil {
-		return nil, err // not s, which would be a nil *Store in an interface
-	}
-	return s, nil
-}
-
-func open(ctx context.Context, u *url.URL) (*Store, error) {
 	l, err := parse(u)
 	if err != nil {
 		return nil, err

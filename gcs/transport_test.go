@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +77,31 @@ func closing(t *testing.T, data []byte) []byte {
 	return slices.Concat(line, []byte("--"))
 }
 
+// The SDK hears of a cancellation a moment before a context does that is derived
+// from the one it waits for; in that moment the body must not look whole either.
+func TestUploadEndsWithTheContextThatTheSDKWaitsFor(t *testing.T) {
+	read := roundTripper(func(r *http.Request) (*http.Response, error) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
+		return nil, errors.New("the body looks whole")
+	})
+	body := io.NopCloser(strings.NewReader("all that the SDK had sent, and the closing boundary"))
+	req, err := http.NewRequestWithContext(endedAlone{t.Context()}, http.MethodPost, "http://store.test", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := guard(&http.Client{Transport: read}).Transport.RoundTrip(req)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, %v, want the end of the context", resp, err)
+	}
+}
+
+// endedAlone has ended, and those derived from it have not heard of it.
+type endedAlone struct{ context.Context }
+
+func (endedAlone) Err() error { return context.Canceled }
+
 // The same over a real connection: the server learns that the body is not whole.
 func TestCancelledUploadOverHTTP(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -99,6 +126,45 @@ func TestCancelledUploadOverHTTP(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("the body of a cancelled upload ended well")
 	}
+}
+
+// Each chunk of an upload, of 32 KiB, is one write to the connection.
+func TestUploadWritesWholeChunks(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			t.Error(err)
+		}
+		http.Error(w, "enough", http.StatusServiceUnavailable)
+	}))
+	defer server.Close()
+	transport := newTransport()
+	defer transport.CloseIdleConnections()
+	var writes atomic.Int64
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		return &countedConn{conn, &writes}, err
+	}
+	s, err := New(t.Context(), &http.Client{Transport: transport}, "bucket", "", Options{Endpoint: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const chunks = 64
+	_, err = s.Put(t.Context(), "key", make([]byte, chunks*32<<10))
+	wantKind(t, err, backend.ErrThrottled)
+	if n := writes.Load(); n < chunks || n > chunks+20 { // some for the heads of the request and its parts
+		t.Errorf("%d writes for %d chunks", n, chunks)
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c *countedConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
 }
 
 func TestStalls(t *testing.T) {
@@ -154,29 +220,37 @@ func (b *blocked) Read([]byte) (int, error) {
 // What moves slowly does not stall.
 func TestSlowIsNotStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &wire{answer: func(*request) (*http.Response, error) {
+		w := &wire{answer: func(req *request) (*http.Response, error) {
 			r := respondPart(0, 9, 10, "")
 			r.ContentLength = 10
-			r.Body = io.NopCloser(&slow{rest: "abcdefghij"})
+			time.Sleep(20 * time.Second) // the head of the answer is a move, too
+			r.Body = io.NopCloser(&slow{req.Context(), "abcdefghij"})
 			return r, nil
 		}}
 		p := make([]byte, 10)
 		began := time.Now()
 		n, err := w.open(t, Options{}).Get(t.Context(), "key", 0, p)
-		if err != nil || string(p[:n]) != "abcdefghij" || time.Since(began) != 200*time.Second {
+		if err != nil || string(p[:n]) != "abcdefghij" || time.Since(began) != 220*time.Second {
 			t.Errorf("got %q, %v in %v", p[:n], err, time.Since(began))
 		}
 	})
 }
 
-// slow gives a byte every 20 seconds.
-type slow struct{ rest string }
+// slow gives a byte every 20 seconds, until its request ends.
+type slow struct {
+	ctx  context.Context
+	rest string
+}
 
 func (s *slow) Read(p []byte) (int, error) {
 	if s.rest == "" {
 		return 0, io.EOF
 	}
-	time.Sleep(20 * time.Second)
+	select {
+	case <-time.After(20 * time.Second):
+	case <-s.ctx.Done():
+		return 0, s.ctx.Err()
+	}
 	p[0], s.rest = s.rest[0], s.rest[1:]
 	return 1, nil
 }
@@ -242,7 +316,10 @@ func TestAnswerAtTheLastBoundary(t *testing.T) {
 			}
 			body.Write(p)
 		}
-		resp := (&request{Request: r, body: body.Bytes()}).stored(t)
+		resp, err := (&request{Request: r, body: body.Bytes()}).stored()
+		if err != nil {
+			return nil, err
+		}
 		resp.Body = &untilSent{resp.Body, r.Body}
 		return resp, nil
 	})

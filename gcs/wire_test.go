@@ -2,6 +2,7 @@ package gcs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -131,67 +132,68 @@ func inOrder(t *testing.T, answers ...func() *http.Response) func(*request) (*ht
 	}
 }
 
-// parts returns the two parts of an upload.
-func (r *request) parts(t *testing.T) (resource map[string]any, media []byte) {
-	t.Helper()
-	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+// parts returns the two parts of an upload. It is called by transports too, on
+// goroutines of the SDK's, where t.Fatal would leave the SDK waiting.
+func (r *request) parts() (resource map[string]any, media []byte, err error) {
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/related" {
+		return nil, nil, fmt.Errorf("%s of %s: %w", r.URL, kind, cmp.Or(err, errors.New("not in two parts")))
+	}
+	form := multipart.NewReader(bytes.NewReader(r.body), params["boundary"])
+	first, err := nextPart(form)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	reader := multipart.NewReader(bytes.NewReader(r.body), params["boundary"])
-	for n := 0; ; n++ {
-		part, err := reader.NextPart()
-		if errors.Is(err, io.EOF) && n == 2 {
-			return resource, media
-		}
-		if err != nil {
-			t.Fatalf("part %d: %v", n, err)
-		}
-		content, err := io.ReadAll(part)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n == 1 {
-			media = content
-		} else if err := json.Unmarshal(content, &resource); err != nil {
-			t.Fatal(err)
-		}
+	if media, err = nextPart(form); err != nil {
+		return nil, nil, err
 	}
+	if _, err := form.NextPart(); !errors.Is(err, io.EOF) {
+		return nil, nil, fmt.Errorf("after the second part: %w", cmp.Or(err, errors.New("a third")))
+	}
+	return resource, media, json.Unmarshal(first, &resource)
+}
+
+func nextPart(r *multipart.Reader) ([]byte, error) {
+	part, err := r.NextPart()
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(part)
 }
 
 // stored is the service's description of an object that an upload made.
-func (r *request) stored(t *testing.T) *http.Response {
-	t.Helper()
-	resource, media := r.parts(t)
+func (r *request) stored() (*http.Response, error) {
+	resource, media, err := r.parts()
+	if err != nil {
+		return nil, err
+	}
 	resource["size"] = strconv.Itoa(len(media))
 	resource["timeCreated"] = serverTime.Format(time.RFC3339Nano)
 	resource["updated"] = serverTime.Add(time.Hour).Format(time.RFC3339Nano) // of a later change to its metadata
 	resource["generation"] = "1"
 	body, err := json.Marshal(resource)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return respond(200, string(body))
+	return respond(200, string(body)), err
 }
 
-// accept answers every upload as the service does.
-func (w *wire) accept(t *testing.T) *wire {
-	w.answer = func(r *request) (*http.Response, error) { return r.stored(t), nil }
-	return w
-}
+// accepting answers every upload as the service does.
+func accepting() *wire { return &wire{answer: (*request).stored} }
 
 // objects is the least of Cloud Storage: one map of objects with
 // ifGenerationMatch=0.
 type objects map[string][]byte
 
-func (o objects) answer(t *testing.T, r *request) (*http.Response, error) {
+func (o objects) answer(r *request) (*http.Response, error) {
 	if r.Method == http.MethodPost {
 		name := r.URL.Query().Get("name")
 		if _, taken := o[name]; taken && r.URL.Query().Get("ifGenerationMatch") == "0" {
 			return notMet(), nil
 		}
-		_, o[name] = r.parts(t)
-		return r.stored(t), nil
+		_, data, err := r.parts()
+		if err != nil {
+			return nil, err
+		}
+		o[name] = data
+		return r.stored()
 	}
 	name := strings.TrimPrefix(r.URL.Path, "/storage/v1/b/bucket/o/")
 	data, ok := o[name]
@@ -217,7 +219,7 @@ func TestWriteOnTheWire(t *testing.T) {
 		{"put", func(s *Store) (backend.Object, error) { return s.Put(t.Context(), "a/b", []byte("123456789")) }, ""},
 	} {
 		t.Run(test.verb, func(t *testing.T) {
-			w := new(wire).accept(t)
+			w := accepting()
 			o, err := test.call(w.open(t, Options{}))
 			if err != nil {
 				t.Fatal(err)
@@ -236,9 +238,9 @@ func TestWriteOnTheWire(t *testing.T) {
 			if q.Get("uploadType") != "multipart" || q.Get("name") != "jobs/a/b" || q.Get("ifGenerationMatch") != test.condition {
 				t.Errorf("query %v", q)
 			}
-			resource, media := r.parts(t)
-			if string(media) != "123456789" {
-				t.Errorf("media %q", media)
+			resource, media, err := r.parts()
+			if err != nil || string(media) != "123456789" {
+				t.Errorf("media %q, %v", media, err)
 			}
 			for name, want := range map[string]any{
 				"crc32c":       "4waSgw==", // the check value of CRC-32C, e3069283
@@ -254,9 +256,20 @@ func TestWriteOnTheWire(t *testing.T) {
 	}
 }
 
+// A segment is one request too, and not the two or more of a resumable session.
+func TestLargeWriteIsOneRequest(t *testing.T) {
+	w := accepting()
+	if _, err := w.open(t, Options{}).Put(t.Context(), "segment", make([]byte, 20<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if w.count() != 1 || w.query(0).Get("uploadType") != "multipart" {
+		t.Errorf("%d requests, the first of type %s", w.count(), w.query(0).Get("uploadType"))
+	}
+}
+
 func TestOptionsOnTheWire(t *testing.T) {
 	const key = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
-	w := new(wire).accept(t)
+	w := accepting()
 	s := w.open(t, Options{KMSKeyName: key, StorageClass: "NEARLINE"})
 	if _, err := s.Put(t.Context(), "key", []byte("data")); err != nil {
 		t.Fatal(err)
@@ -264,8 +277,8 @@ func TestOptionsOnTheWire(t *testing.T) {
 	if got := w.query(0).Get("kmsKeyName"); got != key {
 		t.Errorf("kmsKeyName is %q", got)
 	}
-	if resource, _ := w.requests[0].parts(t); resource["storageClass"] != "NEARLINE" {
-		t.Errorf("storageClass is %v", resource["storageClass"])
+	if resource, _, err := w.requests[0].parts(); err != nil || resource["storageClass"] != "NEARLINE" {
+		t.Errorf("storageClass is %v, %v", resource["storageClass"], err)
 	}
 }
 
@@ -289,7 +302,7 @@ func TestReplyLost(t *testing.T) {
 			lose := true
 			w := &wire{}
 			w.answer = func(r *request) (*http.Response, error) {
-				resp, err := store.answer(t, r)
+				resp, err := store.answer(r)
 				if lose {
 					return test.reply()
 				}
@@ -359,8 +372,12 @@ func TestWriteChecksTheAnswer(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := &wire{}
 			w.answer = func(r *request) (*http.Response, error) {
+				stored, err := r.stored()
+				if err != nil {
+					return nil, err
+				}
 				var resource map[string]any
-				if err := json.NewDecoder(r.stored(t).Body).Decode(&resource); err != nil {
+				if err := json.NewDecoder(stored.Body).Decode(&resource); err != nil {
 					return nil, err
 				}
 				resource[test.field] = test.value
@@ -396,6 +413,9 @@ func TestGetOnTheWire(t *testing.T) {
 		{"another range", 2, part(0, 3, "abcd"), "", errAny},
 		{"less than asked", 2, part(2, 3, "cd"), "", errAny},
 		{"more than asked", 2, part(2, 8, "cdefghi"), "", errAny},
+		{"a part of nothing", 10, part(10, 13, "klmn"), "", errAny},
+		{"a part beyond the end", 20, part(20, 29, "uvwxyzabcd"), "", errAny},
+		{"a part that ends after the object", 2, part(2, 11, "cdefghijkl"), "", errAny},
 		{"body cut", 2, func() *http.Response { return cut(part(2, 5, "cdef")(), 2) }, "", errAny},
 		{"body short", 2, func() *http.Response { r := part(2, 5, "cd")(); r.ContentLength = 4; return r }, "", errAny},
 	} {

@@ -25,7 +25,7 @@ func classify(err error) error {
 	case isAny(err, noSpace):
 		return fmt.Errorf("%w: %w", backend.ErrNoSpace, err)
 	case isAny(err, readOnly):
-		return fmt.Errorf("%w: %w", backend.ErrPermission, err)
+		return forbidden{err}
 	case errors.Is(err, syscall.EXDEV):
 		return fmt.Errorf("%w: the key's directory is on another file system than its store: %w", backend.ErrUnsupported, err)
 	case errors.Is(err, syscall.ENAMETOOLONG):
@@ -54,6 +54,13 @@ func leadsOut(err error) bool {
 	}
 	return errors.As(err, new(*fs.PathError)) || errors.As(err, new(*os.LinkError))
 }
+
+// forbidden is an fs.ErrPermission that does not say so: on a read-only file
+// system no permission would help.
+type forbidden struct{ error }
+
+func (e forbidden) Is(target error) bool { return target == backend.ErrPermission }
+func (e forbidden) Unwrap() error        { return e.error }
 
 // unsettled is an error after which the object may be there or not. It has no
 // kind: were it fs.ErrPermission, say, then it would mean that nothing was

@@ -41,8 +41,7 @@ func directory(u *url.URL) (string, error) {
 		return "", err
 	}
 	if u.Host != "" && u.Host != "localhost" || u.Opaque != "" {
-		rest := strings.TrimPrefix(u.Opaque+u.Host+u.EscapedPath(), "/")
-		return "", backend.Invalidf("store URL %q has no absolute path; write file:///%s", u, rest)
+		return "", backend.Invalidf("store URL %q has no absolute path; write %s", u, absolute(u.Opaque+u.Host+u.EscapedPath()))
 	}
 	if path.Clean("/"+u.Path) == "/" {
 		return "", backend.Invalidf("store URL %q names no directory; write file:///path", u)
@@ -51,6 +50,21 @@ func directory(u *url.URL) (string, error) {
 		return filepath.FromSlash(strings.TrimPrefix(u.Path, "/")), nil // file:///C:/dir
 	}
 	return u.Path, nil
+}
+
+// absolute says how to write what may be meant by a URL with a path that is
+// not absolute.
+func absolute(path string) string {
+	first, rest, _ := strings.Cut(path, "/")
+	switch first {
+	case "~":
+		return "file://$HOME/" + rest
+	case ".":
+		return "file://$PWD/" + rest
+	case "..":
+		return "file://$PWD/" + path
+	}
+	return fmt.Sprintf("file:///%s, or file://$PWD/%s if it is in the working directory", path, path)
 }
 
 // A Store keeps objects below one directory. See [backend.Store] for what its

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-io/holdfast/bench/internal/measure"
 )
 
 const (
@@ -76,11 +78,11 @@ func throughput(ctx context.Context, c config, clients []client) error {
 		for n := range clients {
 			n = (n + round) % len(clients)
 			client := clients[n]
-			put, err := measure(ctx, c, func(ctx context.Context, key string) error { return client.put(ctx, key, data) })
+			put, err := transfer(ctx, c, func(ctx context.Context, key string) error { return client.put(ctx, key, data) })
 			if err != nil {
 				return fmt.Errorf("%s: %w", client.name, err)
 			}
-			get, err := measure(ctx, c, func(ctx context.Context, key string) error {
+			get, err := transfer(ctx, c, func(ctx context.Context, key string) error {
 				p := <-buffers
 				defer func() { buffers <- p }()
 				return client.get(ctx, key, p)
@@ -88,7 +90,7 @@ func throughput(ctx context.Context, c config, clients []client) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", client.name, err)
 			}
-			if _, err := measure(ctx, c, client.remove); err != nil {
+			if _, err := transfer(ctx, c, client.remove); err != nil {
 				return fmt.Errorf("%s: %w", client.name, err)
 			}
 			puts[n], gets[n] = append(puts[n], put), append(gets[n], get)
@@ -115,17 +117,17 @@ func median(costs []cost) string {
 		of(func(c cost) float64 { return c.mbs }), of(func(c cost) float64 { return c.cpu }), of(func(c cost) float64 { return c.heap }))
 }
 
-func measure(ctx context.Context, c config, call func(context.Context, string) error) (cost, error) {
+func transfer(ctx context.Context, c config, call func(context.Context, string) error) (cost, error) {
 	runtime.GC()
 	peak := watchHeap()
-	began, before := time.Now(), cpu()
+	began, before := time.Now(), measure.Self()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.parallel)
 	for i := range c.files {
 		g.Go(func() error { return call(ctx, fmt.Sprint("large-", i)) })
 	}
 	err := g.Wait()
-	took, used := time.Since(began), cpu()-before
+	took, used := time.Since(began), measure.Self()-before
 	bytes := float64(c.files) * largeSize
 	return cost{
 		mbs:  bytes / 1e6 / took.Seconds(),

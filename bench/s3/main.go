@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"path/filepath"
 
+	"github.com/holdfast-io/holdfast/bench/internal/measure"
 	"github.com/holdfast-io/holdfast/internal/testserver"
 )
 
@@ -29,6 +30,7 @@ type config struct {
 }
 
 func main() {
+	measure.Launcher()
 	c := config{}
 	flag.StringVar(&c.dir, "dir", "", "directory for all data, of some GiB; not in memory, which MinIO fills: it deletes at leisure (default: that for temporary files)")
 	flag.IntVar(&c.creates, "creates", 1000, "objects of 2 KiB that each client makes")

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/bench/internal/measure"
+	"github.com/holdfast-io/holdfast/bench/internal/rival"
 	"github.com/holdfast-io/holdfast/internal/gobuild"
 )
 
@@ -40,26 +40,29 @@ func (b *bench) makeFiles() error {
 // A contender is a program that copies a directory to the server and back.
 type contender struct {
 	name     string
-	put, get func(ctx context.Context, from, to string) (*exec.Cmd, error) // one of them a directory, one a path in the bucket
+	put, get command // one of them a directory, one a path in the bucket
 }
+
+// A command copies from one place to another.
+type command func(ctx context.Context, from, to string) (measure.Command, error)
 
 // own returns this program, run as a child like the others, with URL
 // parameters.
 func (b *bench) own(parameters ...string) []contender {
 	var cs []contender
 	for _, p := range parameters {
-		command := func(verb string) func(context.Context, string, string) (*exec.Cmd, error) {
-			return func(ctx context.Context, from, to string) (*exec.Cmd, error) {
+		copying := func(verb string) command {
+			return func(_ context.Context, from, to string) (measure.Command, error) {
 				self, err := os.Executable()
 				place, dir := to, from
 				if verb == "get" {
 					place, dir = from, to
 				}
 				url := b.server.URL(bucket, place) + p
-				return exec.CommandContext(ctx, self, "-parallel", fmt.Sprint(b.parallel), verb, url, dir), err
+				return measure.Command{Args: []string{self, "-parallel", fmt.Sprint(b.parallel), verb, url, dir}}, err
 			}
 		}
-		cs = append(cs, contender{strings.TrimSpace("holdfast " + strings.TrimPrefix(p, "&")), command("put"), command("get")})
+		cs = append(cs, contender{strings.TrimSpace("holdfast " + strings.TrimPrefix(p, "&")), copying("put"), copying("get")})
 	}
 	return cs
 }
@@ -69,64 +72,54 @@ func (b *bench) own(parameters ...string) []contender {
 // defaults otherwise.
 func (b *bench) others() []contender {
 	return []contender{
-		b.other(rclone, "", func(from, to string) []string { return b.rcloneArgs(from, ":s3:"+bucket+"/"+to) },
-			func(from, to string) []string { return b.rcloneArgs(":s3:"+bucket+"/"+from, to) }),
-		b.other(rclone, " without hashes", func(from, to string) []string {
-			return append(b.rcloneArgs(from, ":s3:"+bucket+"/"+to), rcloneBare...)
-		}, func(from, to string) []string { return append(b.rcloneArgs(":s3:"+bucket+"/"+from, to), rcloneBare...) }),
-		b.other(s5cmd, "", func(from, to string) []string { return b.s5cmdArgs(from+"/*", "s3://"+bucket+"/"+to+"/") },
-			func(from, to string) []string { return b.s5cmdArgs("s3://"+bucket+"/"+from+"/*", to+"/") }),
-		b.other(mc, "", func(from, to string) []string { return b.mcArgs(from+"/", "bench/"+bucket+"/"+to+"/") },
-			func(from, to string) []string { return b.mcArgs("bench/"+bucket+"/"+from+"/", to+"/") }),
+		other(rival.Rclone, "", func(from, to string) []string { return b.rclone(from, ":s3:"+bucket+"/"+to) },
+			func(from, to string) []string { return b.rclone(":s3:"+bucket+"/"+from, to) }),
+		other(rival.Rclone, " without hashes", func(from, to string) []string {
+			return b.rclone(from, ":s3:"+bucket+"/"+to, rcloneBare...)
+		}, func(from, to string) []string { return b.rclone(":s3:"+bucket+"/"+from, to, rcloneBare...) }),
+		other(rival.S5cmd, "", func(from, to string) []string { return b.s5cmd(from+"/*", "s3://"+bucket+"/"+to+"/") },
+			func(from, to string) []string { return b.s5cmd("s3://"+bucket+"/"+from+"/*", to+"/") }),
+		other(rival.MC, "", func(from, to string) []string { return b.mc(from+"/", "bench/"+bucket+"/"+to+"/") },
+			func(from, to string) []string { return b.mc("bench/"+bucket+"/"+from+"/", to+"/") }),
 	}
 }
 
-var (
-	rclone = gobuild.Program{Name: "rclone", Package: "github.com/rclone/rclone", Version: "v1.76.0"}
-	s5cmd  = gobuild.Program{Name: "s5cmd", Package: "github.com/peak/s5cmd/v2", Version: "v2.3.0"}
-	mc     = gobuild.Program{Name: "mc", Package: "github.com/minio/mc", Version: "v0.0.0-20250313080218-cf909e1063a9"}
-)
-
-func (b *bench) other(p gobuild.Program, variant string, put, get func(from, to string) []string) contender {
-	command := func(args func(from, to string) []string) func(context.Context, string, string) (*exec.Cmd, error) {
-		return func(ctx context.Context, from, to string) (*exec.Cmd, error) {
+func other(p gobuild.Program, variant string, put, get func(from, to string) []string) contender {
+	copying := func(args func(from, to string) []string) command {
+		return func(ctx context.Context, from, to string) (measure.Command, error) {
 			executable, err := p.Build(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return exec.CommandContext(ctx, executable, args(from, to)...), nil
+			return measure.Command{Args: append([]string{executable}, args(from, to)...)}, err
 		}
 	}
-	return contender{p.Name + variant, command(put), command(get)}
+	return contender{p.Name + variant, copying(put), copying(get)}
 }
 
-func (b *bench) rcloneArgs(from, to string) []string {
-	return []string{"--config", os.DevNull, "--ca-cert", b.server.CAFile, "--s3-provider", "Minio", "--s3-env-auth",
-		"--s3-endpoint", b.server.Endpoint, "--s3-no-check-bucket", "--transfers", fmt.Sprint(b.parallel), "copy", from, to}
+func (b *bench) rival() rival.Server {
+	s := b.server
+	return rival.Server{Endpoint: s.Endpoint, AccessKey: s.AccessKey, SecretKey: s.SecretKey, CAFile: s.CAFile}
+}
+
+func (b *bench) rclone(from, to string, more ...string) []string {
+	return slices.Concat(b.rival().RcloneArgs(), []string{"--transfers", fmt.Sprint(b.parallel), "copy", from, to}, more)
 }
 
 var rcloneBare = []string{"--ignore-checksum", "--s3-disable-checksum", "--s3-use-unsigned-payload", "true"}
 
-func (b *bench) s5cmdArgs(from, to string) []string {
-	return []string{"--endpoint-url", b.server.Endpoint, "--no-verify-ssl", "--log", "error",
-		"--numworkers", fmt.Sprint(b.parallel), "cp", "--concurrency", "1", from, to}
+func (b *bench) s5cmd(from, to string) []string {
+	return append(b.rival().S5cmdArgs(), "--numworkers", fmt.Sprint(b.parallel), "cp", "--concurrency", "1", from, to)
 }
 
-func (b *bench) mcArgs(from, to string) []string {
-	return []string{"--config-dir", filepath.Join(b.dir, "mc"), "--insecure", "--quiet",
-		"cp", "--recursive", from, to}
+func (b *bench) mc(from, to string) []string {
+	return append(b.rival().MCArgs(filepath.Join(b.dir, "mc")), "cp", "--recursive", from, to)
 }
-
-// A cost is what one copy took.
-type cost struct{ seconds, cpu float64 }
 
 // throughput lets each contender copy all files there and back, in rounds, so
 // that a machine's bad moment does not hit one of them alone.
 func (b *bench) throughput(ctx context.Context, title string, contenders []contender) error {
-	if err := setenv(b.mcHost()); err != nil {
+	if err := setenv(b.rival().MCEnv("bench")); err != nil {
 		return err
 	}
-	puts, gets := make([][]cost, len(contenders)), make([][]cost, len(contenders))
+	puts, gets := make([][]measure.Usage, len(contenders)), make([][]measure.Usage, len(contenders))
 	for round := range b.rounds {
 		for n := range contenders {
 			i := (n + round*len(contenders)/b.rounds) % len(contenders) // no one is always the first
@@ -136,7 +129,7 @@ func (b *bench) throughput(ctx context.Context, title string, contenders []conte
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
 			puts[i], gets[i] = append(puts[i], put), append(gets[i], get)
-			fmt.Fprintf(os.Stderr, "%s: put %.1f s, get %.1f s\n", c.name, put.seconds, get.seconds)
+			fmt.Fprintf(os.Stderr, "%s: put %.1f s, get %.1f s\n", c.name, put.Wall.Seconds(), get.Wall.Seconds())
 		}
 	}
 	gib := float64(b.files) * fileSize / (1 << 30)
@@ -149,37 +142,22 @@ func (b *bench) throughput(ctx context.Context, title string, contenders []conte
 	return nil
 }
 
-// mcHost is the server as mc wants it: with credentials in the URL.
-func (b *bench) mcHost() string {
-	scheme, host, _ := strings.Cut(b.server.Endpoint, "://")
-	return fmt.Sprintf("MC_HOST_bench=%s://%s:%s@%s", scheme, b.server.AccessKey, b.server.SecretKey, host)
-}
-
-func row(costs []cost, gib float64) string {
-	rate := median(costs, func(c cost) float64 { return gib * (1 << 30) / 1e6 / c.seconds })
-	cpu := median(costs, func(c cost) float64 { return c.cpu / gib })
+func row(copies []measure.Usage, gib float64) string {
+	rate := measure.Median(copies, func(u measure.Usage) float64 { return gib * (1 << 30) / 1e6 / u.Wall.Seconds() })
+	cpu := measure.Median(copies, func(u measure.Usage) float64 { return u.CPU().Seconds() / gib })
 	return fmt.Sprintf("%.0f | %.2f", math.Round(rate), cpu)
 }
 
-func median(costs []cost, value func(cost) float64) float64 {
-	var values []float64
-	for _, c := range costs {
-		values = append(values, value(c))
-	}
-	slices.Sort(values)
-	return values[len(values)/2]
-}
-
-func (b *bench) round(ctx context.Context, c contender, place string) (put, get cost, err error) {
+func (b *bench) round(ctx context.Context, c contender, place string) (put, get measure.Usage, err error) {
 	copied := filepath.Join(b.dir, "copied")
 	if err := os.MkdirAll(copied, 0o755); err != nil {
 		return put, get, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(copied)) }()
-	if put, err = measure(c.put(ctx, b.source, place)); err != nil {
+	if put, err = timed(ctx, c.put, b.source, place); err != nil {
 		return put, get, fmt.Errorf("put: %w", err)
 	}
-	if get, err = measure(c.get(ctx, place, copied)); err != nil {
+	if get, err = timed(ctx, c.get, place, copied); err != nil {
 		return put, get, fmt.Errorf("get: %w", err)
 	}
 	return put, get, errors.Join(b.checkCopy(copied), b.remove(ctx, place))
@@ -199,19 +177,12 @@ func (b *bench) remove(ctx context.Context, place string) (err error) {
 	return store.Delete(ctx, names...)
 }
 
-// measure runs a command and returns what it took: of this process's children,
-// the one that ran.
-func measure(cmd *exec.Cmd, err error) (cost, error) {
+func timed(ctx context.Context, copying command, from, to string) (measure.Usage, error) {
+	c, err := copying(ctx, from, to)
 	if err != nil {
-		return cost{}, err
+		return measure.Usage{}, err
 	}
-	began := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return cost{}, fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
-	}
-	took := time.Since(began)
-	cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	return cost{took.Seconds(), cpu.Seconds()}, nil
+	return measure.Run(ctx, c)
 }
 
 // checkCopy makes sure that everything came back: a client that skips work

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,13 +20,22 @@ import (
 )
 
 // makeState fills a directory with more than fits into a manifest, and returns
-// it.
+// it. Two states with different content have nothing in common.
 func makeState(t *testing.T, content string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "state")
 	mustWrite(t, filepath.Join(dir, "content"), content)
-	mustWrite(t, filepath.Join(dir, "large"), strings.Repeat(content, 20_000))
+	mustWrite(t, filepath.Join(dir, "large"), noise(content, 150_000))
 	return dir
+}
+
+// noise returns n bytes that can not be compressed, the same ones for a seed.
+func noise(seed string, n int) string {
+	var key [32]byte
+	copy(key[:], seed)
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8(key).Read(b) // never fails
+	return string(b)
 }
 
 // manyOffsets are more than fit into a manifest.
@@ -178,11 +188,8 @@ func TestFileChangesWhileItIsSaved(t *testing.T) {
 	h, url := newHook(t, time.Now)
 	ok(t, "save", url, "orders", state)
 	changing := filepath.Join(state, "subdir", "changing")
-	mustWrite(t, changing, "")
 	// More than the save reads ahead of what is sent.
-	if err := os.Truncate(changing, 128<<20); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, changing, noise("changing", 128<<20))
 	h.do = func(_ context.Context, op, key string, perform func() error) error {
 		if op == "put" {
 			f, err := os.OpenFile(changing, os.O_WRONLY|os.O_APPEND, 0)
@@ -279,7 +286,7 @@ func TestSaveTakesOverFromAnOwner(t *testing.T) {
 	}
 
 	r := holdfast(t, "save", url, "orders", state)
-	if want := `holdfast: note: task "orders" was claimed (epoch 1, writer `; r.code != 0 || !strings.HasPrefix(r.stderr, want) {
+	if want := `holdfast: note: msg="the task was claimed and not released: `; r.code != 0 || !strings.HasPrefix(r.stderr, want) {
 		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
 	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{}); !errors.Is(err, checkpoint.ErrFenced) {

@@ -131,15 +131,21 @@ func TestTwoSavesAtOnce(t *testing.T) {
 
 // TestManySavesAtOnce lets processes race as they come.
 func TestManySavesAtOnce(t *testing.T) {
-	dir, state := t.TempDir(), makeState(t, "state ")
+	dir := t.TempDir()
 	const processes, rounds = 6, 4
+	var states [processes][rounds]string // each has a segment of its own
+	for i := range processes {
+		for n := range rounds {
+			states[i][n] = makeState(t, fmt.Sprint("state ", i, n))
+		}
+	}
 	var won, lost int
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	for i := range processes {
 		group.Go(func() {
 			for n := range rounds {
-				cmd := exec.Command("holdfast", "save", fileURL(dir), "orders", state, "--label", fmt.Sprintf("save=%d-%d", i, n))
+				cmd := exec.Command("holdfast", "save", fileURL(dir), "orders", states[i][n], "--label", fmt.Sprintf("save=%d-%d", i, n))
 				out, err := cmd.CombinedOutput()
 				mu.Lock()
 				switch code := cmd.ProcessState.ExitCode(); {

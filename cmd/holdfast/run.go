@@ -70,7 +70,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such task or checkpoint;
 		return wrongUsage(cmd, "%v", err)
 	})
 	root.SetHelpCommand(helpCommand())
-	root.AddCommand(p.saveCommand(), p.restoreCommand(), p.lsCommand(), p.showCommand(), p.versionCommand())
+	root.AddCommand(p.saveCommand(), p.restoreCommand(), p.lsCommand(), p.showCommand(), p.gcCommand(), p.verifyCommand(), p.versionCommand())
 	completeUsage(root)
 	return root
 }

@@ -91,20 +91,12 @@ func (p *program) save(ctx context.Context, url, name, dir string, s checkpoint.
 	}
 	s.State = checkpoint.Dir(dir)
 	return p.withTask(ctx, url, name, keep, func(task *checkpoint.Task) error {
-		before, err := task.Status(ctx)
-		if err != nil {
-			return err
-		}
 		c, err := task.Save(ctx, s)
 		if err != nil {
 			return err
 		}
-		if before.Claimed {
-			p.note("task %q was claimed (epoch %d, writer %s) and not released: if that owner still runs, it is fenced now and must be started again",
-				name, before.Epoch, before.Writer)
-		}
 		err = p.print(c, func(w *bytes.Buffer) {
-			fmt.Fprintf(w, "saved %s: %s, %s, %s of it new\n", title(c), files(c), size(c.Bytes), size(c.NewBytes))
+			fmt.Fprintf(w, "saved %s: %s, %s; %s\n", title(c), files(c), size(c.Bytes), stored(c))
 		})
 		if err != nil {
 			return fmt.Errorf("checkpoint %d was saved, but %w", c.Seq, err)
@@ -142,6 +134,15 @@ func files(c *checkpoint.Checkpoint) string {
 		return "1 file"
 	}
 	return strconv.Itoa(c.Files) + " files"
+}
+
+// stored says what a save had to store. Data that can be compressed takes less
+// than it was in the files; the names and times of files are stored with it.
+func stored(c *checkpoint.Checkpoint) string {
+	if c.NewBytes == 0 {
+		return "nothing new to store"
+	}
+	return "stored " + size(c.NewBytes)
 }
 
 // requests says what was asked of a store.

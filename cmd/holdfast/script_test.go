@@ -23,6 +23,7 @@ import (
 //	newer FILE           make a manifest one of a newer version
 //	deleted FILE         make a manifest say that its task was deleted
 //	socket FILE          make a Unix socket
+//	noise FILE SEED      make a file too large for a manifest: 100,000 bytes that can not be compressed
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -38,6 +39,7 @@ func TestScripts(t *testing.T) {
 			"newer":   cmdNewer,
 			"deleted": cmdDeleted,
 			"socket":  cmdSocket,
+			"noise":   cmdNoise,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -125,4 +127,11 @@ func cmdSocket(ts *testscript.TestScript, _ bool, args []string) {
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	ts.Check(l.Close())
 	ts.Check(os.Rename(filepath.Join(dir, "s"), ts.MkAbs(args[0])))
+}
+
+func cmdNoise(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: noise FILE SEED")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(noise(args[1], 100_000)), 0o666))
 }

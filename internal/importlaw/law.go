@@ -56,7 +56,7 @@ var law = []tree{
 		"a command stands on the layers, not on examples"},
 	{"examples", []string{"runner", "checkpoint", "backend", "s3", "gcs", "local"}, nil,
 		"an example uses what any host program may use"},
-	{"bench", []string{"backend", "s3", "gcs", "internal", "internal/filelock"}, nil,
+	{"bench", []string{"checkpoint", "backend", "s3", "gcs", "internal", "internal/filelock"}, nil,
 		"a benchmark compares with other people's programs; nothing imports it"},
 	{"internal/filelock", nil, sdks,
 		"a lock on a file is of use below every layer, so it knows none of them"},

@@ -9,12 +9,14 @@ const MaxChunk = 64 << 20
 // MaxSegment bounds a segment, in bytes.
 const MaxSegment = 64 << 20
 
-// Encoding says how a chunk's data is stored.
+// Encoding says how a chunk's data is stored. This package only names the
+// encodings; it neither applies nor undoes them.
 type Encoding byte
 
 // The encodings.
 const (
-	Raw Encoding = 0
+	Raw  Encoding = 0 // as it is
+	Zstd Encoding = 1 // as one zstd frame (RFC 8878), smaller than the data
 )
 
 // Chunk says where in which segment some data lies, and what it must be.
@@ -41,10 +43,12 @@ func (c *Chunk) check() error {
 		return fmt.Errorf("chunk of %d bytes, stored in %d", c.Size, c.Stored)
 	case c.Offset < 0 || c.Offset > MaxSegment-c.StoredSize():
 		return fmt.Errorf("chunk of %d bytes at %d, outside any segment", c.StoredSize(), c.Offset)
-	case c.Encoding > Raw:
+	case c.Encoding > Zstd:
 		return fmt.Errorf("chunk in unknown encoding %d", c.Encoding)
-	case c.StoredSize() != c.Size:
+	case c.Encoding == Raw && c.StoredSize() != c.Size:
 		return fmt.Errorf("chunk of %d bytes stored as it is in %d", c.Size, c.Stored)
+	case c.Encoding != Raw && c.StoredSize() >= c.Size:
+		return fmt.Errorf("chunk of %d bytes compressed to %d", c.Size, c.StoredSize())
 	}
 	return nil
 }

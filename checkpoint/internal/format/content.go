@@ -11,11 +11,22 @@ type Content struct {
 	OffsetsAre string            `json:"offsets_are,omitempty"` // "next" or "last"
 	Labels     map[string]string `json:"labels,omitempty"`
 
-	// Segments lists every segment that Tree, and what Tree describes, lies in.
+	// Walk is a hash over what a walk of the state's directory showed: names,
+	// modes, sizes, times and inodes. By it a save can tell that nothing changed
+	// without reading the tree. Zero if it is not known.
+	Walk Hash `json:"walk,omitzero"`
+
+	// Segments lists every segment that Tree, and what Tree describes, lies in:
+	// this checkpoint's own and those of earlier ones.
 	Segments []Segment `json:"segments,omitempty"`
-	// Tree is the encoded entries, in pieces: see [DecodeTree].
-	Tree []Chunk `json:"tree,omitempty"`
-	// Inline is the data of a checkpoint that is too small for a segment.
+	// Tree is the encoded entries, in pieces: see [DecodeTree]. When they are
+	// many, TreeSize is set, and Tree is the table of the tree instead, which is
+	// TreeSize bytes long: see [DecodeTable].
+	Tree     []Chunk `json:"tree,omitempty"`
+	TreeSize int64   `json:"tree_size,omitempty"`
+	// Inline is the new data of a checkpoint that has too little for a segment
+	// of its own. What it shares with earlier ones lies in Segments: no other
+	// checkpoint can refer to this.
 	Inline []byte `json:"inline,omitempty"`
 }
 
@@ -47,45 +58,34 @@ func (c *Content) check() error {
 	default:
 		return corruptf("offsets are %q", c.OffsetsAre)
 	}
-	places, err := c.places()
+	places, err := c.Places()
 	if err != nil {
 		return err
 	}
 	var size int64
 	for i := range c.Tree {
-		if err := places.check(&c.Tree[i]); err != nil {
-			return corruptf("list of files: %v", err)
+		if err := places.Check(&c.Tree[i]); err != nil {
+			return fmt.Errorf("list of files: %w", err)
 		}
 		if size += c.Tree[i].Size; size > MaxTree {
 			return corruptf("a list of files of more than %d bytes", MaxTree)
 		}
 	}
-	return nil
-}
-
-// CheckChunks makes sure that the chunks of entries, which a tree of c holds,
-// lie where c says that its data is. It returns an error that wraps ErrCorrupt
-// if one does not.
-func (c *Content) CheckChunks(entries []Entry) error {
-	places, err := c.places()
-	if err != nil {
-		return err
-	}
-	for i := range entries {
-		for k := range entries[i].Chunks {
-			if err := places.check(&entries[i].Chunks[k]); err != nil {
-				return corruptf("file %q: %v", entries[i].Path, err)
-			}
-		}
+	if c.TreeSize < 0 || c.TreeSize > MaxTree || c.TreeSize > 0 && c.Tree == nil {
+		return corruptf("a list of files of %d bytes", c.TreeSize)
 	}
 	return nil
 }
 
-// places are the sizes of all that a content's chunks may lie in.
-type places map[SegmentID]int64
+// Places are the sizes, in bytes, of all that a content's chunks may lie in: its
+// segments and, under the zero SegmentID, its inline data. What a tree or a
+// table says of a chunk is not to be relied on before Check has seen it.
+type Places map[SegmentID]int64
 
-func (c *Content) places() (places, error) {
-	p := places{SegmentID{}: int64(len(c.Inline))}
+// Places returns where c says that its data is. It returns an error that wraps
+// ErrCorrupt if that makes no sense.
+func (c *Content) Places() (Places, error) {
+	p := Places{SegmentID{}: int64(len(c.Inline))}
 	for _, s := range c.Segments {
 		if _, twice := p[s.ID]; twice || s.Size <= 0 || s.Size > MaxSegment {
 			return nil, corruptf("segment %q of %d bytes", s.ID, s.Size)
@@ -95,16 +95,18 @@ func (c *Content) places() (places, error) {
 	return p, nil
 }
 
-func (p places) check(c *Chunk) error {
+// Check returns an error that wraps ErrCorrupt if c is no chunk or lies, in
+// part or whole, outside p. It may be called by several goroutines at once.
+func (p Places) Check(c *Chunk) error {
 	if err := c.check(); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	size, listed := p[c.Segment]
 	if !listed {
-		return fmt.Errorf("chunk in segment %s, which is not listed", c.Segment)
+		return corruptf("chunk in segment %s, which is not listed", c.Segment)
 	}
 	if c.Offset+c.StoredSize() > size {
-		return fmt.Errorf("chunk of %d bytes at %d of %d", c.StoredSize(), c.Offset, size)
+		return corruptf("chunk of %d bytes at %d of %d", c.StoredSize(), c.Offset, size)
 	}
 	return nil
 }

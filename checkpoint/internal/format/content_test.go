@@ -16,6 +16,9 @@ func TestContentThatCanNotBeReliedOnIsRefused(t *testing.T) {
 	tree := func(offset, size string) string {
 		return `"tree":[{"segment":` + idJSON + `,"offset":` + offset + `,"size":` + size + `,"hash":` + hashJSON + `}]`
 	}
+	coded := func(encoding, stored string) string {
+		return `"tree":[{"segment":` + idJSON + `,"offset":0,"stored":` + stored + `,"size":20,"encoding":` + encoding + `,"hash":` + hashJSON + `}]`
+	}
 	chunk := `{"segment":` + idJSON + `,"offset":0,"size":67108864,"hash":` + hashJSON + `}`
 	for _, c := range []struct {
 		name, json string
@@ -38,6 +41,18 @@ func TestContentThatCanNotBeReliedOnIsRefused(t *testing.T) {
 		{"tree before its segment's begin", `{` + segments("100") + `,` + tree("-1", "10") + `}`, false},
 		{"tree past the end of inline data", `{"inline":"aGVsbG8=","tree":[{"offset":1,"size":5,"hash":` + hashJSON + `}]}`, false},
 		{"tree in inline data", `{"inline":"aGVsbG8=","tree":[{"offset":0,"size":5,"hash":` + hashJSON + `}]}`, true},
+		{"tree in inline data beside segments", `{` + segments("100") + `,"inline":"aGVsbG8=","tree":[{"offset":0,"size":5,"hash":` + hashJSON + `}]}`, true},
+		{"tree in a segment beside inline data", `{` + segments("100") + `,"inline":"aGVsbG8=",` + tree("90", "10") + `}`, true},
+		{"tree past its segment's end beside inline data", `{` + segments("100") + `,"inline":"aGVsbG8=",` + tree("90", "11") + `}`, false},
+		{"tree compressed", `{` + segments("100") + `,` + coded("1", "10") + `}`, true},
+		{"tree compressed past its segment's end", `{` + segments("9") + `,` + coded("1", "10") + `}`, false},
+		{"tree compressed to as many bytes", `{` + segments("100") + `,` + coded("1", "20") + `}`, false},
+		{"tree compressed to no bytes", `{` + segments("100") + `,` + coded("1", "0") + `}`, false},
+		{"tree in an unknown encoding", `{` + segments("100") + `,` + coded("2", "10") + `}`, false},
+		{"tree in an encoding that is none", `{` + segments("100") + `,` + coded("256", "10") + `}`, false},
+		{"walk", `{"walk":` + hashJSON + `}`, true},
+		{"walk too short", `{"walk":"6baa"}`, false},
+		{"walk of nothing", `{"walk":""}`, false},
 		{"tree of 1 GiB", `{` + segments("67108864") + `,"tree":[` + strings.Repeat(chunk+",", 15) + chunk + `]}`, true},
 		{"tree without end", `{` + segments("67108864") + `,"tree":[` + strings.Repeat(chunk+",", 16) + chunk + `]}`, false},
 	} {
@@ -55,6 +70,10 @@ func TestContentThatCanNotBeReliedOnIsRefused(t *testing.T) {
 
 func TestChunksOutsideTheContentAreRefused(t *testing.T) {
 	c := &Content{Segments: []Segment{{SegmentID{3, writerA, 4}, 100}}, Inline: []byte("hello")}
+	places, err := c.Places()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, k := range []struct {
 		name  string
 		chunk Chunk
@@ -64,10 +83,13 @@ func TestChunksOutsideTheContentAreRefused(t *testing.T) {
 		{"past a segment's end", Chunk{Segment: SegmentID{3, writerA, 4}, Offset: 99, Size: 2}, false},
 		{"in another segment", Chunk{Segment: SegmentID{3, writerA, 5}, Size: 1}, false},
 		{"inline", Chunk{Size: 5}, true},
+		{"compressed", Chunk{Segment: SegmentID{3, writerA, 4}, Size: 1000, Encoding: Zstd, Stored: 100}, true},
+		{"compressed, past a segment's end", Chunk{Segment: SegmentID{3, writerA, 4}, Size: 1000, Encoding: Zstd, Stored: 101}, false},
+		{"none", Chunk{}, false},
 		{"past the end of inline data", Chunk{Offset: 1, Size: 5}, false},
 	} {
 		t.Run(k.name, func(t *testing.T) {
-			err := c.CheckChunks([]Entry{{Path: "a", Chunks: []Chunk{k.chunk}}})
+			err := places.Check(&k.chunk)
 			if k.ok != (err == nil) || err != nil && !errors.Is(err, ErrCorrupt) {
 				t.Errorf("err = %v", err)
 			}
@@ -82,13 +104,16 @@ func TestRetainedListThatCanNotBeReliedOnIsRefused(t *testing.T) {
 		name, json string
 		ok         bool
 	}{
-		{"in order", `[{"seq":11,` + at + `},{"seq":1,` + at + `}]`, true},
+		{"newest first", `[{"seq":11,` + at + `},{"seq":1,` + at + `}]`, true},
 		{"empty", `[]`, true},
 		{"torn", `[{"seq":11,`, false},
 		{"another thing", `{}`, false},
-		{"out of order", `[{"seq":1,` + at + `},{"seq":11,` + at + `}]`, false},
+		{"left behind by a rollback", `[{"seq":13,` + at + `},{"seq":1,` + at + `},{"seq":11,` + at + `}]`, true},
+		{"twice, far apart", `[{"seq":11,` + at + `},{"seq":1,` + at + `},{"seq":11,` + at + `}]`, false},
+		{"the manifest's own number", `[{"seq":14,` + at + `}]`, false},
+		{"from the future", `[{"seq":15,` + at + `}]`, false},
 		{"twice", `[{"seq":1,` + at + `},{"seq":1,` + at + `}]`, false},
-		{"the newest", `[{"seq":12,` + at + `}]`, false},
+		{"the current one", `[{"seq":12,` + at + `}]`, false},
 		{"number 0", `[{"seq":0,` + at + `}]`, false},
 		{"negative", `[{"seq":-1,` + at + `}]`, false},
 		{"without time", `[{"seq":11}]`, false},

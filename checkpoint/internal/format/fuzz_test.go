@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -13,13 +14,18 @@ import (
 // hostile store sends must cost no more than a small multiple of its size.
 func bounded(t *testing.T, input int, decode func()) {
 	t.Helper()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	decode()
-	runtime.ReadMemStats(&after)
-	if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20+512*uint64(input) {
+	if got := allocated(decode); got > 1<<20+512*uint64(input) {
 		t.Errorf("decoding %d bytes allocated %d", input, got)
 	}
+}
+
+// allocated returns how many bytes f allocates.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }
 
 // wantCorrupt fails unless err is nil or an ErrCorrupt.
@@ -131,7 +137,7 @@ func FuzzDecodeRetained(f *testing.F) {
 }
 
 func FuzzDecodeTree(f *testing.F) {
-	data, err := EncodeTree(goldenTree)
+	data, err := encodeTree(goldenTree)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -147,7 +153,7 @@ func FuzzDecodeTree(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := EncodeTree(tree)
+		again, err := encodeTree(tree)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,6 +163,31 @@ func FuzzDecodeTree(f *testing.F) {
 		back, err := DecodeTree(again)
 		if err != nil || !reflect.DeepEqual(back, tree) {
 			t.Errorf("%+v, %v\nwant %+v", back, err, tree)
+		}
+	})
+}
+
+func FuzzDecodeTable(f *testing.F) {
+	f.Add(AppendTable(nil, slices.Values(goldenTable)), sizeOfAll(goldenTable))
+	for i := range goldenTable {
+		f.Add(AppendTable(nil, slices.Values(goldenTable[i:i+1])), goldenTable[i].Size)
+	}
+	f.Add([]byte{}, int64(0))
+	f.Fuzz(func(t *testing.T, data []byte, size int64) {
+		var chunks []Chunk
+		var err error
+		bounded(t, len(data), func() { chunks, err = decodeTable(data, size) })
+		wantCorrupt(t, err)
+		if sum := sizeOfAll(chunks); sum > max(size, 0) || err == nil && sum != size {
+			t.Errorf("chunks of %d bytes for a file of %d, %v", sum, size, err)
+		}
+		again := AppendTable(nil, slices.Values(chunks)) // what was yielded before an error is sound too
+		if len(again) > len(data) {
+			t.Errorf("%d bytes decode to what takes %d", len(data), len(again))
+		}
+		back, err := decodeTable(again, sizeOfAll(chunks))
+		if err != nil || !slices.Equal(back, chunks) {
+			t.Errorf("%+v, %v\nwant %+v", back, err, chunks)
 		}
 	})
 }

@@ -50,6 +50,26 @@ var inSegments = &Content{
 	Tree: []Chunk{chunkOf(SegmentID{3, writerA, 5}, 6291456, "tree")},
 }
 
+// compressed returns c, whose stored bytes are these many, as one zstd frame.
+func compressed(c Chunk, stored int64) Chunk {
+	c.Encoding, c.Stored = Zstd, stored
+	return c
+}
+
+var incremental = &Content{
+	Offsets: map[string]string{"orders/7": "4712"},
+	Walk:    Sum([]byte("walk")),
+	Segments: []Segment{
+		{SegmentID{3, writerA, 4}, 16 << 20},
+		{SegmentID{1, writerB, 0}, 6291969},
+	},
+	Tree: []Chunk{
+		compressed(chunkOf(SegmentID{3, writerA, 4}, 16<<20-15, "what is shared"), 9),
+		chunkOf(SegmentID{}, 5, "tree"),
+	},
+	Inline: []byte("hellotree"),
+}
+
 var goldenManifests = map[string]*Manifest{
 	"claim-first": {
 		Version: 1, Kind: KindClaim, Task: "orders/7", Seq: 1, Epoch: 1, Writer: writerA, Token: token(1),
@@ -82,12 +102,31 @@ var goldenManifests = map[string]*Manifest{
 		Version: 1, Kind: KindRelease, Task: "orders/7", Seq: 15, Epoch: 4, Writer: writerB, Token: token(6), Released: true,
 		Checkpoint: &Checkpoint{Seq: 12, Epoch: 3, Time: moment, Files: 1, Bytes: 5, NewBytes: 9, Content: inline},
 	},
+	"commit-incremental": {
+		Version: 1, Kind: KindCommit, Task: "orders/7", Seq: 17, Epoch: 4, Writer: writerB, Token: token(8),
+		Checkpoint: &Checkpoint{Seq: 17, Epoch: 4, Files: 2, Bytes: 73400325, NewBytes: 9, Content: incremental},
+		Retained:   []Retained{{Seq: 12, Time: moment}},
+	},
+	"rollback": {
+		Version: 1, Kind: KindClaim, Task: "orders/7", Seq: 19, Epoch: 5, Writer: writerA, Token: token(9), Released: true,
+		Checkpoint: &Checkpoint{Seq: 12, Epoch: 3, Time: moment, Files: 2, Bytes: 73400320, NewBytes: 73400913, Content: inSegments},
+		Retained: []Retained{
+			{Seq: 17, Time: moment.Add(time.Minute)}, {Seq: 4, Time: moment.Add(-time.Hour)}, {Seq: 11, Time: moment.Add(-time.Second)},
+		},
+	},
+	"savepoint-expiring": {
+		Version: 1, Kind: KindClaim, Task: "orders/7", Seq: 14, Epoch: 4, Writer: writerB, Token: token(10), Released: true,
+		Checkpoint: &Checkpoint{
+			Seq: 12, Epoch: 3, Time: moment, Savepoint: "tonight", ExpiresAfter: 86400, Files: 1, Bytes: 5, NewBytes: 9, Content: inline,
+		},
+		Retained: []Retained{{Seq: 11, Time: moment.Add(-time.Second), Savepoint: "for long", ExpiresAfter: MaxExpiry}},
+	},
 	"deleted": {
 		Version: 1, Kind: KindDeleted, Task: "orders/7", Seq: 16, Epoch: 5, Writer: writerA, Token: token(7), Released: true,
 	},
 }
 
-var goldenContents = map[string]*Content{"content-inline": inline, "content-segments": inSegments, "content-empty": {}}
+var goldenContents = map[string]*Content{"content-inline": inline, "content-segments": inSegments, "content-incremental": incremental, "content-empty": {}}
 
 var goldenRetained = []Retained{
 	{Seq: 11, Time: moment}, {Seq: 9, Time: moment.Add(-time.Minute), Savepoint: "Größe <1>"}, {Seq: 1, Time: moment.Add(-time.Hour)},
@@ -105,7 +144,29 @@ var goldenTree = []Entry{
 	{Path: "a/inline", Mode: fs.ModeSetuid | fs.ModeSetgid | 0o755, ModTime: moment, Size: 5, Chunks: []Chunk{chunkOf(SegmentID{}, 0, "hello")}},
 	{Path: "a-b", Mode: 0o600, ModTime: time.Time{}},
 	{Path: "a.link", Mode: fs.ModeSymlink | 0o777, ModTime: moment, Target: "../\xff somewhere"},
+	{Path: "b", Mode: 0o600, ModTime: moment, Size: 3, ChangeTime: moment.Add(time.Second), Inode: 1<<63 + 5, Chunks: []Chunk{
+		chunkOf(SegmentID{3, writerA, 4}, 200, "one"),
+	}},
+	{Path: "c", Mode: 0o600, ModTime: moment, Size: 38, ChangeTime: time.Date(1969, 1, 2, 3, 4, 5, 6, time.UTC), Chunks: []Chunk{
+		compressed(chunkOf(SegmentID{3, writerA, 4}, 300, "what is compressed"), 9),
+		compressed(chunkOf(SegmentID{3, writerA, 4}, 309, "what follows upon it"), 10)}},
+	{Path: "d", Mode: 0o600, ModTime: moment, Size: 10 << 30, ChangeTime: moment, Inode: 7, Table: []Chunk{
+		compressed(chunkOf(SegmentID{3, writerA, 5}, 0, "table, first half"), 5),
+		chunkOf(SegmentID{3, writerA, 5}, 5, "second"),
+	}},
 	{Path: "ü", Mode: fs.ModeDir | 0o555, ModTime: moment},
+}
+
+var goldenTable = []Chunk{
+	chunkOf(SegmentID{}, 0, "hello"), // at the place that goes without saying
+	chunkOf(SegmentID{}, 5, "there"),
+	chunkOf(SegmentID{3, writerA, 4}, 100, "one"),
+	compressed(chunkOf(SegmentID{3, writerA, 4}, 103, "two, compressed"), 4),
+	chunkOf(SegmentID{3, writerA, 4}, 107, "three"),
+	chunkOf(SegmentID{3, writerA, 4}, 113, "four"), // a byte further than that one ends
+	compressed(chunkOf(SegmentID{2, writerB, 1 << 31}, MaxSegment-3, "five"), 3),
+	chunkOf(SegmentID{2, writerB, 0}, 0, "six"),
+	chunkOf(SegmentID{2, writerB, 0}, 0, "six"),
 }
 
 // golden compares data with the file of that name, byte for byte.
@@ -175,25 +236,41 @@ func TestGoldenRetained(t *testing.T) {
 }
 
 func TestGoldenTree(t *testing.T) {
-	data, err := EncodeTree(goldenTree)
+	data, err := encodeTree(goldenTree)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.TrimSpace(string(golden(t, "tree.hex", []byte(hex.EncodeToString(data)+"\n"))))
-	data, err = hex.DecodeString(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := DecodeTree(data)
+	got, err := DecodeTree(goldenHex(t, "tree.hex", data))
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantEqual(t, got, goldenTree)
 }
 
+func TestGoldenTable(t *testing.T) {
+	data := AppendTable(nil, slices.Values(goldenTable))
+	got, err := decodeTable(goldenHex(t, "table.hex", data), sizeOfAll(goldenTable))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, got, goldenTable)
+}
+
+// goldenHex compares data with the file of that name, which holds it in
+// hexadecimal.
+func goldenHex(t *testing.T, name string, data []byte) []byte {
+	t.Helper()
+	text := strings.TrimSpace(string(golden(t, name, []byte(hex.EncodeToString(data)+"\n"))))
+	want, err := hex.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return want
+}
+
 // A golden file that no test reads would prove nothing.
 func TestGoldenFilesAreAllRead(t *testing.T) {
-	read := []string{"retained.json", "tree.hex"}
+	read := []string{"retained.json", "tree.hex", "table.hex"}
 	for name := range goldenManifests {
 		read = append(read, name+".json")
 	}

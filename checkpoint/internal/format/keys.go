@@ -114,6 +114,15 @@ func SegmentPrefix(dir string) string { return dir + segmentsDir }
 // SegmentKey is the key of a task's segment.
 func SegmentKey(dir string, id SegmentID) string { return dir + segmentsDir + id.String() }
 
+// ParseSegmentKey returns the segment whose key it is, in a task's directory.
+func ParseSegmentKey(dir, key string) (SegmentID, bool) {
+	name, ok := strings.CutPrefix(key, dir+segmentsDir)
+	if !ok {
+		return SegmentID{}, false
+	}
+	return ParseSegmentID(name)
+}
+
 // WriterPrefix is what the keys of one writer's segments begin with.
 func WriterPrefix(dir string, epoch uint64, w WriterID) string {
 	return fmt.Sprintf("%s%s%016x-%s-", dir, segmentsDir, epoch, w)

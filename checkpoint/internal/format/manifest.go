@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -40,14 +41,18 @@ type Manifest struct {
 	Writer  WriterID `json:"writer"` // who made it
 	Token   Token    `json:"token"`  // this attempt to make it, and no other
 
-	// Released says that its writer will make no further manifest.
+	// Released says that its writer will make no further manifest. A claim may
+	// be released at once: to go back to an older checkpoint takes no more.
 	Released bool `json:"released,omitempty"`
 
-	// Checkpoint is the newest checkpoint, nil when there is none.
+	// Checkpoint is the current checkpoint, nil when there is none.
 	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
 
-	// Retained lists the other checkpoints that exist, newest first. When it
-	// is large, RetainedAt says where it lies instead, as a JSON array.
+	// Retained lists the other checkpoints that exist, ordered by when each was
+	// last the current one, latest first. A task that goes back to an older
+	// checkpoint puts those that it leaves behind first, so that numbers need
+	// not descend. When it is large, RetainedAt says where it lies instead, as a
+	// JSON array.
 	Retained   []Retained `json:"retained,omitempty"`
 	RetainedAt *Chunk     `json:"retained_at,omitempty"`
 }
@@ -70,10 +75,11 @@ type Checkpoint struct {
 	// from that manifest, which can not know it: the object's own time says so.
 	Time time.Time `json:"time,omitzero"`
 
-	Savepoint string `json:"savepoint,omitempty"`
-	Files     int    `json:"files"`     // regular files
-	Bytes     int64  `json:"bytes"`     // in them
-	NewBytes  int64  `json:"new_bytes"` // stored for this checkpoint
+	Savepoint    string `json:"savepoint,omitempty"`
+	ExpiresAfter int64  `json:"expires_after,omitempty"` // see [Retained]
+	Files        int    `json:"files"`                   // regular files
+	Bytes        int64  `json:"bytes"`                   // in them
+	NewBytes     int64  `json:"new_bytes"`               // stored for this checkpoint
 
 	// Content, or, when that is large, where it lies as a JSON object.
 	Content   *Content `json:"content,omitempty"`
@@ -85,6 +91,36 @@ type Retained struct {
 	Seq       uint64    `json:"seq"`
 	Time      time.Time `json:"time"` // as in Checkpoint
 	Savepoint string    `json:"savepoint,omitempty"`
+
+	// ExpiresAfter is for how many seconds after Time a savepoint is one that
+	// retention must not drop. Zero is for ever.
+	ExpiresAfter int64 `json:"expires_after,omitempty"`
+}
+
+// Expires returns the time from which on a savepoint is a checkpoint like
+// others, or zero if it is to stay.
+func (r Retained) Expires() time.Time {
+	if r.ExpiresAfter == 0 {
+		return time.Time{}
+	}
+	return r.Time.Add(time.Duration(r.ExpiresAfter) * time.Second)
+}
+
+// Retained returns how c, which has a time, is listed once it is not the
+// current checkpoint any more.
+func (c *Checkpoint) Retained() Retained {
+	return Retained{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint, ExpiresAfter: c.ExpiresAfter}
+}
+
+// MaxExpiry bounds ExpiresAfter: the most seconds that a time.Duration can hold.
+const MaxExpiry = int64(math.MaxInt64 / time.Second)
+
+// checkExpiry checks what a checkpoint says of its savepoint.
+func checkExpiry(seq uint64, savepoint string, after int64) error {
+	if after < 0 || after > MaxExpiry || after != 0 && savepoint == "" {
+		return corruptf("checkpoint %d, savepoint %q, expires after %d seconds", seq, savepoint, after)
+	}
+	return nil
 }
 
 // Spilled returns the parts of m that lie in segments.
@@ -207,24 +243,32 @@ func (c *Checkpoint) check(m *Manifest) error {
 		return corruptf("checkpoint %d has %d files, %d bytes, %d of them new", c.Seq, c.Files, c.Bytes, c.NewBytes)
 	case (c.Content == nil) == (c.ContentAt == nil):
 		return corruptf("checkpoint %d is not whole", c.Seq)
-	case c.Content == nil:
-		return nil
+	}
+	if err := checkExpiry(c.Seq, c.Savepoint, c.ExpiresAfter); err != nil || c.Content == nil {
+		return err
 	}
 	return c.Content.check()
 }
 
-// checkRetained checks the list of the checkpoints beside m's own. That may be
-// older than some of them: a task can go back to it.
+// checkRetained checks the list of the checkpoints beside m's own. Their order
+// can not be told from their numbers.
 func (m *Manifest) checkRetained(list []Retained) error {
-	seq := m.Seq
+	seen := make(map[uint64]bool, len(list))
 	for _, r := range list {
-		if r.Seq == 0 || r.Seq >= seq || r.Seq == m.Checkpoint.Seq {
-			return corruptf("retained checkpoint %d out of order", r.Seq)
-		}
-		if r.Time.IsZero() {
+		switch {
+		case r.Seq == 0 || r.Seq >= m.Seq:
+			return corruptf("retained checkpoint %d in manifest %d", r.Seq, m.Seq)
+		case r.Seq == m.Checkpoint.Seq:
+			return corruptf("retained checkpoint %d is the current one", r.Seq)
+		case seen[r.Seq]:
+			return corruptf("retained checkpoint %d twice", r.Seq)
+		case r.Time.IsZero():
 			return corruptf("retained checkpoint %d has no time", r.Seq)
 		}
-		seq = r.Seq
+		if err := checkExpiry(r.Seq, r.Savepoint, r.ExpiresAfter); err != nil {
+			return err
+		}
+		seen[r.Seq] = true
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io/fs"
@@ -15,9 +16,25 @@ type Entry struct {
 	Path    string      // slash-separated and relative; "." is the root directory
 	Mode    fs.FileMode // type and permissions, with setuid, setgid and sticky
 	ModTime time.Time   // zero if it is not known
-	Size    int64       // of a regular file, in bytes
 	Target  string      // of a symbolic link
-	Chunks  []Chunk     // of a regular file, in order
+
+	// The rest is a regular file's.
+
+	Size int64 // in bytes
+
+	// ChangeTime and Inode are what the file system said of the file when it
+	// was read, so that a later save on the same host need not open it. Without
+	// ChangeTime, which is zero if it is not known, Inode must be zero too.
+	ChangeTime time.Time
+	Inode      uint64
+
+	// Chunks are the file's data, in order. When they are many, Table is set
+	// instead: the chunks of the file's table, which is the list of its
+	// chunks stored as data, so that an unchanged table is referred to and not
+	// written again. See [AppendTable]. A file that is not empty has one of
+	// the two.
+	Chunks []Chunk
+	Table  []Chunk
 }
 
 // modeMask is what is kept of a mode.
@@ -27,97 +44,99 @@ const modeMask = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | f
 // files. Writers and readers hold it in memory.
 const MaxTree = 1 << 30
 
-// EncodeTree returns the encoding of entries. It refuses what DecodeTree would
-// refuse, so that nothing is stored that can not be read.
+// MaxEntryChunks is how many chunks a writer lists in an entry itself before
+// it makes a table. It is the writer's choice: a reader takes any number.
+const MaxEntryChunks = 4
+
+// MaxTreeChunks is how many chunks of a tree a writer lists in the content
+// itself before it makes a table.
+const MaxTreeChunks = 16
+
+// A TreeEncoder encodes a tree, entry by entry. It refuses what DecodeTree
+// would refuse, so that nothing is stored that can not be read. The zero value
+// is an empty tree. It must not be used by two goroutines at once.
 //
 // A tree is its entries' encodings, end to end, every directory before what is
 // in it, and all of it before the directory's next sibling; siblings in byte
 // order of their names.
 //
 //	entry   = length, body                  length of the body
-//	body    = path, mode, mtime, [target | size, extent...]
+//	body    = path, mode, mtime, [target | file]
 //	path    = length, bytes                 target likewise
 //	mode    = io/fs.FileMode, as far as modeMask goes
 //	mtime   = seconds since 1970, nanoseconds
-//	extent  = count, segment, offset, chunk...      chunks that lie end to end
-//	segment = 20 bytes                      epoch, writer, n
-//	chunk   = size*2 [+1, encoding, stored], hash
+//	file    = size*2 + tabled, seen, chunk...       chunks of the table if tabled
+//	seen    = 0 | nanoseconds + 1, seconds, inode   change time and inode
+//	chunk   = as in a table: see [AppendTable]
 //
 // Numbers are unsigned varints, seconds a signed one.
-func EncodeTree(entries []Entry) ([]byte, error) {
-	var tree []byte
-	var in order
-	for _, e := range entries {
-		e.Mode &= modeMask
-		if err := in.next(&e); err != nil {
-			return nil, err
-		}
-		if tree = appendEntry(tree, &e); len(tree) > MaxTree {
-			return nil, fmt.Errorf("the list of %d files and directories takes more than %d bytes", len(entries), MaxTree)
-		}
-	}
-	return tree, nil
+type TreeEncoder struct {
+	tree []byte
+	body []byte // of one entry, kept for its memory
+	in   order
 }
 
-func appendEntry(b []byte, e *Entry) []byte {
-	body := appendString(nil, e.Path)
-	body = binary.AppendUvarint(body, uint64(e.Mode))
-	body = binary.AppendVarint(body, e.ModTime.Unix())
-	body = binary.AppendUvarint(body, uint64(e.ModTime.Nanosecond()))
+// Add appends e, of which it keeps nothing but the path. Mode bits that a tree
+// does not hold are dropped, but for those of the type, which are refused. After
+// an error the tree is as it was before.
+func (t *TreeEncoder) Add(e *Entry) error {
+	stored := *e
+	stored.Mode &= modeMask | fs.ModeType
+	if err := t.in.check(&stored); err != nil {
+		return err
+	}
+	t.body = appendBody(t.body[:0], &stored)
+	if len(t.tree)+binary.MaxVarintLen64+len(t.body) > MaxTree {
+		return fmt.Errorf("the list of files and directories takes more than %d bytes at %q", MaxTree, e.Path)
+	}
+	t.tree = binary.AppendUvarint(t.tree, uint64(len(t.body)))
+	t.tree = append(t.tree, t.body...)
+	t.in.pass(&stored)
+	return nil
+}
+
+// Bytes returns the tree so far. It is the encoder's until no more is added.
+func (t *TreeEncoder) Bytes() []byte { return t.tree }
+
+func appendBody(b []byte, e *Entry) []byte {
+	b = appendString(b, e.Path)
+	b = binary.AppendUvarint(b, uint64(e.Mode))
+	b = binary.AppendVarint(b, e.ModTime.Unix())
+	b = binary.AppendUvarint(b, uint64(e.ModTime.Nanosecond()))
 	switch e.Mode.Type() {
 	case fs.ModeSymlink:
-		body = appendString(body, e.Target)
+		b = appendString(b, e.Target)
 	case 0:
-		body = binary.AppendUvarint(body, uint64(e.Size))
-		body = appendExtents(body, e.Chunks)
-	}
-	b = binary.AppendUvarint(b, uint64(len(body)))
-	return append(b, body...)
-}
-
-func appendString(b []byte, s string) []byte {
-	b = binary.AppendUvarint(b, uint64(len(s)))
-	return append(b, s...)
-}
-
-func appendExtents(b []byte, chunks []Chunk) []byte {
-	for len(chunks) > 0 {
-		n := extent(chunks)
-		b = binary.AppendUvarint(b, uint64(n))
-		b = chunks[0].Segment.append(b)
-		b = binary.AppendUvarint(b, uint64(chunks[0].Offset))
-		for _, c := range chunks[:n] {
-			if c.Encoding == Raw {
-				b = binary.AppendUvarint(b, uint64(c.Size)<<1)
-			} else {
-				b = binary.AppendUvarint(b, uint64(c.Size)<<1|1)
-				b = append(b, byte(c.Encoding))
-				b = binary.AppendUvarint(b, uint64(c.Stored))
-			}
-			b = append(b, c.Hash[:]...)
-		}
-		chunks = chunks[n:]
+		b = appendFile(b, e)
 	}
 	return b
 }
 
-// extent returns how many of chunks lie end to end in one segment.
-func extent(chunks []Chunk) int {
-	n := 1
-	for n < len(chunks) {
-		last, next := &chunks[n-1], &chunks[n]
-		if next.Segment != last.Segment || next.Offset != last.Offset+last.StoredSize() {
-			break
-		}
-		n++
+func appendFile(b []byte, e *Entry) []byte {
+	head, chunks := uint64(e.Size)<<1, e.Chunks
+	if len(e.Table) > 0 {
+		head, chunks = head|1, e.Table
 	}
-	return n
+	b = binary.AppendUvarint(b, head)
+	if e.ChangeTime.IsZero() {
+		b = append(b, 0)
+	} else {
+		b = binary.AppendUvarint(b, uint64(e.ChangeTime.Nanosecond())+1)
+		b = binary.AppendVarint(b, e.ChangeTime.Unix())
+		b = binary.AppendUvarint(b, e.Inode)
+	}
+	var at place
+	for i := range chunks {
+		b = at.append(b, &chunks[i])
+	}
+	return b
 }
 
-// DecodeTree reads what EncodeTree returns. It vouches for what a caller relies
+// DecodeTree reads what a TreeEncoder made. It vouches for what a caller relies
 // on: paths are clean, in order, and below directories of the same tree; a
-// file's chunks add up to its size. It returns an error that wraps ErrCorrupt
-// if that is not so.
+// file's chunks add up to its size, unless it has a table, of which
+// [DecodeTable] sees to that. It returns an error that wraps ErrCorrupt if that
+// is not so. Where chunks lie is for [Places] to check.
 func DecodeTree(data []byte) ([]Entry, error) {
 	var entries []Entry
 	var in order
@@ -130,48 +149,15 @@ func DecodeTree(data []byte) ([]Entry, error) {
 		data = d.rest
 		e, err := decodeEntry(body)
 		if err == nil {
-			err = in.next(&e)
+			err = in.check(&e)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
+		in.pass(&e)
 		entries = append(entries, e)
 	}
 	return entries, nil
-}
-
-// order checks entries one after another.
-type order struct {
-	last string // path of the entry before, or ""
-	dirs map[string]bool
-}
-
-func (o *order) next(e *Entry) error {
-	if err := e.check(); err != nil {
-		return err
-	}
-	if o.last != "" && comparePaths(o.last, e.Path) >= 0 {
-		return fmt.Errorf("entry %q after %q", e.Path, o.last)
-	}
-	if parent := path.Dir(e.Path); parent != "." && !o.dirs[parent] {
-		return fmt.Errorf("entry %q in no directory", e.Path)
-	}
-	o.last = e.Path
-	if e.Mode.IsDir() {
-		if o.dirs == nil {
-			o.dirs = make(map[string]bool)
-		}
-		o.dirs[e.Path] = true
-	}
-	return nil
-}
-
-// comparePaths orders paths as a walk meets them: "a", "a/b", "a-b".
-func comparePaths(a, b string) int {
-	if a == "." || b == "." {
-		return strings.Compare(strings.TrimPrefix(a, "."), strings.TrimPrefix(b, "."))
-	}
-	return strings.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
 }
 
 func decodeEntry(body []byte) (Entry, error) {
@@ -185,13 +171,101 @@ func decodeEntry(body []byte) (Entry, error) {
 	case fs.ModeSymlink:
 		e.Target = string(d.bytes())
 	case 0:
-		e.Size = int64(d.uvarint())
-		e.Chunks = d.extents()
+		d.file(&e)
 	}
 	if d.failed || len(d.rest) > 0 || mode > math.MaxUint32 || nanos >= 1e9 {
 		return Entry{}, fmt.Errorf("entry %q is malformed", e.Path)
 	}
 	return e, nil
+}
+
+// file reads what appendFile writes, to the end of d.
+func (d *decoder) file(e *Entry) {
+	head := d.uvarint()
+	e.Size = int64(head >> 1)
+	d.seen(e)
+	var chunks []Chunk
+	var at place
+	for len(d.rest) > 0 {
+		chunks = append(chunks, d.chunk(&at))
+	}
+	tabled := head&1 != 0
+	if tabled && len(chunks) == 0 {
+		d.fail()
+		return
+	}
+	if tabled {
+		e.Table = chunks
+	} else {
+		e.Chunks = chunks
+	}
+}
+
+func (d *decoder) seen(e *Entry) {
+	nanos := d.uvarint()
+	if nanos == 0 {
+		return
+	}
+	seconds := d.varint()
+	e.ChangeTime = time.Unix(seconds, int64(nanos-1)).UTC()
+	e.Inode = d.uvarint()
+	if nanos > 1e9 || e.ChangeTime.IsZero() { // which has the short form
+		d.fail()
+	}
+}
+
+// order checks entries one after another.
+type order struct {
+	last string // path of the entry before, or ""
+	dir  bool   // which is a directory
+}
+
+// check reports what is wrong with e as the next entry.
+func (o *order) check(e *Entry) error {
+	if err := e.check(); err != nil {
+		return err
+	}
+	if o.last != "" && ComparePaths(o.last, e.Path) >= 0 {
+		return fmt.Errorf("entry %q after %q", e.Path, o.last)
+	}
+	if !o.open(path.Dir(e.Path)) {
+		return fmt.Errorf("entry %q in no directory", e.Path)
+	}
+	return nil
+}
+
+// pass takes e, which has been checked, as the last one.
+func (o *order) pass(e *Entry) { o.last, o.dir = e.Path, e.Mode.IsDir() }
+
+// open reports whether the entries so far hold directory dir and do not lead
+// past what is in it: it is the last entry, or that one is below it.
+func (o *order) open(dir string) bool {
+	if dir == "." {
+		return true
+	}
+	below, ok := strings.CutPrefix(o.last, dir)
+	return ok && (below == "" && o.dir || strings.HasPrefix(below, "/"))
+}
+
+// ComparePaths orders paths as a walk meets them: ".", "a", "a/b", "a-b".
+func ComparePaths(a, b string) int {
+	if a == "." || b == "." {
+		return cmp.Compare(len(strings.TrimPrefix(a, ".")), len(strings.TrimPrefix(b, ".")))
+	}
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return cmp.Compare(rank(a[i]), rank(b[i]))
+		}
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// rank orders a slash before all that a name can hold.
+func rank(c byte) byte {
+	if c == '/' {
+		return 0
+	}
+	return c
 }
 
 // check reports what is wrong with e alone.
@@ -203,13 +277,26 @@ func (e *Entry) check() error {
 		return fmt.Errorf("entry %q has mode %v", e.Path, e.Mode)
 	case e.Mode.Type() == fs.ModeSymlink && (e.Target == "" || strings.ContainsRune(e.Target, 0)):
 		return fmt.Errorf("link %q has target %q", e.Path, e.Target)
+	case e.Mode.Type() != fs.ModeSymlink && e.Target != "":
+		return fmt.Errorf("entry %q has target %q and is no link", e.Path, e.Target)
+	case e.Mode.IsRegular():
+		return e.checkFile()
+	case e.Size != 0 || len(e.Chunks) > 0 || len(e.Table) > 0 || !e.ChangeTime.IsZero() || e.Inode != 0:
+		return fmt.Errorf("entry %q is described like a file and is none", e.Path)
 	}
-	var sum int64
-	for i := range e.Chunks {
-		if err := e.Chunks[i].check(); err != nil {
-			return fmt.Errorf("file %q: %w", e.Path, err)
-		}
-		sum += e.Chunks[i].Size
+	return nil
+}
+
+func (e *Entry) checkFile() error {
+	if e.Inode != 0 && e.ChangeTime.IsZero() {
+		return fmt.Errorf("file %q has an inode and no change time", e.Path)
+	}
+	if len(e.Table) > 0 {
+		return e.checkTable()
+	}
+	sum, err := sizeOf(e.Chunks)
+	if err != nil {
+		return fmt.Errorf("file %q: %w", e.Path, err)
 	}
 	if sum != e.Size {
 		return fmt.Errorf("file %q of %d bytes has chunks of %d", e.Path, e.Size, sum)
@@ -217,76 +304,28 @@ func (e *Entry) check() error {
 	return nil
 }
 
-// decoder takes values off the front of rest. Once it meets bytes that it can
-// not read it has failed, and gives zeros.
-type decoder struct {
-	rest   []byte
-	failed bool
-}
-
-func (d *decoder) take(n uint64) []byte {
-	if d.failed || n > uint64(len(d.rest)) {
-		d.failed, d.rest = true, nil
-		return nil
+func (e *Entry) checkTable() error {
+	sum, err := sizeOf(e.Table)
+	switch {
+	case err != nil:
+		return fmt.Errorf("file %q: table: %w", e.Path, err)
+	case len(e.Chunks) > 0:
+		return fmt.Errorf("file %q has chunks and a table", e.Path)
+	case e.Size <= 0:
+		return fmt.Errorf("file %q of %d bytes has a table", e.Path, e.Size)
+	case sum > MaxTable:
+		return fmt.Errorf("file %q has a table of %d bytes, more than %d", e.Path, sum, MaxTable)
 	}
-	b := d.rest[:n]
-	d.rest = d.rest[n:]
-	return b
+	return nil
 }
 
-func (d *decoder) bytes() []byte { return d.take(d.uvarint()) }
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.rest)
-	if n <= 0 {
-		d.failed, d.rest = true, nil
-		return 0
-	}
-	d.rest = d.rest[n:]
-	return v
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.rest)
-	if n <= 0 {
-		d.failed, d.rest = true, nil
-		return 0
-	}
-	d.rest = d.rest[n:]
-	return v
-}
-
-func (d *decoder) extents() []Chunk {
-	var chunks []Chunk
-	for len(d.rest) > 0 {
-		n := d.uvarint()
-		id := d.take(segmentIDLen)
-		offset := d.uvarint()
-		if d.failed || n == 0 {
-			d.failed = true
-			return nil
+// sizeOf checks chunks and adds up their data.
+func sizeOf(chunks []Chunk) (sum int64, err error) {
+	for i := range chunks {
+		if err := chunks[i].check(); err != nil {
+			return 0, err
 		}
-		c := Chunk{Segment: decodeSegmentID(id), Offset: int64(offset)}
-		for ; n > 0 && !d.failed; n-- {
-			d.chunk(&c)
-			chunks = append(chunks, c)
-			c.Offset += c.StoredSize()
-		}
+		sum += chunks[i].Size
 	}
-	return chunks
-}
-
-func (d *decoder) chunk(c *Chunk) {
-	size := d.uvarint()
-	c.Size, c.Encoding, c.Stored = int64(size>>1), Raw, 0
-	if size&1 != 0 {
-		encoding := d.take(1)
-		c.Stored = int64(d.uvarint())
-		if d.failed || Encoding(encoding[0]) == Raw { // which has the short form
-			d.failed = true
-			return
-		}
-		c.Encoding = Encoding(encoding[0])
-	}
-	copy(c.Hash[:], d.take(uint64(len(c.Hash))))
+	return sum, nil
 }

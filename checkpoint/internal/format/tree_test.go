@@ -1,8 +1,11 @@
 package format
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"path"
@@ -14,6 +17,22 @@ import (
 
 	"pgregory.net/rapid"
 )
+
+func encodeTree(entries []Entry) ([]byte, error) {
+	var t TreeEncoder
+	for i := range entries {
+		if err := t.Add(&entries[i]); err != nil {
+			return nil, err
+		}
+	}
+	return t.Bytes(), nil
+}
+
+// appendEntry encodes e although it may make no sense.
+func appendEntry(b []byte, e *Entry) []byte {
+	body := appendBody(nil, e)
+	return append(binary.AppendUvarint(b, uint64(len(body))), body...)
+}
 
 // trees draws valid trees, in order.
 func trees() *rapid.Generator[[]Entry] {
@@ -52,20 +71,42 @@ func drawEntry(t *rapid.T, name string, kind fs.FileMode) Entry {
 	case fs.ModeSymlink:
 		e.Target = rapid.StringMatching(`[^\x00]+`).Draw(t, "target")
 	case 0:
-		e.Chunks = rapid.SliceOfN(rapid.Custom(drawChunk), 0, 5).Draw(t, "chunks")
-		if len(e.Chunks) == 0 {
-			e.Chunks = nil
-		}
-		for i := range e.Chunks {
-			if c := &e.Chunks[i]; i > 0 && rapid.Bool().Draw(t, "adjacent") {
-				last := &e.Chunks[i-1]
-				c.Segment = last.Segment
-				c.Offset = min(last.Offset+last.StoredSize(), MaxSegment-c.Size)
-			}
-			e.Size += e.Chunks[i].Size
-		}
+		drawFile(t, &e)
 	}
 	return e
+}
+
+func drawFile(t *rapid.T, e *Entry) {
+	if rapid.Bool().Draw(t, "seen") {
+		seconds := rapid.Int64Range(-1<<40, 1<<40).Draw(t, "changed")
+		e.ChangeTime = time.Unix(seconds, rapid.Int64Range(0, 1e9-1).Draw(t, "nanos")).UTC()
+		e.Inode = rapid.Uint64().Draw(t, "inode")
+	}
+	if rapid.Bool().Draw(t, "tabled") {
+		e.Table = drawChunks(t, 1, 3)
+		e.Size = rapid.Int64Range(1, math.MaxInt64).Draw(t, "size")
+		return
+	}
+	e.Chunks = drawChunks(t, 0, 5)
+	for i := range e.Chunks {
+		e.Size += e.Chunks[i].Size
+	}
+}
+
+// drawChunks draws chunks of which some lie end to end, or nil.
+func drawChunks(t *rapid.T, least, most int) []Chunk {
+	chunks := rapid.SliceOfN(rapid.Custom(drawChunk), least, most).Draw(t, "chunks")
+	if len(chunks) == 0 {
+		return nil
+	}
+	for i := range chunks[1:] {
+		last, c := &chunks[i], &chunks[i+1]
+		end := last.Offset + last.StoredSize()
+		if rapid.Bool().Draw(t, "adjacent") && end <= MaxSegment-c.StoredSize() {
+			c.Segment, c.Offset = last.Segment, end
+		}
+	}
+	return chunks
 }
 
 func drawChunk(t *rapid.T) Chunk {
@@ -73,7 +114,10 @@ func drawChunk(t *rapid.T) Chunk {
 		Segment: SegmentID{Epoch: rapid.Uint64Max(2).Draw(t, "epoch"), N: rapid.Uint32Max(2).Draw(t, "n")},
 		Size:    rapid.Int64Range(1, MaxChunk).Draw(t, "size"),
 	}
-	c.Offset = rapid.Int64Range(0, MaxSegment-c.Size).Draw(t, "offset")
+	if c.Size > 1 && rapid.Bool().Draw(t, "compressed") {
+		c.Encoding, c.Stored = Zstd, rapid.Int64Range(1, c.Size-1).Draw(t, "stored")
+	}
+	c.Offset = rapid.Int64Range(0, MaxSegment-c.StoredSize()).Draw(t, "offset")
 	copy(c.Hash[:], rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "hash"))
 	return c
 }
@@ -81,7 +125,7 @@ func drawChunk(t *rapid.T) Chunk {
 func TestTreeRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := trees().Draw(t, "tree")
-		data, err := EncodeTree(want)
+		data, err := encodeTree(want)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,6 +143,7 @@ func TestTreesThatMakeNoSenseAreNeitherWrittenNorRead(t *testing.T) {
 	dir := func(p string) Entry { return Entry{Path: p, Mode: fs.ModeDir} }
 	file := func(p string) Entry { return Entry{Path: p} }
 	chunked := func(size int64, c Chunk) []Entry { return []Entry{{Path: "f", Size: size, Chunks: []Chunk{c}}} }
+	tabled := func(size int64, c ...Chunk) []Entry { return []Entry{{Path: "f", Size: size, Table: c}} }
 	for _, c := range []struct {
 		name string
 		tree []Entry
@@ -134,10 +179,26 @@ func TestTreesThatMakeNoSenseAreNeitherWrittenNorRead(t *testing.T) {
 		{"chunk at a negative offset", chunked(1, Chunk{Size: 1, Offset: -1}), false},
 		{"chunk past any segment", chunked(1, Chunk{Size: 1, Offset: MaxSegment}), false},
 		{"chunk far past any segment", chunked(1, Chunk{Size: 1, Offset: math.MaxInt64}), false},
-		{"chunk in an unknown encoding", chunked(1, Chunk{Size: 1, Encoding: 1, Stored: 1}), false},
+		{"chunk in an unknown encoding", chunked(9, Chunk{Size: 9, Encoding: 2, Stored: 1}), false},
+		{"compressed chunk", chunked(9, Chunk{Size: 9, Encoding: Zstd, Stored: 8}), true},
+		{"compressed chunk in as many bytes", chunked(9, Chunk{Size: 9, Encoding: Zstd, Stored: 9}), false},
+		{"compressed chunk in more bytes", chunked(9, Chunk{Size: 9, Encoding: Zstd, Stored: 10}), false},
+		{"compressed chunk in no bytes", chunked(9, Chunk{Size: 9, Encoding: Zstd}), false},
+		{"compressed chunk in negative bytes", chunked(9, Chunk{Size: 9, Encoding: Zstd, Stored: -1}), false},
+		{"compressed chunk past any segment", chunked(9, Chunk{Size: 9, Encoding: Zstd, Stored: 8, Offset: MaxSegment - 7}), false},
+		{"many chunks", []Entry{{Path: "f", Size: 100, Chunks: slices.Repeat([]Chunk{{Size: 1}}, 100)}}, true},
+		{"table", tabled(1, Chunk{Size: 1}), true},
+		{"table of a huge file", tabled(math.MaxInt64, Chunk{Size: 1}), true},
+		{"table with a bad chunk", tabled(1, Chunk{Size: MaxChunk + 1}), false},
+		{"table of an empty file", tabled(0, Chunk{Size: 1}), false},
+		{"table of 1 GiB", tabled(1, slices.Repeat([]Chunk{{Size: MaxChunk}}, 16)...), true},
+		{"table without end", tabled(1, slices.Repeat([]Chunk{{Size: MaxChunk}}, 17)...), false},
+		{"change time and inode", []Entry{{Path: "f", ChangeTime: moment, Inode: math.MaxUint64}}, true},
+		{"change time in 1970", []Entry{{Path: "f", ChangeTime: time.Unix(0, 0)}}, true},
+		{"change time without inode", []Entry{{Path: "f", ChangeTime: moment}}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := EncodeTree(c.tree)
+			_, err := encodeTree(c.tree)
 			if c.ok != (err == nil) || errors.Is(err, ErrCorrupt) {
 				t.Errorf("encode: %v", err)
 			}
@@ -153,8 +214,34 @@ func TestTreesThatMakeNoSenseAreNeitherWrittenNorRead(t *testing.T) {
 	}
 }
 
+// What the encoding has no place for is refused, not dropped.
+func TestEntriesThatATreeCanNotHoldAreNotWritten(t *testing.T) {
+	one := []Chunk{{Size: 1}}
+	for _, c := range []struct {
+		name  string
+		entry Entry
+	}{
+		{"chunks and a table", Entry{Path: "f", Size: 1, Chunks: one, Table: one}},
+		{"negative size with a table", Entry{Path: "f", Size: -1, Table: one}},
+		{"inode without change time", Entry{Path: "f", Inode: 1}},
+		{"file with a target", Entry{Path: "f", Target: "x"}},
+		{"directory with a target", Entry{Path: "d", Mode: fs.ModeDir, Target: "x"}},
+		{"directory with a size", Entry{Path: "d", Mode: fs.ModeDir, Size: 4096}},
+		{"directory with chunks", Entry{Path: "d", Mode: fs.ModeDir, Chunks: one}},
+		{"directory with a table", Entry{Path: "d", Mode: fs.ModeDir, Table: one}},
+		{"directory with a change time", Entry{Path: "d", Mode: fs.ModeDir, ChangeTime: moment}},
+		{"link with an inode", Entry{Path: "l", Mode: fs.ModeSymlink, Target: "x", Inode: 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if data, err := encodeTree([]Entry{c.entry}); err == nil || errors.Is(err, ErrCorrupt) {
+				t.Errorf("%x, %v", data, err)
+			}
+		})
+	}
+}
+
 func TestBytesThatAreNoTreeAreRefused(t *testing.T) {
-	data, err := EncodeTree(goldenTree)
+	data, err := encodeTree(goldenTree)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,32 +258,219 @@ func TestBytesThatAreNoTreeAreRefused(t *testing.T) {
 		}
 	}
 	entry := func(body string) []byte { return append(binary.AppendUvarint(nil, uint64(len(body))), body...) }
+	const file = "\x01f\x00\x00\x00" // its path, mode and time
 	segment := strings.Repeat("\x00", segmentIDLen)
 	hash := strings.Repeat("\x00", len(Hash{}))
 	endless := strings.Repeat("\xff", 9) + "\x01"
-	for name, data := range map[string][]byte{
-		"empty entry":                 entry(""),
-		"bytes after the body":        entry("\x01f\x00\x00\x00\x00\x00extra"),
-		"endless number":              entry("\x01f" + strings.Repeat("\xff", 11)),
-		"endless path":                entry(endless + "f"),
-		"endless entry":               []byte(endless),
-		"mode of 33 bits":             entry("\x01f\x80\x80\x80\x80\x10\x00\x00\x00"),
-		"a device":                    entry("\x01f\x80\x80\x80\x20\x00\x00\x00"),
-		"a second of nanos":           entry("\x01f\x00\x00\x80\x94\xeb\xdc\x03\x00"),
-		"negative file size":          entry("\x01f\x00\x00\x00" + endless),
-		"extent of no chunks":         entry("\x01f\x00\x00\x00\x00\x00" + segment + "\x00"),
-		"extent without segment":      entry("\x01f\x00\x00\x00\x00\x01"),
-		"extent without end":          entry("\x01f\x00\x00\x00\x01" + endless + segment + "\x00" + "\x02" + hash),
-		"extent at an endless offset": entry("\x01f\x00\x00\x00\x01\x01" + segment + endless + "\x02" + hash),
-		"chunk of endless size":       entry("\x01f\x00\x00\x00\x01\x01" + segment + "\x00" + endless + hash),
-		"chunk without hash":          entry("\x01f\x00\x00\x00\x01\x01" + segment + "\x00" + "\x02"),
-		"raw chunk in long form":      entry("\x01f\x00\x00\x00\x01\x01" + segment + "\x00" + "\x03\x00\x01" + hash),
+	unknown := string(binary.AppendVarint(nil, time.Time{}.Unix()))
+	for _, c := range []struct {
+		name string
+		data []byte
+		ok   bool
+	}{
+		{"a file of one byte", entry(file + "\x02\x00" + "\x04" + hash), true},
+		{"its place given", entry(file + "\x02\x00" + "\x05" + segment + "\x00" + hash), true},
+		{"its data compressed", entry(file + "\x04\x00" + "\x0a\x01\x01" + hash), true},
+		{"its table", entry(file + "\x03\x00" + "\x04" + hash), true},
+		{"its change time and inode", entry(file + "\x02\x01\x00\x07" + "\x04" + hash), true},
+
+		{"empty entry", entry(""), false},
+		{"bytes after the body", entry("\x01d\x80\x80\x80\x80\x08\x00\x00extra"), false},
+		{"bytes after a link", entry("\x01l\x80\x80\x80\x40\x00\x00\x01textra"), false},
+		{"endless number", entry("\x01f" + strings.Repeat("\xff", 11)), false},
+		{"endless path", entry(endless + "f"), false},
+		{"endless entry", []byte(endless), false},
+		{"mode of 33 bits", entry("\x01f\x80\x80\x80\x80\x10\x00\x00\x00\x00"), false},
+		{"a device", entry("\x01f\x80\x80\x80\x20\x00\x00"), false},
+		{"a second of nanos", entry("\x01f\x00\x00\x80\x94\xeb\xdc\x03\x00\x00"), false},
+		{"a file without size", entry(file), false},
+		{"a file without end", entry(file + endless), false},
+		{"a file that does not say what was seen", entry(file + "\x00"), false},
+		{"a file changed at no time", entry(file + "\x00\x01"), false},
+		{"a file changed in no inode", entry(file + "\x00\x01\x00"), false},
+		{"a file changed in an endless inode", entry(file + "\x00\x01\x00" + strings.Repeat("\xff", 11)), false},
+		{"a file changed at a second of nanos", entry(file + "\x00\x81\x94\xeb\xdc\x03\x00\x00"), false},
+		{"a file changed when it is not known", entry(file + "\x00\x01" + unknown + "\x00"), false},
+		{"a table of no chunks", entry(file + "\x03\x00"), false},
+		{"a table of no chunks for an empty file", entry(file + "\x01\x00"), false},
+		{"a table for an empty file", entry(file + "\x01\x00" + "\x04" + hash), false},
+		{"chunk of no bytes", entry(file + "\x00\x00" + "\x00" + hash), false},
+		{"chunk in no segment", entry(file + "\x02\x00" + "\x05"), false},
+		{"chunk in half a segment", entry(file + "\x02\x00" + "\x05" + segment[:10]), false},
+		{"chunk at no offset", entry(file + "\x02\x00" + "\x05" + segment), false},
+		{"chunk at an endless offset", entry(file + "\x02\x00" + "\x05" + segment + endless + hash), false},
+		{"chunk of endless size", entry(file + "\x02\x00" + endless + hash), false},
+		{"chunk without hash", entry(file + "\x02\x00" + "\x04"), false},
+		{"chunk with half a hash", entry(file + "\x02\x00" + "\x04" + hash[:16]), false},
+		{"chunk in an encoding that is not there", entry(file + "\x04\x00" + "\x0a"), false},
+		{"chunk in an unknown encoding", entry(file + "\x04\x00" + "\x0a\x02\x01" + hash), false},
+		{"raw chunk in long form", entry(file + "\x02\x00" + "\x06\x00\x01" + hash), false},
+		{"compressed chunk in no bytes", entry(file + "\x04\x00" + "\x0a\x01\x00" + hash), false},
+		{"compressed chunk in as many bytes", entry(file + "\x04\x00" + "\x0a\x01\x02" + hash), false},
+		{"compressed chunk in endless bytes", entry(file + "\x04\x00" + "\x0a\x01" + endless + hash), false},
 	} {
-		if got, err := DecodeTree(data); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("%s: %+v, %v, want ErrCorrupt", name, got, err)
+		got, err := DecodeTree(c.data)
+		if c.ok && err != nil || !c.ok && (!errors.Is(err, ErrCorrupt) || got != nil) {
+			t.Errorf("%s: %+v, %v", c.name, got, err)
 		}
 	}
-	if _, err := DecodeTree(entry("\x01f\x00\x00\x00\x01\x01" + segment + "\x00" + "\x02" + hash)); err != nil {
-		t.Errorf("the entry that those above are made from: %v", err)
+}
+
+func TestTreeThatIsTooLargeIsNotWritten(t *testing.T) {
+	tree := TreeEncoder{tree: make([]byte, MaxTree-100)}
+	for _, e := range []Entry{
+		{Path: strings.Repeat("a", 200)},
+		{Path: "l", Mode: fs.ModeSymlink, Target: strings.Repeat("a", 100)},
+	} {
+		if err := tree.Add(&e); err == nil || errors.Is(err, ErrCorrupt) || len(tree.Bytes()) != MaxTree-100 {
+			t.Errorf("%d bytes, err = %v", len(tree.Bytes()), err)
+		}
+	}
+}
+
+// What is refused leaves no trace: what comes next is judged as if it had not
+// been there.
+func TestTreeAfterARefusal(t *testing.T) {
+	var tree TreeEncoder
+	for _, c := range []struct {
+		entry Entry
+		ok    bool
+	}{
+		{Entry{Path: "b", Mode: fs.ModeDir}, true},
+		{Entry{Path: "c", Size: 1}, false},
+		{Entry{Path: "b/a"}, true},
+		{Entry{Path: "a"}, false},
+		{Entry{Path: "b/b"}, true},
+	} {
+		if err := tree.Add(&c.entry); c.ok != (err == nil) {
+			t.Errorf("%q: %v", c.entry.Path, err)
+		}
+	}
+	got, err := DecodeTree(tree.Bytes())
+	if err != nil || len(got) != 3 || got[2].Path != "b/b" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestModeBitsThatATreeDoesNotHold(t *testing.T) {
+	var tree TreeEncoder
+	if err := tree.Add(&Entry{Path: "f", Mode: fs.ModeAppend | fs.ModeTemporary | 0o600}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeTree(tree.Bytes())
+	if err != nil || got[0].Mode != 0o600 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, mode := range []fs.FileMode{fs.ModeNamedPipe, fs.ModeSocket, fs.ModeDevice, fs.ModeDevice | fs.ModeCharDevice, fs.ModeIrregular} {
+		if err := tree.Add(&Entry{Path: "g", Mode: mode}); err == nil {
+			t.Errorf("%v was taken for a file", mode)
+		}
+	}
+}
+
+// The compare function is defined by what a walk does.
+func TestPathsAreOrderedAsAWalkMeetsThem(t *testing.T) {
+	paths := rapid.Custom(func(t *rapid.T) string {
+		return path.Join(rapid.SliceOfN(names, 0, 3).Draw(t, "path")...)
+	})
+	split := func(p string) []string {
+		if p == "." || p == "" {
+			return nil
+		}
+		return strings.Split(p, "/")
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := cmp.Or(paths.Draw(t, "a"), "."), cmp.Or(paths.Draw(t, "b"), ".")
+		if got, want := ComparePaths(a, b), slices.Compare(split(a), split(b)); got != want {
+			t.Errorf("%q, %q: %d, want %d", a, b, got, want)
+		}
+	})
+}
+
+// A slice that grows by a quarter at a time costs five times its size in all;
+// an entry of a dozen bytes takes 168 in memory.
+func TestTreeIsReadInMemoryOfItsOrder(t *testing.T) {
+	hash := strings.Repeat("\x00", len(Hash{}))
+	short := func(n int) []byte { // the shortest entries, in order
+		var tree TreeEncoder
+		for i := range n {
+			if err := tree.Add(&Entry{Path: fmt.Sprintf("%05x", i), ModTime: time.Unix(0, 0)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return tree.Bytes()
+	}
+	chunked := func(head byte, n int) []byte {
+		body := append([]byte("\x01f\x00\x00\x00"), binary.AppendUvarint(nil, uint64(n)<<1|uint64(head))...)
+		body = append(body, 0)
+		body = append(body, strings.Repeat("\x04"+hash, n)...)
+		return append(binary.AppendUvarint(nil, uint64(len(body))), body...)
+	}
+	for _, c := range []struct {
+		name string
+		data []byte
+		ok   bool
+	}{
+		{"short entries", short(30_000), true},
+		{"short entries and half a one", append(short(30_000), "\x06"...), false},
+		{"a file of many chunks", chunked(0, 10_000), true},
+		{"a table of many chunks", chunked(1, 10_000), true},
+		{"all zeros", make([]byte, 300_000), false},
+		{"all ones", bytes.Repeat([]byte("\xff"), 300_000), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var err error
+			got := allocated(func() { _, err = DecodeTree(c.data) })
+			if c.ok && err != nil || !c.ok && !errors.Is(err, ErrCorrupt) {
+				t.Error(err)
+			}
+			if got > 128*uint64(len(c.data))+64<<10 {
+				t.Errorf("reading a tree of %d bytes allocated %d", len(c.data), got)
+			}
+		})
+	}
+}
+
+// smallFiles returns the entries of n files of one chunk each, in directories
+// of a thousand.
+func smallFiles(n int) []Entry {
+	chunks := manyChunks(n)
+	var entries []Entry
+	for i, c := range chunks {
+		dir := fmt.Sprintf("%05d", i/1000)
+		if i%1000 == 0 {
+			entries = append(entries, Entry{Path: dir, Mode: fs.ModeDir | 0o755, ModTime: moment})
+		}
+		entries = append(entries, Entry{
+			Path: fmt.Sprintf("%s/file-%05d", dir, i), Mode: 0o644, ModTime: moment, Size: c.Size,
+			ChangeTime: moment, Inode: uint64(1<<20 + i), Chunks: []Chunk{c},
+		})
+	}
+	return entries
+}
+
+func BenchmarkTreeEncoder(b *testing.B) {
+	entries := smallFiles(50_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		data, err := encodeTree(entries)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(int64(len(data)))
+	}
+}
+
+func BenchmarkDecodeTree(b *testing.B) {
+	data, err := encodeTree(smallFiles(50_000))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeTree(data); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -1,0 +1,302 @@
+package checkpoint
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/cut"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A baseline is the checkpoint that a new one is compared with. The zero
+// baseline is none.
+type baseline struct {
+	*Checkpoint
+	tree *tree // nil if it was not read
+}
+
+// baseline returns a checkpoint, which may be nil, as what a new one is compared
+// with.
+func (t *Task) baseline(ctx context.Context, c *format.Checkpoint) (*baseline, error) {
+	if c == nil {
+		return new(baseline), nil
+	}
+	opened, err := t.open(ctx, c)
+	if err != nil && unreadable(err) {
+		t.saveAnew(ctx, c.Seq, err)
+		return new(baseline), nil
+	}
+	return &baseline{Checkpoint: opened}, err
+}
+
+func (t *Task) saveAnew(ctx context.Context, seq uint64, err error) {
+	t.job.opts.Logger.WarnContext(ctx, "the checkpoint before can not be read; everything is saved anew",
+		"task", t.Name(), "checkpoint", seq, "err", err)
+}
+
+// built is a snapshot whose data is in the store, ready to be committed.
+type built struct {
+	checkpoint *format.Checkpoint
+	content    *format.Content // wherever it lies
+	retained   []format.Retained
+	retainedAt *format.Chunk
+	segments   []string // keys of what was uploaded for it
+
+	tree *tree  // nil if it is not in memory
+	undo func() // makes the baseline's tree what it was
+}
+
+// build uploads what a snapshot has and base has not, in segments first and
+// those after it. When it fails, segments holds what may have been uploaded.
+func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first format.SegmentID, retained []format.Retained) (built, error) {
+	w, err := s.State.walk(ctx)
+	if err != nil {
+		return built{}, err
+	}
+	defer func() { _ = w.close() }() // it was only read
+	b := &builder{task: t, walk: w, base: base, meter: &meter{report: s.Progress}}
+	b.meter.add(total(w.nodes))
+	if err := b.begin(ctx, first); err != nil {
+		return built{}, err
+	}
+	out, err := b.build(ctx, s, retained)
+	if err == nil {
+		err = b.packer.finish()
+	} else {
+		b.packer.abandon()
+	}
+	if err != nil {
+		b.undo()
+		out = built{}
+	}
+	out.segments, out.undo = b.packer.keys(), b.undo
+	return out, err
+}
+
+// A builder makes one checkpoint.
+type builder struct {
+	task  *Task
+	walk  *walk
+	base  *baseline
+	same  bool // the state is base's
+	meter *meter
+
+	catalog *catalog.Catalog // of what base has, and of what is new
+	mark    catalog.Mark     // where the new begins
+	packer  *packer
+	sparse  []bool  // segments of base of which nothing is to be used again
+	tabled  []*node // those whose tables were made here
+}
+
+// begin finds out what the state is to be compared with.
+func (b *builder) begin(ctx context.Context, first format.SegmentID) error {
+	sum := walkHash(b.walk.nodes)
+	b.same = b.base.Checkpoint != nil && sum != format.Hash{} && sum == b.base.content.Walk && !b.walk.reread
+	if !b.same && !b.walk.empty() {
+		if err := b.base.load(ctx); err != nil {
+			return err
+		}
+	}
+	if b.base.tree != nil {
+		b.catalog = b.base.tree.Catalog
+	} else {
+		b.catalog = catalog.New(0)
+	}
+	b.mark = b.catalog.Mark()
+	b.packer = newPacker(ctx, b.task, b.catalog, first)
+	b.packer.meter = b.meter
+	return nil
+}
+
+func (b *builder) undo() { b.catalog.Reset(b.mark) }
+
+// load reads the baseline's tree. If it is damaged, the baseline becomes none:
+// a new checkpoint does not need it.
+func (b *baseline) load(ctx context.Context) (err error) {
+	if b.Checkpoint == nil || b.tree != nil {
+		return nil
+	}
+	b.tree, err = b.Checkpoint.tree(ctx)
+	if err != nil && unreadable(err) {
+		b.task.saveAnew(ctx, b.Seq, err)
+		*b, err = baseline{}, nil
+	}
+	return err
+}
+
+// build makes the parts of the manifest, and packs what does not fit there.
+func (b *builder) build(ctx context.Context, s *Snapshot, retained []format.Retained) (out built, err error) {
+	out.content = &format.Content{
+		Offsets:    maps.Clone(s.Offsets),
+		OffsetsAre: string(s.OffsetsAre),
+		Labels:     maps.Clone(s.Labels),
+	}
+	if out.tree, err = b.state(ctx, out.content); err != nil {
+		return built{}, err
+	}
+	c := b.summary()
+	c.Savepoint, c.ExpiresAfter = s.Savepoint, s.expiresAfter()
+	out.checkpoint = c
+	if c.Content, c.ContentAt, err = b.placeContent(out.content); err != nil {
+		return built{}, err
+	}
+	if out.retained, out.retainedAt, err = b.packer.placeRetained(b.task.job.codec, retained); err != nil {
+		return built{}, err
+	}
+	if err := b.packer.flush(); err != nil {
+		return built{}, err
+	}
+	if c.Content != nil {
+		c.NewBytes = int64(len(out.content.Inline))
+	}
+	for _, seg := range b.packer.sent {
+		c.NewBytes += seg.Size
+	}
+	return out, nil
+}
+
+func (b *builder) summary() *format.Checkpoint {
+	all := total(b.walk.nodes)
+	return &format.Checkpoint{Files: all.AllFiles, Bytes: all.AllBytes}
+}
+
+// state packs the state, if there is one, and says in c where it lies.
+func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
+	if b.walk.empty() {
+		return nil, nil
+	}
+	if b.same {
+		old := b.base.content
+		c.Segments, c.Tree, c.TreeSize, c.Inline, c.Walk = old.Segments, old.Tree, old.TreeSize, old.Inline, old.Walk
+		all := total(b.walk.nodes)
+		b.meter.add(Progress{Files: all.AllFiles, Bytes: all.AllBytes})
+		return b.base.tree, nil
+	}
+	if err := b.packFiles(ctx); err != nil {
+		return nil, err
+	}
+	t, err := b.packTree()
+	if err != nil {
+		return nil, err
+	}
+	c.Tree, c.Walk = t.places(t.list), walkHash(t.nodes)
+	if t.table != nil {
+		c.Tree = t.places(t.table)
+		for _, id := range t.list {
+			c.TreeSize += t.Size(id)
+		}
+	}
+	if b.packer.inlined {
+		c.Inline = b.packer.takeInline()
+	} else if err := b.packer.flush(); err != nil {
+		return nil, err
+	}
+	need := t.need()
+	for i, s := range t.Segments() {
+		if i < len(need.Bytes) && need.Bytes[i] > 0 && s.ID != (format.SegmentID{}) {
+			c.Segments = append(c.Segments, s)
+		}
+	}
+	return t, nil
+}
+
+// packFiles packs the data of all files.
+func (b *builder) packFiles(ctx context.Context) error {
+	l := newPipeline(ctx, b.packer, b.find, b.task.job.codec, b.meter)
+	err := b.readFiles(l)
+	if err == nil {
+		err = b.moveOut(ctx, l)
+	}
+	return l.finish(err)
+}
+
+// packTree packs the tables of the files and the list of files, and makes the
+// whole state inline data if it is small.
+func (b *builder) packTree() (*tree, error) {
+	at := b.packer.point()
+	t, err := b.tree()
+	if err != nil || !b.packer.small() {
+		return t, err
+	}
+	b.packer.inlineFrom(at) // which changes where everything lies
+	for _, n := range b.tabled {
+		n.table = nil
+	}
+	return b.tree()
+}
+
+func (b *builder) tree() (*tree, error) {
+	t := &tree{Catalog: b.catalog, nodes: b.walk.nodes}
+	var enc format.TreeEncoder
+	for i := range t.nodes {
+		n := &t.nodes[i]
+		if n.table == nil && len(n.chunks) > format.MaxEntryChunks {
+			b.tabled = append(b.tabled, n)
+			var err error
+			if n.table, err = b.packTable(n.chunks); err != nil {
+				return nil, err
+			}
+		}
+		if err := enc.Add(t.entry(n)); err != nil {
+			return nil, fmt.Errorf("this state can not be stored: %w", err)
+		}
+	}
+	var err error
+	if t.list, err = b.packAll(enc.Bytes()); err == nil && len(t.list) > format.MaxTreeChunks {
+		t.table, err = b.packTable(t.list)
+	}
+	return t, err
+}
+
+// packTable packs the table of some chunks.
+func (b *builder) packTable(chunks []catalog.ID) ([]catalog.ID, error) {
+	return b.packAll(format.AppendTable(nil, func(yield func(format.Chunk) bool) {
+		for _, id := range chunks {
+			if !yield(b.catalog.Chunk(id)) {
+				return
+			}
+		}
+	}))
+}
+
+// packAll packs a table or a list of files, as far as it is new.
+func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
+	var list []catalog.ID
+	var buf []byte
+	for len(data) > 0 {
+		n := cut.Meta.Next(data, true)
+		hash := format.Sum(data[:n])
+		id, ok := b.find(hash)
+		if !ok {
+			e, stored := format.Raw, data[:n]
+			if e, buf = b.task.job.codec.Encode(buf[:0], stored); e != format.Raw {
+				stored = buf
+			}
+			var err error
+			if id, err = b.packer.add(hash, n, e, stored); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, id)
+		data = data[n:]
+	}
+	return list, nil
+}
+
+// placeContent returns the content itself or, if it is large, where it has
+// been packed. Inline data, which has a bound of its own, does not count.
+func (b *builder) placeContent(content *format.Content) (*format.Content, *format.Chunk, error) {
+	bare := *content
+	bare.Inline = nil
+	data, err := format.EncodeContent(&bare)
+	if err != nil || len(data) <= format.MaxPart {
+		return content, nil, err
+	}
+	if data, err = format.EncodeContent(content); err != nil {
+		return nil, nil, err
+	}
+	at, err := b.packer.spill(b.task.job.codec, "offsets, labels and tree", data)
+	return nil, at, err
+}

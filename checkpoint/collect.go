@@ -1,0 +1,192 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// CollectOptions say how garbage is collected. The zero value is a good choice.
+type CollectOptions struct {
+	// DryRun only counts what would be deleted.
+	DryRun bool
+}
+
+// Collected says what a collection deleted, or would have.
+type Collected struct {
+	Segments  int   `json:"segments"`
+	Manifests int   `json:"manifests"`
+	Bytes     int64 `json:"bytes"` // in both
+}
+
+// Collect deletes what no retained checkpoint needs: what killed processes and
+// failed clean-ups have left behind, and the manifests of one-off saves and of
+// claims. Anyone may do it at any time, beside owners, saves and readers; it
+// fences no one, and what it does not get done the next one does.
+//
+// A segment is deleted only if it is certain that no one will name it any more,
+// which its epoch and writer tell, and never for its age. A manifest is deleted
+// when it is older than the fence window before the newest one, by the store's
+// clock.
+//
+// If a retained checkpoint is damaged, it may need segments that nobody knows
+// of. Then no segment is deleted, and the error wraps ErrCorrupt.
+func (t *Task) Collect(ctx context.Context, opts CollectOptions) (Collected, error) {
+	c := &collector{task: t, dryRun: opts.DryRun}
+	_, err := again(ctx, func() (struct{}, error) { return struct{}{}, c.collect(ctx) })
+	return c.done, err
+}
+
+type collector struct {
+	task   *Task
+	dryRun bool
+	batch  []string  // keys to be deleted
+	counts Collected // what they are
+	done   Collected
+}
+
+// collect reads the newest manifest first, and lists what there is after it:
+// what was made in between is the present writer's, or a later one's.
+func (c *collector) collect(ctx context.Context) error {
+	s, all, err := c.task.newestAndAll(ctx)
+	if err != nil || s == nil {
+		return err
+	}
+	named, err := c.task.named(ctx, s, all)
+	switch {
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
+		err = fmt.Errorf("no segment was deleted: %w", err)
+	case err != nil:
+		return err
+	default:
+		err = c.collectSegments(ctx, s, named)
+	}
+	return errors.Join(err, c.collectManifests(ctx, s, all))
+}
+
+func (c *collector) collectSegments(ctx context.Context, s *step, named map[format.SegmentID]bool) error {
+	dir := c.task.history.dir
+	for o, err := range c.task.job.store.List(ctx, format.SegmentPrefix(dir), "") {
+		if err != nil {
+			return err
+		}
+		id, ok := format.ParseSegmentKey(dir, o.Key)
+		if !ok || named[id] || !s.abandoned(id) {
+			continue
+		}
+		if err := c.add(ctx, o.Key, Collected{Segments: 1, Bytes: o.Size}); err != nil {
+			return err
+		}
+	}
+	return c.flush(ctx)
+}
+
+func (c *collector) collectManifests(ctx context.Context, s *step, all []format.Retained) error {
+	retained := make(map[uint64]bool, len(all))
+	for _, r := range all {
+		retained[r.Seq] = true
+	}
+	dir := c.task.history.dir
+	after := format.ManifestKey(dir, s.Seq) // older ones sort behind it
+	for o, err := range c.task.job.store.List(ctx, format.ManifestPrefix(dir), after) {
+		if err != nil {
+			return err
+		}
+		_, seq, ok := format.ParseManifestKey(o.Key)
+		if !ok || retained[seq] || s.time.Sub(o.ModTime) <= FenceWindow {
+			continue
+		}
+		if err := c.add(ctx, o.Key, Collected{Manifests: 1, Bytes: o.Size}); err != nil {
+			return err
+		}
+	}
+	return c.flush(ctx)
+}
+
+// deleteBatch is how many keys are deleted with one call: what S3 takes in one
+// request.
+const deleteBatch = 1000
+
+func (c *collector) add(ctx context.Context, key string, what Collected) error {
+	c.batch = append(c.batch, key)
+	c.counts.add(what)
+	if len(c.batch) < deleteBatch {
+		return nil
+	}
+	return c.flush(ctx)
+}
+
+func (c *collector) flush(ctx context.Context) error {
+	keys, counts := c.batch, c.counts
+	c.batch, c.counts = nil, Collected{}
+	if len(keys) > 0 && !c.dryRun {
+		if err := c.task.job.store.Delete(ctx, keys...); err != nil {
+			return err
+		}
+	}
+	c.done.add(counts)
+	return nil
+}
+
+func (c *Collected) add(more Collected) {
+	c.Segments += more.Segments
+	c.Manifests += more.Manifests
+	c.Bytes += more.Bytes
+}
+
+// abandoned reports whether no manifest after s can name a segment that neither
+// s nor a checkpoint that it retains names: its writer is not the last one, or
+// has said that it will make no further manifest. The segments of a higher
+// epoch belong to a save or a claim that is under way.
+func (s *step) abandoned(id format.SegmentID) bool {
+	if id.Epoch != s.Epoch {
+		return id.Epoch < s.Epoch
+	}
+	return id.Writer != s.Writer || s.Released
+}
+
+// named returns the segments that step s and the checkpoints that it retains
+// name.
+func (t *Task) named(ctx context.Context, s *step, all []format.Retained) (map[format.SegmentID]bool, error) {
+	named := make(map[format.SegmentID]bool)
+	var mu sync.Mutex
+	add := func(m *format.Manifest, content *format.Content) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, seg := range content.Segments {
+			named[seg.ID] = true
+		}
+		for _, at := range m.Spilled() {
+			named[at.Segment] = true
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(t.job.opts.Requests)
+	for _, r := range all {
+		group.Go(func() error {
+			m := s.Manifest
+			if c := s.checkpoint(); c == nil || c.Seq != r.Seq {
+				var err error
+				if m, err = t.readRetained(ctx, r); errors.Is(err, fs.ErrNotExist) {
+					return t.missing(ctx, r.Seq, err)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			content, err := t.content(ctx, m.Checkpoint)
+			if err == nil {
+				add(m, content)
+			}
+			return err
+		})
+	}
+	add(s.Manifest, new(format.Content))
+	return named, group.Wait()
+}

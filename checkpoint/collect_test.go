@@ -1,0 +1,220 @@
+package checkpoint_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+// collect collects as a process of its own.
+func (w *world) collect(opts checkpoint.CollectOptions, faults ...faultstore.Fault) checkpoint.Collected {
+	w.Helper()
+	task, _, _ := w.process(faults...)
+	done, err := task.Collect(w.Context(), opts)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return done
+}
+
+// segment puts a segment that a writer may have sent.
+func (w *world) segment(epoch uint64, writer byte, n uint32) string {
+	w.Helper()
+	key := format.SegmentKey(dir, format.SegmentID{Epoch: epoch, Writer: format.WriterID{writer}, N: n})
+	if _, err := w.bucket.Open().Put(w.Context(), key, make([]byte, 100)); err != nil {
+		w.Fatal(err)
+	}
+	return key
+}
+
+func (w *world) exists(key string) bool {
+	w.Helper()
+	_, err := w.bucket.Open().Get(w.Context(), key, 0, make([]byte, 1))
+	if err != nil && !errors.Is(err, backend.ErrNotExist) {
+		w.Fatal(err)
+	}
+	return err == nil
+}
+
+// What is garbage is told by epoch and writer, whatever the clock says.
+func TestCollectSegments(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first, _ := w.owner()
+		commit(w, first, with(1, 100<<10))
+		synctest.Wait()
+		o, _ := w.owner() // epoch 2
+		c := commit(w, o, with(2, 100<<10))
+		synctest.Wait()
+		own := w.manifest(c.Seq).Writer
+		before := len(w.objects(segments))
+
+		garbage := []string{w.segment(1, 0xee, 0), w.segment(2, 0xee, 0), w.segment(2, 0xee, 7)}
+		stays := []string{w.segment(3, 0xee, 0), w.segment(9, 0xee, 0)} // saves that are under way
+		inFlight := format.SegmentKey(dir, format.SegmentID{Epoch: 2, Writer: own, N: 99})
+		stays = append(stays, inFlight)
+		if _, err := w.bucket.Open().Put(w.Context(), inFlight, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1000 * time.Hour)
+
+		want := checkpoint.Collected{Segments: 3, Bytes: 300}
+		if got := w.collect(checkpoint.CollectOptions{DryRun: true}); got.Segments != want.Segments || got.Bytes != want.Bytes {
+			t.Errorf("a dry run finds %+v, want %+v", got, want)
+		}
+		w.wantObjects(segments, before+6)
+		if got := w.collect(checkpoint.CollectOptions{}); got != want {
+			t.Errorf("collected %+v, want %+v", got, want)
+		}
+		for _, key := range garbage {
+			if w.exists(key) {
+				t.Errorf("%s is still there", key)
+			}
+		}
+		for _, key := range stays {
+			if !w.exists(key) {
+				t.Errorf("%s is gone", key)
+			}
+		}
+		w.wantHistory("2 1")
+		w.wantReadable()
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
+			t.Errorf("collected %+v once more", got)
+		}
+
+		// The owner was not fenced, and when it gives the task up, nothing more
+		// comes of its segments.
+		commit(w, o, with(3, 100<<10))
+		if err := o.Release(w.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.collect(checkpoint.CollectOptions{})
+		if w.exists(inFlight) {
+			t.Error("a segment of a writer that released the task is still there")
+		}
+		w.wantReadable()
+	})
+}
+
+func TestCollectManifests(t *testing.T) {
+	inWorld(t, func(w *world) {
+		task, _, _ := w.open(lastOne)
+		for n := range 30 {
+			if _, err := task.Save(w.Context(), at(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
+			t.Errorf("collected %+v within the fence window", got)
+		}
+		time.Sleep(checkpoint.FenceWindow + time.Second)
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
+			t.Errorf("collected %+v, but the newest is as old", got)
+		}
+		if _, err := task.Save(w.Context(), at(30)); err != nil {
+			t.Fatal(err)
+		}
+		// The last save has deleted the manifest of the one before it.
+		if got := w.collect(checkpoint.CollectOptions{}); got.Manifests != 29 {
+			t.Errorf("collected %+v, want 29 manifests", got)
+		}
+		w.wantObjects(manifests, 1)
+		w.wantHistory("30")
+	})
+}
+
+// What a killed process leaves goes after the first commit of the next one.
+func TestOwnerCollectsWhatOthersLeft(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first, _ := w.owner()
+		commit(w, first, with(1, 20<<10))
+		synctest.Wait()
+		key := w.segment(1, 0xee, 3)
+		o, store := w.owner(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "delete", On: 1, Err: backend.ErrPermission})
+		commit(w, o, at(2))
+		synctest.Wait()
+		if !w.exists(key) || o.CleanUpFailures() != 1 {
+			t.Errorf("%d clean-ups failed", o.CleanUpFailures())
+		}
+		commit(w, o, at(3))
+		synctest.Wait()
+		if w.exists(key) || o.CleanUpFailures() != 1 {
+			t.Errorf("it is still there; %d clean-ups failed", o.CleanUpFailures())
+		}
+		before := store.Calls()
+		commit(w, o, at(4))
+		synctest.Wait()
+		if n := store.Calls() - before; n != 1 {
+			t.Errorf("a later commit took %d requests", n)
+		}
+	})
+}
+
+// A retained checkpoint that can not be read may need any segment.
+func TestCollectBesideDamage(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		c := commit(w, o, with(1, 20<<10))
+		commit(w, o, with(2, 20<<10))
+		synctest.Wait()
+		key := w.segment(1, 0xee, 0)
+		if _, err := w.bucket.Open().Put(w.Context(), format.ManifestKey(dir, c.Seq), []byte("rubbish")); err != nil {
+			t.Fatal(err)
+		}
+		task, _, _ := w.process()
+		if got, err := task.Collect(w.Context(), checkpoint.CollectOptions{}); !errors.Is(err, checkpoint.ErrCorrupt) || got.Segments != 0 {
+			t.Errorf("%+v, %v; want ErrCorrupt", got, err)
+		}
+		if !w.exists(key) {
+			t.Error("a segment was deleted")
+		}
+	})
+}
+
+// A collector may sleep between any two requests, while the owner goes on.
+func TestCollectorThatSleeps(t *testing.T) {
+	for sleepAt := range 8 {
+		inWorld(t, func(w *world) {
+			opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2}}
+			o, _ := w.ownerWith(opts)
+			for n := range 4 {
+				commit(w, o, with(n, 100<<10))
+			}
+			synctest.Wait()
+			w.segment(1, 0xee, 0)
+			calls := 0
+			task := w.hookedTask(checkpoint.Options{}, func(string, string) {
+				if calls++; calls != sleepAt+1 {
+					return
+				}
+				for n := range 3 {
+					commit(w, o, with(10+n, 100<<10))
+				}
+				heir, _ := w.ownerWith(opts)
+				for n := range 3 {
+					time.Sleep(time.Hour)
+					commit(w, heir, with(20+n, 100<<10))
+				}
+			})
+			if _, err := task.Collect(w.Context(), checkpoint.CollectOptions{}); err != nil {
+				t.Errorf("sleeping before request %d: %v", sleepAt+1, err)
+			}
+			synctest.Wait()
+			w.wantReadable()
+		})
+	}
+}
+
+func TestCollectNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		key := w.segment(1, 0xee, 0) // of the first save ever, which is under way
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) || !w.exists(key) {
+			t.Errorf("collected %+v of a task that has no manifest", got)
+		}
+	})
+}

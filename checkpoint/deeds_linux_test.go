@@ -1,0 +1,94 @@
+package checkpoint_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+)
+
+// Each way in which data moves on is taken when it should be, and at no other
+// time.
+func TestWhatMoves(t *testing.T) {
+	inWorld(t, func(w *world) {
+		opts := checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: 1}}
+		l := newLive(w)
+		o, _ := w.ownerWith(opts)
+		var last *account
+		step := func(what string, want deeds) {
+			t.Helper()
+			made := commit(w, o, l.snapshot())
+			synctest.Wait()
+			now := takeStock(w, w.bucket).account(w, made.Seq)
+			var did deeds
+			if last != nil {
+				did.note(last, now)
+			}
+			did.Tabled = 0
+			if last = now; did != want {
+				t.Errorf("%s: %+v, want %+v", what, did, want)
+			}
+			w.wantWorthKeeping(made.Seq)
+			l.wantBack(made)
+			l.saved()
+		}
+
+		l.write("a", noise(1000))
+		step("a little", deeds{})
+		l.write("b", noise(1001))
+		step("a little more", deeds{Kept: 1})
+		l.write("c", noise(15<<10))
+		step("more than fits", deeds{Freed: 2})
+		l.write("d", noise(1003))
+		step("a little again", deeds{Shared: 3})
+		l.write("c", noise(1004))
+		step("most of a segment dies", deeds{Kept: 1, Inlined: 2})
+	})
+}
+
+// Small segments become one when there are many of them.
+func TestCrowdsBecomeOneSegment(t *testing.T) {
+	inWorld(t, func(w *world) {
+		opts := checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: 1}}
+		l := newLive(w)
+		o, _ := w.ownerWith(opts)
+		var last *account
+		var did deeds
+		most, moved := 0, 0
+		for i := range 100 {
+			l.write(fmt.Sprint("f", i), noise(18<<10+i)) // too much for inline data
+			made := commit(w, o, l.snapshot())
+			l.wantOpenedBesides(fmt.Sprint("f", i), &moved)
+			synctest.Wait()
+			now := takeStock(w, w.bucket).account(w, made.Seq)
+			if last != nil {
+				did.note(last, now)
+			}
+			last = now
+			most = max(most, len(now.content.Segments))
+			w.wantWorthKeeping(made.Seq)
+		}
+		// 100 times 18 KiB are 7 full segments.
+		if most > 7+2*16 || did.Crowded < 60 || did.Sparse > 0 || moved > 3*100 {
+			t.Errorf("%d segments at most, and %+v, %d files opened to be moved", most, did, moved)
+		}
+		t.Logf("%d segments at most, %+v, %d files opened to be moved", most, did, moved)
+	})
+}
+
+// wantOpenedBesides makes sure that a file was opened, and counts the others.
+func (l *live) wantOpenedBesides(name string, others *int) {
+	l.Helper()
+	found := false
+	for _, opened := range l.opened.take() {
+		if opened == name {
+			found = true
+		} else {
+			*others++
+		}
+	}
+	if !found {
+		l.Errorf("%s was not opened", name)
+	}
+}

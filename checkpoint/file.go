@@ -1,0 +1,207 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A File is an open regular file of a checkpoint. It keeps what it read last,
+// and reads ahead, so that many small reads in a row cost few requests.
+type File struct {
+	fs   *StateFS
+	info info
+
+	mu     sync.Mutex
+	pos    int64
+	chunks []format.Chunk // nil until they are needed
+	ends   []int64        // where in the file each chunk ends
+	data   []byte         // from start on
+	start  int64
+	ahead  int64 // how much was read ahead
+	closed bool
+}
+
+var (
+	_ io.ReadSeekCloser = (*File)(nil)
+	_ io.ReaderAt       = (*File)(nil)
+)
+
+// Stat describes the file.
+func (f *File) Stat() (fs.FileInfo, error) { return f.info, nil }
+
+// Close releases the file.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return f.fail("close", fs.ErrClosed)
+	}
+	f.closed, f.data = true, nil
+	return nil
+}
+
+// Read reads on from the current position.
+func (f *File) Read(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, err := f.readAt(p, f.pos)
+	f.pos += int64(n)
+	if n > 0 && errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// ReadAt reads at an offset, as io.ReaderAt says.
+func (f *File) ReadAt(p []byte, offset int64) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.readAt(p, offset)
+}
+
+// Seek sets the position of the next Read.
+func (f *File) Seek(offset int64, whence int) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch whence {
+	case io.SeekCurrent:
+		offset += f.pos
+	case io.SeekEnd:
+		offset += f.info.e.Size
+	}
+	if offset < 0 || whence < io.SeekStart || whence > io.SeekEnd {
+		return 0, f.fail("seek", fs.ErrInvalid)
+	}
+	f.pos = offset
+	return offset, nil
+}
+
+func (f *File) readAt(p []byte, offset int64) (n int, err error) {
+	if f.closed {
+		return 0, f.fail("read", fs.ErrClosed)
+	}
+	if offset < 0 {
+		return 0, f.fail("read", fs.ErrInvalid)
+	}
+	for n < len(p) && offset < f.info.e.Size {
+		data, err := f.from(offset, int64(len(p)-n))
+		if err != nil {
+			return n, f.fail("read", err)
+		}
+		k := copy(p[n:], data)
+		n += k
+		offset += int64(k)
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// from returns data from offset on, at least a byte and at best n. It keeps
+// what it reads, and reads ahead if it is asked for what comes next.
+func (f *File) from(offset, n int64) ([]byte, error) {
+	if in := offset - f.start; in >= 0 && in < int64(len(f.data)) {
+		return f.data[in:], nil
+	}
+	if f.chunks == nil {
+		if err := f.load(f.fs.ctx); err != nil {
+			return nil, err
+		}
+	}
+	if offset == f.start+int64(len(f.data)) {
+		f.ahead = min(max(2*f.ahead, minAhead), maxAhead)
+	} else {
+		f.ahead = 0
+	}
+	i, found := slices.BinarySearch(f.ends, offset)
+	if found {
+		i++ // the chunk that begins where this one ends
+	}
+	run := f.run(i, min(offset+max(n, f.ahead), offset+maxAhead))
+	data, err := f.fs.c.readRun(f.fs.ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	f.data, f.start = data, f.ends[i]-run[0].Size
+	return f.data[offset-f.start:], nil
+}
+
+// How much is read at least, in bytes, by one who reads on from where he was, or
+// from the beginning: this much, and twice as much each time, up to the most.
+const (
+	minAhead = 128 << 10
+	maxAhead = 4 << 20
+)
+
+// run returns the chunks from number i on that lie end to end, up to the one
+// with the file's byte before end.
+func (f *File) run(i int, end int64) []format.Chunk {
+	first, k := i, i+1
+	for k < len(f.chunks) && f.ends[k-1] < end && follows(&f.chunks[k-1], &f.chunks[k]) {
+		k++
+	}
+	return f.chunks[first:k]
+}
+
+// follows reports whether b lies right behind a.
+func follows(a, b *format.Chunk) bool {
+	return a.Segment == b.Segment && a.Offset+a.StoredSize() == b.Offset
+}
+
+// load finds out what chunks the file has.
+func (f *File) load(ctx context.Context) error {
+	chunks := f.info.e.Chunks
+	if f.info.e.Table != nil {
+		var err error
+		if chunks, err = f.table(ctx); err != nil {
+			return err
+		}
+	}
+	ends := make([]int64, len(chunks))
+	end := int64(0)
+	for i := range chunks {
+		end += chunks[i].Size
+		ends[i] = end
+	}
+	f.chunks, f.ends = chunks, ends
+	return nil
+}
+
+func (f *File) table(ctx context.Context) ([]format.Chunk, error) {
+	list := f.info.e.Table
+	var data []byte
+	for len(list) > 0 {
+		n := 1
+		for n < len(list) && follows(&list[n-1], &list[n]) {
+			n++
+		}
+		part, err := f.fs.c.readRun(ctx, list[:n])
+		if err != nil {
+			return nil, err
+		}
+		data, list = append(data, part...), list[n:]
+	}
+	var chunks []format.Chunk
+	for ch, err := range format.DecodeTable(data, f.info.e.Size) {
+		if err == nil {
+			err = f.fs.places.Check(&ch)
+		}
+		if err != nil {
+			return nil, f.fs.c.damaged(fmt.Errorf("table of file %q: %w", f.info.e.Path, err))
+		}
+		chunks = append(chunks, ch)
+	}
+	return chunks, nil
+}
+
+func (f *File) fail(op string, err error) error {
+	return &fs.PathError{Op: op, Path: f.info.e.Path, Err: err}
+}

@@ -1,0 +1,221 @@
+// Package catalog knows the chunks of a checkpoint: what each one is, and
+// where it lies. It is what a save compares new data with.
+//
+// A checkpoint has a chunk for every 16 KiB or so of its state, so a chunk is
+// kept in some 80 bytes, and lists of chunks name them by number.
+package catalog
+
+import (
+	"encoding/binary"
+	"slices"
+	"sync"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// ID names a chunk of a catalog.
+type ID uint32
+
+// A Catalog is a set of chunks. Find and Chunk may be called while another
+// goroutine calls Add; the other methods need a catalog for themselves.
+type Catalog struct {
+	mu       sync.RWMutex
+	chunks   []chunk
+	segments []format.Segment
+	byHash   map[uint64]ID // by the first bytes of the hash
+}
+
+// A chunk is a format.Chunk in less space.
+type chunk struct {
+	hash     format.Hash
+	segment  uint32 // in segments
+	offset   uint32
+	size     uint32
+	stored   uint32 // 0 means size
+	encoding format.Encoding
+}
+
+// New returns an empty catalog with room for some chunks.
+func New(room int) *Catalog {
+	return &Catalog{
+		chunks: make([]chunk, 0, room),
+		byHash: make(map[uint64]ID, room),
+	}
+}
+
+// Grow makes room for n more chunks.
+func (c *Catalog) Grow(n int) {
+	c.chunks = slices.Grow(c.chunks, n)
+}
+
+func key(h format.Hash) uint64 { return binary.NativeEndian.Uint64(h[:]) }
+
+// Len returns the number of chunks. IDs are below it.
+func (c *Catalog) Len() int { return len(c.chunks) }
+
+// AddSegment adds a segment, and returns its number.
+func (c *Catalog) AddSegment(s format.Segment) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.segments = append(c.segments, s)
+	return len(c.segments) - 1
+}
+
+// SetSegment says what segment number n is after all.
+func (c *Catalog) SetSegment(n int, s format.Segment) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.segments[n] = s
+}
+
+// Segments returns all segments, by number. The caller must not change them.
+func (c *Catalog) Segments() []format.Segment { return c.segments }
+
+// Add adds a chunk that lies in a segment, by its number, and returns its ID.
+// From now on Find finds this one. It ignores ch.Segment.
+func (c *Catalog) Add(segment int, ch *format.Chunk) ID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := ID(len(c.chunks))
+	c.chunks = append(c.chunks, chunk{
+		hash: ch.Hash, segment: uint32(segment), encoding: ch.Encoding,
+		offset: uint32(ch.Offset), size: uint32(ch.Size), stored: uint32(ch.Stored),
+	})
+	c.byHash[key(ch.Hash)] = id
+	return id
+}
+
+// Find returns the chunk with a hash.
+func (c *Catalog) Find(h format.Hash) (ID, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	id, ok := c.byHash[key(h)]
+	return id, ok && c.chunks[id].hash == h
+}
+
+// Chunk returns a chunk.
+func (c *Catalog) Chunk(id ID) format.Chunk {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	ch := &c.chunks[id]
+	return format.Chunk{
+		Segment: c.segments[ch.segment].ID, Offset: int64(ch.offset), Size: int64(ch.size),
+		Stored: int64(ch.stored), Encoding: ch.encoding, Hash: ch.hash,
+	}
+}
+
+// SegmentOf returns the number of the segment that a chunk lies in.
+func (c *Catalog) SegmentOf(id ID) int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return int(c.chunks[id].segment)
+}
+
+// Size returns the size of a chunk's data.
+func (c *Catalog) Size(id ID) int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return int64(c.chunks[id].size)
+}
+
+// StoredSize returns how many bytes a chunk takes in its segment.
+func (c *Catalog) StoredSize(id ID) int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.chunks[id].storedSize()
+}
+
+func (ch *chunk) storedSize() int64 {
+	if ch.stored == 0 {
+		return int64(ch.size)
+	}
+	return int64(ch.stored)
+}
+
+// Compare orders chunks by where they lie.
+func (c *Catalog) Compare(a, b ID) int {
+	x, y := &c.chunks[a], &c.chunks[b]
+	if x.segment != y.segment {
+		return int(x.segment) - int(y.segment)
+	}
+	return int(x.offset) - int(y.offset)
+}
+
+// A Mark is how far a catalog had grown.
+type Mark struct{ Chunks, Segments int }
+
+// Mark returns a mark to go back to.
+func (c *Catalog) Mark() Mark { return Mark{len(c.chunks), len(c.segments)} }
+
+// Reset forgets what was added since m. Chunks from before that have the hash
+// of a forgotten one are no longer found, but are as they were otherwise.
+func (c *Catalog) Reset(m Mark) {
+	for i, ch := range c.chunks[m.Chunks:] {
+		if k := key(ch.hash); c.byHash[k] == ID(m.Chunks+i) {
+			delete(c.byHash, k)
+		}
+	}
+	c.chunks, c.segments = c.chunks[:m.Chunks], c.segments[:m.Segments]
+}
+
+// Used says how many bytes of each segment hold chunks of a set.
+type Used struct {
+	seen  []uint64 // a bit for each ID
+	Bytes []int64  // by segment
+}
+
+// Use adds the chunks of a list to the set.
+func (c *Catalog) Use(u *Used, list []ID) {
+	if n := (len(c.chunks) + 63) / 64; len(u.seen) < n {
+		u.seen = append(u.seen, make([]uint64, n-len(u.seen))...)
+	}
+	if n := len(c.segments); len(u.Bytes) < n {
+		u.Bytes = append(u.Bytes, make([]int64, n-len(u.Bytes))...)
+	}
+	for _, id := range list {
+		if u.Has(id) {
+			continue
+		}
+		u.seen[id/64] |= 1 << (id % 64)
+		ch := &c.chunks[id]
+		u.Bytes[ch.segment] += ch.storedSize()
+	}
+}
+
+// Has reports whether a chunk is in the set.
+func (u *Used) Has(id ID) bool {
+	return int(id/64) < len(u.seen) && u.seen[id/64]&(1<<(id%64)) != 0
+}
+
+// Keep forgets all chunks that are not in a set, and the segments that hold
+// none. It calls renumber with a function that gives the new IDs of those
+// that stay, for lists to be brought up to date.
+func (c *Catalog) Keep(u *Used) (renumber func([]ID)) {
+	segments := make([]uint32, len(c.segments)) // new numbers
+	kept := c.segments[:0]
+	for i, s := range c.segments {
+		segments[i] = uint32(len(kept))
+		if i < len(u.Bytes) && u.Bytes[i] > 0 {
+			kept = append(kept, s)
+		}
+	}
+	c.segments = kept
+	ids := make([]ID, len(c.chunks))
+	chunks := c.chunks[:0]
+	clear(c.byHash)
+	for i, ch := range c.chunks {
+		if !u.Has(ID(i)) {
+			continue
+		}
+		ids[i] = ID(len(chunks))
+		ch.segment = segments[ch.segment]
+		c.byHash[key(ch.hash)] = ids[i]
+		chunks = append(chunks, ch)
+	}
+	c.chunks = chunks
+	return func(list []ID) {
+		for i, id := range list {
+			list[i] = ids[id]
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package format
+
+import (
+	"encoding/binary"
+	"errors"
+	"iter"
+)
+
+// MaxTable bounds an encoded table, in bytes: the chunks of a file of half a
+// TiB in chunks of 16 KiB. Writers and readers hold it in memory.
+const MaxTable = 1 << 30
+
+// AppendTable appends the table of a file with these chunks, in order, to b.
+// It takes them one at a time. It does not check them: see [DecodeTable].
+//
+// A table is its chunks' encodings, end to end:
+//
+//	chunk   = size*4 + coded*2 + moved, [segment, offset], [encoding, stored], hash
+//	segment = 20 bytes              epoch, writer, n
+//
+// Numbers are unsigned varints, the encoding is one byte. Segment and offset
+// are there when the chunk moved: when it does not lie where the one before
+// it ends. The first one's place is taken to be the beginning of the inline
+// data. Encoding and stored are there when it is coded: not [Raw].
+//
+// So nothing but the one before it decides how a chunk is written. A file in
+// which one chunk changed has a table that differs in that chunk's bytes and
+// the next one's, and in no others.
+//
+// A table with chunks in inline data holds for one checkpoint alone: in a
+// later one they would be taken to lie in that one's.
+func AppendTable(b []byte, chunks iter.Seq[Chunk]) []byte {
+	var at place
+	for c := range chunks {
+		b = at.append(b, &c)
+	}
+	return b
+}
+
+// DecodeTable returns the chunks of a file of size bytes, of which data is the
+// table that AppendTable made. It checks that each chunk can be, and that
+// together they have size bytes; it does not know what segments there are, for
+// which see [Places]. What it finds wrong it yields last, as an error that
+// wraps ErrCorrupt: until then chunks may have been yielded. It allocates
+// nothing in proportion to data, which must not change meanwhile.
+func DecodeTable(data []byte, size int64) iter.Seq2[Chunk, error] {
+	return func(yield func(Chunk, error) bool) {
+		d := decoder{rest: data}
+		var at place
+		var sum int64
+		for n := 1; len(d.rest) > 0; n++ {
+			c, err := d.checkedChunk(&at)
+			if err != nil {
+				yield(Chunk{}, corruptf("table: chunk %d: %w", n, err))
+				return
+			}
+			if sum += c.Size; sum > size {
+				break
+			}
+			if !yield(c, nil) {
+				return
+			}
+		}
+		if sum != size {
+			yield(Chunk{}, corruptf("table: chunks of %d bytes for a file of %d", sum, size))
+		}
+	}
+}
+
+// place is where a list of chunks has come to: the end of the last one. The
+// zero value is the beginning of the inline data.
+type place struct {
+	segment SegmentID
+	offset  int64
+}
+
+// The flags in a chunk's first number, below its size.
+const (
+	chunkMoved = 1 << 0
+	chunkCoded = 1 << 1
+	chunkFlags = 2 // how many bits they take
+)
+
+func (at *place) append(b []byte, c *Chunk) []byte {
+	moved := *at != place{c.Segment, c.Offset}
+	head := uint64(c.Size) << chunkFlags
+	if moved {
+		head |= chunkMoved
+	}
+	if c.Encoding != Raw {
+		head |= chunkCoded
+	}
+	b = binary.AppendUvarint(b, head)
+	if moved {
+		b = c.Segment.append(b)
+		b = binary.AppendUvarint(b, uint64(c.Offset))
+	}
+	if c.Encoding != Raw {
+		b = append(b, byte(c.Encoding))
+		b = binary.AppendUvarint(b, uint64(c.Stored))
+	}
+	*at = place{c.Segment, c.Offset + c.StoredSize()}
+	return append(b, c.Hash[:]...)
+}
+
+// checkedChunk is chunk for a caller who takes one at a time.
+func (d *decoder) checkedChunk(at *place) (Chunk, error) {
+	c := d.chunk(at)
+	if d.failed {
+		return Chunk{}, errors.New("it is malformed")
+	}
+	return c, c.check()
+}
+
+// chunk reads what place.append writes. The caller checks the chunk.
+func (d *decoder) chunk(at *place) Chunk {
+	head := d.uvarint()
+	if head&chunkMoved != 0 {
+		id := d.take(segmentIDLen)
+		offset := d.uvarint()
+		if d.failed {
+			return Chunk{}
+		}
+		*at = place{decodeSegmentID(id), int64(offset)}
+	}
+	c := Chunk{Segment: at.segment, Offset: at.offset, Size: int64(head >> chunkFlags)}
+	if head&chunkCoded != 0 {
+		encoding := d.take(1)
+		c.Stored = int64(d.uvarint())
+		if d.failed || Encoding(encoding[0]) == Raw { // which has the short form
+			d.fail()
+			return Chunk{}
+		}
+		c.Encoding = Encoding(encoding[0])
+	}
+	copy(c.Hash[:], d.take(uint64(len(c.Hash))))
+	at.offset += c.StoredSize()
+	return c
+}

@@ -1,0 +1,43 @@
+package checkpoint
+
+import "sync"
+
+// Progress says how far a save or a restore has come.
+type Progress struct {
+	Files, AllFiles int   // regular files of the state
+	Bytes, AllBytes int64 // in them; a stream's size is not known before its end
+	Moved           int64 // bytes that were sent to the store, or fetched from it
+}
+
+// A meter adds up progress, and reports it.
+type meter struct {
+	mu     sync.Mutex
+	now    Progress
+	report func(Progress) // may be nil
+}
+
+// add reports what was done. Calls of report come one at a time.
+func (m *meter) add(done Progress) {
+	if m.report == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now.Files += done.Files
+	m.now.AllFiles += done.AllFiles
+	m.now.Bytes += done.Bytes
+	m.now.AllBytes += done.AllBytes
+	m.now.Moved += done.Moved
+	m.report(m.now)
+}
+
+// total returns what there is to do.
+func total(nodes []node) (p Progress) {
+	for i := range nodes {
+		if n := &nodes[i]; n.Mode.IsRegular() {
+			p.AllFiles++
+			p.AllBytes += n.Size
+		}
+	}
+	return p
+}

@@ -1,0 +1,241 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// PruneOptions say how a task is pruned. The zero value is a good choice.
+type PruneOptions struct {
+	// DryRun changes nothing, and only finds out what would be done.
+	DryRun bool
+	// Fence prunes the task although it is claimed, which fences its owner.
+	Fence bool
+}
+
+// Pruned says what became of a task's checkpoints, or what would.
+type Pruned struct {
+	// Checkpoints are all that there were, in the order of [Task.Checkpoints].
+	Checkpoints []Verdict
+	// Segments is how many of them only those need which go, and Bytes what is
+	// in them. Those of a checkpoint that can not be read are not known.
+	Segments int
+	Bytes    int64
+}
+
+// A Verdict says why a checkpoint stays, or that it goes.
+type Verdict struct {
+	Seq       uint64    `json:"seq"`
+	Time      time.Time `json:"time"`      // of its commit, by the store's clock
+	Savepoint string    `json:"savepoint"` // its name, or ""
+
+	// KeptBy names what keeps it: "current", "savepoint", "last", "within",
+	// "hourly", "daily", "weekly", "monthly". If nothing does, it goes.
+	KeptBy []string `json:"kept_by"`
+}
+
+// Goes reports whether the checkpoint goes.
+func (v *Verdict) Goes() bool { return len(v.KeptBy) == 0 }
+
+// Prune applies a policy to the checkpoints of a task that has no long-running
+// owner: those which it does not keep are gone when Prune returns nil, and then
+// what nothing needs any more is deleted. The current checkpoint stays. It is
+// for once; what later commits keep is for their own policies to say.
+//
+// That is a claim and a release in one manifest, unless nothing goes. It fences
+// whoever owns the task, so a task that is claimed is refused with ErrClaimed
+// unless the options say otherwise. A failure to delete is logged and fails
+// nothing: [Task.Collect] does it later. Prune returns ErrNoCheckpoint if there
+// is no checkpoint. After ErrUnknown the task may have been pruned, or may yet
+// be; after any other error it was not.
+func (t *Task) Prune(ctx context.Context, keep Retention, opts PruneOptions) (Pruned, error) {
+	if err := keep.check(); err != nil {
+		return Pruned{}, err
+	}
+	return again(ctx, func() (Pruned, error) {
+		if opts.DryRun {
+			return t.pruneNothing(ctx, keep)
+		}
+		return t.prune(ctx, keep, opts.Fence)
+	})
+}
+
+// A pruning is what a policy makes of the checkpoints that there are.
+type pruning struct {
+	verdicts   []Verdict
+	kept, gone []format.Retained
+}
+
+// prune returns what r makes of all checkpoints, of which there is at least the
+// current one.
+func (r Retention) prune(all []format.Retained) *pruning {
+	p := &pruning{verdicts: make([]Verdict, len(all))}
+	for i, reasons := range r.orDefault().reasons(all) {
+		c, why := all[i], []string{}
+		if i == 0 {
+			why = append(why, "current")
+		}
+		why = append(why, reasons...)
+		p.verdicts[i] = Verdict{Seq: c.Seq, Time: c.Time.UTC(), Savepoint: c.Savepoint, KeptBy: why}
+		if p.verdicts[i].Goes() {
+			p.gone = append(p.gone, c)
+		} else {
+			p.kept = append(p.kept, c)
+		}
+	}
+	return p
+}
+
+// done reports whether none of what was to go is among all checkpoints.
+func (p *pruning) done(all []format.Retained) bool {
+	return len(dropped(p.gone, all)) == len(p.gone)
+}
+
+// errPruned means that there is nothing to drop, or that it is dropped already.
+var errPruned = errors.New("pruned")
+
+func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (Pruned, error) {
+	var p *pruning
+	_, err := t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+		all, err := t.toPrune(ctx, base)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil && p.done(all) {
+			return nil, errPruned // by an attempt that another writer has gone on from
+		}
+		if p = keep.prune(all); len(p.gone) == 0 {
+			return nil, errPruned
+		}
+		if base.claimed() && !fence {
+			return nil, fmt.Errorf("task %q (epoch %d, writer %s): %w", t.Name(), base.Epoch, base.Writer, ErrClaimed)
+		}
+		m := t.history.follow(base, format.KindClaim, newWriter())
+		m.Released = true
+		_, err = t.retain(ctx, m, (&step{Manifest: m}).others(p.kept))
+		return m, err
+	})
+	if err != nil && !errors.Is(err, errPruned) {
+		return Pruned{}, err
+	}
+	out := Pruned{Checkpoints: p.verdicts}
+	if len(p.gone) == 0 {
+		return out, nil
+	}
+	if err := t.tidy(ctx, p, &out); err != nil {
+		t.job.opts.Logger.WarnContext(ctx, "not all that only the dropped checkpoints needed is deleted; the next collection does it",
+			"task", t.Name(), "err", err)
+	}
+	return out, nil
+}
+
+// toPrune lists the checkpoints of the last step.
+func (t *Task) toPrune(ctx context.Context, last *step) ([]format.Retained, error) {
+	if last.checkpoint() == nil {
+		return nil, fmt.Errorf("task %q has no checkpoint: %w", t.Name(), ErrNoCheckpoint)
+	}
+	return t.all(ctx, last)
+}
+
+// tidy deletes what only those needed that are gone, and says how much that is.
+func (t *Task) tidy(ctx context.Context, p *pruning, out *Pruned) error {
+	counted := t.countGone(ctx, p.gone, out)
+	if _, err := t.Collect(ctx, CollectOptions{}); err != nil {
+		return err
+	}
+	return counted
+}
+
+func (t *Task) countGone(ctx context.Context, gone []format.Retained, out *Pruned) error {
+	_, err := again(ctx, func() (*step, error) {
+		s, all, err := t.newestAndAll(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return s, t.count(ctx, s, all, gone, out)
+	})
+	return err
+}
+
+// pruneNothing is prune without its effects.
+func (t *Task) pruneNothing(ctx context.Context, keep Retention) (Pruned, error) {
+	base, err := t.history.newest(ctx)
+	if err != nil {
+		return Pruned{}, err
+	}
+	all, err := t.toPrune(ctx, base)
+	if err != nil {
+		return Pruned{}, err
+	}
+	p := keep.prune(all)
+	out := Pruned{Checkpoints: p.verdicts}
+	if len(p.gone) == 0 {
+		return out, nil
+	}
+	m := t.history.follow(base, format.KindClaim, format.WriterID{})
+	m.Retained, m.RetainedAt = nil, nil // wherever it would be, it would be new
+	switch err := t.count(ctx, &step{m, base.time}, p.kept, p.gone, &out); {
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
+		t.job.opts.Logger.WarnContext(ctx, "a checkpoint that stays can not be read, so nothing would be deleted yet", "task", t.Name(), "err", err)
+	case err != nil:
+		return Pruned{}, err
+	}
+	return out, nil
+}
+
+// count counts the segments that the checkpoints in gone need, and neither step
+// s nor those in kept.
+func (t *Task) count(ctx context.Context, s *step, kept, gone []format.Retained, out *Pruned) error {
+	needed, err := t.named(ctx, s, kept)
+	if err != nil {
+		return err
+	}
+	needless, err := t.namedIfReadable(ctx, gone)
+	if err != nil {
+		return err
+	}
+	var segments int
+	var bytes int64
+	for o, err := range t.job.store.List(ctx, format.SegmentPrefix(t.history.dir), "") {
+		if err != nil {
+			return err
+		}
+		id, ok := format.ParseSegmentKey(t.history.dir, o.Key)
+		if ok && needless[id] && !needed[id] {
+			segments++
+			bytes += o.Size
+		}
+	}
+	out.Segments, out.Bytes = segments, bytes
+	return nil
+}
+
+// namedIfReadable returns the segments that the checkpoints of a list name, as
+// far as that can still be known.
+func (t *Task) namedIfReadable(ctx context.Context, list []format.Retained) (map[format.SegmentID]bool, error) {
+	named := make(map[format.SegmentID]bool)
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(t.job.opts.Requests)
+	for _, r := range list {
+		group.Go(func() error {
+			ids, err := t.named(ctx, &step{Manifest: new(format.Manifest)}, []format.Retained{r})
+			if unreadable(err) || errors.Is(err, ErrVersion) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			maps.Copy(named, ids)
+			return err
+		})
+	}
+	return named, group.Wait()
+}

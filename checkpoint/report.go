@@ -1,0 +1,143 @@
+package checkpoint
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A Report is what a verification has found, as of the newest manifest that
+// could be read. Its fields are for reading.
+type Report struct {
+	Task     string `json:"task"`
+	Manifest uint64 `json:"manifest"` // the report is as of this one; 0 if none can be read
+
+	// Checkpoints counts those that were verified, and Whole those of which
+	// nothing is missing and nothing was found damaged. The rest are in Hurt.
+	Checkpoints int      `json:"checkpoints"`
+	Whole       int      `json:"whole"`
+	Hurt        []uint64 `json:"hurt"` // their numbers, the highest first
+
+	// Problems are all objects that are missing or damaged, by key.
+	Problems []Problem `json:"problems"`
+
+	Live     Collected `json:"live"`      // the segments that checkpoints name
+	Garbage  Collected `json:"garbage"`   // what Collect would delete
+	InFlight Collected `json:"in_flight"` // segments that a writer may yet name
+	// Unclear are segments that a checkpoint which can not be read may name.
+	Unclear Collected `json:"unclear"`
+	// Foreign are keys in the task's directory that this library has not made.
+	Foreign []string `json:"foreign"`
+
+	// DataRead counts the bytes of stored data that were read and found right.
+	DataRead int64 `json:"data_read"`
+
+	v *verifier
+}
+
+// A Problem is an object that is missing or damaged.
+type Problem struct {
+	Object string      `json:"object"` // its key
+	Kind   ProblemKind `json:"kind"`
+	Error  string      `json:"error"` // what is wrong; of several things, the first that was found
+	Hurts  []uint64    `json:"hurts"` // the checkpoints that need it, the highest number first
+}
+
+// ProblemKind says what is wrong with an object.
+type ProblemKind string
+
+// The kinds of problem.
+const (
+	Missing ProblemKind = "missing" // it does not exist
+	Damaged ProblemKind = "damaged" // it is not what was written
+)
+
+// Err returns an error that wraps ErrCorrupt if there are problems, or nil.
+func (r *Report) Err() error {
+	if len(r.Problems) == 0 {
+		return nil
+	}
+	p, more := r.Problems[0], ""
+	if n := len(r.Problems) - 1; n > 0 {
+		more = fmt.Sprintf(", and %d more", n)
+	}
+	return fmt.Errorf("task %q: %w: of %d checkpoints %d are whole; %s is %s%s",
+		r.Task, ErrCorrupt, r.Checkpoints, r.Whole, p.Object, p.Kind, more)
+}
+
+// report sums up what was found.
+func (v *verifier) report() *Report {
+	r := &Report{
+		Task: v.task.Name(), Hurt: []uint64{}, Problems: []Problem{}, Foreign: []string{},
+		DataRead: v.live, v: v,
+	}
+	r.Foreign = append(r.Foreign, v.foreign...)
+	hurt := make(map[uint64]bool)
+	for _, p := range v.problems {
+		p.hurts = slices.DeleteFunc(p.hurts, func(s *subject) bool { return s.gone })
+		if len(p.hurts) == 0 && !p.unknown {
+			continue // it hurts no one any more
+		}
+		seqs := make(map[uint64]bool)
+		for _, s := range p.hurts {
+			seqs[s.Seq], hurt[s.Seq] = true, true
+		}
+		p.Hurts = highestFirst(seqs)
+		r.Problems = append(r.Problems, p.Problem)
+	}
+	slices.SortFunc(r.Problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
+	r.Hurt = append(r.Hurt, highestFirst(hurt)...)
+	r.Checkpoints = len(r.Hurt)
+	for _, s := range v.subjects {
+		if !s.gone && !s.hurt {
+			r.Checkpoints++
+			r.Whole++
+		}
+	}
+	v.count(r)
+	return r
+}
+
+func highestFirst(set map[uint64]bool) []uint64 {
+	list := slices.AppendSeq([]uint64{}, maps.Keys(set))
+	slices.SortFunc(list, func(a, b uint64) int { return cmp.Compare(b, a) })
+	return list
+}
+
+// count says what the objects that exist are.
+func (v *verifier) count(r *Report) {
+	if v.step == nil {
+		for _, size := range v.segments {
+			r.Unclear.add(Collected{Segments: 1, Bytes: size})
+		}
+		return
+	}
+	r.Manifest = v.step.Seq
+	unclear := v.unlisted || v.unreadable > 0
+	retained := make(map[uint64]bool)
+	for _, s := range v.subjects {
+		retained[s.Seq] = !s.gone
+		unclear = unclear || s.checkpoint == nil && !s.gone
+	}
+	for id, size := range v.segments {
+		to := &r.InFlight
+		switch {
+		case v.named[id]:
+			to = &r.Live
+		case v.step.abandoned(id) && unclear:
+			to = &r.Unclear
+		case v.step.abandoned(id):
+			to = &r.Garbage
+		}
+		to.add(Collected{Segments: 1, Bytes: size})
+	}
+	for _, o := range v.manifests {
+		_, seq, _ := format.ParseManifestKey(o.Key)
+		if seq < v.step.Seq && !retained[seq] && !v.unlisted && v.step.time.Sub(o.ModTime) > FenceWindow {
+			r.Garbage.add(Collected{Manifests: 1, Bytes: o.Size})
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package checkpoint
+
+import (
+	"context"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// ClaimAt is Claim for an owner who goes back to an older checkpoint, named as
+// for [Task.At]: it becomes the newest again, and keeps its number. Those that
+// came after it stay as retention says, the next commit being the newest one
+// then. It returns ErrNoCheckpoint if there is no such checkpoint.
+func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
+	s, segments, err := t.goBack(ctx, at, false)
+	if err != nil {
+		return nil, err
+	}
+	o, err := t.owner(ctx, s)
+	if err == nil {
+		o.segments = segments
+	}
+	return o, err
+}
+
+// Rollback makes an older checkpoint the newest again, as ClaimAt does, for a
+// task that has no long-running owner. An owner that the task may have is
+// fenced by it, of which Options.Logger is told.
+func (t *Task) Rollback(ctx context.Context, at string) (*Checkpoint, error) {
+	s, _, err := t.goBack(ctx, at, true)
+	if err != nil {
+		return nil, err
+	}
+	return t.open(ctx, s.checkpoint())
+}
+
+// goBack claims the task with an older checkpoint, and returns its step and how
+// many segments were sent for it.
+func (t *Task) goBack(ctx context.Context, at string, released bool) (s *step, segments uint32, err error) {
+	if _, err := t.At(ctx, at); err != nil { // whole, as far as can be told
+		return nil, 0, err
+	}
+	var before *step
+	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+		before = base
+		m, sent, err := t.backTo(ctx, base, at)
+		if err != nil {
+			return nil, err
+		}
+		m.Released, segments = released, uint32(sent)
+		return m, nil
+	})
+	if err == nil && released {
+		t.warnOfFencing(ctx, before)
+	}
+	return s, segments, err
+}
+
+// backTo returns the manifest after base by which a new writer goes back, and
+// how many segments were sent for it.
+func (t *Task) backTo(ctx context.Context, base *step, at string) (m *format.Manifest, sent int, err error) {
+	all, err := t.all(ctx, base)
+	if err != nil {
+		return nil, 0, err
+	}
+	r, err := t.find(base, all, at)
+	if err != nil {
+		return nil, 0, err
+	}
+	m = t.history.follow(base, format.KindClaim, newWriter())
+	if r.Seq == m.Checkpoint.Seq {
+		return m, 0, nil // it is there already
+	}
+	committed, err := t.readRetained(ctx, r)
+	if err != nil {
+		return nil, 0, err
+	}
+	m.Checkpoint = committed.Checkpoint
+	sent, err = t.retain(ctx, m, (&step{Manifest: m}).others(all))
+	return m, sent, err
+}
+
+// retain makes list the checkpoints that m, a new writer's first manifest,
+// retains, and returns how many segments were sent for it.
+//
+// Once m has been sent as well, they are nobody's to delete, however that went:
+// it may be a step, and another writer may have gone on from it. If it is none,
+// they are garbage to the next writer.
+func (t *Task) retain(ctx context.Context, m *format.Manifest, list []format.Retained) (sent int, err error) {
+	p := newPacker(ctx, t, catalog.New(0), format.SegmentID{Epoch: m.Epoch, Writer: m.Writer})
+	if m.Retained, m.RetainedAt, err = p.placeRetained(t.job.codec, list); err != nil {
+		p.abandon()
+	} else {
+		err = p.finish()
+	}
+	if err != nil {
+		t.discard(ctx, p.keys())
+	}
+	return len(p.sent), err
+}

@@ -1,0 +1,245 @@
+package checkpoint_test
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+// wantCheckpoints compares the numbers of the task's checkpoints, the current one
+// first, and makes sure that each can be read.
+func (w *world) wantCheckpoints(want ...uint64) {
+	w.Helper()
+	task, _, _ := w.process()
+	list, err := task.Checkpoints(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	var got []uint64
+	for _, c := range list {
+		got = append(got, c.Seq)
+	}
+	if !slices.Equal(got, want) {
+		w.Errorf("the history is %v, want %v", got, want)
+	}
+	w.wantReadable()
+}
+
+func TestRollback(t *testing.T) {
+	inWorld(t, func(w *world) {
+		opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 3}}
+		o, _ := w.ownerWith(opts)
+		for n := range 3 {
+			commit(w, o, with(n, 100<<10)) // 2, 3 and 4
+		}
+		task, _, _ := w.open(opts)
+		c, err := task.Rollback(w.Context(), "2")
+		if err != nil || c.Seq != 2 || c.Offsets["in"] != "0" {
+			t.Fatalf("rolled back to %+v, %v", c, err)
+		}
+		w.wantCheckpoints(2, 4, 3)
+		if _, err := o.Commit(w.Context(), at(9)); !errors.Is(err, checkpoint.ErrFenced) {
+			t.Errorf("the old owner's commit: %v, want ErrFenced", err)
+		}
+		status, err := task.Status(w.Context())
+		if err != nil || status.Newest.Seq != 2 || status.Claimed || status.Epoch != 2 {
+			t.Errorf("status %+v, %v", status, err)
+		}
+		again, err := task.Claim(w.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		if c, err := again.Checkpoint(w.Context()); err != nil || c.Seq != 2 {
+			t.Errorf("the next owner goes on from %+v, %v", c, err)
+		}
+		// Its commit counts as the newest, and what was gone back to as the one
+		// before.
+		commit(w, again, with(10, 100<<10))
+		synctest.Wait()
+		w.wantCheckpoints(7, 2, 4)
+		commit(w, again, with(11, 100<<10))
+		synctest.Wait()
+		w.wantCheckpoints(8, 7, 2)
+	})
+}
+
+func TestClaimAt(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first, _ := w.owner()
+		s := with(1, 100<<10)
+		s.Savepoint = "good"
+		commit(w, first, s)
+		commit(w, first, with(2, 100<<10))
+		task, _, _ := w.process()
+		o, err := task.ClaimAt(w.Context(), "good")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer o.Close()
+		dir := t.TempDir() + "/state"
+		if c, err := o.Resume(w.Context(), dir); err != nil || c.Seq != 2 || c.Savepoint != "good" {
+			t.Errorf("resumed from %+v, %v", c, err)
+		}
+		// What it shares with the checkpoint that it went back to is not sent.
+		next := at(1)
+		next.State = checkpoint.Dir(dir)
+		c := commit(w, o, next)
+		if o.Epoch() != 2 || c.NewBytes > 16<<10 {
+			t.Errorf("epoch %d; %d new bytes", o.Epoch(), c.NewBytes)
+		}
+		w.wantCheckpoints(c.Seq, 2, 3)
+		if _, err := first.Commit(w.Context(), at(3)); !errors.Is(err, checkpoint.ErrFenced) {
+			t.Errorf("the old owner's commit: %v, want ErrFenced", err)
+		}
+	})
+}
+
+func TestRollbackToTheNewest(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		commit(w, o, at(1))
+		c := commit(w, o, at(2))
+		task, _, _ := w.process()
+		if got, err := task.Rollback(w.Context(), strconv.FormatUint(c.Seq, 10)); err != nil || got.Seq != c.Seq {
+			t.Errorf("%+v, %v", got, err)
+		}
+		w.wantCheckpoints(3, 2)
+	})
+}
+
+func TestRollbackToNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		task, _, _ := w.process()
+		o, _ := w.owner()
+		_, none := task.Rollback(w.Context(), "1")
+		commit(w, o, at(1))
+		for name, err := range map[string]error{
+			"empty":       none,
+			"a number":    second(task.Rollback(w.Context(), "7")),
+			"a claim":     second(task.ClaimAt(w.Context(), "1")),
+			"a savepoint": second(task.ClaimAt(w.Context(), "good")),
+		} {
+			if !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+				t.Errorf("%s: %v, want ErrNoCheckpoint", name, err)
+			}
+		}
+		if _, err := task.Rollback(w.Context(), ""); !errors.Is(err, backend.ErrInvalid) {
+			t.Errorf("no name: %v, want ErrInvalid", err)
+		}
+		commit(w, o, at(2)) // nobody was fenced
+	})
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// A list of checkpoints that is too large for the manifest lies in a segment
+// of the new writer's, who numbers its next ones behind it.
+func TestRollbackWithALongHistory(t *testing.T) {
+	inWorld(t, func(w *world) {
+		opts := checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
+		o, _ := w.ownerWith(opts)
+		for n := range 400 {
+			commit(w, o, at(n))
+		}
+		task, _, _ := w.open(opts, faultstore.Fault{Kind: faultstore.LoseReply, Verb: "create", On: 1})
+		again, err := task.ClaimAt(w.Context(), "7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		for n := range 3 {
+			commit(w, again, with(n, 100<<10))
+		}
+		list, err := task.Checkpoints(w.Context())
+		if err != nil || len(list) != 403 || list[3].Seq != 7 {
+			t.Errorf("%d checkpoints, %v", len(list), err)
+		}
+		fsys, err := list[0].FS(w.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := fs.ReadFile(fsys, "s"); err != nil || len(data) != 100<<10 {
+			t.Errorf("%d bytes, %v", len(data), err)
+		}
+	})
+}
+
+// Whoever loses the race for the number starts over from what the winner made.
+func TestRollbackIsOvertaken(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		commit(w, o, at(1))
+		commit(w, o, at(2))
+		task, _, store := w.process()
+		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 1, Err: backend.ErrThrottled})
+		done := make(chan error)
+		go func() { done <- second(task.Rollback(w.Context(), "2")) }()
+		synctest.Wait() // it waits to try again
+		commit(w, o, at(3))
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		w.wantCheckpoints(2, 4, 3)
+	})
+}
+
+// A step that was gone on from, or of which its writer was not told, names the
+// list that was sent for it.
+func TestListOfARollbackStays(t *testing.T) {
+	opts := checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
+	history := func(w *world) {
+		o, _ := w.ownerWith(opts)
+		for n := range 400 {
+			commit(w, o, at(n)) // 2 to 401
+		}
+	}
+	want := func(w *world) {
+		w.Helper()
+		task, _, _ := w.process()
+		list, err := task.Checkpoints(w.Context())
+		if err != nil || len(list) != 400 || list[0].Seq != 7 {
+			w.Errorf("%d checkpoints, %v; want 400, number 7 first", len(list), err)
+		}
+	}
+	t.Run("another claims before it is confirmed", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			history(w)
+			creates, claimed := 0, false
+			task := w.hookedTask(opts, func(verb, _ string) {
+				if verb == "create" {
+					creates++
+				}
+				if verb == "list" && creates == 2 && !claimed { // made, and proven
+					claimed = true
+					w.owner()
+					want(w)
+				}
+			})
+			if _, err := task.Rollback(w.Context(), "7"); err != nil {
+				t.Error(err)
+			}
+			if !claimed {
+				t.Error("nobody claimed")
+			}
+			want(w)
+		})
+	})
+	t.Run("it can not be confirmed", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			history(w)
+			task, _, _ := w.open(opts, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 2, Err: backend.ErrPermission})
+			if _, err := task.Rollback(w.Context(), "7"); !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, backend.ErrPermission) {
+				t.Errorf("%v; want ErrUnknown, for want of permission", err)
+			}
+			want(w)
+		})
+	})
+}

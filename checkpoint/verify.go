@@ -1,0 +1,341 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// VerifyOptions say how far a verification goes. The zero value reads what
+// describes the states, and none of their data.
+type VerifyOptions struct {
+	// Data reads all data of every checkpoint and holds it against its hashes.
+	// What checkpoints share is read once.
+	Data bool
+}
+
+// Verify makes sure, without restoring, that what the task's checkpoints need
+// is in the store: that every manifest, list of files and table can be read and
+// has the hash that it should have, that every segment that they name exists
+// and has the right size, and that every chunk lies within its segment. It
+// learns of segments by one listing of the task's objects.
+//
+// It may run at any time, beside owners, saves and collectors. What is retired
+// meanwhile is no damage. It returns an error if the task could not be
+// verified, ErrNoCheckpoint if it does not exist, and ErrGone if all of its
+// checkpoints were retired before they had been verified. That something is
+// damaged is no error: see [Report.Err].
+func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) {
+	return again(ctx, func() (*Report, error) {
+		v := &verifier{
+			task: t, opts: opts, problems: make(map[string]*problem),
+			segments: make(map[format.SegmentID]int64), named: make(map[format.SegmentID]bool),
+			checked: make(map[spot]bool),
+		}
+		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.states, v.settle} {
+			if err := stage(ctx); err != nil {
+				return nil, err
+			}
+		}
+		return v.report(), nil
+	})
+}
+
+// A verifier verifies one task. The order of its stages matters: the newest
+// manifest is read first, and what is listed afterwards has all that this one
+// and its checkpoints need, unless it was retired in between.
+type verifier struct {
+	task       *Task
+	opts       VerifyOptions
+	step       *step  // the newest that can be read; nil if there is none
+	unreadable uint64 // number of the newest manifest, if it is damaged
+	unlisted   bool   // the list of what step retains is damaged
+	subjects   []*subject
+
+	segments  map[format.SegmentID]int64 // sizes of all that exist
+	manifests []backend.Object           // likewise
+	foreign   []string
+	live      int64 // bytes of data that were read and are right
+
+	mu       sync.Mutex
+	named    map[format.SegmentID]bool
+	problems map[string]*problem // by key
+	checked  map[spot]bool       // whether a chunk is right
+}
+
+// A subject is one checkpoint.
+type subject struct {
+	format.Retained
+	checkpoint *Checkpoint // nil if it can not be read
+	hurt       bool        // something that it needs is wrong
+	repeated   bool        // its own manifest is wrong, and the newest one repeats it
+	gone       bool        // retired meanwhile
+}
+
+// A problem is an object with something wrong.
+type problem struct {
+	Problem
+	hurts   []*subject
+	unknown bool // whom it hurts can not be known
+}
+
+// found notes that something is wrong with an object, and whom it hurts.
+func (v *verifier) found(key string, kind ProblemKind, why string, hurts ...*subject) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	p := v.problems[key]
+	if p == nil {
+		p = &problem{Problem: Problem{Object: key, Kind: kind, Error: why}, unknown: len(hurts) == 0}
+		v.problems[key] = p
+	}
+	for _, s := range hurts {
+		s.hurt = true
+		if !slices.Contains(p.hurts, s) {
+			p.hurts = append(p.hurts, s)
+		}
+	}
+}
+
+// begin finds out what there is to verify.
+func (v *verifier) begin(ctx context.Context) error {
+	t := v.task
+	s, err := t.history.newest(ctx)
+	if errors.Is(err, ErrCorrupt) {
+		s, err = v.beforeNewest(ctx)
+	}
+	switch {
+	case err != nil:
+		return err
+	case s == nil && v.unreadable == 0:
+		return fmt.Errorf("task %q does not exist: %w", t.Name(), ErrNoCheckpoint)
+	case s == nil:
+		return nil
+	}
+	v.step = s
+	all, err := t.all(ctx, s)
+	if errors.Is(err, ErrCorrupt) {
+		v.unlisted = true
+		v.found(format.SegmentKey(t.history.dir, s.RetainedAt.Segment), kindOf(err), err.Error())
+		all, err = s.allCheckpoints(nil), nil
+	}
+	for _, r := range all {
+		v.subjects = append(v.subjects, &subject{Retained: r})
+	}
+	return err
+}
+
+// beforeNewest returns the newest step that can be read, and notes that the
+// newest of all can not.
+func (v *verifier) beforeNewest(ctx context.Context) (*step, error) {
+	h := &v.task.history
+	seq, _, err := h.newestSeq(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, damage := h.read(ctx, seq)
+	if !errors.Is(damage, ErrCorrupt) { // another one was made just now
+		return nil, errors.Join(ErrGone, damage)
+	}
+	v.unreadable = seq
+	v.found(format.ManifestKey(h.dir, seq), Damaged, damage.Error(), &subject{Retained: format.Retained{Seq: seq}})
+	return h.newestReadable(ctx)
+}
+
+func kindOf(err error) ProblemKind {
+	if errors.Is(err, fs.ErrNotExist) {
+		return Missing
+	}
+	return Damaged
+}
+
+// list finds out what objects there are.
+func (v *verifier) list(ctx context.Context) error {
+	dir := v.task.history.dir
+	for o, err := range v.task.job.store.List(ctx, dir+"/", "") {
+		if err != nil {
+			return err
+		}
+		if id, ok := format.ParseSegmentKey(dir, o.Key); ok {
+			v.segments[id] = o.Size
+		} else if _, _, ok := format.ParseManifestKey(o.Key); ok {
+			v.manifests = append(v.manifests, o)
+		} else {
+			v.foreign = append(v.foreign, o.Key)
+		}
+	}
+	return nil
+}
+
+// open reads what the manifests of all checkpoints say.
+func (v *verifier) open(ctx context.Context) error {
+	if v.step != nil {
+		v.name(v.step.Manifest, new(format.Content))
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(v.task.job.opts.Requests)
+	for _, s := range v.subjects {
+		group.Go(func() error { return v.openOne(ctx, s) })
+	}
+	return group.Wait()
+}
+
+// name notes which segments a manifest and its content name.
+func (v *verifier) name(m *format.Manifest, content *format.Content) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, seg := range content.Segments {
+		v.named[seg.ID] = true
+	}
+	for _, at := range m.Spilled() {
+		v.named[at.Segment] = true
+	}
+}
+
+func (v *verifier) openOne(ctx context.Context, s *subject) error {
+	m, err := v.manifest(ctx, s)
+	if m == nil || err != nil {
+		return err
+	}
+	t := v.task
+	if at := m.Checkpoint.ContentAt; at != nil {
+		if _, ok := v.segments[at.Segment]; !ok {
+			v.missing(at.Segment, s)
+			return nil
+		}
+	}
+	c, err := t.open(ctx, m.Checkpoint)
+	switch {
+	case errors.Is(err, ErrGone):
+		s.gone = true
+		return nil
+	case errors.Is(err, ErrCorrupt):
+		v.found(format.SegmentKey(t.history.dir, m.Checkpoint.ContentAt.Segment), kindOf(err), err.Error(), s)
+		return nil
+	case err != nil:
+		return err
+	}
+	s.checkpoint = c
+	v.name(m, c.content)
+	return nil
+}
+
+// manifest returns a manifest that has the checkpoint, nil if that can not be
+// read. The newest one may repeat the checkpoint of another, which will be
+// needed when it is not the newest any more.
+func (v *verifier) manifest(ctx context.Context, s *subject) (*format.Manifest, error) {
+	newest := *v.step.Manifest
+	newest.Checkpoint = v.step.checkpoint()
+	repeated := newest.Checkpoint != nil && newest.Checkpoint.Seq == s.Seq
+	if repeated && newest.Seq == s.Seq {
+		return &newest, nil
+	}
+	m, err := v.task.readRetained(ctx, s.Retained)
+	if err == nil {
+		return m, nil
+	}
+	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	v.found(format.ManifestKey(v.task.history.dir, s.Seq), kindOf(err), err.Error(), s)
+	if !repeated {
+		return nil, nil
+	}
+	s.repeated = true
+	return &newest, nil
+}
+
+func (v *verifier) missing(id format.SegmentID, hurts ...*subject) {
+	key := format.SegmentKey(v.task.history.dir, id)
+	v.found(key, Missing, fmt.Sprintf("segment %s does not exist", key), hurts...)
+}
+
+// states verifies the states, one after the other.
+func (v *verifier) states(ctx context.Context) error {
+	for _, s := range v.subjects {
+		if s.checkpoint == nil || s.gone {
+			continue
+		}
+		v.sizes(s)
+		err := v.state(ctx, s)
+		key := format.ManifestKey(v.task.history.dir, s.Seq)
+		about := (*objectError)(nil)
+		switch {
+		case errors.Is(err, ErrGone):
+			s.gone = true
+		case errors.As(err, &about):
+			v.found(about.key, kindOf(err), err.Error(), s)
+		case errors.Is(err, ErrCorrupt) && s.hurt:
+			// A segment that is known to be missing.
+		case errors.Is(err, ErrCorrupt):
+			v.found(key, Damaged, err.Error(), s)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// sizes compares the segments that a checkpoint names with those that exist.
+func (v *verifier) sizes(s *subject) {
+	for _, seg := range s.checkpoint.content.Segments {
+		size, ok := v.segments[seg.ID]
+		switch {
+		case !ok:
+			v.missing(seg.ID, s)
+		case size != seg.Size:
+			key := format.SegmentKey(v.task.history.dir, seg.ID)
+			v.found(key, Damaged, fmt.Sprintf("segment %s: it has %d bytes; expected %d", key, size, seg.Size), s)
+		}
+	}
+}
+
+// state verifies the list of a checkpoint's files, the tables, and where chunks
+// lie.
+func (v *verifier) state(ctx context.Context, s *subject) error {
+	tree, err := s.checkpoint.tree(ctx)
+	if err != nil || !v.opts.Data {
+		return err
+	}
+	return v.data(ctx, s, tree)
+}
+
+// settle forgets what was retired since the newest manifest was read. What is
+// missing of it, no one needs.
+func (v *verifier) settle(ctx context.Context) error {
+	if err := v.retired(ctx); err != nil {
+		return err
+	}
+	for _, s := range v.subjects {
+		if !s.gone {
+			return nil
+		}
+	}
+	if len(v.subjects) > 0 {
+		return fmt.Errorf("task %q: its checkpoints were retired while they were verified: %w", v.task.Name(), ErrGone)
+	}
+	return nil
+}
+
+func (v *verifier) retired(ctx context.Context) error {
+	if len(v.problems) == 0 || v.unreadable > 0 {
+		return nil
+	}
+	_, all, err := v.task.newestAndAll(ctx)
+	if errors.Is(err, ErrCorrupt) {
+		return nil // and so it was before, or nothing is known to be retired
+	}
+	for _, s := range v.subjects {
+		if !slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == s.Seq }) {
+			s.gone = s.gone || err == nil
+		}
+	}
+	return err
+}

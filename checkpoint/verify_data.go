@@ -1,0 +1,94 @@
+package checkpoint
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A spot is a chunk in a segment, in less space: there may be many, and
+// checkpoints share most of them.
+type spot struct {
+	segment        format.SegmentID
+	offset, stored uint32
+	hash           uint64 // its beginning
+}
+
+func spotOf(ch *format.Chunk) spot {
+	return spot{ch.Segment, uint32(ch.Offset), uint32(ch.StoredSize()), binary.BigEndian.Uint64(ch.Hash[:])}
+}
+
+// data reads the data of a checkpoint that was not read for another one. Its
+// list of files and its tables were read already.
+func (v *verifier) data(ctx context.Context, s *subject, t *tree) error {
+	read := new(catalog.Used)
+	t.Use(read, t.list)
+	for i := range t.nodes {
+		t.Use(read, t.nodes[i].table)
+	}
+	var ids []catalog.ID
+	for id := range catalog.ID(t.Len()) {
+		if !read.Has(id) && v.wanted(s, t.Chunk(id)) {
+			ids = append(ids, id)
+		}
+	}
+	return s.checkpoint.eachFetch(ctx, t.Catalog, ids, func(ctx context.Context, w *fetcher, f *fetch) error {
+		return v.check(ctx, s, w, f)
+	})
+}
+
+// wanted reports whether a chunk is still to be read. What is known to be
+// damaged hurts this checkpoint too.
+func (v *verifier) wanted(s *subject, ch format.Chunk) bool {
+	if ch.Segment == (format.SegmentID{}) {
+		return true // it is in memory, and no other checkpoint's
+	}
+	if _, ok := v.segments[ch.Segment]; !ok {
+		return false // which is known to hurt it
+	}
+	right, done := v.checked[spotOf(&ch)]
+	if done && !right {
+		v.found(format.SegmentKey(v.task.history.dir, ch.Segment), Damaged, "", s)
+	}
+	return !done
+}
+
+// check reads some chunks. Those that are not right do not keep it from the
+// others.
+func (v *verifier) check(ctx context.Context, s *subject, w *fetcher, f *fetch) error {
+	unread := w.load(ctx, f)
+	if unread != nil && (!errors.Is(unread, ErrCorrupt) || errors.Is(unread, ErrGone)) {
+		return unread
+	}
+	key := format.ManifestKey(v.task.history.dir, s.Seq) // inline data's
+	if f.segment != (format.SegmentID{}) {
+		key = format.SegmentKey(v.task.history.dir, f.segment)
+	}
+	for _, id := range f.chunks {
+		err := unread
+		if err == nil {
+			w.decoded = w.decoded[:0]
+			_, err = w.decode(f, id)
+		}
+		if err != nil {
+			v.found(key, kindOf(err), err.Error(), s)
+		}
+		ch := w.catalog.Chunk(id)
+		v.mark(&ch, err == nil)
+	}
+	return nil
+}
+
+func (v *verifier) mark(ch *format.Chunk, right bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if right {
+		v.live += ch.StoredSize()
+	}
+	if ch.Segment != (format.SegmentID{}) {
+		v.checked[spotOf(ch)] = right
+	}
+}

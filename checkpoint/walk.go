@@ -1,0 +1,190 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/zeebo/blake3"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A node is one file, directory or link of a state in memory.
+type node struct {
+	format.Entry // without chunks and table
+	chunks       []catalog.ID
+	table        []catalog.ID // if chunks have one that is stored
+}
+
+// A walk is a state that was opened, and what was seen of it, in the order of
+// a tree.
+type walk struct {
+	*Source
+	fsys  fs.FS
+	close func() error
+	began time.Time
+	nodes []node
+}
+
+// walk opens the state and finds out what it consists of.
+func (s *Source) walk(ctx context.Context) (*walk, error) {
+	w := &walk{Source: s, began: time.Now(), close: func() error { return nil }}
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	if s.stream != nil {
+		w.nodes = streamNodes(s.name)
+	}
+	if s.open == nil {
+		return w, nil
+	}
+	var err error
+	if w.fsys, w.close, err = s.open(); err != nil {
+		return nil, err
+	}
+	err = fs.WalkDir(w.fsys, ".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err == nil {
+			err = w.add(path, d)
+		}
+		return w.fail(path, err)
+	})
+	if err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return w, nil
+}
+
+// add adds what is at path.
+func (w *walk) add(path string, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	var n node
+	n.Path = path
+	w.describe(&n, info)
+	switch {
+	case !fs.ValidPath(path):
+		return errors.New("the name is not valid UTF-8, which a checkpoint can not hold; rename it")
+	case n.Mode.IsDir():
+	case n.Mode.Type() == fs.ModeSymlink:
+		n.Target, err = readLink(w.fsys, path)
+	case n.Mode.IsRegular():
+	default:
+		err = fmt.Errorf("it is a %s, which a checkpoint can not hold; leave it out of the directory", typeName(n.Mode))
+	}
+	w.nodes = append(w.nodes, n)
+	return err
+}
+
+// tick returns in what steps the file system counts time whose clock showed t.
+// Linux counts in jiffies, of 10 ms at most, and Windows in 16 ms; 100 ms leave
+// something for a server's clock. FAT counts in 2 s, others in whole seconds.
+func tick(t time.Time) time.Duration {
+	if t.Nanosecond() == 0 {
+		return 2 * time.Second
+	}
+	return 100 * time.Millisecond
+}
+
+// describe takes over what info says of a node. A file that changed less than a
+// tick before the walk began may be written to without any sign, so its change
+// time is taken for unknown.
+func (w *walk) describe(n *node, info fs.FileInfo) {
+	n.Mode, n.ModTime = info.Mode(), info.ModTime()
+	n.Size, n.ChangeTime, n.Inode = 0, time.Time{}, 0
+	if !n.Mode.IsRegular() {
+		return
+	}
+	n.Size = info.Size()
+	changed, inode := identity(info)
+	if changed.Before(w.began.Add(-tick(changed))) {
+		n.ChangeTime, n.Inode = changed, inode
+	}
+}
+
+// fail returns what it means that err happened at path.
+func (w *walk) fail(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) && path != "." {
+		err = fmt.Errorf("%w: it was removed; save from a copy or a snapshot that nobody writes to", ErrChanged)
+	}
+	return atPath(w.base, path, err)
+}
+
+// atPath names the file that an error is about, once, and on one line. Errors
+// of the store are about no file.
+func atPath(base, path string, err error) error {
+	if errors.As(err, new(*backend.Error)) {
+		return err
+	}
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) && pe.Error() == err.Error() {
+		err = fmt.Errorf("%s: %w", pe.Op, pe.Err)
+	}
+	name := filepath.Join(base, filepath.FromSlash(path))
+	if quoted := strconv.Quote(name); quoted != `"`+name+`"` {
+		name = quoted
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+func readLink(fsys fs.FS, path string) (string, error) {
+	if _, ok := fsys.(fs.ReadLinkFS); !ok {
+		return "", errors.New("it is a symbolic link, which this file system can not read: it has no ReadLink")
+	}
+	return fs.ReadLink(fsys, path)
+}
+
+func typeName(m fs.FileMode) string {
+	switch {
+	case m&fs.ModeSocket != 0:
+		return "socket"
+	case m&fs.ModeNamedPipe != 0:
+		return "named pipe"
+	case m&fs.ModeDevice != 0:
+		return "device"
+	}
+	return "file of an unknown kind"
+}
+
+// streamNodes returns the nodes of a state that is one file with a name.
+func streamNodes(name string) []node {
+	var nodes []node
+	if dir := path.Dir(name); dir != "." { // the directories that the name needs
+		nodes = streamNodes(dir)
+		nodes[len(nodes)-1].Mode = fs.ModeDir | 0o755
+	}
+	return append(nodes, node{Entry: format.Entry{Path: name, Mode: 0o644}})
+}
+
+// walkHash returns a hash of what can be known of a state without opening its
+// files: if it is the same again, nothing has changed. It returns zero if there
+// is a file whose changes might go unseen.
+func walkHash(nodes []node) (sum format.Hash) {
+	h := blake3.New()
+	var b []byte
+	for i := range nodes {
+		n := &nodes[i]
+		if n.Mode.IsRegular() && n.ChangeTime.IsZero() {
+			return format.Hash{}
+		}
+		b = fmt.Appendf(b[:0], "%q %q %d %d %d %d %d\n", n.Path, n.Target, n.Mode, n.Size,
+			n.ModTime.UnixNano(), n.ChangeTime.UnixNano(), n.Inode)
+		_, _ = h.Write(b) // which never fails
+	}
+	h.Sum(sum[:0])
+	return sum
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+)
+
+func (p *program) gcCommand() *cobra.Command {
+	dryRun := false
+	cmd := &cobra.Command{
+		Use:   "gc URL [TASK]",
+		Short: "Delete what no checkpoint of a task, or of any task, needs",
+		Long: `Delete what no checkpoint of TASK needs, or of any task of the job: what killed
+processes and failed clean-ups have left behind, and manifests that newer ones
+have followed for more than an hour.
+
+It may run at any time, beside jobs, saves and restores, and stops none of them.
+No object is deleted for its age alone: what a save has under way stays.`,
+		Example: `  holdfast gc file:///var/lib/orders --dry-run
+  holdfast gc file:///var/lib/orders orders/7`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			url, args, err := p.arguments(cmd, args, "[TASK]")
+			if err != nil {
+				return err
+			}
+			return p.gc(cmd.Context(), url, taskOrNone(args), dryRun)
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "delete nothing, and say what would be deleted")
+	p.output(cmd)
+	return cmd
+}
+
+// A gcLine says what was deleted of a task.
+type gcLine struct {
+	Task string `json:"task"`
+	checkpoint.Collected
+	Error string `json:"error,omitempty"` // why not all was
+
+	err error
+}
+
+func (p *program) gc(ctx context.Context, url, name string, dryRun bool) error {
+	return p.withJob(ctx, url, checkpoint.Retention{}, func(job *checkpoint.Job) error {
+		tasks, err := tasksOf(ctx, job, name)
+		if err != nil {
+			return err
+		}
+		lines := eachTask(tasks, func(task *checkpoint.Task) gcLine {
+			done, err := task.Collect(ctx, checkpoint.CollectOptions{DryRun: dryRun})
+			if err == nil && name != "" && done == (checkpoint.Collected{}) {
+				err = exists(ctx, task)
+			}
+			line := gcLine{Task: task.Name(), Collected: done, err: err}
+			if err != nil {
+				line.Error = oneLine(err.Error())
+			}
+			return line
+		})
+		if name != "" && lines[0].err != nil && lines[0].Collected == (checkpoint.Collected{}) {
+			return lines[0].err
+		}
+		if err := p.print(lines, func(w *bytes.Buffer) { gcTable(w, lines, dryRun) }); err != nil {
+			return err
+		}
+		return firstFailure(len(lines), func(i int) error { return lines[i].err })
+	})
+}
+
+// exists returns ErrNoCheckpoint if there is no such task.
+func exists(ctx context.Context, task *checkpoint.Task) error {
+	status, err := task.Status(ctx)
+	if err == nil && status.Seq == 0 {
+		return absent(ctx, task, checkpoint.ErrNoCheckpoint)
+	}
+	return err
+}
+
+// firstFailure returns the first of n tasks' errors, and says how many more
+// there are.
+func firstFailure(n int, errOf func(int) error) error {
+	var first error
+	more := 0
+	for i := range n {
+		switch err := errOf(i); {
+		case err == nil:
+		case first == nil:
+			first = err
+		default:
+			more++
+		}
+	}
+	if more > 0 {
+		return fmt.Errorf("%w (and %s failed)", first, counted(more, "other task", "other tasks"))
+	}
+	return first
+}
+
+func gcTable(w *bytes.Buffer, lines []gcLine, dryRun bool) {
+	rows := [][]string{{"TASK", "SEGMENTS", "MANIFESTS", "SIZE"}}
+	all := checkpoint.Collected{}
+	for _, l := range lines {
+		rows = append(rows, []string{printable(l.Task), strconv.Itoa(l.Segments), strconv.Itoa(l.Manifests), size(l.Bytes)})
+		all.Segments += l.Segments
+		all.Manifests += l.Manifests
+		all.Bytes += l.Bytes
+	}
+	if len(lines) > 0 {
+		table(w, rows)
+	}
+	verb := "deleted"
+	if dryRun {
+		verb = "would delete"
+	}
+	fmt.Fprintf(w, "%s %s and %s: %s\n", verb, counted(all.Segments, "segment", "segments"),
+		counted(all.Manifests, "manifest", "manifests"), size(all.Bytes))
+}
+
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}
