@@ -109,6 +109,24 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+func TestRepairGoesBack(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o := w.library()
+		c := commit(w, o, with(10, 100<<10))
+		synctest.Wait()
+		w.remove(format.SegmentKey(dir, w.manifest(c.Seq).Checkpoint.Content.Segments[0].ID))
+		out, err := w.repair(fence)
+		if err != nil || !slices.Equal(out.Dropped, []uint64{c.Seq}) || out.WentBackTo != 6 {
+			t.Errorf("%+v, %v; want it to go back to 6", out, err)
+		}
+		task, _, _ := w.process()
+		if c, err := task.Newest(w.Context()); err != nil || c.Seq != 6 || c.Offsets["in"] != "9" {
+			t.Errorf("the newest is %+v, %v", c, err)
+		}
+		w.wantClean(5)
+	})
+}
+
 func TestRepairOfAClaimedTask(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o := w.library()

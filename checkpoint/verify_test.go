@@ -364,6 +364,7 @@ func TestVerifyOrphans(t *testing.T) {
 
 		// A young manifest is none, although no checkpoint needs it.
 		heir, _ := w.owner()
+		time.Sleep(time.Minute)
 		commit(w, heir, at(5))
 		synctest.Wait()
 		after, _ := w.verify(structure)
