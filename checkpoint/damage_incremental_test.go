@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -428,5 +429,40 @@ func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []
 		if got, want := digest(t, fsys), digest(t, files); got != want {
 			t.Errorf("checkpoint %d is\n%s\nwant\n%s", c.Seq, got, want)
 		}
+	}
+}
+
+// How many bytes a manifest says there are is not taken on trust: memory goes by
+// what there is to read.
+func TestSizeOfAStateIsNotTakenOnTrust(t *testing.T) {
+	for _, size := range []int64{1 << 34, 1 << 62} {
+		inWorld(t, func(w *world) {
+			o, _ := w.owner()
+			made := commit(w, o, with(1, 100<<10))
+			m := w.manifest(made.Seq)
+			m.Seq, m.Checkpoint.Seq, m.Checkpoint.Bytes = m.Seq+1, m.Seq+1, size
+			w.put(m)
+			task, _, _ := w.process()
+			c, err := task.Newest(w.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err = c.FS(w.Context())
+			if err == nil {
+				_, err = c.Entries(w.Context())
+			}
+			if err == nil {
+				err = c.Restore(w.Context(), filepath.Join(tempDir(w), "state"), checkpoint.RestoreOptions{})
+			}
+			runtime.ReadMemStats(&after)
+			if err != nil {
+				t.Errorf("%d bytes: %v", size, err)
+			}
+			if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
+				t.Errorf("%d bytes: %d MiB were allocated", size, n>>20)
+			}
+		})
 	}
 }

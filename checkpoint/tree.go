@@ -94,7 +94,7 @@ func (c *Checkpoint) newLoader() (*loader, error) {
 		return nil, c.damaged(err)
 	}
 	l := &loader{c: c, places: places, numbers: make(map[format.SegmentID]int)}
-	l.tree = &tree{Catalog: catalog.New(int(c.Bytes >> 14))}
+	l.tree = &tree{Catalog: catalog.New(0)}
 	if len(c.content.Inline) > 0 {
 		l.numbers[format.SegmentID{}] = l.tree.AddSegment(format.Segment{Size: int64(len(c.content.Inline))})
 	}
@@ -201,11 +201,17 @@ func (l *loader) tables(ctx context.Context) error {
 // is larger.
 const tablesSize = 8 << 20
 
+const (
+	tableEntry = 35      // what most chunks take in a table, in bytes
+	maxRoom    = 1 << 18 // chunks that room is made for before they are seen
+)
+
 func (l *loader) someTables(ctx context.Context, nodes []node, list []catalog.ID) error {
 	data, err := l.c.join(ctx, l.tree.Catalog, list)
 	if err != nil {
 		return err
 	}
+	l.tree.Grow(min(len(data)/tableEntry, maxRoom)) // of a sparse file, most are the same
 	for i := range nodes {
 		n := &nodes[i]
 		size := 0

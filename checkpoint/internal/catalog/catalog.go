@@ -7,6 +7,7 @@ package catalog
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 	"sync"
 
@@ -46,6 +47,11 @@ func New(room int) *Catalog {
 // Grow makes room for n more chunks.
 func (c *Catalog) Grow(n int) {
 	c.chunks = slices.Grow(c.chunks, n)
+	if n > len(c.byHash) { // a map that grows by itself is slower than one copy
+		byHash := make(map[uint64]ID, len(c.byHash)+n)
+		maps.Copy(byHash, c.byHash)
+		c.byHash = byHash
+	}
 }
 
 func key(h format.Hash) uint64 { return binary.NativeEndian.Uint64(h[:]) }

@@ -254,6 +254,7 @@ func TestCatalogIsWhatItsModelIs(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"segment": p.addSegment, "set segment": p.setSegment, "add": p.add, "add more": p.add, "list": p.list,
 			"reset": p.reset, "keep": p.keep, "": p.check,
+			"grow": func(t *rapid.T) { p.catalog.Grow(rapid.IntRange(0, 5).Draw(t, "room")) },
 		})
 	})
 }
