@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
-	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -133,6 +132,9 @@ func (p *process) back() {
 // differ in their first steps, and others at random. An invariant that does not
 // hold is reported with the schedule, which -explore.replay runs again.
 func TestExplore(t *testing.T) {
+	// Each schedule is short, and leaves much behind.
+	percent := debug.SetGCPercent(800)
+	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	for _, p := range plays {
 		t.Run(p.name, func(t *testing.T) {
 			choices, replay := strings.CutPrefix(*exploreReplay, p.name+":")
@@ -171,7 +173,6 @@ func (e *explorer) explore() {
 	if raceDetector || testing.Short() {
 		depth, n = 4, 100
 	}
-	start := time.Now()
 	search := &explore.Search[event]{Depth: depth}
 	for seed := *exploreSeed; !e.Failed(); seed++ {
 		e.run(search, seed)
@@ -183,7 +184,6 @@ func (e *explorer) explore() {
 	for seed := *exploreSeed; seed < *exploreSeed+uint64(n) && !e.Failed(); seed++ {
 		e.run(new(explore.Search[event]), seed)
 	}
-	_ = start
 	e.Logf("%d schedules, %d of them distinct: all to depth %d (%d, and %d given up as seen), and %d at random; %d steps",
 		e.runs, len(e.seen), depth, enumerated, e.givenUp, e.runs-enumerated, e.calls)
 }
@@ -290,5 +290,3 @@ func (e *explorer) fail(report string) {
 	e.Errorf("schedule %d:\n%s\n%s\nRun it again with\n\tgo test ./checkpoint -run 'TestExplore/%s$' -explore.replay=%s:%s",
 		e.runs+1, strings.Join(e.steps, "\n"), report, e.stage.play.name, e.stage.play.name, strings.Join(choices, "."))
 }
-
-var _ = fmt.Sprint

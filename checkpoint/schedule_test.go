@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ type stage struct {
 	procs  []*process
 	anyone *process // whose calls never wait
 	ops    map[string]*op
+	start  *image // what the play's before has made; nil if it has not run yet
 
 	// Of the present schedule.
 	audit   *audit
@@ -172,9 +174,13 @@ func (s *stage) newProcess(i int, name string) *process {
 func (s *stage) reset() {
 	s.now = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return s.now }
-	s.audit = newAudit(mem.NewBucket(clock), clock)
-	s.audit.last = s.play.last
-	s.writers = make(map[format.WriterID]string)
+	bucket := mem.NewBucket(clock)
+	if s.start != nil {
+		s.audit, s.writers = s.start.develop(bucket)
+	} else {
+		s.audit, s.writers = newAudit(bucket, clock), make(map[format.WriterID]string)
+		s.audit.last = s.play.last
+	}
 	s.faults, s.jumps, s.last = s.play.faults, s.play.jumps, 0
 	s.waiting, s.ended, s.open = nil, 0, true
 	for _, p := range append(slices.Clone(s.procs), s.anyone) {
@@ -185,8 +191,11 @@ func (s *stage) reset() {
 
 // begin lets the processes begin, up to their first calls.
 func (s *stage) begin() {
-	if s.play.before != nil {
-		s.play.before(s)
+	if s.start == nil {
+		if s.play.before != nil {
+			s.play.before(s)
+		}
+		s.start = s.image()
 	}
 	for i, role := range s.play.roles {
 		if role.before != nil {
@@ -203,6 +212,41 @@ func (s *stage) begin() {
 			s.ended++
 		}()
 	}
+}
+
+// An image is a bucket's content, and what is known of it. To make it anew for
+// each schedule would take as long as the schedule does.
+type image struct {
+	objects map[string][]byte
+	audit   *audit
+	writers map[format.WriterID]string
+}
+
+func (s *stage) image() *image {
+	i := &image{make(map[string][]byte), s.audit.copy(s.audit.bucket), maps.Clone(s.writers)}
+	store := s.audit.bucket.Open()
+	for o, err := range store.List(context.Background(), "", "") {
+		data := make([]byte, o.Size)
+		if err == nil {
+			_, err = store.Get(context.Background(), o.Key, 0, data)
+		}
+		if err != nil {
+			panic(err)
+		}
+		i.objects[o.Key] = data
+	}
+	return i
+}
+
+// develop fills a bucket.
+func (i *image) develop(bucket *mem.Bucket) (*audit, map[format.WriterID]string) {
+	store := bucket.Open()
+	for key, data := range i.objects {
+		if _, err := store.Create(context.Background(), key, data); err != nil {
+			panic(err)
+		}
+	}
+	return i.audit.copy(bucket), maps.Clone(i.writers)
 }
 
 // quiesce waits until nobody does anything. All timers but the one of the five
