@@ -72,6 +72,21 @@ func newAudit(bucket *mem.Bucket, now func() time.Time) *audit {
 	}
 }
 
+// copy returns an audit that knows what a knows, of a copy of its bucket.
+func (a *audit) copy(bucket *mem.Bucket) *audit {
+	b := newAudit(bucket, a.now)
+	b.last, b.damage, b.newest = a.last, a.damage, a.newest
+	maps.Copy(b.steps, a.steps)
+	maps.Copy(b.sizes, a.sizes)
+	maps.Copy(b.times, a.times)
+	maps.Copy(b.written, a.written)
+	maps.Copy(b.states, a.states)
+	maps.Copy(b.told, a.told)
+	maps.Copy(b.at, a.at)
+	b.bad, b.log = slices.Clone(a.bad), slices.Clone(a.log)
+	return b
+}
+
 // open opens the bucket under the audit's eyes.
 func (a *audit) open() backend.Store { return audited{a.bucket.Open(), a} }
 
