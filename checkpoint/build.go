@@ -28,7 +28,10 @@ func (t *Task) baseline(ctx context.Context, c *format.Checkpoint) (*baseline, e
 		t.saveAnew(ctx, c.Seq, err)
 		return new(baseline), nil
 	}
-	return &baseline{Checkpoint: opened}, err
+	if err != nil {
+		return nil, err
+	}
+	return &baseline{Checkpoint: opened}, nil
 }
 
 func (t *Task) saveAnew(ctx context.Context, seq uint64, err error) {
