@@ -33,7 +33,7 @@ var (
 // FS returns the checkpoint's state as a file system. It fetches the list of
 // entries now and data when it is read; ctx governs both.
 func (c *Checkpoint) FS(ctx context.Context) (*StateFS, error) {
-	l, err := c.newLoader()
+	l, err := c.newLoader(0) // no files' tables
 	if err != nil {
 		return nil, err
 	}

@@ -102,7 +102,7 @@ type Entry struct {
 // Entries returns what is in the checkpoint's state, every directory before
 // what is in it.
 func (c *Checkpoint) Entries(ctx context.Context) ([]Entry, error) {
-	l, err := c.newLoader()
+	l, err := c.newLoader(0) // no files' tables
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func (t *tree) places(list []catalog.ID) []format.Chunk {
 
 // tree loads a checkpoint's tree with all of its tables.
 func (c *Checkpoint) tree(ctx context.Context) (*tree, error) {
-	l, err := c.newLoader()
+	l, err := c.newLoader(c.room())
 	if err != nil {
 		return nil, err
 	}
@@ -91,13 +91,29 @@ type loader struct {
 	numbers map[format.SegmentID]int // of segments in the catalog
 }
 
-func (c *Checkpoint) newLoader() (*loader, error) {
+// maxRoom is for how many chunks memory is taken at once, 100 MB, however many
+// there are said to be.
+const maxRoom = 1 << 20
+
+// room guesses how many chunks the state has. A file that is mostly holes has
+// few, and what a manifest says of its size need not be true: so the guess is no
+// more than one for each KiB that is stored.
+func (c *Checkpoint) room() int {
+	stored := int64(len(c.content.Inline))
+	for _, s := range c.content.Segments {
+		stored += s.Size
+	}
+	return int(min(c.Bytes>>14, stored>>10, maxRoom))
+}
+
+// newLoader returns a loader with room for some chunks.
+func (c *Checkpoint) newLoader(room int) (*loader, error) {
 	places, err := c.content.Places()
 	if err != nil {
 		return nil, c.damaged(err)
 	}
 	l := &loader{c: c, places: places, numbers: make(map[format.SegmentID]int)}
-	l.tree = &tree{Catalog: catalog.New(int(c.Bytes >> 14))}
+	l.tree = &tree{Catalog: catalog.New(room)}
 	if len(c.content.Inline) > 0 {
 		l.numbers[format.SegmentID{}] = l.tree.AddSegment(format.Segment{Size: int64(len(c.content.Inline))})
 	}
