@@ -28,7 +28,10 @@ func (t *Task) baseline(ctx context.Context, c *format.Checkpoint) (*baseline, e
 		t.saveAnew(ctx, c.Seq, err)
 		return new(baseline), nil
 	}
-	return &baseline{Checkpoint: opened}, err
+	if err != nil {
+		return nil, err
+	}
+	return &baseline{Checkpoint: opened}, nil
 }
 
 func (t *Task) saveAnew(ctx context.Context, seq uint64, err error) {
@@ -272,9 +275,10 @@ func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
 		if !ok {
 			stored := data[:n]
 			e, encoded := b.task.job.codec.Encode(buf[:0], stored)
-			if buf = encoded; e != format.Raw {
+			if e != format.Raw {
 				stored = encoded
 			}
+			buf = encoded // for its memory
 			var err error
 			if id, err = b.packer.add(hash, n, e, stored); err != nil {
 				return nil, err

@@ -40,6 +40,14 @@ type step struct {
 // errLost means that another manifest stands under the number of ours.
 var errLost = errors.New("another writer was first")
 
+// A lostNumber is an errLost or an errOvertaken that knows the number.
+type lostNumber struct {
+	error
+	seq uint64
+}
+
+func (l lostNumber) Unwrap() error { return l.error }
+
 // newest returns the last step, or nil if there is none. It sends two
 // requests, however long the history is.
 func (h *history) newest(ctx context.Context) (*step, error) {
@@ -206,10 +214,33 @@ func (h *history) readBack(ctx context.Context, a *attempt) (time.Time, error) {
 // may have gone on from it, retired and deleted it, and a manifest that came
 // late may stand under its number now.
 func (a *attempt) lost(why string) error {
+	kind := errLost
 	if a.open {
-		return fmt.Errorf("%w: %s", errOvertaken, why)
+		kind = errOvertaken
 	}
-	return fmt.Errorf("%w: %s", errLost, why)
+	return lostNumber{fmt.Errorf("%w: %s", kind, why), a.manifest.Seq}
+}
+
+// seen makes sure, after an attempt was lost to a manifest, that the store lists
+// that or a later one. What answers a List as if there were nothing, a proxy
+// say, would have its caller start over for ever, or take the task for new.
+func (h *history) seen(ctx context.Context, lost error) error {
+	var taken lostNumber
+	if !errors.As(lost, &taken) {
+		return nil
+	}
+	seq, _, err := h.newestSeq(ctx)
+	if err != nil || seq >= taken.seq {
+		return err
+	}
+	return h.hidden(taken.seq)
+}
+
+// hidden is the error of a store that lists less than it has.
+func (h *history) hidden(seq uint64) error {
+	return fmt.Errorf("task %q: the store says that %s exists, and lists no manifest from that on: "+
+		"check the endpoint, and what stands between: %w",
+		h.name, format.ManifestKey(h.dir, seq), backend.ErrUnsupported)
 }
 
 // prove makes sure that the store refuses to create what exists, once step m
@@ -269,6 +300,9 @@ func (h *history) claim(ctx context.Context, next func(base *step) (*format.Mani
 		if !errors.Is(err, errLost) && !errors.Is(err, errOvertaken) {
 			return s, err
 		}
+		if err := h.seen(ctx, err); err != nil {
+			return nil, err
+		}
 		if err := h.backoff.Wait(ctx, n); err != nil {
 			return nil, fmt.Errorf("claim of task %q: %w", h.name, err)
 		}
@@ -304,8 +338,11 @@ func (h *history) tryClaim(ctx context.Context, next func(base *step) (*format.M
 	if err != nil {
 		return nil, a.fail(err)
 	}
-	if seq != m.Seq {
+	switch {
+	case seq > m.Seq:
 		return nil, errOvertaken
+	case seq < m.Seq:
+		return nil, a.fail(h.hidden(m.Seq))
 	}
 	return &step{m, at}, nil
 }
@@ -364,6 +401,9 @@ func (t *Task) look(ctx context.Context, a *attempt) error {
 	}
 	if seq == a.manifest.Seq {
 		return nil
+	}
+	if seq < a.manifest.Seq {
+		return a.fail(t.history.hidden(a.manifest.Seq))
 	}
 	_, all, err := t.newestAndAll(ctx)
 	if err != nil {

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,6 +94,8 @@ func (t *Task) saveStep(ctx context.Context, m *format.Manifest) (*step, error) 
 		return nil, fmt.Errorf("%w: %w: %w; ls shows whether it was saved", ErrConflict, ErrUnknown, err)
 	case errors.Is(err, ErrUnknown), errors.Is(err, backend.ErrUnsupported):
 		return nil, err
+	case errors.Is(err, errLost):
+		return nil, cmp.Or(t.history.seen(ctx, err), err)
 	}
 	return nil, a.fail(err)
 }

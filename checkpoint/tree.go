@@ -77,7 +77,10 @@ func (c *Checkpoint) tree(ctx context.Context) (*tree, error) {
 		e.Chunks, e.Table = nil, nil
 		l.tree.nodes[i] = node{Entry: e, chunks: chunks, table: table}
 	}
-	return l.tree, l.tables(ctx)
+	if err := l.tables(ctx); err != nil {
+		return nil, err // and no tree whose files lack their chunks
+	}
+	return l.tree, nil
 }
 
 // A loader makes a tree of what a checkpoint's content names.

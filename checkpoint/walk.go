@@ -36,11 +36,8 @@ type walk struct {
 
 // walk opens the state and finds out what it consists of.
 func (s *Source) walk(ctx context.Context) (*walk, error) {
-	w := &walk{
-		Source: s,
-		began:  time.Now(), //nolint:forbidigo // it is compared with files' times, of this machine
-		close:  func() error { return nil },
-	}
+	now := time.Now() //nolint:forbidigo // what is compared with it are files' times, not the protocol's
+	w := &walk{Source: s, began: now, close: func() error { return nil }}
 	if err := s.check(); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@
 package catalog
 
 import (
+	"cmp"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -17,8 +18,10 @@ import (
 // ID names a chunk of a catalog.
 type ID uint32
 
-// A Catalog is a set of chunks. Find and Chunk may be called while another
-// goroutine calls Add; the other methods need a catalog for themselves.
+// A Catalog is a set of chunks, up to 2^32, which must be such as
+// [format.Places.Check] lets through. Find and what tells of one chunk by its ID,
+// Compare excepted, may be called while another goroutine calls Add, AddSegment
+// or SetSegment; the other methods need a catalog for themselves.
 type Catalog struct {
 	mu       sync.RWMutex
 	chunks   []chunk
@@ -142,9 +145,9 @@ func (ch *chunk) storedSize() int64 {
 func (c *Catalog) Compare(a, b ID) int {
 	x, y := &c.chunks[a], &c.chunks[b]
 	if x.segment != y.segment {
-		return int(x.segment) - int(y.segment)
+		return cmp.Compare(x.segment, y.segment)
 	}
-	return int(x.offset) - int(y.offset)
+	return cmp.Compare(x.offset, y.offset)
 }
 
 // A Mark is how far a catalog had grown.
@@ -194,8 +197,8 @@ func (u *Used) Has(id ID) bool {
 }
 
 // Keep forgets all chunks that are not in a set, and the segments that hold
-// none. It calls renumber with a function that gives the new IDs of those
-// that stay, for lists to be brought up to date.
+// none. It returns a function that brings a list of chunks that stay up to date:
+// it puts their new IDs in place of the old ones, and must see each list once.
 func (c *Catalog) Keep(u *Used) (renumber func([]ID)) {
 	segments := make([]uint32, len(c.segments)) // new numbers
 	kept := c.segments[:0]

@@ -1,0 +1,92 @@
+package checkpoint_test
+
+import (
+	"fmt"
+	"io/fs"
+	"math"
+	"testing"
+	"testing/fstest"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+// An owner that could not read the checkpoint which it goes on from, whichever
+// request failed, is none the wiser: the next commit reads it again, and stores
+// what changed and names all of the rest.
+func TestCommitAfterTheBaseCouldNotBeRead(t *testing.T) {
+	for k := 1; ; k++ {
+		failed := false
+		t.Run(fmt.Sprintf("request %d", k), func(t *testing.T) {
+			inWorld(t, func(w *world) { failed = w.commitAfterFailedGet(k) })
+		})
+		if !failed {
+			if k < 4 {
+				t.Errorf("there were %d requests; want one for each of content, list of files and tables", k-1)
+			}
+			return
+		}
+	}
+}
+
+// commitAfterFailedGet reports whether there was a request number k to fail.
+func (w *world) commitAfterFailedGet(k int) bool {
+	files := fstest.MapFS{
+		"1.sst": {Data: noise(200 << 10), Mode: 0o644},
+		"2.sst": {Data: noise(300 << 10), Mode: 0o644},
+		"log":   {Data: []byte("one"), Mode: 0o644},
+	}
+	s := checkpoint.Snapshot{State: checkpoint.FS(files).Immutable("*.sst"), Offsets: make(map[string]string)}
+	for i := range 2000 { // too many for a manifest
+		s.Offsets[fmt.Sprintf("orders/%d", i)] = fmt.Sprint(i)
+	}
+	first, _ := w.owner()
+	commit(w, first, s)
+
+	o, store := w.owner(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "get", Key: segments, On: k, Err: fs.ErrPermission})
+	files["log"] = &fstest.MapFile{Data: []byte("two"), Mode: 0o644}
+	_, err := o.Commit(w.Context(), s)
+	if err == nil {
+		store.Disarm()
+		return false
+	}
+	store.Heal()
+	c := commit(w, o, s)
+	if c.NewBytes > 100<<10 {
+		w.Errorf("%d bytes were stored for a file of 3", c.NewBytes)
+	}
+	state, err := c.FS(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	if got, want := digest(w, state), digest(w, files); got != want {
+		w.Errorf("the state is\n%s\nwant\n%s", got, want)
+	}
+	return true
+}
+
+// A state may be far larger than what is stored of it, or said to be: memory is
+// taken for what is there.
+func TestStateThatIsSaidToBeHuge(t *testing.T) {
+	for _, size := range []int64{1 << 50, math.MaxInt64} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				o, _ := w.owner()
+				c := commit(w, o, with(1, 100<<10))
+				m := w.manifest(c.Seq)
+				m.Kind, m.Seq = format.KindClaim, c.Seq+1
+				m.Checkpoint.Time, m.Checkpoint.Bytes = c.Time, size
+				w.put(m)
+				task, _, _ := w.process()
+				huge, err := task.Newest(w.Context())
+				if err != nil {
+					w.Fatal(err)
+				}
+				if err := huge.Restore(w.Context(), t.TempDir(), checkpoint.RestoreOptions{}); err != nil {
+					w.Error(err)
+				}
+			})
+		})
+	}
+}
