@@ -15,7 +15,8 @@ import (
 
 // A StateFS is a checkpoint's state as a file system. It reads from the store what
 // is asked for, and checks it. Files are io.ReaderAt and io.Seeker. It may be
-// used from many goroutines at once, each file by many too.
+// used from many goroutines at once, and each file by many, one at a time; an open
+// directory by one.
 type StateFS struct {
 	ctx     context.Context
 	c       *Checkpoint
