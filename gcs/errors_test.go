@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -203,8 +204,12 @@ func TestContextEnds(t *testing.T) {
 			}
 			err := call(ctx, w.open(t, Options{}))
 			wantKind(t, err, context.Canceled)
-			if err == nil || !strings.HasSuffix(err.Error(), ": context canceled") {
-				t.Errorf("text %q, want the end of the context and no more", err)
+			place := "gs://bucket/jobs/key"
+			if verb == "list" {
+				place = "gs://bucket/jobs"
+			}
+			if got, want := fmt.Sprint(err), verb+" "+place+": context canceled"; got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
 			}
 		})
 		t.Run("deadline/"+verb, func(t *testing.T) {
@@ -219,6 +224,30 @@ func TestContextEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What the end of the context broke off is said behind it.
+func TestContextEndsInBody(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &wire{answer: func(r *request) (*http.Response, error) {
+		resp := respondPart(0, 3, 10, "")
+		resp.ContentLength = 4
+		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader("ab"), calling(cancel), &blocked{r.Context()}))
+		return resp, nil
+	}}
+	_, err := w.open(t, Options{}).Get(ctx, "key", 0, make([]byte, 4))
+	wantKind(t, err, context.Canceled)
+	if got, want := fmt.Sprint(err), "get gs://bucket/jobs/key: context canceled (response ended after 2 of 4 bytes: context canceled)"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// calling is an empty reader that calls itself.
+type calling func()
+
+func (f calling) Read([]byte) (int, error) {
+	f()
+	return 0, io.EOF
 }
 
 // The network may notice a deadline a moment before the context does: it is the
@@ -288,9 +317,10 @@ func TestErrorText(t *testing.T) {
 			"Access denied (HTTP 403, forbidden, request REQ42); " +
 				"grant storage.objects.create on gs://bucket (the role roles/storage.objectUser has it), " +
 				"and the scope devstorage.read_write to a virtual machine"},
-		"without advice": {respondError(403, "accountDisabled", "Access denied."), "Access denied (HTTP 403, accountDisabled, request REQ42)"},
-		"without a word": {bare, "Bad Gateway (HTTP 502)"},
-		"a page of them": {respond(502, strings.Repeat("wörter ", 1000)), strings.Repeat("wörter ", 57) + "w… (HTTP 502, request REQ42)"},
+		"without advice":      {respondError(403, "accountDisabled", "Access denied."), "Access denied (HTTP 403, accountDisabled, request REQ42)"},
+		"without a word":      {bare, "Bad Gateway (HTTP 502)"},
+		"not the API's words": {respond(200, "<html>"), "invalid character '<' looking for beginning of value"},
+		"a page of them":      {respond(502, strings.Repeat("wörter ", 1000)), strings.Repeat("wörter ", 57) + "w… (HTTP 502, request REQ42)"},
 	} {
 		w := &wire{answer: always(func() *http.Response { return test.resp })}
 		_, err := w.open(t, Options{}).Create(t.Context(), "a/b", nil)

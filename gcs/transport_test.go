@@ -90,6 +90,24 @@ func TestUploadGivenUpNeverLooksWhole(t *testing.T) {
 	}
 }
 
+// Nor does one that is read on after the request was ended for its stalling.
+func TestStalledUploadNeverLooksWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body := io.NopCloser(io.MultiReader(strings.NewReader("sent, "), sleeper(2*StallTimeout), strings.NewReader("and the closing boundary")))
+		if got, err := sendBody(t, t.Context(), body); got != "sent, " || !errors.Is(err, errStalled) {
+			t.Errorf("sent %q, %v, want the stall", got, err)
+		}
+	})
+}
+
+// sleeper is an empty reader that takes its time.
+type sleeper time.Duration
+
+func (s sleeper) Read([]byte) (int, error) {
+	time.Sleep(time.Duration(s))
+	return 0, io.EOF
+}
+
 // sendBody sends a request through the driver's transport, and returns what the
 // one below it got to read.
 func sendBody(t *testing.T, ctx context.Context, body io.ReadCloser) (string, error) {
@@ -159,6 +177,9 @@ func TestConnections(t *testing.T) {
 	var arrived atomic.Int64
 	together := make(chan struct{})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 1 {
+			t.Errorf("spoke %s", r.Proto) // may dial as often, at the start
+		}
 		if arrived.Add(1) == parallel {
 			close(together)
 		}

@@ -1,6 +1,6 @@
 // Command weight says what each driver adds to a program: packages that it
 // links, outside the standard library, and bytes. It prints a table in
-// Markdown:
+// Markdown, whose first row is the program without any:
 //
 //	go run ./bench/weight
 //
@@ -27,6 +27,7 @@ var programs = []struct {
 	imports []string
 	tags    string
 }{
+	{"engine", nil, ""},
 	{"engine, `local`", []string{"local"}, ""},
 	{"engine, `s3`", []string{"s3"}, ""},
 	{"engine, `gcs`", []string{"gcs"}, ""},
