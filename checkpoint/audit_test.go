@@ -26,12 +26,14 @@ import (
 type audit struct {
 	bucket *mem.Bucket
 	now    func() time.Time // the bucket's
+	codec  *codec.Codec     // nil until it is needed
 
 	// last is how many checkpoints retention keeps at the least.
 	last int
 	// damage says that the store damages what is written, so that what is there
 	// need not be whole. It must be noticed, and nothing else may be harmed.
 	damage bool
+	blind  bool // a manifest was damaged, so that the history is not known
 
 	mu      sync.Mutex
 	newest  *auditStep
@@ -68,6 +70,21 @@ func newAudit(bucket *mem.Bucket, now func() time.Time) *audit {
 		sizes: make(map[string]int64), times: make(map[string]time.Time), written: make(map[string]uint64),
 		states: make(map[string]fstest.MapFS), told: make(map[string]told), at: make(map[string]uint64),
 	}
+}
+
+// copy returns an audit that knows what a knows, of a copy of its bucket.
+func (a *audit) copy(bucket *mem.Bucket) *audit {
+	b := newAudit(bucket, a.now)
+	b.last, b.damage, b.newest = a.last, a.damage, a.newest
+	maps.Copy(b.steps, a.steps)
+	maps.Copy(b.sizes, a.sizes)
+	maps.Copy(b.times, a.times)
+	maps.Copy(b.written, a.written)
+	maps.Copy(b.states, a.states)
+	maps.Copy(b.told, a.told)
+	maps.Copy(b.at, a.at)
+	b.bad, b.log = slices.Clone(a.bad), slices.Clone(a.log)
+	return b
 }
 
 // open opens the bucket under the audit's eyes.
@@ -140,6 +157,7 @@ func (a *audit) created(o backend.Object, data []byte) {
 			a.badf("manifest %d: %v", seq, err)
 		}
 		a.logf("create %d, damaged", seq)
+		a.blind = true
 		return
 	}
 	a.logf("create %d %s epoch %d writer %s", seq, m.Kind, m.Epoch, m.Writer)
@@ -153,6 +171,7 @@ func (a *audit) created(o backend.Object, data []byte) {
 		if !a.damage {
 			a.badf("step %d: %v", seq, err)
 		}
+		a.blind = true
 		return
 	}
 	if !a.damage {
@@ -248,18 +267,16 @@ func (a *audit) deleted(key string) {
 		return
 	}
 	a.logf("delete %s", key)
-	if a.newest != nil && a.needed()[key] {
+	if a.newest != nil && !a.blind && a.needed()[key] {
 		a.badf("%s is deleted, and still needed", key)
 	}
 	_, seq, _ := format.ParseManifestKey(key)
-	if s := a.steps[seq]; s != nil && s.made.Equal(made) && a.newest.made.Sub(made) <= checkpoint.FenceWindow {
+	if s := a.steps[seq]; s != nil && !a.blind && s.made.Equal(made) && a.newest.made.Sub(made) <= checkpoint.FenceWindow {
 		a.badf("%s is deleted within the fence window", key)
 	}
 	delete(a.sizes, key)
 	delete(a.times, key)
 }
-
-var decoder = sync.OnceValue(codec.New)
 
 // read finds out what a step needs.
 func (a *audit) read(m *format.Manifest, made time.Time) (*auditStep, error) {
@@ -311,7 +328,10 @@ func (a *audit) chunk(c *format.Chunk) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return decoder().Decode(nil, c.Encoding, stored[:n], int(c.Size))
+	if a.codec == nil {
+		a.codec = codec.New() // in the bubble that it is used in
+	}
+	return a.codec.Decode(nil, c.Encoding, stored[:n], int(c.Size))
 }
 
 // offset returns the offset of a step's checkpoint.
@@ -351,7 +371,7 @@ func (a *audit) tell(offset string, c *checkpoint.Checkpoint, err error) {
 	}
 	a.told[offset] = t
 	a.logf("offset %s: %v", offset, orSeq(t))
-	if err == nil && a.at[offset] != c.Seq {
+	if err == nil && !a.blind && a.at[offset] != c.Seq {
 		a.badf("offset %s is acknowledged as checkpoint %d; in the history it is %d", offset, c.Seq, a.at[offset])
 	}
 }

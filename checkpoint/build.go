@@ -270,9 +270,10 @@ func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
 		hash := format.Sum(data[:n])
 		id, ok := b.find(hash)
 		if !ok {
-			e, stored := format.Raw, data[:n]
-			if e, buf = b.task.job.codec.Encode(buf[:0], stored); e != format.Raw {
-				stored = buf
+			stored := data[:n]
+			e, encoded := b.task.job.codec.Encode(buf[:0], stored)
+			if buf = encoded; e != format.Raw {
+				stored = encoded
 			}
 			var err error
 			if id, err = b.packer.add(hash, n, e, stored); err != nil {

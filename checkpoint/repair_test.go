@@ -67,12 +67,6 @@ func TestRepair(t *testing.T) {
 					hurt := w.unreadable()
 					before := len(w.objects(segments))
 					out, err := w.repair(fence)
-					if len(hurt) == 5 {
-						if !errors.Is(err, checkpoint.ErrCorrupt) || w.newestSeq() != 6 || len(out.Dropped) > 0 || !slices.Equal(out.Left, hurt) {
-							t.Errorf("all are hurt: %+v, %v; want ErrCorrupt and no step", out, err)
-						}
-						return
-					}
 					slices.Sort(out.Dropped)
 					slices.Reverse(out.Dropped)
 					if err != nil || !slices.Equal(out.Dropped, hurt) && len(hurt) > 0 || len(out.Left) > 0 {
@@ -98,6 +92,9 @@ func TestRepair(t *testing.T) {
 					w.wantClean(len(want))
 
 					seq := w.newestSeq()
+					if status, err := task.Status(w.Context()); err != nil || status.Claimed != (len(hurt) == 0) {
+						t.Errorf("%+v, %v; want it to be released", status, err)
+					}
 					if out, err := w.repair(fence); err != nil || len(out.Dropped) > 0 || w.newestSeq() != seq {
 						t.Errorf("once more: %+v, %v, manifest %d after %d", out, err, w.newestSeq(), seq)
 					}
@@ -110,6 +107,24 @@ func TestRepair(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestRepairGoesBack(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o := w.library()
+		c := commit(w, o, with(10, 100<<10))
+		synctest.Wait()
+		w.remove(format.SegmentKey(dir, w.manifest(c.Seq).Checkpoint.Content.Segments[0].ID))
+		out, err := w.repair(fence)
+		if err != nil || !slices.Equal(out.Dropped, []uint64{c.Seq}) || out.WentBackTo != 6 {
+			t.Errorf("%+v, %v; want it to go back to 6", out, err)
+		}
+		task, _, _ := w.process()
+		if c, err := task.Newest(w.Context()); err != nil || c.Seq != 6 || c.Offsets["in"] != "9" {
+			t.Errorf("the newest is %+v, %v", c, err)
+		}
+		w.wantClean(5)
+	})
 }
 
 func TestRepairOfAClaimedTask(t *testing.T) {
@@ -131,13 +146,28 @@ func TestRepairOfAClaimedTask(t *testing.T) {
 
 // What is not known to be safe is not done.
 func TestRepairRefuses(t *testing.T) {
+	t.Run("all", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			o, _ := w.owner()
+			c := commit(w, o, with(1, 100<<10))
+			w.remove(w.objects(segments)[0].Key)
+			before := w.objects("")
+			out, err := w.repair(fence)
+			if !errors.Is(err, checkpoint.ErrCorrupt) || len(out.Dropped) > 0 || !slices.Equal(out.Left, []uint64{c.Seq}) {
+				t.Errorf("%+v, %v; want ErrCorrupt", out, err)
+			}
+			if !slices.Equal(w.objects(""), before) {
+				t.Error("something has changed")
+			}
+		})
+	})
 	t.Run("newest manifest", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.library()
 			key := format.ManifestKey(dir, 6)
 			w.write(key, []byte("rubbish"))
 			before := w.objects("")
-			if out, err := w.repair(fence); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
+			if out, err := w.repair(fence); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "can not be repaired") {
 				t.Errorf("%+v, %v; want ErrCorrupt", out, err)
 			}
 			if !slices.Equal(w.objects(""), before) {
@@ -154,7 +184,7 @@ func TestRepairRefuses(t *testing.T) {
 			synctest.Wait()
 			w.remove(format.SegmentKey(dir, w.manifest(151).RetainedAt.Segment))
 			before := w.objects("")
-			if out, err := w.repair(fence); !errors.Is(err, checkpoint.ErrCorrupt) {
+			if out, err := w.repair(fence); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), "can not be repaired") {
 				t.Errorf("%+v, %v; want ErrCorrupt", out, err)
 			}
 			if !slices.Equal(w.objects(""), before) {

@@ -362,9 +362,29 @@ func TestVerifyOrphans(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 
-		// A checkpoint that can not be read may need what looks like garbage.
+		// A young manifest is none, although no checkpoint needs it.
+		heir, _ := w.owner()
+		time.Sleep(time.Minute)
+		commit(w, heir, at(5))
+		synctest.Wait()
+		after, _ := w.verify(structure)
+		if want := w.collect(checkpoint.CollectOptions{DryRun: true}); after.Garbage != want || want.Manifests > 0 {
+			t.Errorf("garbage %+v; a collector finds %+v", after.Garbage, want)
+		}
+	})
+}
+
+// A checkpoint that can not be read may need what looks like garbage.
+func TestVerifyUnclear(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		c := commit(w, o, with(1, 100<<10))
+		commit(w, o, at(2))
+		synctest.Wait()
+		w.segment(1, 0xee, 0)
+		w.segment(1, 0xee, 1)
 		w.write(format.ManifestKey(dir, c.Seq), []byte("rubbish"))
-		r, _ = w.verify(structure)
+		r, _ := w.verify(structure)
 		if r.Garbage.Segments != 0 || r.Unclear.Segments != 2 {
 			t.Errorf("beside a damaged manifest: garbage %+v, unclear %+v", r.Garbage, r.Unclear)
 		}

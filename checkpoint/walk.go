@@ -36,7 +36,11 @@ type walk struct {
 
 // walk opens the state and finds out what it consists of.
 func (s *Source) walk(ctx context.Context) (*walk, error) {
-	w := &walk{Source: s, began: time.Now(), close: func() error { return nil }}
+	w := &walk{
+		Source: s,
+		began:  time.Now(), //nolint:forbidigo // it is compared with files' times, of this machine
+		close:  func() error { return nil },
+	}
 	if err := s.check(); err != nil {
 		return nil, err
 	}

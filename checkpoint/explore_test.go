@@ -1,0 +1,292 @@
+package checkpoint_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/explore"
+)
+
+var (
+	exploreDepth  = flag.Int("explore.depth", 0, "by how much deeper TestExplore enumerates than it does in CI")
+	exploreN      = flag.Int("explore.n", 10000, "number of schedules that TestExplore draws at random for each play")
+	exploreSeed   = flag.Uint64("explore.seed", 0, "seed of the first of them")
+	exploreReplay = flag.String("explore.replay", "", "run one schedule of TestExplore, as printed by it: PLAY:CHOICES")
+)
+
+// A play says what several processes do, and what may go wrong.
+type play struct {
+	name   string
+	last   int          // what retention keeps
+	before func(*stage) // unless the task is new
+	roles  []role
+	faults int // at most so many in one schedule
+	jumps  int // of the clock, likewise
+	depth  int // to which all schedules are run in CI
+}
+
+// A role is what one process does, before the schedule begins and in it.
+type role struct {
+	name   string
+	dies   bool // it may die; that of a reader or a collector is nobody's concern
+	before func(*process)
+	run    func(*process)
+}
+
+var (
+	collector = role{name: "collector", run: (*process).collect}
+	reader    = role{name: "reader", run: (*process).read}
+)
+
+// small and big are states: the second does not fit into a manifest.
+var (
+	small fstest.MapFS
+	big   = fstest.MapFS{"a": {Data: noise(17 << 10)}, "b": {Data: noise(300)}}
+	other = fstest.MapFS{"a": {Data: noise(17 << 10)}, "b": {Data: noise(18 << 10)}} // shares a with big
+)
+
+func owner(states ...fstest.MapFS) role {
+	return role{name: "owner", dies: true, before: settled, run: func(p *process) { p.commits(states) }}
+}
+
+// heir claims the task and commits.
+func heir(name string, states ...fstest.MapFS) role {
+	return role{name: name, dies: true, run: func(p *process) {
+		p.claim()
+		p.commits(states)
+	}}
+}
+
+func (p *process) commits(states []fstest.MapFS) {
+	for _, state := range states {
+		p.commit(state)
+	}
+	p.close()
+}
+
+// settled is an owner whose first commit, and what comes after it, is over.
+func settled(p *process) {
+	p.claim()
+	p.commit(big)
+	quiesce()
+}
+
+// history is what an earlier owner has left: two checkpoints that share data,
+// and a segment that no manifest names.
+func history(s *stage) {
+	first := s.anyone
+	first.claim()
+	first.commit(big)
+	first.commit(other)
+	first.close()
+	key := format.SegmentKey(dir, format.SegmentID{Epoch: 1, Writer: format.WriterID{0xee}, N: 1})
+	if _, err := first.door.Put(context.Background(), key, []byte("x")); err != nil {
+		panic(err)
+	}
+}
+
+func saver(name string, states ...fstest.MapFS) role {
+	return role{name: name, dies: true, run: func(p *process) {
+		for _, state := range states {
+			p.save(state)
+		}
+	}}
+}
+
+var plays = []*play{
+	{name: "takeover", last: 2, before: history, faults: 1, depth: 9,
+		roles: []role{owner(other, small), heir("heir", big), collector, reader}},
+	{name: "first", last: 2, faults: 1, depth: 9,
+		roles: []role{heir("one", big), heir("other", small), collector, reader}},
+	{name: "window", last: 1, before: history, faults: 1, jumps: 2, depth: 8,
+		roles: []role{owner(small, small), heir("heir", small, other, small), collector}},
+	{name: "saves", last: 2, before: history, faults: 1, depth: 9,
+		roles: []role{saver("one", other, big), saver("other", big), collector, reader}},
+	{name: "back", last: 2, before: history, faults: 1, depth: 9,
+		roles: []role{owner(other, small), {name: "back", dies: true, run: (*process).back}, collector, reader}},
+	{name: "trouble", last: 2, before: history, faults: 3, jumps: 1, depth: 4,
+		roles: []role{owner(other, small, big), heir("heir", big, small), collector, reader}},
+}
+
+// back goes back to the older of the checkpoints.
+func (p *process) back() {
+	owner, err := p.task.ClaimAt(context.Background(), "3")
+	p.check("claim at 3", err, checkpoint.ErrNoCheckpoint)
+	if err == nil {
+		p.owner = owner
+		p.commit(other)
+		p.close()
+	}
+}
+
+// TestExplore runs the engine one store call at a time: all schedules that
+// differ in their first steps, and others at random. An invariant that does not
+// hold is reported with the schedule, which -explore.replay runs again.
+func TestExplore(t *testing.T) {
+	// Each schedule is short, and leaves much behind.
+	percent := debug.SetGCPercent(800)
+	t.Cleanup(func() { debug.SetGCPercent(percent) })
+	for _, p := range plays {
+		t.Run(p.name, func(t *testing.T) {
+			choices, replay := strings.CutPrefix(*exploreReplay, p.name+":")
+			if *exploreReplay != "" && !replay {
+				t.Skip("another one is run again")
+			}
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				e := &explorer{T: t, stage: newStage(p), seen: make(map[uint64]struct{})}
+				if replay {
+					e.replay(choices)
+					return
+				}
+				e.explore()
+			})
+		})
+	}
+}
+
+// An explorer runs the schedules of one play.
+type explorer struct {
+	*testing.T
+	stage *stage
+	trace explore.Trace[event]
+	seen  map[uint64]struct{} // what each schedule amounts to
+
+	steps   []string
+	choices []int
+	runs    int // schedules that were run to their ends
+	calls   int // steps of all schedules
+	givenUp int // that had been seen in another order
+}
+
+func (e *explorer) explore() {
+	depth, n := e.stage.play.depth+*exploreDepth, *exploreN
+	if raceDetector || testing.Short() {
+		depth, n = 4, 100
+	}
+	search := &explore.Search[event]{Depth: depth}
+	for seed := *exploreSeed; !e.Failed(); seed++ {
+		e.run(search, seed)
+		if !search.Next() {
+			break
+		}
+	}
+	enumerated := e.runs
+	for seed := *exploreSeed; seed < *exploreSeed+uint64(n) && !e.Failed(); seed++ {
+		e.run(new(explore.Search[event]), seed)
+	}
+	e.Logf("%d schedules, %d of them distinct: all to depth %d (%d, and %d given up as seen), and %d at random; %d steps",
+		e.runs, len(e.seen), depth, enumerated, e.givenUp, e.runs-enumerated, e.calls)
+}
+
+// replay runs one schedule.
+func (e *explorer) replay(choices string) {
+	var list []int
+	for _, c := range strings.Split(choices, ".") {
+		n, err := strconv.Atoi(c)
+		if err != nil {
+			e.Fatal(err)
+		}
+		list = append(list, n)
+	}
+	e.schedule(func(events []event) (int, bool, error) {
+		if len(e.choices) == len(list) || list[len(e.choices)] >= len(events) {
+			return 0, false, errors.New("this is a schedule of another version: there is no such choice")
+		}
+		return list[len(e.choices)], true, nil
+	})
+	e.Logf("replayed:\n%s\n%s", strings.Join(e.steps, "\n"), strings.Join(e.stage.audit.log, "\n"))
+}
+
+func (e *explorer) run(search *explore.Search[event], seed uint64) {
+	search.Begin(seed)
+	if !e.schedule(search.Choose) {
+		e.givenUp++
+		return
+	}
+	e.runs++
+	e.seen[e.trace.Sum()] = struct{}{}
+}
+
+// mostSteps is more than any schedule needs.
+const mostSteps = 1000
+
+// schedule runs one schedule, and reports whether it came to its end.
+func (e *explorer) schedule(choose func([]event) (int, bool, error)) bool {
+	s := e.stage
+	s.reset()
+	s.begin()
+	e.trace.Reset()
+	e.steps, e.choices = e.steps[:0], e.choices[:0]
+	whole := true
+	for whole {
+		quiesce()
+		events := s.events()
+		if len(events) == 0 {
+			break
+		}
+		i, ok, err := choose(events)
+		if err != nil || len(e.choices) == mostSteps {
+			s.audit.badf("after %d steps: %v", len(e.choices), err)
+		}
+		if whole = ok && err == nil && len(e.choices) < mostSteps; whole {
+			e.step(events[i], i)
+		}
+	}
+	if whole && s.ended < len(s.procs) {
+		s.audit.badf("%d processes wait for ever", len(s.procs)-s.ended)
+	}
+	s.end()
+	if whole {
+		e.epilogue()
+	}
+	if report := s.audit.report(); report != "" {
+		e.fail(report)
+	}
+	return whole
+}
+
+func (e *explorer) step(ev event, choice int) {
+	e.calls++
+	e.trace.Add(ev)
+	e.choices = append(e.choices, choice)
+	e.steps = append(e.steps, e.stage.String(ev))
+	e.stage.take(ev)
+}
+
+// epilogue is the end of each schedule: what was said is true, all is whole, and
+// when another process has taken over, nothing needless is left.
+func (e *explorer) epilogue() {
+	s, next := e.stage, e.stage.anyone
+	s.audit.end()
+	list, err := next.task.Checkpoints(context.Background())
+	next.check("what is retained", err, checkpoint.ErrNoCheckpoint)
+	for _, c := range list {
+		if err := s.audit.wantWhole(context.Background(), c); err != nil {
+			next.bad("checkpoint %d: %v", c.Seq, err)
+		}
+	}
+	next.claim()
+	next.commit(small)
+	next.close()
+	next.collect()
+	s.audit.wantExact()
+}
+
+func (e *explorer) fail(report string) {
+	var choices []string
+	for _, c := range e.choices {
+		choices = append(choices, strconv.Itoa(c))
+	}
+	e.Errorf("schedule %d:\n%s\n%s\nRun it again with\n\tgo test ./checkpoint -run 'TestExplore/%s$' -explore.replay=%s:%s",
+		e.runs+1, strings.Join(e.steps, "\n"), report, e.stage.play.name, e.stage.play.name, strings.Join(choices, "."))
+}

@@ -1,0 +1,553 @@
+package checkpoint_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing/fstest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/backend/mem"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+// This file runs the engine one store call at a time. It runs in a synctest
+// bubble: when time goes on, every process waits for a call of its to be let
+// go, or has ended.
+
+// A stage is a bucket and processes whose calls wait until they are let go.
+type stage struct {
+	play   *play
+	procs  []*process
+	anyone *process // whose calls never wait
+	ops    map[string]*op
+	start  *image // what the play's before has made; nil if it has not run yet
+
+	// Of the present schedule.
+	audit   *audit
+	now     time.Time // by the bucket's clock
+	faults  int       // that may still be
+	jumps   int       // of the clock, likewise
+	writers map[format.WriterID]string
+	last    int // whose the last step was
+
+	mu      sync.Mutex
+	open    bool // no call waits
+	waiting []*call
+	ended   int // processes
+}
+
+// A process does what a play says.
+type process struct {
+	*stage
+	index   int
+	name    string
+	task    *checkpoint.Task
+	door    *door
+	faults  *faultstore.Store
+	owner   *checkpoint.Owner
+	writers int
+	late    []*op // requests that have not landed
+}
+
+// A door is a store whose calls wait.
+type door struct {
+	backend.Store
+	p *process
+}
+
+// An op is what a call does, by names that are the same in each schedule.
+type op struct {
+	verb  string
+	keys  []string // for a list, what they begin with
+	label string
+}
+
+func (o *op) writes() bool { return o.verb == "create" || o.verb == "put" || o.verb == "delete" }
+
+// clocked reports whether the time of the call matters.
+func (o *op) clocked() bool { return o.verb == "create" || o.verb == "put" }
+
+func (o *op) meets(p *op) bool {
+	if !o.writes() && !p.writes() {
+		return false
+	}
+	for _, a := range o.keys {
+		for _, b := range p.keys {
+			if a == b || o.verb == "list" && strings.HasPrefix(b, a) || p.verb == "list" && strings.HasPrefix(a, b) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// A call waits to be let go.
+type call struct {
+	p   *process
+	op  *op
+	key string // as the store is told
+	go_ chan struct{}
+}
+
+// A mode is what becomes of a call.
+type mode string
+
+const (
+	apply mode = ""
+	lose  mode = " (the reply is lost)"
+	late  mode = " (it will land late)"
+	crash mode = " (the process dies before it)"
+	land  mode = " (it lands)"
+	jump  mode = "the clock goes on by more than a window"
+)
+
+// An event is a step of a schedule.
+type event struct {
+	proc int
+	mode mode
+	op   *op
+	same int // how many like it come before
+}
+
+func (e event) Actor() int { return e.proc }
+
+func (e event) Rare() bool {
+	return e.mode == lose || e.mode == late || e.mode == crash || e.mode == jump
+}
+
+// touches reports whether the event does something to the store.
+func (e event) touches() bool { return e.mode == apply || e.mode == lose || e.mode == land }
+
+func (e event) Conflicts(f event) bool {
+	switch {
+	case e.mode == jump && f.mode == jump:
+		return true
+	case e.mode == jump:
+		return f.touches() && f.op.clocked()
+	case f.mode == jump:
+		return e.touches() && e.op.clocked()
+	case e.proc == f.proc:
+		return e.mode != apply || f.mode != apply || e.op.writes() || f.op.writes()
+	case e.Rare() && f.Rare(): // there may not be as many
+		return true
+	}
+	return e.touches() && f.touches() && e.op.meets(f.op)
+}
+
+func newStage(p *play) *stage {
+	s := &stage{play: p, ops: make(map[string]*op)}
+	for i, role := range p.roles {
+		s.procs = append(s.procs, s.newProcess(i, role.name))
+	}
+	s.anyone = s.newProcess(len(p.roles), "anyone")
+	return s
+}
+
+// newProcess makes a process, whose job serves many schedules.
+func (s *stage) newProcess(i int, name string) *process {
+	p := &process{stage: s, index: i, name: name}
+	p.door = &door{p: p}
+	job := checkpoint.New(p.door, checkpoint.Options{
+		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: s.play.last}, Logger: slog.New(slog.DiscardHandler),
+		// A wait of no length: the bubble's clock need not go on for it.
+		Backoff: backend.Backoff{First: 1, Max: 1, Attempts: 4},
+	})
+	var err error
+	if p.task, err = job.Task("orders/7"); err != nil {
+		panic(err)
+	}
+	return p
+}
+
+// reset makes the stage what it is before a schedule.
+func (s *stage) reset() {
+	s.now = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return s.now }
+	bucket := mem.NewBucket(clock)
+	if s.start != nil {
+		s.audit, s.writers = s.start.develop(bucket)
+	} else {
+		s.audit, s.writers = newAudit(bucket, clock), make(map[format.WriterID]string)
+		s.audit.last = s.play.last
+	}
+	s.faults, s.jumps, s.last = s.play.faults, s.play.jumps, 0
+	s.waiting, s.ended, s.open = nil, 0, true
+	for _, p := range append(slices.Clone(s.procs), s.anyone) {
+		p.faults = faultstore.New(s.audit.open())
+		p.door.Store, p.owner, p.writers, p.late = p.faults, nil, 0, nil
+	}
+}
+
+// begin lets the processes begin, up to their first calls.
+func (s *stage) begin() {
+	if s.start == nil {
+		if s.play.before != nil {
+			s.play.before(s)
+		}
+		s.start = s.image()
+	}
+	for i, role := range s.play.roles {
+		if role.before != nil {
+			role.before(s.procs[i])
+		}
+	}
+	quiesce()
+	s.open = false
+	for i, role := range s.play.roles {
+		go func() {
+			role.run(s.procs[i])
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.ended++
+		}()
+	}
+}
+
+// An image is a bucket's content, and what is known of it. To make it anew for
+// each schedule would take as long as the schedule does.
+type image struct {
+	objects map[string][]byte
+	audit   *audit
+	writers map[format.WriterID]string
+}
+
+func (s *stage) image() *image {
+	i := &image{make(map[string][]byte), s.audit.copy(s.audit.bucket), maps.Clone(s.writers)}
+	store := s.audit.bucket.Open()
+	for o, err := range store.List(context.Background(), "", "") {
+		data := make([]byte, o.Size)
+		if err == nil {
+			_, err = store.Get(context.Background(), o.Key, 0, data)
+		}
+		if err != nil {
+			panic(err)
+		}
+		i.objects[o.Key] = data
+	}
+	return i
+}
+
+// develop fills a bucket.
+func (i *image) develop(bucket *mem.Bucket) (*audit, map[format.WriterID]string) {
+	store := bucket.Open()
+	for key, data := range i.objects {
+		if _, err := store.Create(context.Background(), key, data); err != nil {
+			panic(err)
+		}
+	}
+	return i.audit.copy(bucket), maps.Clone(i.writers)
+}
+
+// quiesce waits until nobody does anything. All timers but the one of the five
+// seconds that a save has for tidying up are of no length.
+func quiesce() { time.Sleep(1) }
+
+// end lets the processes run to their ends: as dead, if they have not ended.
+func (s *stage) end() {
+	for _, p := range s.procs {
+		s.mu.Lock()
+		ended := s.ended == len(s.procs)
+		s.mu.Unlock()
+		if !ended && !p.faults.Crashed() {
+			p.faults.Arm(faultstore.Fault{Kind: faultstore.CrashFirst})
+		}
+	}
+	s.mu.Lock()
+	s.open = true
+	s.mu.Unlock()
+	s.release(func(*call) bool { return true })
+	quiesce()
+}
+
+// release lets go of calls.
+func (s *stage) release(which func(*call) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = slices.DeleteFunc(s.waiting, func(c *call) bool {
+		if !which(c) {
+			return false
+		}
+		close(c.go_)
+		return true
+	})
+}
+
+// events returns what may happen next, in an order that is the same each time.
+func (s *stage) events() []event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []event
+	for _, c := range s.waiting {
+		all = append(all, event{proc: c.p.index, op: c.op})
+	}
+	for _, p := range s.procs {
+		if len(p.late) > 0 {
+			all = append(all, event{proc: p.index, mode: land, op: p.late[0]})
+		}
+	}
+	slices.SortFunc(all, func(a, b event) int {
+		return cmp.Or(bool2int(a.proc != s.last)-bool2int(b.proc != s.last), a.proc-b.proc, cmp.Compare(a.mode, b.mode), cmp.Compare(a.op.label, b.op.label))
+	})
+	for i := 1; i < len(all); i++ {
+		if before := all[i-1]; before.proc == all[i].proc && before.mode == all[i].mode && before.op == all[i].op {
+			all[i].same = before.same + 1
+		}
+	}
+	for _, e := range all {
+		all = append(all, s.faultsAt(e)...)
+	}
+	if s.jumps > 0 && len(all) > 0 {
+		all = append(all, event{proc: len(s.procs), mode: jump, op: &noOp})
+	}
+	return all
+}
+
+var noOp op
+
+func bool2int(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// faultsAt returns what may go wrong with a call. Reads that fail are tried
+// again, as if they were made later; and a process that dies before a read might
+// as well die before its next write.
+func (s *stage) faultsAt(e event) []event {
+	if s.faults == 0 || e.mode != apply || !e.op.writes() {
+		return nil
+	}
+	modes := []mode{lose, late}
+	if s.play.roles[e.proc].dies {
+		modes = append(modes, crash)
+	}
+	var all []event
+	for _, m := range modes {
+		e.mode = m
+		all = append(all, e)
+	}
+	return all
+}
+
+// take makes an event happen.
+func (s *stage) take(e event) {
+	s.last = e.proc
+	switch e.mode {
+	case jump:
+		s.jumps--
+		s.now = s.now.Add(checkpoint.FenceWindow + time.Minute)
+		return
+	case land:
+		s.procs[e.proc].faults.Land()
+		s.procs[e.proc].late = nil
+		return
+	}
+	c := s.find(e)
+	p := c.p
+	if e.mode != apply {
+		s.faults--
+		kinds := map[mode]faultstore.Kind{lose: faultstore.LoseReply, late: faultstore.Zombie, crash: faultstore.CrashFirst}
+		p.faults.Arm(faultstore.Fault{Kind: kinds[e.mode], Verb: e.op.verb, Key: c.key, On: 1})
+	}
+	if e.mode == late {
+		p.late = append(p.late, e.op)
+	}
+	s.release(func(other *call) bool { return other == c })
+	if e.mode == crash {
+		quiesce()
+		s.release(func(other *call) bool { return other.p == p })
+	}
+}
+
+// find returns the call of an event.
+func (s *stage) find(e event) *call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	same := e.same
+	i := slices.IndexFunc(s.waiting, func(c *call) bool {
+		if c.p.index != e.proc || c.op != e.op {
+			return false
+		}
+		same--
+		return same < 0
+	})
+	return s.waiting[i]
+}
+
+func (s *stage) String(e event) string {
+	if e.mode == jump {
+		return string(jump)
+	}
+	return s.procs[e.proc].name + ": " + e.op.label + string(e.mode)
+}
+
+// Names.
+
+// op returns the op of a call.
+func (p *process) op(verb string, keys ...string) *op {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = p.keyName(key)
+	}
+	slices.Sort(names)
+	label := verb + " " + strings.Join(names, " ")
+	o := p.ops[label]
+	if o == nil {
+		o = &op{verb, names, label}
+		p.ops[label] = o
+	}
+	return o
+}
+
+// keyName returns a name for a key in which writers are called by who they are.
+func (p *process) keyName(key string) string {
+	if _, seq, ok := format.ParseManifestKey(key); ok {
+		return fmt.Sprintf("manifest %03d.", seq)
+	}
+	id, ok := format.ParseSegmentKey(dir, key)
+	if !ok {
+		return strings.TrimSuffix(strings.TrimPrefix(key, dir+"/"), "s/") // of a list: all manifests, or all segments
+	}
+	if _, ok := p.stage.writers[id.Writer]; !ok {
+		p.writers++
+		p.stage.writers[id.Writer] = fmt.Sprint(p.name, p.writers)
+	}
+	return fmt.Sprintf("segment %03d-%s-%d.", id.Epoch, p.stage.writers[id.Writer], id.N)
+}
+
+// wait returns when the call may go on.
+func (d *door) wait(verb string, keys ...string) {
+	s := d.p.stage
+	s.mu.Lock()
+	if s.open || d.p.faults.Crashed() {
+		for _, key := range keys {
+			d.p.keyName(key) // its writer is named in any case
+		}
+		s.mu.Unlock()
+		return
+	}
+	c := &call{p: d.p, op: d.p.op(verb, keys...), key: strings.Join(keys, " "), go_: make(chan struct{})}
+	s.waiting = append(s.waiting, c)
+	s.mu.Unlock()
+	<-c.go_
+}
+
+func (d *door) Create(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	d.wait("create", key)
+	return d.Store.Create(ctx, key, data)
+}
+
+func (d *door) Put(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	d.wait("put", key)
+	return d.Store.Put(ctx, key, data)
+}
+
+func (d *door) Get(ctx context.Context, key string, offset int64, p []byte) (int, error) {
+	d.wait("get", key)
+	return d.Store.Get(ctx, key, offset, p)
+}
+
+func (d *door) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
+	return func(yield func(backend.Object, error) bool) {
+		d.wait("list", prefix)
+		d.Store.List(ctx, prefix, after)(yield)
+	}
+}
+
+func (d *door) Delete(ctx context.Context, keys ...string) error {
+	d.wait("delete", keys...)
+	return d.Store.Delete(ctx, keys...)
+}
+
+// What processes do.
+
+// bad notes what must not happen.
+func (p *process) bad(f string, args ...any) {
+	p.audit.mu.Lock()
+	defer p.audit.mu.Unlock()
+	p.audit.badf(p.name+": "+f, args...)
+}
+
+func (p *process) claim() {
+	var err error
+	if p.owner, err = p.task.Claim(context.Background()); err != nil {
+		p.owner = nil
+		p.check("claim", err)
+	}
+}
+
+// check notes an error that no store of this stage explains.
+func (p *process) check(what string, err error, allowed ...error) {
+	if err == nil || p.faults.Crashed() || slices.ContainsFunc(allowed, func(a error) bool { return errors.Is(err, a) }) {
+		return
+	}
+	p.bad("%s: %v", what, err)
+}
+
+func (p *process) commit(state fstest.MapFS) {
+	if p.owner == nil {
+		return
+	}
+	p.told("commit", state, func(s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) {
+		return p.owner.Commit(context.Background(), s)
+	}, checkpoint.ErrFenced)
+}
+
+func (p *process) save(state fstest.MapFS) {
+	p.told("save", state, func(s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) {
+		return p.task.Save(context.Background(), s)
+	}, checkpoint.ErrConflict)
+}
+
+func (p *process) told(what string, state fstest.MapFS, save func(checkpoint.Snapshot) (*checkpoint.Checkpoint, error), lost error) {
+	s, offset := p.audit.snapshot(state)
+	c, err := save(s)
+	if err != nil && p.faults.Crashed() {
+		c, err = nil, errDead
+	}
+	p.audit.tell(offset, c, err)
+	p.check(what, err, lost, checkpoint.ErrUnknown)
+}
+
+func (p *process) close() {
+	if p.owner != nil {
+		p.check("close", p.owner.Close())
+	}
+}
+
+func (p *process) collect() {
+	_, err := p.task.Collect(context.Background(), checkpoint.CollectOptions{})
+	p.check("collection", err)
+}
+
+// read reads the newest checkpoint, which is at least as new as what had been
+// committed when it began.
+func (p *process) read() {
+	p.audit.mu.Lock()
+	least := uint64(0)
+	if p.audit.newest != nil {
+		least = p.audit.newest.Seq
+	}
+	p.audit.mu.Unlock()
+	status, err := p.task.Status(context.Background())
+	p.check("status", err)
+	if err != nil || status.Newest == nil {
+		return
+	}
+	if status.Seq < least {
+		p.bad("status says %d, after %d was made", status.Seq, least)
+	}
+	p.check("read", p.audit.wantWhole(context.Background(), status.Newest), checkpoint.ErrGone)
+}
