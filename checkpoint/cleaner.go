@@ -191,21 +191,22 @@ func (c *cleaner) needlessSegments(ctx context.Context, kept []format.Retained) 
 			needless[key] = true
 		}
 	}
-	if len(needless) > 0 {
-		for _, r := range kept {
-			keys, err := c.segments(ctx, r)
-			if unreadable(err) {
-				// It is from before this writer's time, so it needs none of the
-				// writer's own segments; of the others nobody knows.
-				maps.DeleteFunc(needless, func(key string, _ bool) bool { return !strings.HasPrefix(key, c.own) })
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			for _, key := range keys {
-				delete(needless, key)
-			}
+	for _, r := range kept { // the new one first, which is known and often needs them all
+		if len(needless) == 0 {
+			break
+		}
+		keys, err := c.segments(ctx, r)
+		if unreadable(err) {
+			// It is from before this writer's time, so it needs none of the
+			// writer's own segments; of the others nobody knows.
+			maps.DeleteFunc(needless, func(key string, _ bool) bool { return !strings.HasPrefix(key, c.own) })
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range keys {
+			delete(needless, key)
 		}
 	}
 	for _, r := range c.owed {

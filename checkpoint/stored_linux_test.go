@@ -204,46 +204,70 @@ func TestScatteredPages(t *testing.T) {
 
 // If nothing has changed, an owner sends one request and a process that knows
 // nothing four. Neither opens a file.
-func TestNothingChanged(t *testing.T) {
-	l, bucket := newLive(t), mem.NewBucket(time.Now)
+func TestNothingChanged(t *testing.T) { inWorld(t, nothingChanged) }
+
+func nothingChanged(w *world) {
+	l := newLive(w)
 	l.write("a", noise(300<<10))
 	l.write("d/b", noise(30<<10))
 	l.write("d/empty", nil)
 	l.must(os.Symlink("a", l.path("link")))
-	job, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 64 << 10})
-	o := claim(t, task)
-	commit(t, o, l.snapshot())
+	job, task := jobOf(w, w.bucket, checkpoint.Options{SegmentSize: 64 << 10})
+	o := claim(w, task)
+	commit(w, o, l.snapshot())
 	l.wantOpened("a", "d/b", "d/empty")
 	l.saved()
+	synctest.Wait() // until what others may have left is collected, which is done once
 	for range 3 {
 		before := job.Usage()
-		made := commit(t, o, l.snapshot())
+		made := commit(w, o, l.snapshot())
 		if after := job.Usage(); requests(before, after) != 1 || after.Create.Calls-before.Create.Calls != 1 {
-			t.Errorf("an owner: %+v, before %+v", after, before)
+			w.Errorf("an owner: %+v, before %+v", after, before)
 		}
 		l.wantOpened()
 		if made.NewBytes != 0 {
-			t.Errorf("%d new bytes", made.NewBytes)
+			w.Errorf("%d new bytes", made.NewBytes)
 		}
 		l.wantBack(made)
 	}
-	if err := o.Release(t.Context()); err != nil {
-		t.Fatal(err)
+	if err := o.Release(w.Context()); err != nil {
+		w.Fatal(err)
 	}
 	for range 3 {
-		job, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 64 << 10})
-		made, err := task.Save(t.Context(), l.snapshot())
+		job, task := jobOf(w, w.bucket, checkpoint.Options{SegmentSize: 64 << 10})
+		made, err := task.Save(w.Context(), l.snapshot())
 		if err != nil {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
 		if u := job.Usage(); requests(backend.Usage{}, u) != 4 || u.Put.Calls != 0 {
-			t.Errorf("a save: %+v", u)
+			w.Errorf("a save: %+v", u)
 		}
 		l.wantOpened()
 		if made.NewBytes != 0 {
-			t.Errorf("%d new bytes", made.NewBytes)
+			w.Errorf("%d new bytes", made.NewBytes)
 		}
 		l.wantBack(made)
+	}
+}
+
+// A save that retires a checkpoint whose data it needs itself reads that one's
+// manifest, and no other.
+func TestNothingChangedAndOneIsRetired(t *testing.T) {
+	l, bucket := newLive(t), mem.NewBucket(time.Now)
+	l.write("a", noise(300<<10))
+	opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 5}}
+	for n := range 10 {
+		job, task := jobOf(t, bucket, opts)
+		if _, err := task.Save(t.Context(), l.snapshot()); err != nil {
+			t.Fatal(err)
+		}
+		want := int64(4)
+		if n >= 5 {
+			want++
+		}
+		if u := job.Usage(); n > 1 && requests(backend.Usage{}, u) != want { // the first ones prove the store
+			t.Errorf("save %d: %+v, want %d requests", n, u, want)
+		}
 	}
 }
 
