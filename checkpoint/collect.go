@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -58,16 +59,18 @@ func (c *collector) collect(ctx context.Context) error {
 	if err != nil || s == nil {
 		return err
 	}
-	named, err := c.task.named(ctx, s, all)
-	switch {
-	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
-		err = fmt.Errorf("no segment was deleted: %w", err)
-	case err != nil:
-		return err
-	default:
-		err = c.collectSegments(ctx, s, named)
+	named, damage := c.task.named(ctx, s, all)
+	if damage != nil && !errors.Is(damage, ErrCorrupt) && !errors.Is(damage, ErrVersion) {
+		return damage
 	}
-	return errors.Join(err, c.collectManifests(ctx, s, all))
+	// The manifests come first: their list shows whether s was a step.
+	if err := c.collectManifests(ctx, s, all); err != nil {
+		return err
+	}
+	if damage != nil {
+		return fmt.Errorf("no segment was deleted: %w", damage)
+	}
+	return c.collectSegments(ctx, s, named)
 }
 
 func (c *collector) collectSegments(ctx context.Context, s *step, named map[format.SegmentID]bool) error {
@@ -93,12 +96,20 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 		retained[r.Seq] = true
 	}
 	dir := c.task.history.dir
-	after := format.ManifestKey(dir, s.Seq) // older ones sort behind it
+	isStep := false
+	after := format.ManifestKey(dir, s.Seq+1) // s comes first, and older ones behind it
 	for o, err := range c.task.job.store.List(ctx, format.ManifestPrefix(dir), after) {
 		if err != nil {
 			return err
 		}
 		_, seq, ok := format.ParseManifestKey(o.Key)
+		if ok && seq == s.Seq {
+			isStep = s.madeAt(o.ModTime)
+			continue
+		}
+		if !isStep {
+			break
+		}
 		if !ok || retained[seq] || s.time.Sub(o.ModTime) <= FenceWindow {
 			continue
 		}
@@ -106,8 +117,18 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 			return err
 		}
 	}
+	if !isStep {
+		return fmt.Errorf("task %q, manifest %d: %w", c.task.Name(), s.Seq, ErrGone)
+	}
 	return c.flush(ctx)
 }
+
+// madeAt reports whether the object that was written at that time is the one
+// that was listed as step s, and so whether what was read in between is. Once a
+// step is deleted, one who slept may make a manifest of its number, which is
+// none: but not before a whole window has gone by, less the quarter that the
+// store's clock may be wrong by.
+func (s *step) madeAt(at time.Time) bool { return at.Sub(s.time).Abs() <= FenceWindow/2 }
 
 // deleteBatch is how many keys are deleted with one call: what S3 takes in one
 // request.

@@ -218,3 +218,45 @@ func TestCollectNothing(t *testing.T) {
 		}
 	})
 }
+
+// Between a collector's two requests for the newest manifest that may be retired
+// and deleted, and one who slept may make another of its number, which is no
+// step. It says nothing about whose segments are needed.
+func TestCollectorReadsAManifestThatCameLate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		owner, _ := w.ownerWith(lastOne) // 1
+		commit(w, owner, at(2))
+		synctest.Wait()
+
+		// Its claim is to be number 3, and is sent four hours later.
+		sleeper, _, _ := w.open(lastOne, faultstore.Fault{Kind: faultstore.Delay, Verb: "create", On: 1, For: 4 * time.Hour})
+		claimed := make(chan *checkpoint.Owner)
+		go func() { claimed <- claim(w, sleeper) }()
+		synctest.Wait()
+		commit(w, owner, at(3))
+
+		collector, _, _ := w.open(lastOne, faultstore.Fault{Kind: faultstore.Delay, Verb: "get", On: 1, For: 8 * time.Hour})
+		done := make(chan error)
+		go func() {
+			_, err := collector.Collect(w.Context(), checkpoint.CollectOptions{})
+			done <- err
+		}()
+		time.Sleep(2 * checkpoint.FenceWindow)
+		commit(w, owner, at(4))
+		synctest.Wait()
+		if w.exists(format.ManifestKey(dir, 3)) {
+			t.Fatal("manifest 3 has not been deleted")
+		}
+
+		heir := <-claimed
+		if m := w.manifest(3); m.Kind != format.KindClaim || m.Epoch != heir.Epoch() {
+			t.Fatalf("number 3 is %+v", m)
+		}
+		commit(w, heir, with(5, 20<<10))
+		if err := <-done; err != nil {
+			t.Errorf("collection: %v", err)
+		}
+		w.wantHistory("5")
+		w.wantReadable()
+	})
+}
