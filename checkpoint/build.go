@@ -59,6 +59,9 @@ func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first for
 		return built{}, err
 	}
 	defer func() { _ = w.close() }() // it was only read
+	if w.full {
+		base = new(baseline)
+	}
 	b := &builder{task: t, walk: w, base: base, meter: &meter{report: s.Progress}}
 	b.meter.add(total(w.nodes))
 	if err := b.begin(ctx, first); err != nil {

@@ -20,6 +20,7 @@ type Source struct {
 	stream    io.Reader // if it is one
 	immutable []string
 	reread    bool
+	full      bool
 }
 
 // Dir is the directory at path: its regular files, directories and symbolic
@@ -70,6 +71,15 @@ func (s Source) Immutable(patterns ...string) Source {
 // and whatever was promised of it.
 func (s Source) Reread() Source {
 	s.reread = true
+	return s
+}
+
+// Full returns s to be stored as a whole, as if there were no checkpoint before.
+// A save takes for granted that what it shares with that is still in the store:
+// after damage there, which [Task.Verify] finds, this makes a checkpoint that
+// does not need it.
+func (s Source) Full() Source {
+	s.full = true
 	return s
 }
 

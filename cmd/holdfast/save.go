@@ -58,6 +58,7 @@ that any of them keeps, and savepoints that have not expired.`,
 	f.Func("savepoint", "make it the savepoint `NAME`, which retention does not remove", nonEmpty(&s.Savepoint))
 	f.Func("savepoint-expires", "let retention remove the savepoint when it is `D` old: 36h, 7d, 2w (default: never)", duration(&s.SavepointExpires))
 	f.Func("immutable", "files with names like `PATTERN`, such as '*.sst', are never written again: do not open those saved before; may be repeated", patterns(&from.immutable))
+	f.BoolVar(&from.full, "full", false, "store everything anew, and share nothing with earlier checkpoints: after damage in the store")
 	f.BoolVar(&from.reread, "reread", false, "open and compare every file, whatever its times and name say")
 	keepFlags(cmd, &keep)
 	p.output(cmd)
@@ -113,12 +114,16 @@ type source struct {
 	dir       string
 	immutable []string // patterns
 	reread    bool
+	full      bool
 }
 
 func (f *source) state() checkpoint.Source {
 	s := checkpoint.Dir(f.dir).Immutable(f.immutable...)
 	if f.reread {
 		s = s.Reread()
+	}
+	if f.full {
+		s = s.Full()
 	}
 	return s
 }

@@ -128,10 +128,24 @@ func checkReplaceable(target string, info fs.FileInfo) error {
 	if !sameDevice(info, parent) {
 		return fmt.Errorf("%s is a mount point, which can not be replaced; choose a directory below it", target)
 	}
+	if err := checkMounts(target); err != nil {
+		return err
+	}
 	if here, err := os.Stat("."); err == nil && os.SameFile(here, info) {
 		return fmt.Errorf("%s is the working directory, which can not be replaced; go elsewhere first", target)
 	}
 	return nil
+}
+
+// checkMounts refuses a directory in which something is mounted: it would be
+// deleted with the old directory.
+func checkMounts(target string) error {
+	point, err := mountBelow(target)
+	if err == nil && point != "" {
+		err = fmt.Errorf("%s is a mount point in the directory that is to be replaced, and what it holds would be lost; "+
+			"unmount it, or choose another directory", point)
+	}
+	return err
 }
 
 func (d *Dir) makeAside() (err error) {
@@ -210,6 +224,9 @@ func (d *Dir) publish() error {
 	}
 	if !d.replace { // it was empty when it was looked at
 		return fmt.Errorf("%s: %w", d.target, ErrNotEmpty)
+	}
+	if err := checkMounts(d.target); err != nil { // it may have come since
+		return err
 	}
 	if err := exchange(d.aside, d.target); !errors.Is(err, errors.ErrUnsupported) {
 		return err
