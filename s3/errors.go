@@ -84,6 +84,10 @@ func plain(err error) string {
 	if errors.As(err, &unsent) {
 		return "request failed: " + unsent.Err.Error()
 	}
+	var strange *notS3Error
+	if errors.As(err, &strange) {
+		return strange.Error() + origin(err)
+	}
 	var op *smithy.OperationError
 	if errors.As(err, &op) {
 		return op.Err.Error()
@@ -115,7 +119,9 @@ type meaning struct {
 }
 
 const (
-	checkKeys   = "check the credentials in the environment or in the profile"
+	checkKeys             = "check the credentials in the environment or in the profile"
+	checkEndpointAndProxy = "check the endpoint (the URL's parameter endpoint, AWS_ENDPOINT_URL) and the proxy (HTTPS_PROXY, HTTP_PROXY)"
+
 	checkRegion = "the bucket is in another region: set the URL's parameter region"
 	makeRoom    = "make room, or raise the quota"
 	noChecksum  = "if the answer is about the checksum, set the URL's parameter checksum=none"
@@ -259,11 +265,14 @@ func partition(region string) string {
 	return "aws"
 }
 
-// judgeNetwork adds advice where a failure that got no answer has a known cause.
+// judgeNetwork adds advice where a failure that got no answer of S3 has a
+// known cause.
 func (f *failure) judgeNetwork() {
 	var unknownHost *net.DNSError
 	var untrusted *tls.CertificateVerificationError
 	switch {
+	case errors.As(f.cause, new(*notS3Error)):
+		f.advise(checkEndpointAndProxy)
 	case errors.As(f.cause, &unknownHost) && unknownHost.IsNotFound:
 		f.advise("check the endpoint and the region; a service without a host name for each bucket needs path_style=true")
 	case errors.As(f.cause, &untrusted):

@@ -203,6 +203,7 @@ func TestProxyFromEnvironment(t *testing.T) {
 	var asked []string
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.URL.String())
+		w.Header().Set("ETag", `"0123"`)
 		discard(t, r.Body)
 	}))
 	defer proxy.Close()

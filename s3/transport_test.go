@@ -190,7 +190,10 @@ func TestThrottlingStorm(t *testing.T) {
 // serve opens a store on a real server, over real connections.
 func serve(t *testing.T, limit time.Duration, h http.HandlerFunc) *Store {
 	t.Helper()
-	server := httptest.NewServer(h)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"0123456789abcdef"`)
+		h(w, r)
+	}))
 	transport := &http.Transport{}
 	tune(transport)
 	options := testOptions(direct{transport})
@@ -390,6 +393,7 @@ func TestOpenedTransport(t *testing.T) {
 			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
 			return
 		}
+		w.Header().Set("ETag", `"0123"`)
 		arrived.Done()
 		arrived.Wait()
 	}))
