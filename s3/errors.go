@@ -206,6 +206,8 @@ func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 		f.kind = backend.ErrExist
 	case code == "NoSuchKey" && op != "get": // the bucket itself is taken for a key
 		f.kind, m.advice = backend.ErrNoStore, "check that the endpoint does not hold the bucket's name"
+	case code == "NotImplemented" && aboutEncryption(f.cause):
+		m.advice = "the service can not encrypt as it is asked to: set up its key management, or mend the URL's parameter sse or leave it out"
 	case code == "NotImplemented" && op == "create":
 		m.advice = "a service that does not offer conditional writes (If-None-Match) would let two owners both commit: " +
 			"use another (docs/deploy/aws.md lists some); " + noChecksum
@@ -219,6 +221,18 @@ func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 	if m.advice != "" {
 		f.advise(m.advice)
 	}
+}
+
+// aboutEncryption tells a service that has no keys (MinIO: "Server side
+// encryption specified but KMS is not configured") from one that lacks what
+// else a write asks for, which the code does not.
+func aboutEncryption(err error) bool {
+	var answer smithy.APIError
+	if !errors.As(err, &answer) {
+		return false
+	}
+	message := strings.ToLower(answer.ErrorMessage())
+	return strings.Contains(message, "kms") || strings.Contains(message, "encrypt")
 }
 
 // bucketRegion is where the service says that the bucket is.

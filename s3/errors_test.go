@@ -156,6 +156,26 @@ func TestAnswersWithoutCode(t *testing.T) {
 	}
 }
 
+// Both a missing key management and missing conditional writes are called
+// NotImplemented.
+func TestEncryptionNotImplemented(t *testing.T) {
+	for _, message := range []string{
+		"Server side encryption specified but KMS is not configured",
+		"A header you provided implies functionality that is not implemented: x-amz-server-side-encryption",
+		"KMS is not configured",
+	} {
+		for _, verb := range []string{"create", "put"} {
+			body := "<Error><Code>NotImplemented</Code><Message>" + message + "</Message></Error>"
+			w := &wire{answer: always(func() *http.Response { return respond(501, body) })}
+			err := call(t.Context(), w.open(t, Options{Encryption: "aws:kms"}), verb)
+			wantKind(t, err, backend.ErrUnsupported)
+			if !strings.Contains(err.Error(), "the URL's parameter sse") || strings.Contains(err.Error(), "If-None-Match") {
+				t.Errorf("%s: bad advice in %q", verb, err)
+			}
+		}
+	}
+}
+
 func TestWrongRegion(t *testing.T) {
 	w := &wire{answer: always(func() *http.Response {
 		r := respondError(301, "PermanentRedirect")
