@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -16,6 +17,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/holdfast-io/holdfast/backend"
 )
@@ -92,8 +94,8 @@ func open(ctx context.Context, u *url.URL) (*Store, error) {
 	}
 	transport := ownTransport(&cfg)
 	client := sdk.NewFromConfig(cfg, l.apply, func(o *sdk.Options) { o.HTTPClient = direct{transport} })
-	if client.Options().Region == "" {
-		return nil, l.failed(backend.Invalidf("no region: add ?region=... to the URL or set AWS_REGION"))
+	if err := checkResolved(client.Options()); err != nil {
+		return nil, l.failed(err)
 	}
 	s, err := New(client, l.bucket, l.prefix, l.options)
 	if err != nil {
@@ -157,7 +159,7 @@ func (l *location) check() error {
 	if l.prefix, err = cleanPrefix(l.prefix); err != nil {
 		return l.failed(err)
 	}
-	if err := cmp.Or(checkBucket(l.bucket), checkEndpoint(l.endpoint), l.options.check()); err != nil {
+	if err := cmp.Or(checkBucket(l.bucket), checkEndpoint("endpoint", l.endpoint), l.options.check()); err != nil {
 		return l.failed(err)
 	}
 	return nil
@@ -181,18 +183,40 @@ func (l *location) apply(o *sdk.Options) {
 	}
 }
 
-func checkEndpoint(endpoint string) error {
+// checkResolved checks what may come from the environment or from a profile.
+func checkResolved(o sdk.Options) error {
+	switch {
+	case o.Region == "":
+		return backend.Invalidf("no region: add ?region=... to the URL or set AWS_REGION")
+	case !smithyhttp.ValidHostLabel(o.Region):
+		return backend.Invalidf("region %q can not be one, it has letters, digits and hyphens; "+
+			"mend the URL's parameter region, AWS_REGION or the profile", o.Region)
+	}
+	return checkEndpoint("endpoint (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile's endpoint_url)", aws.ToString(o.BaseEndpoint))
+}
+
+// checkEndpoint checks an endpoint, which name tells the user where to find.
+func checkEndpoint(name, endpoint string) error {
 	if endpoint == "" {
 		return nil
 	}
-	e, err := url.Parse(endpoint)
-	if err != nil || e.Host == "" || e.Scheme != "http" && e.Scheme != "https" {
-		return backend.Invalidf("endpoint %q must look like https://host or http://host:port", endpoint)
+	if strings.Contains(endpoint, "@") {
+		return backend.Invalidf("%s holds credentials, before the @; leave them to the environment", name)
 	}
-	if e.User != nil {
-		return backend.Invalidf("endpoint %q holds credentials; leave them to the environment", e.Redacted())
+	e, err := url.Parse(endpoint)
+	if err != nil || e.Hostname() == "" || !validPort(e.Port()) || e.Scheme != "http" && e.Scheme != "https" {
+		return backend.Invalidf("%s %q must look like https://host or http://host:port", name, endpoint)
+	}
+	if e.RawQuery != "" || e.ForceQuery || e.Fragment != "" {
+		e.RawQuery, e.ForceQuery, e.Fragment = "", false, "" // may hold a secret
+		return backend.Invalidf("%s %q has something after a ? or #; leave that out", name, e)
 	}
 	return nil
+}
+
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
 }
 
 func (o Options) check() error {

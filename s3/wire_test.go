@@ -620,14 +620,17 @@ func TestRedirectNotFollowed(t *testing.T) {
 	for _, status := range []int{301, 307} {
 		w := &wire{answer: always(func() *http.Response {
 			r := respondError(status, "TemporaryRedirect")
-			r.Header.Set("Location", "http://elsewhere.test/")
+			r.Header.Set("Location", "http://elsewhere.test/path?token=secret")
 			return r
 		})}
 		transport := &http.Transport{}
 		transport.RegisterProtocol("http", doer(w.Do))
 		s := w.openBucket(t, "bucket", testOptions(direct{transport}), Options{})
 		_, err := s.Get(t.Context(), "key", 0, make([]byte, 1))
-		wantKind(t, err, errAny)
+		wantKind(t, err, backend.ErrNoStore)
+		if !strings.Contains(err.Error(), "redirects to http://elsewhere.test;") {
+			t.Errorf("no target in %q", err)
+		}
 		if w.count() != 1 {
 			t.Errorf("status %d: %d requests, want 1", status, w.count())
 		}
