@@ -226,3 +226,30 @@ func TestProxyFromEnvironment(t *testing.T) {
 		t.Errorf("the proxy was asked for %q", asked)
 	}
 }
+
+// The SDK has a logger that writes to standard error, to a bad Date for one.
+func TestNothingOnStandardError(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"0123"`)
+		w.Header().Set("Date", "yesterday")
+	}))
+	t.Cleanup(server.Close)
+	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	real := os.Stderr
+	os.Stderr = file
+	defer func() { os.Stderr = real }()
+	isolate(t)
+	s, err := backend.Open(t.Context(), "s3://bucket?endpoint="+server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAfter(t, s)
+	wantKind(t, call(t.Context(), s, "put"), errAny)
+	if written, err := os.ReadFile(file.Name()); err != nil || len(written) != 0 {
+		t.Errorf("on standard error: %q, %v", written, err)
+	}
+}
