@@ -3,8 +3,12 @@ package s3
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"unicode"
@@ -89,12 +93,15 @@ func open(ctx context.Context, u *url.URL) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkAuthorities(os.Getenv(bundleVariable)); err != nil {
+		return nil, l.failed(err)
+	}
 	// The SDK's words on standard error belong to no one: what goes wrong is in
 	// the errors.
 	l.load = append(l.load, config.WithLogger(logging.Nop{}))
 	cfg, err := config.LoadDefaultConfig(ctx, l.load...)
 	if err != nil {
-		return nil, l.failed(&failure{kind: backend.ErrInvalid, cause: err, text: err.Error()})
+		return nil, l.failed(misconfigured(err))
 	}
 	transport := ownTransport(&cfg)
 	client := sdk.NewFromConfig(cfg, l.apply, func(o *sdk.Options) { o.HTTPClient = direct{transport} })
@@ -107,6 +114,39 @@ func open(ctx context.Context, u *url.URL) (*Store, error) {
 	}
 	s.release = transport.CloseIdleConnections
 	return s, nil
+}
+
+// bundleVariable names a file with certificate authorities in PEM.
+const bundleVariable = "AWS_CA_BUNDLE"
+
+// checkAuthorities says what is wrong with the file, which the SDK's errors do
+// without the variable's name, and some without the file's.
+func checkAuthorities(file string) error {
+	if file == "" {
+		return nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return &failure{kind: backend.ErrInvalid, cause: err,
+			text: bundleVariable + ": " + err.Error() + "; mend the variable, or unset it"}
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(data) {
+		return backend.Invalidf("%s: %s holds no certificate in PEM; mend the file, or unset the variable", bundleVariable, file)
+	}
+	return nil
+}
+
+// misconfigured turns an error of loading the configuration into the store's.
+func misconfigured(err error) error {
+	f := &failure{kind: backend.ErrInvalid, cause: err, text: err.Error()}
+	var noProfile config.SharedConfigProfileNotExistError
+	if !errors.As(err, &noProfile) {
+		f.advise("check the shared AWS configuration and the variables AWS_... of the environment")
+		return f
+	}
+	f.text = fmt.Sprintf("no profile %q in the shared AWS configuration", noProfile.Profile)
+	f.advise("mend the URL's parameter profile or AWS_PROFILE; aws configure list-profiles shows which there are")
+	return f
 }
 
 // ownTransport returns a transport of this store's own, with the certificate

@@ -93,6 +93,12 @@ func TestOpen(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	notPEM, noBundle := filepath.Join(t.TempDir(), "ca.pem"), filepath.Join(t.TempDir(), "config")
+	for file, text := range map[string]string{notPEM: "no PEM", noBundle: "[default]\nca_bundle = " + notPEM + "\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tests := []struct{ url, env, text string }{
 		{url: "s3://bucket?regoin=eu-west-1", text: `unknown parameter "regoin"; s3:// takes checksum, endpoint, kms_key_id, path_style, profile, region, requester_pays, sse, storage_class`},
 		{url: "s3://bucket?region=a&region=b", text: `parameter "region" is given 2 times`},
@@ -128,8 +134,12 @@ func TestOpenRefuses(t *testing.T) {
 		{url: "s3://bucket/a%0Ab?region=r", text: "characters that can not be listed"},
 		{url: "s3://bucket/a%FFb?region=r", text: "characters that can not be listed"},
 		{url: "s3://bucket/" + strings.Repeat("x", 512) + "?region=r", text: "path of 512 bytes, longer than 511"},
-		{url: "s3://bucket?profile=nowhere", text: "nowhere"},
-		{url: "s3://bucket?region=r", env: "AWS_CA_BUNDLE=/nonexistent/ca.pem", text: "/nonexistent/ca.pem"},
+		{url: "s3://bucket?profile=nowhere", text: `no profile "nowhere" in the shared AWS configuration; mend the URL's parameter profile or AWS_PROFILE`},
+		{url: "s3://bucket?region=r", env: "AWS_PROFILE=nowhere", text: `no profile "nowhere" in the shared AWS configuration; mend the URL's parameter profile or AWS_PROFILE`},
+		{url: "s3://bucket?region=r", env: "AWS_CA_BUNDLE=/nonexistent/ca.pem",
+			text: "AWS_CA_BUNDLE: open /nonexistent/ca.pem: no such file or directory; mend the variable, or unset it"},
+		{url: "s3://bucket?region=r", env: "AWS_CA_BUNDLE=" + notPEM, text: "AWS_CA_BUNDLE: " + notPEM + " holds no certificate in PEM; mend the file"},
+		{url: "s3://bucket?region=r", env: "AWS_CONFIG_FILE=" + noBundle, text: "check the shared AWS configuration"},
 	}
 	for _, test := range tests {
 		t.Run(fmt.Sprintf("%.60s", test.url), func(t *testing.T) {
