@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -72,6 +74,9 @@ func (c Checksum) sign(o *sdk.Options) {
 //	storage_class=NAME      the objects' storage class; default: STANDARD. Archive classes are refused
 //	requester_pays=true     accept the charges for requests to a bucket of this kind
 //	checksum=crc32c|sha256|none   what guards data on its way to the server, see [Checksum]; default: crc32c
+//
+// A parameter without a value is a mistake; one that is left out has its
+// default.
 //
 // Credentials come from the SDK's default chain: environment, shared
 // configuration, web identity, container, instance role. A proxy comes from
@@ -189,10 +194,21 @@ func parse(u *url.URL) (*location, error) {
 		RequesterPays: p.Bool("requester_pays"),
 		Checksum:      Checksum(p.String("checksum")),
 	}
-	if err := p.Err(); err != nil {
+	if err := cmp.Or(checkValues(u.Query()), p.Err()); err != nil {
 		return nil, l.failed(err)
 	}
 	return l, l.check()
+}
+
+// checkValues refuses a parameter without a value, which may be a variable that
+// a script forgot to set.
+func checkValues(parameters url.Values) error {
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		if slices.Contains(parameters[name], "") {
+			return backend.Invalidf("parameter %q has no value; give it one, or leave it out for its default", name)
+		}
+	}
+	return nil
 }
 
 // check brings the prefix into the form that it has in keys, and fills in

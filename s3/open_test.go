@@ -263,3 +263,25 @@ func TestNothingOnStandardError(t *testing.T) {
 		t.Errorf("on standard error: %q, %v", written, err)
 	}
 }
+
+// One rule for all parameters.
+func TestOpenRefusesEmptyValues(t *testing.T) {
+	isolate(t)
+	for _, name := range []string{
+		"checksum", "endpoint", "kms_key_id", "path_style", "profile", "region", "requester_pays", "sse", "storage_class",
+	} {
+		for _, value := range []string{name, name + "="} {
+			t.Run(value, func(t *testing.T) {
+				rawURL := "s3://bucket?" + value
+				if name != "region" {
+					rawURL = "s3://bucket?region=r&" + value
+				}
+				_, err := backend.Open(t.Context(), rawURL)
+				wantKind(t, err, backend.ErrInvalid)
+				if want := fmt.Sprintf("parameter %q has no value; give it one, or leave it out for its default", name); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is missing from %v", want, err)
+				}
+			})
+		}
+	}
+}
