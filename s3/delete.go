@@ -52,7 +52,7 @@ func (s *Store) deleteSome(ctx context.Context, keys []string) []error {
 		Bucket:       &s.bucket,
 		Delete:       &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
 		RequestPayer: s.payer(),
-	})
+	}, checked(checkDeleteAnswer))
 	switch errorCode(err) {
 	case "NotImplemented", "MethodNotAllowed", // not there
 		"MissingContentMD5": // there, but older than the SDK's checksums
@@ -99,7 +99,7 @@ func (s *Store) deleteEach(ctx context.Context, keys []string) []error {
 			Bucket:       &s.bucket,
 			Key:          aws.String(s.prefix + key),
 			RequestPayer: s.payer(),
-		})
+		}, checked(checkDeleteAnswer))
 		if err == nil || errorCode(err) == "NoSuchKey" {
 			continue
 		}

@@ -3,10 +3,15 @@ package s3
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -48,6 +53,8 @@ func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 	case ended(ctx) != nil:
 		f.kind = ended(ctx)
 		f.text = f.kind.Error() + " (" + f.text + ")"
+	case unreadable(err):
+		s.judgeAnswer(ctx, f, op)
 	default:
 		f.judgeNetwork()
 	}
@@ -74,6 +81,24 @@ func errorCode(err error) string {
 	return ""
 }
 
+// unreadable reports whether err is an error by its status, in a form that is
+// not S3's: a page, or what can not be read to its end and has no request id. So
+// answers a server of Go that speaks HTTPS to a client that does not: it hangs
+// up without having read the request, and its words may be lost.
+func unreadable(err error) bool {
+	return httpStatus(err) >= 300 && errorCode(err) == "" &&
+		(errors.As(err, new(*xml.SyntaxError)) || header(err, "X-Amz-Request-Id") == "")
+}
+
+// httpStatus returns the status of the response that err is about, or 0.
+func httpStatus(err error) int {
+	var response interface{ HTTPStatusCode() int }
+	if errors.As(err, &response) {
+		return response.HTTPStatusCode()
+	}
+	return 0
+}
+
 // plain says what went wrong without the SDK's words around it.
 func plain(err error) string {
 	var answer smithy.APIError
@@ -83,6 +108,13 @@ func plain(err error) string {
 	var unsent *smithyhttp.RequestSendError
 	if errors.As(err, &unsent) {
 		return "request failed: " + unsent.Err.Error()
+	}
+	var strange *notS3Error
+	if errors.As(err, &strange) {
+		return strange.Error() + origin(err)
+	}
+	if unreadable(err) {
+		return "the answer is not one of S3" + origin(err)
 	}
 	var op *smithy.OperationError
 	if errors.As(err, &op) {
@@ -94,9 +126,8 @@ func plain(err error) string {
 // origin names the response, for those who run the service.
 func origin(err error) string {
 	var parts []string
-	var response interface{ HTTPStatusCode() int }
-	if errors.As(err, &response) {
-		parts = append(parts, fmt.Sprintf("HTTP %d", response.HTTPStatusCode()))
+	if status := httpStatus(err); status != 0 {
+		parts = append(parts, fmt.Sprintf("HTTP %d", status))
 	}
 	var request interface{ ServiceRequestID() string }
 	if errors.As(err, &request) && request.ServiceRequestID() != "" {
@@ -115,17 +146,19 @@ type meaning struct {
 }
 
 const (
-	checkKeys   = "check the credentials in the environment or in the profile"
+	checkKeys             = "check the credentials in the environment or in the profile"
+	checkEndpointAndProxy = "check the endpoint (the URL's parameter endpoint, AWS_ENDPOINT_URL) and the proxy (HTTPS_PROXY, HTTP_PROXY)"
+
 	checkRegion = "the bucket is in another region: set the URL's parameter region"
 	makeRoom    = "make room, or raise the quota"
 	noChecksum  = "if the answer is about the checksum, set the URL's parameter checksum=none"
 )
 
-// meanings maps the error codes of S3 and of services like it. A code that is
-// not here, or has no kind, is worth another attempt: InternalError,
-// RequestTimeout, BadDigest and IncompleteBody (damaged on the way),
-// OperationAborted and ConditionalRequestConflict (not "exists": another
-// request on the same key was under way, and which of them won is unknown).
+// meanings maps the error codes of S3 and of services like it. Of a code that
+// is not here the status decides, see meaningOf. One that has no kind is worth
+// another attempt, as is InternalError, OperationAborted and
+// ConditionalRequestConflict (not "exists": another request on the same key was
+// under way, and which of them won is unknown).
 // Some codes ("Forbidden", "TooManyRequests") are what the SDK makes of a
 // status that comes without a code, from a proxy perhaps. There is none such
 // for 404: only NoSuchKey means that there is no such object, and only to a Get.
@@ -150,6 +183,7 @@ var meanings = map[string]meaning{
 	"XAdminUserNotFound":    {backend.ErrPermission, checkKeys}, // versitygw
 	"InvalidSecurity":       {backend.ErrPermission, checkKeys},
 	"InvalidToken":          {backend.ErrPermission, checkKeys},
+	"InvalidTokenId":        {backend.ErrPermission, checkKeys}, // MinIO
 	"SignatureDoesNotMatch": {backend.ErrPermission, checkKeys + "; a proxy that changes requests has this effect too"},
 	"ExpiredToken":          {backend.ErrPermission, "renew the session token"},
 	"TokenRefreshRequired":  {backend.ErrPermission, "renew the session token"},
@@ -157,16 +191,24 @@ var meanings = map[string]meaning{
 	// The SDK corrects its clock by the response, for the next attempt.
 	"RequestTimeTooSkewed": {advice: "set this machine's clock (NTP)"},
 
-	"SlowDown":               {kind: backend.ErrThrottled},
-	"SlowDownRead":           {kind: backend.ErrThrottled}, // MinIO
-	"SlowDownWrite":          {kind: backend.ErrThrottled}, // MinIO
-	"ServiceUnavailable":     {kind: backend.ErrThrottled},
-	"TooManyRequests":        {kind: backend.ErrThrottled},
-	"Throttling":             {kind: backend.ErrThrottled},
-	"ThrottlingException":    {kind: backend.ErrThrottled},
-	"RequestThrottled":       {kind: backend.ErrThrottled},
-	"RequestLimitExceeded":   {kind: backend.ErrThrottled},
-	"BandwidthLimitExceeded": {kind: backend.ErrThrottled},
+	// Status 400, and yet worth another attempt: cut off, or damaged on the way.
+	"RequestTimeout":              {},
+	"IncompleteBody":              {},
+	"BadDigest":                   {},
+	"XAmzContentChecksumMismatch": {}, // MinIO
+	"XAmzContentSHA256Mismatch":   {},
+
+	"SlowDown":                {kind: backend.ErrThrottled},
+	"SlowDownRead":            {kind: backend.ErrThrottled}, // MinIO
+	"SlowDownWrite":           {kind: backend.ErrThrottled}, // MinIO
+	"ServiceUnavailable":      {kind: backend.ErrThrottled},
+	"TooManyRequests":         {kind: backend.ErrThrottled},
+	"Throttling":              {kind: backend.ErrThrottled},
+	"ThrottlingException":     {kind: backend.ErrThrottled},
+	"KMS.ThrottlingException": {kind: backend.ErrThrottled},
+	"RequestThrottled":        {kind: backend.ErrThrottled},
+	"RequestLimitExceeded":    {kind: backend.ErrThrottled},
+	"BandwidthLimitExceeded":  {kind: backend.ErrThrottled},
 
 	"NotFound": {advice: "the endpoint does not answer as S3 does: check it"},
 
@@ -190,16 +232,36 @@ var meanings = map[string]meaning{
 	"UnauthorizedAccess":             {backend.ErrPermission, checkKeys},
 }
 
+// meaningOf returns what a code means, or if it is unknown, or there is none,
+// what the status does: a request that the service finds bad, that it forbids,
+// or that it sends elsewhere, is not carried out, however often it is sent.
+func meaningOf(code string, status int) meaning {
+	m, known := meanings[code]
+	switch {
+	case known:
+		return m
+	case status/100 == 3:
+		return meaning{backend.ErrNoStore, "check the region, and that the endpoint is the service's own"}
+	case status == http.StatusBadRequest:
+		return meaning{backend.ErrUnsupported, "check the endpoint, also whether it is http or https, and the URL's other parameters"}
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return meaning{backend.ErrPermission, checkKeys}
+	}
+	return meaning{}
+}
+
 // judgeAnswer says what an answer of the service means.
 func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 	code := errorCode(f.cause)
-	m := meanings[code]
+	m := meaningOf(code, httpStatus(f.cause))
 	f.kind = m.kind
 	switch {
 	case code == "PreconditionFailed" && op == "create":
 		f.kind = backend.ErrExist
 	case code == "NoSuchKey" && op != "get": // the bucket itself is taken for a key
 		f.kind, m.advice = backend.ErrNoStore, "check that the endpoint does not hold the bucket's name"
+	case code == "NotImplemented" && aboutEncryption(f.cause):
+		m.advice = "the service can not encrypt as it is asked to: set up its key management, or mend the URL's parameter sse or leave it out"
 	case code == "NotImplemented" && op == "create":
 		m.advice = "a service that does not offer conditional writes (If-None-Match) would let two owners both commit: " +
 			"use another (docs/deploy/aws.md lists some); " + noChecksum
@@ -207,21 +269,45 @@ func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 		f.kind, m.advice = nil, "fetching new credentials"
 	case errors.Is(m.kind, backend.ErrPermission) && m.advice == "":
 		m.advice = s.neededPermission(op)
-	case m.advice == checkRegion && bucketRegion(f.cause) != "":
-		m.advice = "the bucket is in another region: set the URL's parameter region=" + bucketRegion(f.cause)
+	case m.advice == checkRegion && header(f.cause, "X-Amz-Bucket-Region") != "":
+		m.advice = "the bucket is in another region: set the URL's parameter region=" + header(f.cause, "X-Amz-Bucket-Region")
+	case httpStatus(f.cause)/100 == 3 && header(f.cause, "Location") != "":
+		m.advice = fmt.Sprintf("the endpoint redirects to %s; check it, and the region", place(header(f.cause, "Location")))
 	}
 	if m.advice != "" {
 		f.advise(m.advice)
 	}
 }
 
-// bucketRegion is where the service says that the bucket is.
-func bucketRegion(err error) string {
+// aboutEncryption tells a service that has no keys (MinIO: "Server side
+// encryption specified but KMS is not configured") from one that lacks what
+// else a write asks for, which the code does not.
+func aboutEncryption(err error) bool {
+	var answer smithy.APIError
+	if !errors.As(err, &answer) {
+		return false
+	}
+	message := strings.ToLower(answer.ErrorMessage())
+	return strings.Contains(message, "kms") || strings.Contains(message, "encrypt")
+}
+
+// header returns a header of the response that err is about, or "".
+func header(err error, name string) string {
 	var response *awshttp.ResponseError
 	if errors.As(err, &response) && response.Response != nil {
-		return response.Response.Header.Get("X-Amz-Bucket-Region")
+		return response.Response.Header.Get(name)
 	}
 	return ""
+}
+
+// place is what a message shows of where a redirect leads to: no path, which
+// may be long, and no query, which may hold a secret.
+func place(location string) string {
+	u, err := url.Parse(location)
+	if err != nil || u.Host == "" {
+		return "another path"
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // neededPermission names the IAM action that a verb needs, and on what.
@@ -259,14 +345,41 @@ func partition(region string) string {
 	return "aws"
 }
 
-// judgeNetwork adds advice where a failure that got no answer has a known cause.
+// judgeNetwork adds advice where a failure that got no answer of S3 has a known
+// cause. What goes wrong before a connection is made has sent nothing, and is
+// permanent where the other side must change.
 func (f *failure) judgeNetwork() {
 	var unknownHost *net.DNSError
-	var untrusted *tls.CertificateVerificationError
 	switch {
+	case errors.As(f.cause, new(*notS3Error)):
+		f.advise(checkEndpointAndProxy)
 	case errors.As(f.cause, &unknownHost) && unknownHost.IsNotFound:
 		f.advise("check the endpoint and the region; a service without a host name for each bucket needs path_style=true")
-	case errors.As(f.cause, &untrusted):
-		f.advise("set AWS_CA_BUNDLE to a file with the certificate authority of the service")
+	case errors.Is(f.cause, syscall.ECONNREFUSED):
+		f.advise("is the server running? check the endpoint")
+	case withoutTLS(f.cause):
+		f.kind = backend.ErrNoStore
+		f.advise("the endpoint does not speak TLS: check whether it is http or https, and its port")
+	case errors.As(f.cause, new(*tls.CertificateVerificationError)):
+		f.kind = backend.ErrNoStore
+		f.advise(certificateAdvice(f.cause))
 	}
+}
+
+// withoutTLS reports whether the other side began to speak something else than
+// TLS. The error of a connection that was secured before has no Conn.
+func withoutTLS(err error) bool {
+	var record tls.RecordHeaderError
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &record) && record.Conn != nil
+}
+
+func certificateAdvice(err error) string {
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, new(x509.HostnameError)):
+		return "check the endpoint; a service without a host name for each bucket needs path_style=true"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "renew the certificate of the service, or set this machine's clock (NTP)"
+	}
+	return "set AWS_CA_BUNDLE to a file with the certificate authority of the service"
 }

@@ -5,11 +5,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,10 +63,22 @@ func TestCodes(t *testing.T) {
 		{"put", 500, "InternalError", errAny, ""},
 		{"put", 400, "RequestTimeout", errAny, ""},
 		{"put", 400, "BadDigest", errAny, ""},
-		{"put", 400, "NeverHeardOf", errAny, ""},
+		{"put", 400, "IncompleteBody", errAny, ""},
+		{"put", 400, "XAmzContentChecksumMismatch", errAny, ""},
+		{"put", 400, "XAmzContentSHA256Mismatch", errAny, ""},
+		{"put", 400, "KMS.ThrottlingException", backend.ErrThrottled, ""},
+		{"get", 403, "RequestTimeTooSkewed", errAny, "set this machine's clock"},
+		{"put", 400, "NeverHeardOf", backend.ErrUnsupported, "check the endpoint, also whether it is http or https, and the URL's other parameters"},
+		{"get", 403, "InvalidTokenId", backend.ErrPermission, "check the credentials"},
+		{"get", 403, "NeverHeardOf", backend.ErrPermission, "check the credentials"},
+		{"get", 401, "NeverHeardOf", backend.ErrPermission, "check the credentials"},
+		{"get", 307, "TemporaryRedirect", backend.ErrNoStore, "check the region, and that the endpoint is the service's own"},
+		{"create", 302, "NeverHeardOf", backend.ErrNoStore, "check the region"},
+		{"put", 409, "NeverHeardOf", errAny, ""},
+		{"put", 500, "NeverHeardOf", errAny, ""},
 	}
 	for _, test := range tests {
-		t.Run(test.verb+"/"+test.code, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s/%d/%s", test.verb, test.status, test.code), func(t *testing.T) {
 			w := &wire{answer: always(func() *http.Response { return respondError(test.status, test.code) })}
 			err := call(t.Context(), w.open(t, Options{}), test.verb)
 			wantKind(t, err, test.kind)
@@ -139,6 +154,13 @@ func TestAnswersWithoutCode(t *testing.T) {
 		{"empty 429", 429, "", "get", backend.ErrThrottled},
 		{"html 503", 503, "<html><body>Busy</body></html>", "get", backend.ErrThrottled},
 		{"broken 500", 500, "<Error><Code>Int", "get", errAny},
+		{"empty 400", 400, "", "create", backend.ErrUnsupported},
+		{"text 400", 400, "Client sent an HTTP request to an HTTPS server.\n", "get", backend.ErrUnsupported},
+		{"html 400", 400, "<html><center>The plain HTTP request was sent to HTTPS port<hr></html>", "put", backend.ErrUnsupported},
+		{"empty 302", 302, "", "list", backend.ErrNoStore},
+		{"html 308", 308, "<html><hr></html>", "delete", backend.ErrNoStore},
+		{"html 401", 401, "<html><hr></html>", "get", backend.ErrPermission},
+		{"html 502", 502, "<html><hr></html>", "get", errAny},
 		{"html list", 200, "<html><p>Log in</html>", "list", errAny},
 	}
 	for _, test := range tests {
@@ -153,6 +175,43 @@ func TestAnswersWithoutCode(t *testing.T) {
 				t.Errorf("%d requests, want 1", w.count())
 			}
 		})
+	}
+}
+
+// Both a missing key management and missing conditional writes are called
+// NotImplemented.
+func TestEncryptionNotImplemented(t *testing.T) {
+	for _, message := range []string{
+		"Server side encryption specified but KMS is not configured",
+		"A header you provided implies functionality that is not implemented: x-amz-server-side-encryption",
+		"KMS is not configured",
+	} {
+		for _, verb := range []string{"create", "put"} {
+			body := "<Error><Code>NotImplemented</Code><Message>" + message + "</Message></Error>"
+			w := &wire{answer: always(func() *http.Response { return respond(501, body) })}
+			err := call(t.Context(), w.open(t, Options{Encryption: "aws:kms"}), verb)
+			wantKind(t, err, backend.ErrUnsupported)
+			if !strings.Contains(err.Error(), "the URL's parameter sse") || strings.Contains(err.Error(), "If-None-Match") {
+				t.Errorf("%s: bad advice in %q", verb, err)
+			}
+		}
+	}
+}
+
+// A server that hangs up may take its words along. Without a request id it is
+// the status that counts: it is not S3 that cut an answer short.
+func TestErrorCutOff(t *testing.T) {
+	for id, kind := range map[string]error{"": backend.ErrUnsupported, "REQ42": errAny} {
+		w := &wire{answer: always(func() *http.Response {
+			r := respond(400, "")
+			r.Header.Set("X-Amz-Request-Id", id)
+			r.Body = io.NopCloser(brokenReader{syscall.ECONNRESET})
+			return r
+		})}
+		s := w.open(t, Options{})
+		for _, verb := range verbs {
+			wantKind(t, call(t.Context(), s, verb), kind)
+		}
 	}
 }
 
@@ -258,21 +317,27 @@ func TestContextEnds(t *testing.T) {
 }
 
 func TestNetworkAdvice(t *testing.T) {
+	certificate := func(err error) error { return &tls.CertificateVerificationError{Err: err} }
 	tests := []struct {
 		name   string
 		cause  error
+		kind   error
 		advice string // how the text ends
 	}{
-		{"unknown host", &net.DNSError{Err: "no such host", Name: "bucket.store.test", IsNotFound: true}, "needs path_style=true"},
-		{"no resolver", &net.DNSError{Err: "server misbehaving", Name: "bucket.store.test"}, "lookup bucket.store.test: server misbehaving"},
-		{"certificate", &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "set AWS_CA_BUNDLE to a file with the certificate authority of the service"},
-		{"reset", errors.New("connection reset by peer"), "request failed: connection reset by peer"},
+		{"unknown host", &net.DNSError{Err: "no such host", Name: "bucket.store.test", IsNotFound: true}, errAny, "needs path_style=true"},
+		{"no resolver", &net.DNSError{Err: "server misbehaving", Name: "bucket.store.test"}, errAny, "lookup bucket.store.test: server misbehaving"},
+		{"unknown authority", certificate(x509.UnknownAuthorityError{}), backend.ErrNoStore,
+			"; set AWS_CA_BUNDLE to a file with the certificate authority of the service"},
+		{"expired", certificate(x509.CertificateInvalidError{Reason: x509.Expired}), backend.ErrNoStore, "set this machine's clock (NTP)"},
+		{"another host's", certificate(x509.HostnameError{Certificate: &x509.Certificate{}, Host: "h"}), backend.ErrNoStore, "needs path_style=true"},
+		{"damaged record", tls.RecordHeaderError{Msg: "oversized record received"}, errAny, "oversized record received"},
+		{"reset", errors.New("connection reset by peer"), errAny, "request failed: connection reset by peer"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			w := &wire{answer: func(*request) (*http.Response, error) { return nil, test.cause }}
 			err := call(t.Context(), w.open(t, Options{}), "get")
-			wantKind(t, err, errAny)
+			wantKind(t, err, test.kind)
 			if !strings.HasSuffix(err.Error(), test.advice) {
 				t.Errorf("%q does not end with %q", err, test.advice)
 			}

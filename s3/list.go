@@ -142,7 +142,10 @@ func (s *Store) pages(ctx context.Context, prefix string, in *sdk.ListObjectsV2I
 				yield(types.Object{}, err)
 				return
 			}
-			page, err := s.client.ListObjectsV2(ctx, in)
+			page, err := s.client.ListObjectsV2(ctx, in, checked(checkListAnswer))
+			if err == nil && page.Name == nil && page.KeyCount == nil && page.IsTruncated == nil {
+				err = &notS3Error{"it has a listing without a bucket's name, a number of keys, or an end"} // services send all three
+			}
 			if err != nil {
 				yield(types.Object{}, s.failed(ctx, "list", prefix, err))
 				return

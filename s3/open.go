@@ -3,8 +3,15 @@ package s3
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -15,7 +22,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/holdfast-io/holdfast/backend"
 )
@@ -66,6 +75,9 @@ func (c Checksum) sign(o *sdk.Options) {
 //	requester_pays=true     accept the charges for requests to a bucket of this kind
 //	checksum=crc32c|sha256|none   what guards data on its way to the server, see [Checksum]; default: crc32c
 //
+// A parameter without a value is a mistake; one that is left out has its
+// default.
+//
 // Credentials come from the SDK's default chain: environment, shared
 // configuration, web identity, container, instance role. A proxy comes from
 // HTTPS_PROXY, HTTP_PROXY and NO_PROXY, a private certificate authority from
@@ -86,14 +98,20 @@ func open(ctx context.Context, u *url.URL) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkAuthorities(os.Getenv(bundleVariable)); err != nil {
+		return nil, l.failed(err)
+	}
+	// The SDK's words on standard error belong to no one: what goes wrong is in
+	// the errors.
+	l.load = append(l.load, config.WithLogger(logging.Nop{}))
 	cfg, err := config.LoadDefaultConfig(ctx, l.load...)
 	if err != nil {
-		return nil, l.failed(&failure{kind: backend.ErrInvalid, cause: err, text: err.Error()})
+		return nil, l.failed(misconfigured(err))
 	}
 	transport := ownTransport(&cfg)
 	client := sdk.NewFromConfig(cfg, l.apply, func(o *sdk.Options) { o.HTTPClient = direct{transport} })
-	if client.Options().Region == "" {
-		return nil, l.failed(backend.Invalidf("no region: add ?region=... to the URL or set AWS_REGION"))
+	if err := checkResolved(client.Options()); err != nil {
+		return nil, l.failed(err)
 	}
 	s, err := New(client, l.bucket, l.prefix, l.options)
 	if err != nil {
@@ -101,6 +119,39 @@ func open(ctx context.Context, u *url.URL) (*Store, error) {
 	}
 	s.release = transport.CloseIdleConnections
 	return s, nil
+}
+
+// bundleVariable names a file with certificate authorities in PEM.
+const bundleVariable = "AWS_CA_BUNDLE"
+
+// checkAuthorities says what is wrong with the file, which the SDK's errors do
+// without the variable's name, and some without the file's.
+func checkAuthorities(file string) error {
+	if file == "" {
+		return nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return &failure{kind: backend.ErrInvalid, cause: err,
+			text: bundleVariable + ": " + err.Error() + "; mend the variable, or unset it"}
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(data) {
+		return backend.Invalidf("%s: %s holds no certificate in PEM; mend the file, or unset the variable", bundleVariable, file)
+	}
+	return nil
+}
+
+// misconfigured turns an error of loading the configuration into the store's.
+func misconfigured(err error) error {
+	f := &failure{kind: backend.ErrInvalid, cause: err, text: err.Error()}
+	var noProfile config.SharedConfigProfileNotExistError
+	if !errors.As(err, &noProfile) {
+		f.advise("check the shared AWS configuration and the variables AWS_... of the environment")
+		return f
+	}
+	f.text = fmt.Sprintf("no profile %q in the shared AWS configuration", noProfile.Profile)
+	f.advise("mend the URL's parameter profile or AWS_PROFILE; aws configure list-profiles shows which there are")
+	return f
 }
 
 // ownTransport returns a transport of this store's own, with the certificate
@@ -143,10 +194,21 @@ func parse(u *url.URL) (*location, error) {
 		RequesterPays: p.Bool("requester_pays"),
 		Checksum:      Checksum(p.String("checksum")),
 	}
-	if err := p.Err(); err != nil {
+	if err := cmp.Or(checkValues(u.Query()), p.Err()); err != nil {
 		return nil, l.failed(err)
 	}
 	return l, l.check()
+}
+
+// checkValues refuses a parameter without a value, which may be a variable that
+// a script forgot to set.
+func checkValues(parameters url.Values) error {
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		if slices.Contains(parameters[name], "") {
+			return backend.Invalidf("parameter %q has no value; give it one, or leave it out for its default", name)
+		}
+	}
+	return nil
 }
 
 // check brings the prefix into the form that it has in keys, and fills in
@@ -157,7 +219,7 @@ func (l *location) check() error {
 	if l.prefix, err = cleanPrefix(l.prefix); err != nil {
 		return l.failed(err)
 	}
-	if err := cmp.Or(checkBucket(l.bucket), checkEndpoint(l.endpoint), l.options.check()); err != nil {
+	if err := cmp.Or(checkBucket(l.bucket), checkEndpoint("endpoint", l.endpoint), l.options.check()); err != nil {
 		return l.failed(err)
 	}
 	return nil
@@ -181,18 +243,40 @@ func (l *location) apply(o *sdk.Options) {
 	}
 }
 
-func checkEndpoint(endpoint string) error {
+// checkResolved checks what may come from the environment or from a profile.
+func checkResolved(o sdk.Options) error {
+	switch {
+	case o.Region == "":
+		return backend.Invalidf("no region: add ?region=... to the URL or set AWS_REGION")
+	case !smithyhttp.ValidHostLabel(o.Region):
+		return backend.Invalidf("region %q can not be one, it has letters, digits and hyphens; "+
+			"mend the URL's parameter region, AWS_REGION or the profile", o.Region)
+	}
+	return checkEndpoint("endpoint (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile's endpoint_url)", aws.ToString(o.BaseEndpoint))
+}
+
+// checkEndpoint checks an endpoint, which name tells the user where to find.
+func checkEndpoint(name, endpoint string) error {
 	if endpoint == "" {
 		return nil
 	}
-	e, err := url.Parse(endpoint)
-	if err != nil || e.Host == "" || e.Scheme != "http" && e.Scheme != "https" {
-		return backend.Invalidf("endpoint %q must look like https://host or http://host:port", endpoint)
+	if strings.Contains(endpoint, "@") {
+		return backend.Invalidf("%s holds credentials, before the @; leave them to the environment", name)
 	}
-	if e.User != nil {
-		return backend.Invalidf("endpoint %q holds credentials; leave them to the environment", e.Redacted())
+	e, err := url.Parse(endpoint)
+	if err != nil || e.Hostname() == "" || !validPort(e.Port()) || e.Scheme != "http" && e.Scheme != "https" {
+		return backend.Invalidf("%s %q must look like https://host or http://host:port", name, endpoint)
+	}
+	if e.RawQuery != "" || e.ForceQuery || e.Fragment != "" {
+		e.RawQuery, e.ForceQuery, e.Fragment = "", false, "" // may hold a secret
+		return backend.Invalidf("%s %q has something after a ? or #; leave that out", name, e)
 	}
 	return nil
+}
+
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
 }
 
 func (o Options) check() error {

@@ -93,6 +93,12 @@ func TestOpen(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	notPEM, noBundle := filepath.Join(t.TempDir(), "ca.pem"), filepath.Join(t.TempDir(), "config")
+	for file, text := range map[string]string{notPEM: "no PEM", noBundle: "[default]\nca_bundle = " + notPEM + "\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tests := []struct{ url, env, text string }{
 		{url: "s3://bucket?regoin=eu-west-1", text: `unknown parameter "regoin"; s3:// takes checksum, endpoint, kms_key_id, path_style, profile, region, requester_pays, sse, storage_class`},
 		{url: "s3://bucket?region=a&region=b", text: `parameter "region" is given 2 times`},
@@ -106,6 +112,16 @@ func TestOpenRefuses(t *testing.T) {
 		{url: "s3://bucket?endpoint=127.0.0.1:9000", text: "must look like https://host or http://host:port"},
 		{url: "s3://bucket?endpoint=ftp://h", text: "must look like https://host"},
 		{url: "s3://bucket?endpoint=http://key:secret@h", text: "holds credentials"},
+		{url: "s3://bucket?endpoint=key:secret@h", text: "holds credentials"},
+		{url: "s3://bucket?endpoint=http://h:99999", text: "must look like https://host"},
+		{url: "s3://bucket?endpoint=http://:9000", text: "must look like https://host"},
+		{url: "s3://bucket?endpoint=http://h/%3Ftoken=secret", text: `endpoint "http://h/" has something after a ? or #; leave that out`},
+		{url: "s3://bucket?endpoint=http://h%23secret", text: "has something after a ? or #"},
+		{url: "s3://bucket", env: "AWS_ENDPOINT_URL=localhost:9000", text: `endpoint (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile's endpoint_url) "localhost:9000" must look like`},
+		{url: "s3://bucket", env: "AWS_ENDPOINT_URL_S3=http://h?a=secret", text: `AWS_ENDPOINT_URL or the profile's endpoint_url) "http://h" has something after`},
+		{url: "s3://bucket?region=eu west", text: `region "eu west" can not be one`},
+		{url: "s3://bucket?region=eu_west_1&endpoint=http://h", text: "mend the URL's parameter region, AWS_REGION or the profile"},
+		{url: "s3://bucket", env: "AWS_REGION=eu/west", text: `region "eu/west" can not be one`},
 		{url: "s3://bucket?region=r&sse=AES", text: `sse is "AES", must be AES256, aws:kms or aws:kms:dsse`},
 		{url: "s3://bucket?region=r&kms_key_id=k", text: "kms_key_id needs sse=aws:kms"},
 		{url: "s3://bucket?region=r&kms_key_id=k&sse=AES256", text: "kms_key_id needs sse=aws:kms"},
@@ -118,8 +134,12 @@ func TestOpenRefuses(t *testing.T) {
 		{url: "s3://bucket/a%0Ab?region=r", text: "characters that can not be listed"},
 		{url: "s3://bucket/a%FFb?region=r", text: "characters that can not be listed"},
 		{url: "s3://bucket/" + strings.Repeat("x", 512) + "?region=r", text: "path of 512 bytes, longer than 511"},
-		{url: "s3://bucket?profile=nowhere", text: "nowhere"},
-		{url: "s3://bucket?region=r", env: "AWS_CA_BUNDLE=/nonexistent/ca.pem", text: "/nonexistent/ca.pem"},
+		{url: "s3://bucket?profile=nowhere", text: `no profile "nowhere" in the shared AWS configuration; mend the URL's parameter profile or AWS_PROFILE`},
+		{url: "s3://bucket?region=r", env: "AWS_PROFILE=nowhere", text: `no profile "nowhere" in the shared AWS configuration; mend the URL's parameter profile or AWS_PROFILE`},
+		{url: "s3://bucket?region=r", env: "AWS_CA_BUNDLE=/nonexistent/ca.pem",
+			text: "AWS_CA_BUNDLE: open /nonexistent/ca.pem: no such file or directory; mend the variable, or unset it"},
+		{url: "s3://bucket?region=r", env: "AWS_CA_BUNDLE=" + notPEM, text: "AWS_CA_BUNDLE: " + notPEM + " holds no certificate in PEM; mend the file"},
+		{url: "s3://bucket?region=r", env: "AWS_CONFIG_FILE=" + noBundle, text: "check the shared AWS configuration"},
 	}
 	for _, test := range tests {
 		t.Run(fmt.Sprintf("%.60s", test.url), func(t *testing.T) {
@@ -203,6 +223,7 @@ func TestProxyFromEnvironment(t *testing.T) {
 	var asked []string
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.URL.String())
+		w.Header().Set("ETag", `"0123"`)
 		discard(t, r.Body)
 	}))
 	defer proxy.Close()
@@ -213,5 +234,54 @@ func TestProxyFromEnvironment(t *testing.T) {
 	}
 	if len(asked) != 1 || asked[0] != "http://store.invalid/bucket/key?x-id=PutObject" {
 		t.Errorf("the proxy was asked for %q", asked)
+	}
+}
+
+// The SDK has a logger that writes to standard error, to a bad Date for one.
+func TestNothingOnStandardError(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"0123"`)
+		w.Header().Set("Date", "yesterday")
+	}))
+	t.Cleanup(server.Close)
+	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	real := os.Stderr
+	os.Stderr = file
+	defer func() { os.Stderr = real }()
+	isolate(t)
+	s, err := backend.Open(t.Context(), "s3://bucket?endpoint="+server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAfter(t, s)
+	wantKind(t, call(t.Context(), s, "put"), errAny)
+	if written, err := os.ReadFile(file.Name()); err != nil || len(written) != 0 {
+		t.Errorf("on standard error: %q, %v", written, err)
+	}
+}
+
+// One rule for all parameters.
+func TestOpenRefusesEmptyValues(t *testing.T) {
+	isolate(t)
+	for _, name := range []string{
+		"checksum", "endpoint", "kms_key_id", "path_style", "profile", "region", "requester_pays", "sse", "storage_class",
+	} {
+		for _, value := range []string{name, name + "="} {
+			t.Run(value, func(t *testing.T) {
+				rawURL := "s3://bucket?" + value
+				if name != "region" {
+					rawURL = "s3://bucket?region=r&" + value
+				}
+				_, err := backend.Open(t.Context(), rawURL)
+				wantKind(t, err, backend.ErrInvalid)
+				if want := fmt.Sprintf("parameter %q has no value; give it one, or leave it out for its default", name); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is missing from %v", want, err)
+				}
+			})
+		}
 	}
 }

@@ -142,7 +142,7 @@ func (s *Store) write(ctx context.Context, op, key string, data []byte, ifNoneMa
 	if s.options.Checksum == ChecksumCRC32C {
 		in.ChecksumCRC32C = aws.String(crc32c(data))
 	}
-	out, err := s.client.PutObject(ctx, in, s.options.Checksum.sign)
+	out, err := s.client.PutObject(ctx, in, s.options.Checksum.sign, checked(checkWriteAnswer))
 	if err != nil {
 		return backend.Object{}, s.failed(ctx, op, key, err)
 	}
@@ -180,7 +180,7 @@ func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (in
 		Key:          aws.String(s.prefix + key),
 		Range:        aws.String(fmt.Sprintf("bytes=%d-%d", offset, offset+int64(len(p))-1)),
 		RequestPayer: s.payer(),
-	})
+	}, checked(checkReadAnswer))
 	if err != nil {
 		if offset == 0 && errorCode(err) == "InvalidRange" {
 			return 0, nil // only an empty object has no byte 0
@@ -203,14 +203,14 @@ func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (in
 // expected returns how many bytes of the response belong to the answer, after
 // a check that it is the part of the object that was asked for.
 func expected(out *sdk.GetObjectOutput, offset int64, length int) (int, error) {
-	if out.ContentRange == nil {
+	if out.ContentRange == nil { // the whole object
 		switch {
-		case offset > 0:
-			return 0, fmt.Errorf("the service ignored the Range header: %w", backend.ErrUnsupported)
 		case out.ContentLength == nil:
 			return 0, errors.New("response without a length")
+		case offset > 0 || *out.ContentLength > int64(length):
+			return 0, fmt.Errorf("the service ignored the Range header: %w", backend.ErrUnsupported)
 		}
-		return int(min(*out.ContentLength, int64(length))), nil
+		return int(*out.ContentLength), nil
 	}
 	var first, last, size int64
 	if _, err := fmt.Sscanf(*out.ContentRange, "bytes %d-%d/%d", &first, &last, &size); err != nil {

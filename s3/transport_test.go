@@ -5,6 +5,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -190,7 +192,10 @@ func TestThrottlingStorm(t *testing.T) {
 // serve opens a store on a real server, over real connections.
 func serve(t *testing.T, limit time.Duration, h http.HandlerFunc) *Store {
 	t.Helper()
-	server := httptest.NewServer(h)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"0123456789abcdef"`)
+		h(w, r)
+	}))
 	transport := &http.Transport{}
 	tune(transport)
 	options := testOptions(direct{transport})
@@ -390,6 +395,7 @@ func TestOpenedTransport(t *testing.T) {
 			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
 			return
 		}
+		w.Header().Set("ETag", `"0123"`)
 		arrived.Done()
 		arrived.Wait()
 	}))
@@ -417,8 +423,77 @@ func TestOpenedTransport(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantKind(t, call(t.Context(), s, "get"), errAny)
+	wantKind(t, call(t.Context(), s, "get"), backend.ErrNoStore)
 	if len(clients) != atOnce || requests != 2*atOnce+1 {
 		t.Errorf("%d connections for %d requests, want %d for %d", len(clients), requests, atOnce, 2*atOnce+1)
 	}
+}
+
+// What is wrong with the endpoint does not go away by trying again, as real
+// servers and the real TLS put it. A server that is down may come back.
+func TestWrongEndpoint(t *testing.T) {
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	down := httptest.NewServer(nil)
+	down.Close()
+	tests := []struct {
+		name, endpoint string
+		kind           error
+		advice         string
+	}{
+		{"https to http", "https" + strings.TrimPrefix(plain.URL, "http"), backend.ErrNoStore, "check whether it is http or https"},
+		{"https to another protocol", "https://" + greeter(t), backend.ErrNoStore, "check whether it is http or https"},
+		{"unknown authority", secure.URL, backend.ErrNoStore, "set AWS_CA_BUNDLE"},
+		{"down", down.URL, errAny, "; is the server running? check the endpoint"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			isolate(t)
+			s, err := backend.Open(t.Context(), "s3://bucket?endpoint="+test.endpoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeAfter(t, s)
+			for _, verb := range verbs {
+				err := call(t.Context(), s, verb)
+				wantKind(t, err, test.kind)
+				if !strings.Contains(err.Error(), test.advice) {
+					t.Errorf("%q is missing from %q", test.advice, err)
+				}
+			}
+		})
+	}
+}
+
+// greeter is the address of a server that speaks first, as mail servers do.
+func greeter(t *testing.T) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return // closed below
+			}
+			send(t, conn, "220 mail.test ready\r\n")
+			discard(t, conn)
+			if err := conn.Close(); err != nil {
+				t.Errorf("server: %v", err)
+			}
+		}
+	})
+	t.Cleanup(func() {
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+		serving.Wait()
+	})
+	return listener.Addr().String()
 }

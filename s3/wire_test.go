@@ -72,6 +72,7 @@ func respond(status int, body string) *http.Response {
 			"Date":             {serverTime.Format(http.TimeFormat)},
 			"Content-Length":   {strconv.Itoa(len(body))},
 			"X-Amz-Request-Id": {"REQ42"},
+			"Etag":             {`"0123456789abcdef"`},
 		},
 		Body:          io.NopCloser(strings.NewReader(body)),
 		ContentLength: int64(len(body)),
@@ -256,7 +257,15 @@ func TestOptionsOnTheWire(t *testing.T) {
 }
 
 func TestRequesterPaysOnEveryVerb(t *testing.T) {
-	w := &wire{answer: always(func() *http.Response { return respond(200, "<DeleteResult/>") })}
+	w := &wire{answer: func(r *request) (*http.Response, error) {
+		switch {
+		case r.Method == "POST":
+			return respond(200, "<DeleteResult/>"), nil
+		case r.URL.Query().Has("list-type"):
+			return respond(200, page("")), nil
+		}
+		return respond(200, ""), nil
+	}}
 	s := w.open(t, Options{RequesterPays: true})
 	for _, verb := range verbs {
 		if err := call(t.Context(), s, verb); err != nil {
@@ -346,7 +355,9 @@ func TestGetOnTheWire(t *testing.T) {
 	}{
 		{"part", 2, part("bytes 2-5/10", "cdef"), "cdef", nil},
 		{"to the end", 8, part("bytes 8-9/10", "ij"), "ij", nil},
-		{"whole object for a range from 0", 0, func() *http.Response { return respond(200, "abcdefghij") }, "abcd", nil},
+		{"whole object", 0, func() *http.Response { return respond(200, "abc") }, "abc", nil},
+		{"empty object with status 200", 0, func() *http.Response { return respond(200, "") }, "", nil},
+		{"range from 0 ignored", 0, func() *http.Response { return respond(200, "abcdefghij") }, "", backend.ErrUnsupported},
 		{"empty object", 0, func() *http.Response { return respondError(416, "InvalidRange") }, "", nil},
 		{"beyond the end", 10, func() *http.Response { return respondError(416, "InvalidRange") }, "", backend.ErrRange},
 		{"range ignored", 2, func() *http.Response { return respond(200, "abcdefghij") }, "", backend.ErrUnsupported},
@@ -609,14 +620,17 @@ func TestRedirectNotFollowed(t *testing.T) {
 	for _, status := range []int{301, 307} {
 		w := &wire{answer: always(func() *http.Response {
 			r := respondError(status, "TemporaryRedirect")
-			r.Header.Set("Location", "http://elsewhere.test/")
+			r.Header.Set("Location", "http://elsewhere.test/path?token=secret")
 			return r
 		})}
 		transport := &http.Transport{}
 		transport.RegisterProtocol("http", doer(w.Do))
 		s := w.openBucket(t, "bucket", testOptions(direct{transport}), Options{})
 		_, err := s.Get(t.Context(), "key", 0, make([]byte, 1))
-		wantKind(t, err, errAny)
+		wantKind(t, err, backend.ErrNoStore)
+		if !strings.Contains(err.Error(), "redirects to http://elsewhere.test;") {
+			t.Errorf("no target in %q", err)
+		}
 		if w.count() != 1 {
 			t.Errorf("status %d: %d requests, want 1", status, w.count())
 		}
