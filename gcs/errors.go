@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -41,10 +43,13 @@ func (s *Store) error(op, key string, err error) error {
 func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 	f := &failure{text: plain(err), cause: err}
 	var unauthenticated *credentialsError
+	var foreign *foreignError
 	a, answered := answerOf(err)
 	switch {
 	case answered:
 		f.judgeAnswer(a, op, s.name)
+	case errors.As(err, &foreign):
+		f.judgeForeign(op)
 	case ended(ctx) != nil:
 		f.judgeEnd(ended(ctx))
 	case errors.As(err, &unauthenticated):
@@ -115,6 +120,18 @@ func oneLine(text string) string {
 	return string(line)
 }
 
+// markup is what a page has beside its words.
+var markup = regexp.MustCompile(`(?is)<(script|style)\b.*?(</(script|style)>|$)|<[^>]*(>|$)`)
+
+// words returns the beginning of an answer that is no JSON, without the markup
+// of a page or of XML.
+func words(text string) string {
+	if !strings.HasPrefix(strings.TrimSpace(text), "<") {
+		return oneLine(text)
+	}
+	return oneLine(html.UnescapeString(markup.ReplaceAllString(text, " ")))
+}
+
 func (a answer) String() string {
 	origin := fmt.Sprintf("HTTP %d", a.status)
 	if a.reason != "" {
@@ -138,6 +155,10 @@ func plain(err error) string {
 	}
 	if a, ok := answerOf(err); ok {
 		return a.String()
+	}
+	var foreign *foreignError
+	if errors.As(err, &foreign) {
+		return foreign.Error()
 	}
 	var unsent *url.Error
 	if errors.As(err, &unsent) {
@@ -264,8 +285,19 @@ func (f *failure) judgeNotFound(a answer, op string) {
 		f.advise("create the bucket, or mend its name in the URL")
 	default:
 		f.kind = backend.ErrNoStore
-		f.advise("this is not an answer of Cloud Storage: check the endpoint and the proxy")
+		f.advise(checkWhoAnswers)
 	}
+}
+
+const checkWhoAnswers = "this is not an answer of Cloud Storage: check the endpoint and the proxy"
+
+// judgeForeign takes no write for refused: the request may have reached the
+// service, and its answer not have come back as it was.
+func (f *failure) judgeForeign(op string) {
+	if op == "list" || op == "get" {
+		f.kind = backend.ErrNoStore
+	}
+	f.advise(checkWhoAnswers)
 }
 
 // judgePrecondition takes a key for taken only if the service says that the

@@ -66,8 +66,8 @@ func guard(client *http.Client) *http.Client {
 }
 
 // guarded holds the SDK to what the contract says about requests: a download is
-// one, a request ends when nothing moves, and its body never looks whole when it
-// is not.
+// one, a request ends when nothing moves, its body never looks whole when it is
+// not, and its answer is Cloud Storage's before the SDK takes it for one.
 type guarded struct{ next http.RoundTripper }
 
 func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -79,6 +79,7 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	dog := &watchdog{caller: req.Context(), ctx: ctx, cancel: cancel}
 	dog.timer = time.AfterFunc(StallTimeout, func() { cancel(errStalled) })
 	req = req.WithContext(ctx)
+	askForKind(req)
 	body := &requestBody{ReadCloser: req.Body, dog: dog}
 	if req.Body != nil {
 		req.Body = body
@@ -92,6 +93,10 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	dog.moved()
 	body.answered.Store(true)
 	resp.Body = &responseBody{resp.Body, dog, call}
+	if err := vet(req, resp); err != nil {
+		_ = resp.Body.Close() // the connection is given up
+		return nil, err
+	}
 	return resp, nil
 }
 
