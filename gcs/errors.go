@@ -82,7 +82,8 @@ func (f *failure) judgeEnd(reason error) {
 type answer struct {
 	status  int
 	reason  string // such as "forbidden"; empty where the answer is no JSON
-	message string
+	message string // its beginning, as one line; of a page or XML, with the markup
+	told    string // the message for people: without it
 	request string // the service's name for the request
 }
 
@@ -102,7 +103,7 @@ func answerOf(err error) (answer, bool) {
 			a.message, items = reply.Error.Message, reply.Error.Errors
 		}
 	}
-	a.message = oneLine(a.message)
+	a.message, a.told = oneLine(a.message), words(a.message)
 	if len(items) > 0 {
 		a.reason = items[0].Reason
 	}
@@ -140,7 +141,7 @@ func (a answer) String() string {
 	if a.request != "" {
 		origin += ", request " + a.request
 	}
-	text := strings.TrimRight(a.message, ":. ")
+	text := strings.TrimRight(a.told, ":. ")
 	if text == "" {
 		text = http.StatusText(a.status)
 	}
@@ -209,7 +210,12 @@ func (f *failure) judgeAnswer(a answer, op, bucket string) {
 // and not about data that was damaged on its way.
 func (f *failure) judgeBadRequest(a answer) {
 	switch {
-	case a.reason == "", strings.Contains(a.message, "CRC32C"):
+	case a.reason == "" && wantsTLS(a.message):
+		f.kind = backend.ErrNoStore
+		f.advise(speaksTLS)
+	case a.reason == "":
+		f.advise(checkWhoAnswers)
+	case strings.Contains(a.message, "CRC32C"):
 	case strings.HasPrefix(a.reason, "cloudKms"):
 		f.kind = backend.ErrPermission
 		f.advise("mend or enable the key of the bucket, or of the URL's parameter kms_key_name")
@@ -313,14 +319,48 @@ func (f *failure) judgePrecondition(a answer, op string) {
 	}
 }
 
+// A schemeError is the failure of a request, before the service could take it,
+// because one end of the connection speaks TLS and the other does not.
+type schemeError struct {
+	cause  error
+	advice string
+}
+
+func (e *schemeError) Error() string { return e.cause.Error() }
+func (e *schemeError) Unwrap() error { return e.cause }
+
+const (
+	speaksTLS   = "the server speaks TLS: check the endpoint, which should begin with https://"
+	speaksPlain = "the server does not speak TLS: check the endpoint, which may have to begin with http://, and the proxy"
+)
+
+// wantsTLS reports whether a refusal without JSON is that of a server with TLS
+// which was asked without: "Client sent an HTTP request to an HTTPS server." of
+// Go's, "The plain HTTP request was sent to HTTPS port" of nginx's, "You're
+// speaking plain HTTP to an SSL-enabled server port." of Apache's.
+func wantsTLS(message string) bool {
+	return strings.Contains(message, "HTTP request to an HTTPS server") ||
+		strings.Contains(message, "plain HTTP request was sent to HTTPS port") ||
+		strings.Contains(message, "speaking plain HTTP to an SSL-enabled server")
+}
+
 // judgeNetwork adds advice where a failure that got no answer has a known cause.
 func (f *failure) judgeNetwork() {
 	var unknownHost *net.DNSError
 	var untrusted *tls.CertificateVerificationError
+	var wrong *schemeError
+	var unreached *net.OpError
 	switch {
 	case errors.As(f.cause, &unknownHost):
 		f.advise("check the endpoint and this machine's DNS")
 	case errors.As(f.cause, &untrusted):
 		f.advise("add the certificate authority of the service or the proxy to this machine's")
+	case errors.As(f.cause, &wrong):
+		f.kind = backend.ErrNoStore
+		f.advise(wrong.advice)
+	case errors.As(f.cause, &unreached) && unreached.Op == "proxyconnect":
+		f.advise("is the proxy running? check HTTPS_PROXY and HTTP_PROXY")
+	case errors.As(f.cause, &unreached) && unreached.Op == "dial":
+		f.advise("is the server running? check the endpoint")
 	}
 }

@@ -3,11 +3,13 @@ package gcs
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -86,7 +88,7 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := g.next.RoundTrip(req)
 	if err != nil {
-		err = dog.explain(err)
+		err = mismatch(dog.explain(err))
 		dog.stop()
 		return nil, err
 	}
@@ -98,6 +100,21 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return resp, nil
+}
+
+// mismatch marks an error that says that one end alone speaks TLS. Conn is set
+// in an error about the first record that a server sends, when no request is on
+// its way yet. A server with TLS may answer a plain request by an alert, which is
+// a record of type 0x15, and net/http has no type for what is no HTTP.
+func mismatch(err error) error {
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &record) && record.Conn != nil:
+		return &schemeError{err, speaksPlain}
+	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`):
+		return &schemeError{err, speaksTLS}
+	}
+	return err
 }
 
 type onlyKey struct{}
