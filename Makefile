@@ -11,14 +11,15 @@ test: ## run all tests
 	go test ./...
 
 test-compose: ## run the suites that need a server against those of docker-compose.yml
-	docker compose up --build --detach --wait minio gcs
-	docker compose run --rm bucket
+	@# One shell, so that its end, however it comes, stops the servers.
+	@trap 'docker compose down' EXIT; trap 'exit 1' HUP INT TERM; set -ex; \
+	docker compose up --build --detach --wait minio gcs; \
+	docker compose run --rm bucket; \
 	AWS_ACCESS_KEY_ID=holdfast AWS_SECRET_ACCESS_KEY=holdfast-secret HOLDFAST_TEST_REQUIRE=s3 \
 		HOLDFAST_TEST_S3_URL='s3://checkpoints/test?endpoint=http://127.0.0.1:9000' \
-		go test -count=1 -run '^TestConformance$$' ./s3
+		go test -count=1 -run '^TestConformance$$' ./s3; \
 	HOLDFAST_TEST_REQUIRE=gcs HOLDFAST_TEST_GCS_URL='gs://checkpoints/test?endpoint=http://127.0.0.1:4443' \
 		go test -count=1 -run '^TestConformance$$' ./gcs
-	docker compose down
 
 race: ## run all tests with the race detector
 	go test -race ./...

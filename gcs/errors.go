@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -41,10 +43,13 @@ func (s *Store) error(op, key string, err error) error {
 func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 	f := &failure{text: plain(err), cause: err}
 	var unauthenticated *credentialsError
+	var foreign *foreignError
 	a, answered := answerOf(err)
 	switch {
 	case answered:
 		f.judgeAnswer(a, op, s.name)
+	case errors.As(err, &foreign):
+		f.judgeForeign(op)
 	case ended(ctx) != nil:
 		f.judgeEnd(ended(ctx))
 	case errors.As(err, &unauthenticated):
@@ -77,7 +82,8 @@ func (f *failure) judgeEnd(reason error) {
 type answer struct {
 	status  int
 	reason  string // such as "forbidden"; empty where the answer is no JSON
-	message string
+	message string // its beginning, as one line; of a page or XML, with the markup
+	told    string // the message for people: without it
 	request string // the service's name for the request
 }
 
@@ -97,7 +103,7 @@ func answerOf(err error) (answer, bool) {
 			a.message, items = reply.Error.Message, reply.Error.Errors
 		}
 	}
-	a.message = oneLine(a.message)
+	a.message, a.told = oneLine(a.message), words(a.message)
 	if len(items) > 0 {
 		a.reason = items[0].Reason
 	}
@@ -115,6 +121,18 @@ func oneLine(text string) string {
 	return string(line)
 }
 
+// markup is what a page has beside its words.
+var markup = regexp.MustCompile(`(?is)<(script|style)\b.*?(</(script|style)>|$)|<[^>]*(>|$)`)
+
+// words returns the beginning of an answer that is no JSON, without the markup
+// of a page or of XML.
+func words(text string) string {
+	if !strings.HasPrefix(strings.TrimSpace(text), "<") {
+		return oneLine(text)
+	}
+	return oneLine(html.UnescapeString(markup.ReplaceAllString(text, " ")))
+}
+
 func (a answer) String() string {
 	origin := fmt.Sprintf("HTTP %d", a.status)
 	if a.reason != "" {
@@ -123,7 +141,7 @@ func (a answer) String() string {
 	if a.request != "" {
 		origin += ", request " + a.request
 	}
-	text := strings.TrimRight(a.message, ":. ")
+	text := strings.TrimRight(a.told, ":. ")
 	if text == "" {
 		text = http.StatusText(a.status)
 	}
@@ -138,6 +156,10 @@ func plain(err error) string {
 	}
 	if a, ok := answerOf(err); ok {
 		return a.String()
+	}
+	var foreign *foreignError
+	if errors.As(err, &foreign) {
+		return foreign.Error()
 	}
 	var unsent *url.Error
 	if errors.As(err, &unsent) {
@@ -188,7 +210,12 @@ func (f *failure) judgeAnswer(a answer, op, bucket string) {
 // and not about data that was damaged on its way.
 func (f *failure) judgeBadRequest(a answer) {
 	switch {
-	case a.reason == "", strings.Contains(a.message, "CRC32C"):
+	case a.reason == "" && wantsTLS(a.message):
+		f.kind = backend.ErrNoStore
+		f.advise(speaksTLS)
+	case a.reason == "":
+		f.advise(checkWhoAnswers)
+	case strings.Contains(a.message, "CRC32C"):
 	case strings.HasPrefix(a.reason, "cloudKms"):
 		f.kind = backend.ErrPermission
 		f.advise("mend or enable the key of the bucket, or of the URL's parameter kms_key_name")
@@ -264,8 +291,19 @@ func (f *failure) judgeNotFound(a answer, op string) {
 		f.advise("create the bucket, or mend its name in the URL")
 	default:
 		f.kind = backend.ErrNoStore
-		f.advise("this is not an answer of Cloud Storage: check the endpoint and the proxy")
+		f.advise(checkWhoAnswers)
 	}
+}
+
+const checkWhoAnswers = "this is not an answer of Cloud Storage: check the endpoint and the proxy"
+
+// judgeForeign takes no write for refused: the request may have reached the
+// service, and its answer not have come back as it was.
+func (f *failure) judgeForeign(op string) {
+	if op == "list" || op == "get" {
+		f.kind = backend.ErrNoStore
+	}
+	f.advise(checkWhoAnswers)
 }
 
 // judgePrecondition takes a key for taken only if the service says that the
@@ -281,14 +319,48 @@ func (f *failure) judgePrecondition(a answer, op string) {
 	}
 }
 
+// A schemeError is the failure of a request, before the service could take it,
+// because one end of the connection speaks TLS and the other does not.
+type schemeError struct {
+	cause  error
+	advice string
+}
+
+func (e *schemeError) Error() string { return e.cause.Error() }
+func (e *schemeError) Unwrap() error { return e.cause }
+
+const (
+	speaksTLS   = "the server speaks TLS: check the endpoint, which should begin with https://"
+	speaksPlain = "the server does not speak TLS: check the endpoint, which may have to begin with http://, and the proxy"
+)
+
+// wantsTLS reports whether a refusal without JSON is that of a server with TLS
+// which was asked without: "Client sent an HTTP request to an HTTPS server." of
+// Go's, "The plain HTTP request was sent to HTTPS port" of nginx's, "You're
+// speaking plain HTTP to an SSL-enabled server port." of Apache's.
+func wantsTLS(message string) bool {
+	return strings.Contains(message, "HTTP request to an HTTPS server") ||
+		strings.Contains(message, "plain HTTP request was sent to HTTPS port") ||
+		strings.Contains(message, "speaking plain HTTP to an SSL-enabled server")
+}
+
 // judgeNetwork adds advice where a failure that got no answer has a known cause.
 func (f *failure) judgeNetwork() {
 	var unknownHost *net.DNSError
 	var untrusted *tls.CertificateVerificationError
+	var wrong *schemeError
+	var unreached *net.OpError
 	switch {
 	case errors.As(f.cause, &unknownHost):
 		f.advise("check the endpoint and this machine's DNS")
 	case errors.As(f.cause, &untrusted):
 		f.advise("add the certificate authority of the service or the proxy to this machine's")
+	case errors.As(f.cause, &wrong):
+		f.kind = backend.ErrNoStore
+		f.advise(wrong.advice)
+	case errors.As(f.cause, &unreached) && unreached.Op == "proxyconnect":
+		f.advise("is the proxy running? check HTTPS_PROXY and HTTP_PROXY")
+	case errors.As(f.cause, &unreached) && unreached.Op == "dial":
+		f.advise("is the server running? check the endpoint")
 	}
 }

@@ -1,6 +1,7 @@
 package gcs
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,8 +10,10 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,7 +92,17 @@ func TestAnswers(t *testing.T) {
 		{"gateway timeout", everyVerb, respond(504, ""), errAny, "Gateway Timeout"},
 
 		{"damaged", writes, respondError(400, "invalid", "Provided CRC32C \"x\" doesn't match calculated CRC32C \"y\"."), errAny, "CRC32C"},
-		{"bad request of a proxy", everyVerb, respond(400, html), errAny, ""},
+		{"bad request of a proxy", everyVerb, respond(400, html), errAny, "check the endpoint and the proxy"},
+		{"bad request, XML", everyVerb, respond(400, "<?xml version='1.0' encoding='UTF-8'?>\n<Error><Code>InvalidArgument</Code>\n<Message>Not &quot;this&quot;.</Message></Error>"),
+			errAny, `: InvalidArgument Not "this" (HTTP 400`},
+		{"bad request, long page", everyVerb, respond(400, "<html><style>"+strings.Repeat("p { x: y }\n", 100)+"</style><h1>No way"), errAny, ": No way (HTTP 400"},
+		{"bad request, no words", everyVerb, respond(400, "<html></html>"), errAny, ": Bad Request (HTTP 400"},
+		{"not found, in a page", []string{"get"}, respond(404, "<h1>Not Found</h1>"), backend.ErrNoStore, ": Not Found (HTTP 404"},
+		{"plain request to Go's TLS", everyVerb, respond(400, "Client sent an HTTP request to an HTTPS server.\n"), backend.ErrNoStore, "https://"},
+		{"plain request to nginx's TLS", everyVerb, respond(400, "<html><title>400 The plain HTTP request was sent to HTTPS port</title>"),
+			backend.ErrNoStore, "https://"},
+		{"plain request to Apache's TLS", everyVerb, respond(400, "<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />"),
+			backend.ErrNoStore, "https://"},
 		{"bad class", writes, respondError(400, "invalid", "Invalid argument."), backend.ErrInvalid, "parameters"},
 		{"key disabled", everyVerb, respondError(400, "cloudKmsDisabledKey", "Cloud KMS key is disabled."), backend.ErrPermission, "enable the key"},
 		{"bad payer", everyVerb, respondError(400, "userProjectInvalid", "User project specified in the request is invalid."), backend.ErrInvalid, "user_project"},
@@ -120,7 +133,7 @@ func TestAnswers(t *testing.T) {
 					return
 				}
 				wantAnswer(t, err, test.resp.StatusCode)
-				if text := err.Error(); !strings.Contains(text, test.mention) || strings.Contains(text, "\n") ||
+				if text := err.Error(); !strings.Contains(text, test.mention) || strings.ContainsAny(text, "\n<>") ||
 					!strings.HasPrefix(text, verb+" gs://bucket/jobs") {
 					t.Errorf("text %q, want one line with %q", text, test.mention)
 				}
@@ -160,7 +173,11 @@ func TestNetworkErrors(t *testing.T) {
 		err     error
 		mention string
 	}{
-		{"refused", &net.OpError{Op: "dial", Err: errors.New("connection refused")}, "connection refused"},
+		{"refused", &net.OpError{Op: "dial", Err: errors.New("connection refused")}, "connection refused; is the server running? check the endpoint"},
+		{"refused by the proxy", &net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: errors.New("connection refused")}},
+			"; is the proxy running? check HTTPS_PROXY and HTTP_PROXY"},
+		{"broken later", &net.OpError{Op: "read", Err: errors.New("connection reset")}, "connection reset"},
+		{"a record that is broken later", tls.RecordHeaderError{Msg: "received record with version 0"}, "version 0"},
 		{"unknown host", &net.DNSError{Err: "no such host", Name: "store.test", IsNotFound: true}, "check the endpoint"},
 		{"untrusted", &tls.CertificateVerificationError{Err: errors.New("unknown authority")}, "certificate authority"},
 		{"a file that is missing here", &fs.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}, "file does not exist"},
@@ -328,4 +345,62 @@ func TestErrorText(t *testing.T) {
 			t.Errorf("%s:\ngot  %s\nwant %s", name, got, want)
 		}
 	}
+}
+
+// No request went out, and none ever will, so that it is not tried again.
+func TestSchemeOfTheEndpoint(t *testing.T) {
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	for _, test := range []struct{ name, endpoint, mention string }{
+		{"https for http", "https://" + plain.Listener.Addr().String(), "may have to begin with http://"},
+		{"http for https", "http://" + alerting(t), "should begin with https://"},
+	} {
+		for verb, call := range verbs {
+			t.Run(test.name+"/"+verb, func(t *testing.T) {
+				transport := newTransport()
+				defer transport.CloseIdleConnections()
+				s, err := New(t.Context(), &http.Client{Transport: transport}, "bucket", "", Options{Endpoint: test.endpoint})
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = call(t.Context(), s)
+				wantKind(t, err, backend.ErrNoStore)
+				if err == nil || !strings.Contains(err.Error(), "check the endpoint") || !strings.Contains(err.Error(), test.mention) {
+					t.Errorf("%v does not mention %q", err, test.mention)
+				}
+			})
+		}
+	}
+}
+
+// alerting is the address of a server that answers what is no TLS as OpenSSL
+// does, by an alert. (Go's answers by the text in TestAnswers, and closes with
+// the request unread, so that the text may be lost: that can not be told from
+// another failure.)
+func alerting(t *testing.T) string {
+	t.Helper()
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return // closed
+			}
+			if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+				_, _ = io.Copy(io.Discard, r.Body) // what is left unread would reset the connection
+			}
+			_, _ = conn.Write([]byte("\x15\x03\x01\x00\x02\x02\x46"))
+			_ = conn.Close()
+		}
+	})
+	t.Cleanup(func() {
+		shut(t, l)
+		serving.Wait()
+	})
+	return l.Addr().String()
 }

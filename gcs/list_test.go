@@ -24,9 +24,10 @@ func respondPage(next string, names ...string) func() *http.Response {
 		Created time.Time `json:"timeCreated"`
 	}
 	page := struct {
+		Kind  string `json:"kind"`
 		Next  string `json:"nextPageToken,omitempty"`
 		Items []item `json:"items"`
-	}{Next: next}
+	}{Kind: "storage#objects", Next: next}
 	for _, name := range names {
 		page.Items = append(page.Items, item{name, "7", serverTime})
 	}
@@ -70,6 +71,9 @@ func TestListOnTheWire(t *testing.T) {
 		}
 		if q.Get("prefix") != "jobs/t/" || q.Get("startOffset") != "jobs/t/Z" || q.Get("delimiter") != "" || q.Get("projection") != "noAcl" {
 			t.Errorf("request %d asked for %v", n, q)
+		}
+		if fields := strings.Split(q.Get("fields"), ","); !slices.Contains(fields, "kind") {
+			t.Errorf("request %d asked for the fields %s, so that an empty listing says nothing", n, fields)
 		}
 		for _, field := range []string{"nextPageToken", "name", "size", "timeCreated"} {
 			if !strings.Contains(q.Get("fields"), field) {
@@ -135,7 +139,9 @@ func TestListPassesOverForeignObjects(t *testing.T) {
 }
 
 func TestListWithoutTimes(t *testing.T) {
-	w := &wire{answer: always(func() *http.Response { return respond(200, `{"items": [{"name": "jobs/a", "size": "7"}]}`) })}
+	w := &wire{answer: always(func() *http.Response {
+		return respond(200, `{"kind": "storage#objects", "items": [{"name": "jobs/a", "size": "7"}]}`)
+	})}
 	_, err := collect(t, w.open(t, Options{}), "", "")
 	wantKind(t, err, backend.ErrUnsupported)
 }

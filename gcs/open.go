@@ -3,9 +3,11 @@ package gcs
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/url"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -24,6 +26,8 @@ func init() { backend.Register("gs", Open) }
 //	user_project=id         the project that pays, for a bucket whose readers pay; default: the credentials' quota project
 //	kms_key_name=projects/p/locations/l/keyRings/r/cryptoKeys/k   the key to encrypt with; default: the bucket's
 //	storage_class=NAME      the objects' storage class; default: the bucket's
+//
+// A parameter without a value is an error, not the default.
 //
 // Credentials are Application Default Credentials: the file that
 // GOOGLE_APPLICATION_CREDENTIALS names (a service account's key, or a
@@ -79,7 +83,7 @@ func parse(u *url.URL) (*location, error) {
 		anonymous:   p.Bool("anonymous"),
 		userProject: p.String("user_project"),
 	}
-	if err := p.Err(); err != nil {
+	if err := cmp.Or(checkValues(u.Query()), p.Err()); err != nil {
 		return nil, l.failed(err)
 	}
 	readable := strings.HasPrefix(l.options.Endpoint, "http://")
@@ -88,6 +92,17 @@ func parse(u *url.URL) (*location, error) {
 	}
 	l.anonymous = l.anonymous || readable
 	return l, l.check()
+}
+
+// checkValues refuses a parameter without a value: it is mostly a variable that
+// is not set, and what was meant is not the default.
+func checkValues(values url.Values) error {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if slices.Contains(values[name], "") {
+			return backend.Invalidf("parameter %q is empty; leave it out to have the default", name)
+		}
+	}
+	return nil
 }
 
 // emulator returns the endpoint that STORAGE_EMULATOR_HOST names, as Google's

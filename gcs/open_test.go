@@ -222,6 +222,20 @@ func TestProxyFromEnvironment(t *testing.T) {
 	}
 }
 
+// One rule for all of them, with and without the equals sign.
+func TestEmptyParameters(t *testing.T) {
+	isolate(t)
+	for _, name := range []string{"anonymous", "endpoint", "kms_key_name", "storage_class", "user_project"} {
+		for _, query := range []string{name + "=", name, name + "=&" + name + "=true"} {
+			s, err := backend.Open(t.Context(), "gs://bucket/jobs?"+query)
+			want := `open gs://bucket/jobs: parameter "` + name + `" is empty; leave it out to have the default`
+			if s != nil || !errors.Is(err, backend.ErrInvalid) || err.Error() != want {
+				t.Errorf("%s gave %v, %v, want %s", query, s, err, want)
+			}
+		}
+	}
+}
+
 // The table in docs/deploy/gcp.md has a row for each parameter, and no others.
 func TestParametersAreDocumented(t *testing.T) {
 	isolate(t)

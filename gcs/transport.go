@@ -3,11 +3,13 @@ package gcs
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -66,8 +68,8 @@ func guard(client *http.Client) *http.Client {
 }
 
 // guarded holds the SDK to what the contract says about requests: a download is
-// one, a request ends when nothing moves, and its body never looks whole when it
-// is not.
+// one, a request ends when nothing moves, its body never looks whole when it is
+// not, and its answer is Cloud Storage's before the SDK takes it for one.
 type guarded struct{ next http.RoundTripper }
 
 func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -79,20 +81,40 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	dog := &watchdog{caller: req.Context(), ctx: ctx, cancel: cancel}
 	dog.timer = time.AfterFunc(StallTimeout, func() { cancel(errStalled) })
 	req = req.WithContext(ctx)
+	askForKind(req)
 	body := &requestBody{ReadCloser: req.Body, dog: dog}
 	if req.Body != nil {
 		req.Body = body
 	}
 	resp, err := g.next.RoundTrip(req)
 	if err != nil {
-		err = dog.explain(err)
+		err = mismatch(dog.explain(err))
 		dog.stop()
 		return nil, err
 	}
 	dog.moved()
 	body.answered.Store(true)
 	resp.Body = &responseBody{resp.Body, dog, call}
+	if err := vet(req, resp); err != nil {
+		_ = resp.Body.Close() // the connection is given up
+		return nil, err
+	}
 	return resp, nil
+}
+
+// mismatch marks an error that says that one end alone speaks TLS. Conn is set
+// in an error about the first record that a server sends, when no request is on
+// its way yet. A server with TLS may answer a plain request by an alert, which is
+// a record of type 0x15, and net/http has no type for what is no HTTP.
+func mismatch(err error) error {
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &record) && record.Conn != nil:
+		return &schemeError{err, speaksPlain}
+	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`):
+		return &schemeError{err, speaksTLS}
+	}
+	return err
 }
 
 type onlyKey struct{}

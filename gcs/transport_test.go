@@ -219,9 +219,9 @@ func TestConnections(t *testing.T) {
 
 // A download that asks for a second request does not get it, whatever the reason.
 func TestOnlyOneRequest(t *testing.T) {
-	w := &wire{answer: always(func() *http.Response { return respond(200, "data") })}
+	w := &wire{answer: always(func() *http.Response { return respondPart(0, 3, 4, "data") })}
 	client := guard(&http.Client{Transport: w})
-	req, err := http.NewRequestWithContext(only(t.Context()), http.MethodGet, "http://store.test", nil)
+	req, err := http.NewRequestWithContext(only(t.Context()), http.MethodGet, "http://store.test?alt=media", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

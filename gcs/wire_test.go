@@ -171,6 +171,8 @@ func (r *request) stored() (*http.Response, error) {
 	resource["size"] = strconv.Itoa(len(media))
 	resource["timeCreated"] = serverTime.Format(time.RFC3339Nano)
 	resource["updated"] = serverTime.Add(time.Hour).Format(time.RFC3339Nano) // of a later change to its metadata
+	resource["kind"] = "storage#object"
+	resource["name"] = r.URL.Query().Get("name")
 	resource["generation"] = "1"
 	body, err := json.Marshal(resource)
 	return respond(200, string(body)), err
@@ -207,6 +209,7 @@ func (o objects) answer(r *request) (*http.Response, error) {
 func respondPart(first, last, size int, body string) *http.Response {
 	r := respond(206, body)
 	r.Header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, size))
+	r.Header.Set("X-Goog-Generation", "1")
 	return r
 }
 
@@ -393,7 +396,11 @@ func TestWriteChecksTheAnswer(t *testing.T) {
 
 func TestGetOnTheWire(t *testing.T) {
 	const object = "abcdefghij"
-	whole := func() *http.Response { return respond(200, object) }
+	whole := func() *http.Response {
+		r := respond(200, object)
+		r.Header.Set("X-Goog-Generation", "1")
+		return r
+	}
 	part := func(first, last int, body string) func() *http.Response {
 		return func() *http.Response { return respondPart(first, last, len(object), body) }
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,12 +66,25 @@ func explain(ctx context.Context, err error) (string, int) {
 			continue
 		}
 		text := oneLine(err.Error())
-		if k.next != "" {
+		if k.next != "" && !adviceGiven(err, k.kind) {
 			text += "; " + k.next
 		}
 		return text, k.code
 	}
 	return oneLine(err.Error()), exitFailed
+}
+
+// adviceGiven reports whether err is of a kind for which the driver that it is
+// from has said what to do: it knows the name of the permission, or why the
+// bucket can not be used. An error of that kind about a file here, beside one of
+// the store's of another kind, is not from the driver.
+func adviceGiven(err, kind error) bool {
+	about := (*backend.Error)(nil)
+	if !errors.As(err, &about) || !errors.Is(about, kind) {
+		return false
+	}
+	scheme, _, _ := strings.Cut(about.Store, "://")
+	return slices.Contains(advised[scheme], kind)
 }
 
 // isUsage reports whether the user asked for something that can not be done.

@@ -64,6 +64,7 @@ contains "://"; otherwise HOLDFAST_URL is.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such task or checkpoint;
 4 fenced, or another save was first; 5 corrupt.`,
+		Example:       `  holdfast ls 's3://bucket/jobs/orders?region=eu-west-1'`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
