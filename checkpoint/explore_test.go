@@ -18,7 +18,7 @@ import (
 
 var (
 	exploreDepth  = flag.Int("explore.depth", 0, "by how much deeper TestExplore enumerates than it does in CI")
-	exploreN      = flag.Int("explore.n", 10000, "number of schedules that TestExplore draws at random for each play")
+	exploreN      = flag.Int("explore.n", 6000, "number of schedules that TestExplore draws at random for each play")
 	exploreSeed   = flag.Uint64("explore.seed", 0, "seed of the first of them")
 	exploreReplay = flag.String("explore.replay", "", "run one schedule of TestExplore, as printed by it: PLAY:CHOICES")
 )
@@ -103,17 +103,17 @@ func saver(name string, states ...fstest.MapFS) role {
 }
 
 var plays = []*play{
-	{name: "takeover", last: 2, before: history, faults: 1, depth: 9,
+	{name: "takeover", last: 2, before: history, faults: 1, depth: 8,
 		roles: []role{owner(other, small), heir("heir", big), collector, reader}},
-	{name: "first", last: 2, faults: 1, depth: 9,
+	{name: "first", last: 2, faults: 1, depth: 8,
 		roles: []role{heir("one", big), heir("other", small), collector, reader}},
-	{name: "window", last: 1, before: history, faults: 1, jumps: 2, depth: 8,
+	{name: "window", last: 1, before: history, faults: 1, jumps: 2, depth: 7,
 		roles: []role{owner(small, small), heir("heir", small, other, small), collector}},
-	{name: "saves", last: 2, before: history, faults: 1, depth: 9,
+	{name: "saves", last: 2, before: history, faults: 1, depth: 10,
 		roles: []role{saver("one", other, big), saver("other", big), collector, reader}},
-	{name: "back", last: 2, before: history, faults: 1, depth: 9,
+	{name: "back", last: 2, before: history, faults: 1, depth: 8,
 		roles: []role{owner(other, small), {name: "back", dies: true, run: (*process).back}, collector, reader}},
-	{name: "trouble", last: 2, before: history, faults: 3, jumps: 1, depth: 4,
+	{name: "trouble", last: 2, before: history, faults: 3, jumps: 1, depth: 5,
 		roles: []role{owner(other, small, big), heir("heir", big, small), collector, reader}},
 }
 

@@ -93,7 +93,7 @@ var scenarios = []scenario{
 	{name: "first save", run: (*cell).save, lacks: "get delete"},
 	{name: "commit, small", prepare: all((*cell).history, (*cell).mustClaim, (*cell).mustCommit), run: (*cell).commitSmall, lacks: "put get delete list"},
 	{name: "commit, first of an owner", prepare: all((*cell).history, (*cell).mustClaim), run: (*cell).commitLarge, lacks: "delete"},
-	{name: "commit, large, with chunks that move", prepare: all((*cell).history, (*cell).mustClaim, (*cell).mustCommit), run: (*cell).commitLarge, lacks: "get list delete"},
+	{name: "commit, large, with chunks that move", prepare: all((*cell).history, (*cell).mustClaim, (*cell).mustCommit), run: (*cell).commitMoving, lacks: "get list delete"},
 	{name: "commit, when others went away", last: 2, prepare: all((*cell).history, (*cell).orphans, (*cell).mustClaim), run: (*cell).commitTwice},
 	{name: "one-off save", prepare: (*cell).history, run: (*cell).save, lacks: "delete"},
 	{name: "claim over a live owner", prepare: all((*cell).history, (*cell).rival), run: (*cell).claimAndCommit, lacks: "delete"},
@@ -171,6 +171,7 @@ type cell struct {
 	other  *checkpoint.Task    // as other processes have it
 	others []*checkpoint.Owner // who were the owner once
 	n      int                 // of states
+	made   *checkpoint.Checkpoint
 }
 
 func newCell(w *world, sc scenario, tr trouble) *cell {
@@ -344,12 +345,17 @@ func (c *cell) wantWholeHistory() bool {
 	return false
 }
 
-// state is the n-th state, of some files of which most are as in the one before.
+// state is the n-th state. Of six files two are as in the one before: the larger
+// fills more than half of its segment, which is named again, and the other less
+// than half, so that it is stored again.
 func state(n, files int) fstest.MapFS {
 	all := fstest.MapFS{}
 	for i := range files {
 		data := noise(20<<10 + 100*i)
-		if i%3 != 0 {
+		switch {
+		case i == 0:
+			data = noise(40 << 10)
+		case i%3 != 0:
 			data = noise(20<<10 + 100*i + n%90 + 1)
 		}
 		all[fmt.Sprint("file", i)] = &fstest.MapFile{Data: data}
@@ -366,6 +372,7 @@ func (c *cell) told(store *faultstore.Store, state fstest.MapFS, save func(check
 	c.n++
 	s, offset := c.audit.snapshot(state)
 	cp, err := save(s)
+	c.made = cp
 	if err != nil && store != nil && store.Crashed() {
 		c.audit.tell(offset, nil, errDead)
 	} else {
@@ -431,6 +438,27 @@ func (c *cell) claim() (err error) {
 func (c *cell) commitSmall() error { return c.commit(c.owner, c.store, nil) }
 
 func (c *cell) commitLarge() error { return c.commit(c.owner, c.store, state(c.n, 6)) }
+
+// commitMoving is commitLarge, and makes sure that the state is what it is meant
+// to be.
+func (c *cell) commitMoving() error {
+	before := c.audit.newest.own
+	err := c.commitLarge()
+	if err != nil || c.tr.overtaken || c.audit.blind {
+		return err
+	}
+	again := 0
+	for key := range c.audit.newest.own {
+		if _, ok := before[key]; ok {
+			again++
+		}
+	}
+	const changed, moved = 4 * 20 << 10, 20 << 10
+	if c.made.NewBytes < changed+moved || again == 0 {
+		c.audit.badf("%d new bytes; %d segments of the base are named again", c.made.NewBytes, again)
+	}
+	return nil
+}
 
 func (c *cell) commitTwice() error {
 	err := c.commitLarge()

@@ -96,8 +96,8 @@ func (o *op) meets(p *op) bool {
 type call struct {
 	p   *process
 	op  *op
-	key string // as the store is told
-	go_ chan struct{}
+	key string        // as the store is told
+	let chan struct{} // closed when it may go on
 }
 
 // A mode is what becomes of a call.
@@ -278,7 +278,7 @@ func (s *stage) release(which func(*call) bool) {
 		if !which(c) {
 			return false
 		}
-		close(c.go_)
+		close(c.let)
 		return true
 	})
 }
@@ -296,8 +296,15 @@ func (s *stage) events() []event {
 			all = append(all, event{proc: p.index, mode: land, op: p.late[0]})
 		}
 	}
+	// Whose the last step was comes first: it goes on unless there is a reason.
+	place := func(e event) int {
+		if e.proc == s.last {
+			return -1
+		}
+		return e.proc
+	}
 	slices.SortFunc(all, func(a, b event) int {
-		return cmp.Or(bool2int(a.proc != s.last)-bool2int(b.proc != s.last), a.proc-b.proc, cmp.Compare(a.mode, b.mode), cmp.Compare(a.op.label, b.op.label))
+		return cmp.Or(place(a)-place(b), cmp.Compare(a.mode, b.mode), cmp.Compare(a.op.label, b.op.label))
 	})
 	for i := 1; i < len(all); i++ {
 		if before := all[i-1]; before.proc == all[i].proc && before.mode == all[i].mode && before.op == all[i].op {
@@ -314,13 +321,6 @@ func (s *stage) events() []event {
 }
 
 var noOp op
-
-func bool2int(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
 
 // faultsAt returns what may go wrong with a call. Reads that fail are tried
 // again, as if they were made later; and a process that dies before a read might
@@ -438,10 +438,10 @@ func (d *door) wait(verb string, keys ...string) {
 		s.mu.Unlock()
 		return
 	}
-	c := &call{p: d.p, op: d.p.op(verb, keys...), key: strings.Join(keys, " "), go_: make(chan struct{})}
+	c := &call{p: d.p, op: d.p.op(verb, keys...), key: strings.Join(keys, " "), let: make(chan struct{})}
 	s.waiting = append(s.waiting, c)
 	s.mu.Unlock()
-	<-c.go_
+	<-c.let
 }
 
 func (d *door) Create(ctx context.Context, key string, data []byte) (backend.Object, error) {
@@ -501,8 +501,22 @@ func (p *process) commit(state fstest.MapFS) {
 		return
 	}
 	p.told("commit", state, func(s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) {
-		return p.owner.Commit(context.Background(), s)
+		c, err := p.owner.Commit(context.Background(), s)
+		if errors.Is(err, checkpoint.ErrFenced) && p.newest().Epoch == p.owner.Epoch() {
+			p.bad("it is told %v, and nobody has taken the task over", err)
+		}
+		return c, err
 	}, checkpoint.ErrFenced)
+}
+
+// newest returns the newest step.
+func (s *stage) newest() *format.Manifest {
+	s.audit.mu.Lock()
+	defer s.audit.mu.Unlock()
+	if s.audit.newest == nil {
+		return new(format.Manifest)
+	}
+	return s.audit.newest.Manifest
 }
 
 func (p *process) save(state fstest.MapFS) {
@@ -535,12 +549,7 @@ func (p *process) collect() {
 // read reads the newest checkpoint, which is at least as new as what had been
 // committed when it began.
 func (p *process) read() {
-	p.audit.mu.Lock()
-	least := uint64(0)
-	if p.audit.newest != nil {
-		least = p.audit.newest.Seq
-	}
-	p.audit.mu.Unlock()
+	least := p.newest().Seq
 	status, err := p.task.Status(context.Background())
 	p.check("status", err)
 	if err != nil || status.Newest == nil {

@@ -63,7 +63,7 @@ var ErrOther = errors.New("the same steps have led to another state: what runs t
 // Begin begins a schedule, whose random part is drawn by seed.
 func (s *Search[S]) Begin(seed uint64) {
 	s.random = rand.New(rand.NewPCG(seed, 0))
-	s.run = run[S]{actors: make(map[int]uint64), bold: s.random.IntN(2) == 0}
+	s.run = run[S]{actors: make(map[int]uint64), bold: s.random.IntN(3) == 0}
 }
 
 // Choose returns which of the steps that are possible is the next, or false if
@@ -84,9 +84,9 @@ func (s *Search[S]) Choose(enabled []S) (choice int, ok bool, err error) {
 		}
 		s.path = append(s.path, node[S]{slices.Clone(enabled), r.asleep, choice})
 	default:
-		if choice = s.draw(enabled); choice < 0 {
-			return 0, false, nil
-		}
+		// What follows may have been seen. To go on is better than to find that
+		// out at the very end.
+		choice, r.asleep = s.draw(enabled), nil
 	}
 	r.at++
 	r.choices = append(r.choices, choice)
@@ -117,15 +117,12 @@ func first[S comparable](enabled, asleep []S) int {
 	return slices.IndexFunc(enabled, func(step S) bool { return !slices.Contains(asleep, step) })
 }
 
-// draw returns a step that is not asleep, at random, or -1. In every other
+// draw returns a step at random. In every third
 // schedule one actor goes on until chance takes its turn away, so that others
 // can be far ahead of it.
 func (s *Search[S]) draw(enabled []S) int {
 	best, most := -1, uint64(0)
 	for i, step := range enabled {
-		if slices.Contains(s.run.asleep, step) {
-			continue
-		}
 		weight := s.random.Uint64() >> 1
 		if s.run.bold {
 			weight = s.priority(step.Actor()) + s.random.Uint64()>>40
@@ -137,7 +134,7 @@ func (s *Search[S]) draw(enabled []S) int {
 			best, most = i, weight
 		}
 	}
-	if best >= 0 && s.random.IntN(8) == 0 {
+	if s.random.IntN(8) == 0 {
 		s.run.actors[enabled[best].Actor()] = s.random.Uint64() >> 2
 	}
 	return best
