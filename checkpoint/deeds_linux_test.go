@@ -92,3 +92,27 @@ func (l *live) wantOpenedBesides(name string, others *int) {
 		l.Errorf("%s was not opened", name)
 	}
 }
+
+// The list of many tiny files is most of what there is. When it changes, what it
+// lay beside is not worth keeping.
+func TestListOfTinyFiles(t *testing.T) {
+	inWorld(t, func(w *world) {
+		h := newHabit(1)
+		o, _ := w.ownerWith(checkpoint.Options{Retention: checkpoint.Retention{Last: 1}})
+		for n := range 2000 {
+			h.write(fmt.Sprintf("%05d", n), h.data(10))
+		}
+		for range 4 {
+			made := commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(h.files)})
+			synctest.Wait()
+			w.wantWorthKeeping(made.Seq)
+			f := w.measure(made)
+			if f.stored > 2*f.live {
+				t.Errorf("%d bytes are stored, and %d are needed", f.stored, f.live)
+			}
+			for name, file := range h.files {
+				h.write(name, file.Data) // with other times
+			}
+		}
+	})
+}

@@ -162,34 +162,38 @@ func digest(t tester, root fs.FS) string {
 	t.Helper()
 	var b strings.Builder
 	err := fs.WalkDir(root, ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+		if err == nil {
+			err = describeTo(&b, root, p, d)
 		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(&b, "%q %v", p, info.Mode())
-		switch info.Mode().Type() {
-		case fs.ModeSymlink:
-			target, err := fs.ReadLink(root, p)
-			fmt.Fprintf(&b, " %q\n", target)
-			return err
-		case 0:
-			data, err := fs.ReadFile(root, p)
-			if err != nil {
-				return err
-			}
-			if int64(len(data)) != info.Size() {
-				return fmt.Errorf("%s: %d bytes, not %d", p, len(data), info.Size())
-			}
-			fmt.Fprintf(&b, " %d %s", len(data), format.Sum(data))
-		}
-		fmt.Fprintf(&b, " %v\n", info.ModTime().UTC())
-		return nil
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+func describeTo(b *strings.Builder, root fs.FS, p string, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(b, "%q %v", p, info.Mode())
+	switch info.Mode().Type() {
+	case fs.ModeSymlink:
+		target, err := fs.ReadLink(root, p)
+		fmt.Fprintf(b, " %q\n", target)
+		return err
+	case 0:
+		data, err := fs.ReadFile(root, p)
+		if err != nil {
+			return err
+		}
+		if int64(len(data)) != info.Size() {
+			return fmt.Errorf("%s: %d bytes, not %d", p, len(data), info.Size())
+		}
+		fmt.Fprintf(b, " %d %s", len(data), format.Sum(data))
+	}
+	fmt.Fprintf(b, " %v\n", info.ModTime().UTC())
+	return nil
 }

@@ -35,7 +35,7 @@ func tasksOf(t tester, job *checkpoint.Job) []string {
 func awkwardJob(t *testing.T) (*mem.Bucket, *checkpoint.Job, *faultstore.Store) {
 	t.Helper()
 	bucket := mem.NewBucket(time.Now)
-	store := faultstore.Wrap(bucket.Open())
+	store := faultstore.New(bucket.Open())
 	job := checkpoint.New(store, checkpoint.Options{Backoff: backend.Backoff{Attempts: 1}})
 	t.Cleanup(func() { _ = job.Close() })
 	for n, name := range slices.Backward(awkward) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/cut"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -21,7 +22,8 @@ import (
 // The bytes come from the state itself, or from the inline data, which is in
 // memory: never from the store, where they would cost requests and may be
 // damaged. A stream goes by but once, so for a stream it is decided beforehand,
-// by what base needs, which chunks are stored again as they come.
+// by what base needs, which chunks are stored again as they come: what becomes
+// needless with one checkpoint of it is made up for with the next.
 
 const (
 	// smallShare of a full segment's size is what is not small any more.
@@ -41,14 +43,11 @@ func (b *builder) moveOut(ctx context.Context, l *pipeline) error {
 	if err := l.wait(); err != nil { // then all lists are complete
 		return err
 	}
-	used := new(catalog.Used)
-	for i := range b.walk.nodes {
-		b.catalog.Use(used, b.walk.nodes[i].chunks)
-		b.catalog.Use(used, b.walk.nodes[i].table)
+	any := false
+	for b.choose(b.needed()) {
+		any = true // what moves is listed anew, so that less may be needed yet
 	}
-	b.catalog.Use(used, b.base.tree.list) // how much of it will be needed is not known yet
-	b.catalog.Use(used, b.base.tree.table)
-	if !b.choose(used) {
+	if !any {
 		return nil
 	}
 	m := mover{builder: b, l: l, at: make(map[catalog.ID]int)}
@@ -70,17 +69,61 @@ func (b *builder) moveOut(ctx context.Context, l *pipeline) error {
 	return nil
 }
 
+// needed returns what the new checkpoint will need, as far as it is known by now.
+func (b *builder) needed() *catalog.Used {
+	used := new(catalog.Used)
+	for i := range b.walk.nodes {
+		b.catalog.Use(used, b.walk.nodes[i].chunks)
+		b.catalog.Use(used, b.walk.nodes[i].table)
+	}
+	b.catalog.Use(used, b.listed())
+	b.catalog.Use(used, b.base.tree.table) // a thirtieth of the list: it makes no difference
+	return used
+}
+
+// listed returns the chunks of base's list of files that the new list will have,
+// too. Where there are many small files, the list is most of what there is.
+func (b *builder) listed() (ids []catalog.ID) {
+	t := &tree{Catalog: b.catalog}
+	var enc format.TreeEncoder
+	for i := range b.walk.nodes {
+		n := b.walk.nodes[i]
+		if n.table == nil && len(n.chunks) > format.MaxEntryChunks {
+			n.table = n.chunks[:1] // it has another table than before, whichever
+		}
+		e := t.entry(&n)
+		if slices.ContainsFunc(n.chunks, b.isSparse) || slices.ContainsFunc(n.table, b.isSparse) {
+			e.ModTime = e.ModTime.Add(1) // it will say something else, whatever
+		}
+		if enc.Add(e) != nil {
+			return nil // which will be found out again
+		}
+	}
+	for data := enc.Bytes(); len(data) > 0; {
+		k := cut.Meta.Next(data, true)
+		if id, ok := b.catalog.Find(format.Sum(data[:k])); ok {
+			ids = append(ids, id)
+		}
+		data = data[k:]
+	}
+	return ids
+}
+
 // choose finds out which segments of base are not worth keeping for what is
-// used of them: those of which less than half is needed, the inline data, which
-// is in no segment, and small ones of which there are many. It reports whether
-// anything that is needed lies in one.
+// used of them, beside those that it has chosen already: those of which less
+// than half is used, the inline data, which is in no segment, and small ones of
+// which there are many. It reports whether it has chosen one of which anything
+// is used.
 func (b *builder) choose(used *catalog.Used) (any bool) {
 	segments := b.catalog.Segments()[:b.mark.Segments]
-	b.sparse = make([]bool, len(segments))
+	if b.sparse == nil {
+		b.sparse = make([]bool, len(segments))
+	}
 	crowds := make(map[int][]int) // small segments, by about how small
 	for i, s := range segments {
 		live := used.Bytes[i]
 		switch {
+		case b.sparse[i]:
 		case s.ID == format.SegmentID{} || 2*live < s.Size:
 			b.sparse[i] = true
 			any = any || live > 0

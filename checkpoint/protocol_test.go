@@ -245,6 +245,8 @@ func TestLongPauseCostsOneRequest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, job, _ := w.process()
 		o := claim(w, task)
+		commit(w, o, at(0))
+		synctest.Wait() // for the owner's collection
 		for _, c := range []struct {
 			pause time.Duration
 			lists int64

@@ -318,6 +318,7 @@ func TestPruneFailsAnywhere(t *testing.T) {
 					store.Arm(fault)
 					_, err := task.Prune(w.Context(), keepTwo, checkpoint.PruneOptions{})
 					fired = len(store.Unfired()) == 0
+					store.Disarm()
 					store.Heal()
 					store.Land()
 					switch history := w.history(); {

@@ -35,7 +35,14 @@ type Report struct {
 	// DataRead counts the bytes of stored data that were read and found right.
 	DataRead int64 `json:"data_read"`
 
-	v *verifier
+	// Proven says when which checkpoint was last found restorable: now, if
+	// Restorable was asked for and the current one is whole. Nil if that never was.
+	Proven *Proof `json:"proven"`
+
+	// For Repair.
+	task    *Task
+	drop    []uint64 // what can be dropped of Hurt
+	blocked error    // why no step can be made
 }
 
 // A Problem is an object that is missing or damaged.
@@ -72,7 +79,7 @@ func (r *Report) Err() error {
 func (v *verifier) report() *Report {
 	r := &Report{
 		Task: v.task.Name(), Hurt: []uint64{}, Problems: []Problem{}, Foreign: []string{},
-		DataRead: v.live, v: v,
+		DataRead: v.live, Proven: v.proven, task: v.task,
 	}
 	r.Foreign = append(r.Foreign, v.foreign...)
 	hurt := make(map[uint64]bool)
@@ -97,6 +104,7 @@ func (v *verifier) report() *Report {
 			r.Whole++
 		}
 	}
+	v.plan(r)
 	v.count(r)
 	return r
 }
@@ -105,6 +113,24 @@ func highestFirst(set map[uint64]bool) []uint64 {
 	list := slices.AppendSeq([]uint64{}, maps.Keys(set))
 	slices.SortFunc(list, func(a, b uint64) int { return cmp.Compare(b, a) })
 	return list
+}
+
+// plan says what can be done about what was found.
+func (v *verifier) plan(r *Report) {
+	dir := v.task.history.dir
+	switch {
+	case v.unreadable > 0:
+		r.blocked = fmt.Errorf("task %q: manifest %s, its newest, is %w, which can not be repaired, because nobody knows what it has retired",
+			r.Task, format.ManifestKey(dir, v.unreadable), ErrCorrupt)
+	case v.unlisted:
+		r.blocked = fmt.Errorf("task %q: segment %s is %w, which can not be repaired, because it lists the checkpoints that there are",
+			r.Task, format.SegmentKey(dir, v.step.RetainedAt.Segment), ErrCorrupt)
+	}
+	for _, s := range v.subjects {
+		if s.hurt && !s.gone && !s.repeated {
+			r.drop = append(r.drop, s.Seq)
+		}
+	}
 }
 
 // count says what the objects that exist are.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
@@ -19,6 +20,7 @@ func TestStatus(t *testing.T) {
 			t.Errorf("after the claim: %+v, %v", s, err)
 		}
 		commit(w, o, at(1))
+		synctest.Wait() // for the owner's collection
 		before := store.Calls()
 		s, err := task.Status(w.Context())
 		if err != nil || s.Seq != 2 || s.Newest == nil || s.Newest.Offsets["in"] != "1" {

@@ -21,7 +21,7 @@ type stock struct {
 	segments  map[format.SegmentID][]byte
 }
 
-var decoder = codec.New()
+var stockDecoder = codec.New()
 
 func takeStock(t tester, b *mem.Bucket) *stock {
 	t.Helper()
@@ -109,7 +109,7 @@ func (s *stock) decode(c *format.Chunk, inline []byte) ([]byte, error) {
 	if !ok || c.Offset+c.StoredSize() > int64(len(in)) {
 		return nil, fmt.Errorf("chunk at %d in %s lies outside", c.Offset, c.Segment)
 	}
-	data, err := decoder.Decode(nil, c.Encoding, in[c.Offset:c.Offset+c.StoredSize()], int(c.Size))
+	data, err := stockDecoder.Decode(nil, c.Encoding, in[c.Offset:c.Offset+c.StoredSize()], int(c.Size))
 	if err == nil && format.Sum(data) != c.Hash {
 		err = errors.New("wrong hash")
 	}
@@ -151,6 +151,18 @@ func (a *account) read(s *stock, m *format.Manifest) (err error) {
 	tree, err := a.join(s, a.content.Tree)
 	if err != nil {
 		return err
+	}
+	if size := a.content.TreeSize; size > 0 { // that was the tree's table
+		var chunks []format.Chunk
+		for c, err := range format.DecodeTable(tree, size) {
+			if err != nil {
+				return err
+			}
+			chunks = append(chunks, c)
+		}
+		if tree, err = a.join(s, chunks); err != nil {
+			return err
+		}
 	}
 	entries, err := format.DecodeTree(tree)
 	if err != nil {

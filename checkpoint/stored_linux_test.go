@@ -93,18 +93,6 @@ func (l *live) wantBack(c *checkpoint.Checkpoint) {
 	l.opened.take()
 }
 
-// jobOn opens a job of its own on a bucket, with its task.
-func jobOn(t tester, b *mem.Bucket, opts checkpoint.Options) (*checkpoint.Job, *checkpoint.Task) {
-	t.Helper()
-	job := checkpoint.New(b.Open(), opts)
-	t.Cleanup(func() { _ = job.Close() })
-	task, err := job.Task("orders/7")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return job, task
-}
-
 // requests is how many requests a use of a store took.
 func requests(before, after backend.Usage) (n int64) {
 	for _, u := range [][2]backend.Count{
@@ -158,7 +146,7 @@ func TestOnlyWhatIsNewIsStored(t *testing.T) {
 			for i := range 20 {
 				l.write(fmt.Sprint("f/", i), bytesOf(uint64(20+i), 20<<10))
 			}
-			job, task := jobOn(t, bucket, checkpoint.Options{SegmentSize: 1 << 20})
+			job, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 1 << 20})
 			o := claim(t, task)
 			first := commit(t, o, l.snapshot())
 			if first.NewBytes < 2<<20 {
@@ -199,7 +187,7 @@ func TestScatteredPages(t *testing.T) {
 	for i := range files {
 		l.write(fmt.Sprint(i), noise(size+i))
 	}
-	_, task := jobOn(t, mem.NewBucket(time.Now), checkpoint.Options{})
+	_, task := jobOf(t, mem.NewBucket(time.Now), checkpoint.Options{})
 	o := claim(t, task)
 	commit(t, o, l.snapshot())
 	l.saved()
@@ -222,7 +210,7 @@ func TestNothingChanged(t *testing.T) {
 	l.write("d/b", noise(30<<10))
 	l.write("d/empty", nil)
 	l.must(os.Symlink("a", l.path("link")))
-	job, task := jobOn(t, bucket, checkpoint.Options{SegmentSize: 64 << 10})
+	job, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 64 << 10})
 	o := claim(t, task)
 	commit(t, o, l.snapshot())
 	l.wantOpened("a", "d/b", "d/empty")
@@ -243,7 +231,7 @@ func TestNothingChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		job, task := jobOn(t, bucket, checkpoint.Options{SegmentSize: 64 << 10})
+		job, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 64 << 10})
 		made, err := task.Save(t.Context(), l.snapshot())
 		if err != nil {
 			t.Fatal(err)
@@ -266,7 +254,7 @@ func TestWhatIsOpened(t *testing.T) {
 	for _, name := range []string{"a", "b", "d/a", "d/b", "e"} {
 		l.write(name, []byte("small, so that it is inline: "+name))
 	}
-	_, task := jobOn(t, mem.NewBucket(time.Now), checkpoint.Options{})
+	_, task := jobOf(t, mem.NewBucket(time.Now), checkpoint.Options{})
 	o := claim(t, task)
 	commit(t, o, l.snapshot())
 	l.saved()
@@ -299,7 +287,7 @@ func TestImmutableFilesAreNotOpened(t *testing.T) {
 	source := func() checkpoint.Snapshot {
 		return checkpoint.Snapshot{State: l.source().Immutable("*.sst")}
 	}
-	_, task := jobOn(t, bucket, checkpoint.Options{SegmentSize: 64 << 10})
+	_, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 64 << 10})
 	o := claim(t, task)
 	commit(t, o, source())
 	l.wantOpened("db/000001.sst", "db/000002.sst", "db/CURRENT")
@@ -325,7 +313,7 @@ func TestImmutableFilesAreNotOpened(t *testing.T) {
 	l.wantBack(made)
 
 	touch()
-	job, task := jobOn(t, bucket, checkpoint.Options{SegmentSize: 64 << 10}) // knows nothing yet
+	job, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 64 << 10}) // knows nothing yet
 	made, err := task.Save(t.Context(), source())
 	l.must(err)
 	l.wantOpened("db/CURRENT")

@@ -48,18 +48,17 @@ func (w *world) hookedTask(opts checkpoint.Options, before func(verb, key string
 // and is the heir's base.
 func TestCommitIsFoundUnderAClaimMadeWhileItLooks(t *testing.T) {
 	inWorld(t, func(w *world) {
-		armed := false
+		var armed atomic.Bool // the clean-up lists too
 		var heir *checkpoint.Owner
 		task := w.hookedTask(checkpoint.Options{SegmentSize: 64 << 10}, func(verb, key string) {
-			if armed && verb == "list" {
-				armed = false
+			if verb == "list" && armed.CompareAndSwap(true, false) {
 				heir, _ = w.owner()
 			}
 		})
 		o := claim(w, task)
 		commit(w, o, with(1, 20<<10))
 		time.Sleep(checkpoint.FenceWindow/2 + time.Minute)
-		armed = true
+		armed.Store(true)
 		if _, err := o.Commit(w.Context(), with(2, 20<<10)); err != nil {
 			t.Errorf("commit: %v", err)
 		}

@@ -20,6 +20,11 @@ type VerifyOptions struct {
 	// Data reads all data of every checkpoint and holds it against its hashes.
 	// What checkpoints share is read once.
 	Data bool
+
+	// Restorable reads all data of the current checkpoint, as a restore does, and
+	// records in the store that it could be restored: see [Task.Proven]. If the
+	// checkpoint is hurt, nothing is recorded.
+	Restorable bool
 }
 
 // Verify makes sure, without restoring, that what the task's checkpoints need
@@ -40,7 +45,7 @@ func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) 
 			segments: make(map[format.SegmentID]int64), named: make(map[format.SegmentID]bool),
 			checked: make(map[spot]bool),
 		}
-		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.states, v.settle} {
+		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.states, v.settle, v.prove} {
 			if err := stage(ctx); err != nil {
 				return nil, err
 			}
@@ -63,7 +68,9 @@ type verifier struct {
 	segments  map[format.SegmentID]int64 // sizes of all that exist
 	manifests []backend.Object           // likewise
 	foreign   []string
-	live      int64 // bytes of data that were read and are right
+	proof     *backend.Object // the record of the last one
+	proven    *Proof          // what it says
+	live      int64           // bytes of data that were read and are right
 
 	mu       sync.Mutex
 	named    map[format.SegmentID]bool
@@ -167,6 +174,8 @@ func (v *verifier) list(ctx context.Context) error {
 			v.segments[id] = o.Size
 		} else if _, _, ok := format.ParseManifestKey(o.Key); ok {
 			v.manifests = append(v.manifests, o)
+		} else if o.Key == format.ProvenKey(dir) {
+			v.proof = &o
 		} else {
 			v.foreign = append(v.foreign, o.Key)
 		}
@@ -301,10 +310,16 @@ func (v *verifier) sizes(s *subject) {
 // lie.
 func (v *verifier) state(ctx context.Context, s *subject) error {
 	tree, err := s.checkpoint.tree(ctx)
-	if err != nil || !v.opts.Data {
+	if wanted := v.opts.Data || v.opts.Restorable && v.isCurrent(s); err != nil || !wanted {
 		return err
 	}
 	return v.data(ctx, s, tree)
+}
+
+// isCurrent reports whether s is the current checkpoint, as far as is known.
+func (v *verifier) isCurrent(s *subject) bool {
+	c := v.step.checkpoint()
+	return v.unreadable == 0 && c != nil && c.Seq == s.Seq
 }
 
 // settle forgets what was retired since the newest manifest was read. What is
@@ -313,19 +328,45 @@ func (v *verifier) settle(ctx context.Context) error {
 	if err := v.retired(ctx); err != nil {
 		return err
 	}
+	gone := 0
 	for _, s := range v.subjects {
-		if !s.gone {
-			return nil
+		if s.gone {
+			gone++
 		}
 	}
-	if len(v.subjects) > 0 {
+	if gone > 0 && (gone == len(v.subjects) || v.opts.Restorable && v.subjects[0].gone) {
 		return fmt.Errorf("task %q: its checkpoints were retired while they were verified: %w", v.task.Name(), ErrGone)
 	}
 	return nil
 }
 
+// prove records that the current checkpoint could be restored, if that is what
+// was found, or reads what was recorded before.
+func (v *verifier) prove(ctx context.Context) error {
+	if v.opts.Restorable && len(v.subjects) > 0 {
+		if s := v.subjects[0]; v.isCurrent(s) && s.checkpoint != nil && !s.hurt {
+			var err error
+			v.proven, err = v.task.recordProof(ctx, s.checkpoint)
+			return err
+		}
+	}
+	if v.proof == nil {
+		return nil
+	}
+	var err error
+	v.proven, err = v.task.readProof(ctx, v.proof)
+	switch {
+	case errors.Is(err, ErrCorrupt):
+		v.foreign = append(v.foreign, v.proof.Key) // no checkpoint needs it
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return err
+}
+
 func (v *verifier) retired(ctx context.Context) error {
-	if len(v.problems) == 0 || v.unreadable > 0 {
+	if len(v.problems) == 0 {
 		return nil
 	}
 	_, all, err := v.task.newestAndAll(ctx)

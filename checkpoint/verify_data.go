@@ -21,17 +21,16 @@ func spotOf(ch *format.Chunk) spot {
 	return spot{ch.Segment, uint32(ch.Offset), uint32(ch.StoredSize()), binary.BigEndian.Uint64(ch.Hash[:])}
 }
 
-// data reads the data of a checkpoint that was not read for another one. Its
-// list of files and its tables were read already.
+// data reads the data of a checkpoint's files that was not read for another
+// one.
 func (v *verifier) data(ctx context.Context, s *subject, t *tree) error {
-	read := new(catalog.Used)
-	t.Use(read, t.list)
+	data := new(catalog.Used)
 	for i := range t.nodes {
-		t.Use(read, t.nodes[i].table)
+		t.Use(data, t.nodes[i].chunks)
 	}
 	var ids []catalog.ID
 	for id := range catalog.ID(t.Len()) {
-		if !read.Has(id) && v.wanted(s, t.Chunk(id)) {
+		if data.Has(id) && v.wanted(s, t.Chunk(id)) {
 			ids = append(ids, id)
 		}
 	}

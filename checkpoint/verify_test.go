@@ -283,9 +283,10 @@ func TestVerifyBehindADamagedNewestManifest(t *testing.T) {
 		w.library()
 		key := format.ManifestKey(dir, 6)
 		w.write(key, []byte("rubbish"))
+		w.segment(1, 0xee, 0) // which number 6 may name, for all that is known
 		r, _ := w.verify(allData)
 		w.wantProblem(r, "the newest manifest", key, checkpoint.Damaged, []uint64{6})
-		if r.Manifest != 5 || r.Whole != 4 || r.Garbage.Segments > 0 {
+		if r.Manifest != 5 || r.Whole != 4 || r.Garbage.Segments > 0 || r.Unclear.Segments != 1 {
 			t.Errorf("%+v, want 4 whole and no garbage", r)
 		}
 	})
@@ -479,6 +480,67 @@ func TestVerifierThatSleeps(t *testing.T) {
 		}
 	}
 	t.Error("there are more requests than were tried")
+}
+
+// While a job goes on, what it retires is no damage, and what stays is verified.
+func TestVerifyIsOvertakenEachTime(t *testing.T) {
+	for _, opts := range []checkpoint.VerifyOptions{structure, allData} {
+		for _, prefix := range []string{dir + "/", dir + segments} { // the listing, and reading
+			inWorld(t, func(w *world) {
+				o, _ := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 4}})
+				n := 0
+				next := func() {
+					n++
+					data := make([]byte, 30<<10) // too little for a table
+					_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(data)
+					state := fstest.MapFS{"data": {Data: data}}
+					commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(state)})
+					state["small"] = &fstest.MapFile{Data: []byte("s")} // so that the list of files is inline
+					commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(state)})
+					synctest.Wait()
+				}
+				next()
+				next()
+				verifications, overtaken := 0, 0
+				store := hookedKeys{w.bucket.Open(), func(key string) {
+					switch {
+					case key == format.ManifestPrefix(dir) && overtaken == verifications:
+						verifications++
+					case strings.HasPrefix(key, prefix) && !strings.HasPrefix(key, dir+manifests) && overtaken < verifications:
+						overtaken++
+						next()
+					}
+				}}
+				task, err := checkpoint.New(store, checkpoint.Options{}).Task("orders/7")
+				if err != nil {
+					t.Fatal(err)
+				}
+				r, err := task.Verify(w.Context(), opts)
+				if err != nil || len(r.Problems) > 0 || r.Whole == 0 || overtaken == 0 {
+					t.Errorf("overtaken %d times at %s: %+v, %v", overtaken, prefix, r, err)
+				}
+				if r != nil && r.Whole > 3 && prefix == dir+"/" {
+					t.Errorf("%d are whole, of which two were retired", r.Whole)
+				}
+			})
+		}
+	}
+}
+
+// hookedKeys calls before with the key or prefix of each read.
+type hookedKeys struct {
+	backend.Store
+	before func(key string)
+}
+
+func (s hookedKeys) Get(ctx context.Context, key string, offset int64, p []byte) (int, error) {
+	s.before(key)
+	return s.Store.Get(ctx, key, offset, p)
+}
+
+func (s hookedKeys) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
+	s.before(prefix)
+	return s.Store.List(ctx, prefix, after)
 }
 
 // hookedReads calls before before each read.

@@ -75,13 +75,11 @@ func (e *credentialsError) Unwrap() error { return e.cause }
 
 // judgeCredentials tells a machine that has no credentials, where trying again
 // is vain, from one that has a moment's trouble in renewing them.
-func (f *failure) judgeCredentials(ctx context.Context, e *credentialsError) {
+func (f *failure) judgeCredentials(e *credentialsError) {
 	f.text = "no credentials: " + oneLine(e.Error())
 	var answered *auth.Error
-	switch refused := errors.As(e.cause, &answered) && !answered.Temporary(); {
-	case ended(ctx) != nil:
-		f.kind = ended(ctx)
-	case refused || !e.worked:
+	refused := errors.As(e.cause, &answered) && !answered.Temporary()
+	if refused || !e.worked {
 		f.kind = backend.ErrPermission
 		f.advise(getCredentials)
 	}

@@ -46,7 +46,7 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 }
 
 func (s *Store) delete(ctx context.Context, key string) error {
-	err := s.bucket.Delete(only(ctx), s.prefix+key)
+	err := s.bucket.Delete(ctx, s.prefix+key)
 	if err == nil {
 		return nil
 	}

@@ -43,13 +43,12 @@ func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 	var unauthenticated *credentialsError
 	a, answered := answerOf(err)
 	switch {
-	case errors.As(err, &unauthenticated):
-		f.judgeCredentials(ctx, unauthenticated)
 	case answered:
 		f.judgeAnswer(a, op, s.name)
 	case ended(ctx) != nil:
-		f.kind = ended(ctx)
-		f.text = f.kind.Error() + " (" + f.text + ")"
+		f.judgeEnd(ended(ctx))
+	case errors.As(err, &unauthenticated):
+		f.judgeCredentials(unauthenticated)
 	default:
 		f.judgeNetwork()
 	}
@@ -63,6 +62,15 @@ func ended(ctx context.Context) error {
 		return context.DeadlineExceeded
 	}
 	return ctx.Err()
+}
+
+// judgeEnd puts the end of the caller's context first. The SDK often has nothing
+// else to say.
+func (f *failure) judgeEnd(reason error) {
+	f.kind = reason
+	if text := reason.Error(); f.text != text {
+		f.text = text + " (" + f.text + ")"
+	}
 }
 
 // answer is an error that the service answered with.
@@ -102,7 +110,7 @@ func oneLine(text string) string {
 	const most = 400 // characters
 	line := []rune(strings.Join(strings.Fields(text), " "))
 	if len(line) > most {
-		return string(line[:most]) + "..."
+		return string(line[:most]) + "…"
 	}
 	return string(line)
 }
@@ -278,7 +286,7 @@ func (f *failure) judgeNetwork() {
 	var unknownHost *net.DNSError
 	var untrusted *tls.CertificateVerificationError
 	switch {
-	case errors.As(f.cause, &unknownHost) && unknownHost.IsNotFound:
+	case errors.As(f.cause, &unknownHost):
 		f.advise("check the endpoint and this machine's DNS")
 	case errors.As(f.cause, &untrusted):
 		f.advise("add the certificate authority of the service or the proxy to this machine's")

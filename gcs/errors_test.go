@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -59,7 +60,7 @@ func TestAnswers(t *testing.T) {
 		{"denied", []string{"list"}, respondError(403, "forbidden", denied), backend.ErrPermission, "storage.objects.list"},
 		{"denied", []string{"delete"}, respondError(403, "forbidden", denied), backend.ErrPermission, "storage.objects.delete"},
 		{"denied by a proxy", everyVerb, respond(403, html), backend.ErrPermission, "storage.objects"},
-		{"denied, another reason", everyVerb, respondError(403, "insufficientPermissions", denied), backend.ErrPermission, "storage.objects"},
+		{"denied, another reason", everyVerb, respondError(403, "insufficientPermissions", denied), backend.ErrPermission, "; grant storage.objects"},
 		{"key denied", everyVerb, respondError(403, "forbidden", "Permission denied on Cloud KMS key. Please ensure that your Cloud Storage service account has been authorized to use this key."),
 			backend.ErrPermission, "; grant the key to the service agent"},
 		{"perimeter", everyVerb, respondError(403, "forbidden", "Request is prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: x"),
@@ -67,11 +68,15 @@ func TestAnswers(t *testing.T) {
 		{"payer denied", everyVerb, respondError(403, "UserProjectAccessDenied", "no"), backend.ErrPermission, "serviceusage.services.use"},
 		{"retention", []string{"put", "delete"}, respondError(403, "retentionPolicyNotMet", "Object is subject to bucket's retention policy"),
 			backend.ErrPermission, "retention policy"},
+		{"hold", []string{"put", "delete"}, respondError(403, "objectUnderActiveHold", "Object is under active hold"), backend.ErrPermission, "retention policy or a hold"},
 		{"no billing", everyVerb, respondError(403, "accountDisabled", "The billing account is disabled"), backend.ErrPermission, "billing"},
 		{"unauthenticated", everyVerb, respondError(401, "authError", "Invalid Credentials"), backend.ErrPermission, "check the credentials"},
 
 		{"rate", everyVerb, respondError(429, "rateLimitExceeded", "The object exceeded the rate limit"), backend.ErrThrottled, "rate limit"},
-		{"rate as 403", everyVerb, respondError(403, "userRateLimitExceeded", "User rate limit exceeded"), backend.ErrThrottled, ""},
+		{"rate as 403", everyVerb, respondError(403, "rateLimitExceeded", "Rate limit exceeded"), backend.ErrThrottled, ""},
+		{"user's rate", everyVerb, respondError(403, "userRateLimitExceeded", "User rate limit exceeded"), backend.ErrThrottled, ""},
+		{"day's quota", everyVerb, respondError(403, "dailyLimitExceeded", "Daily limit exceeded"), backend.ErrThrottled, ""},
+		{"quota", everyVerb, respondError(403, "quotaExceeded", "Quota exceeded"), backend.ErrThrottled, ""},
 		{"unavailable", everyVerb, respondError(503, "backendError", "Backend Error"), backend.ErrThrottled, ""},
 		{"unavailable", everyVerb, respond(503, html), backend.ErrThrottled, "HTTP 503"},
 
@@ -79,6 +84,7 @@ func TestAnswers(t *testing.T) {
 		{"conflict", everyVerb, respondError(409, "conflict", "Conflict"), errAny, "HTTP 409, conflict"},
 		{"internal", everyVerb, respondError(500, "backendError", "Backend Error"), errAny, "request REQ42"},
 		{"gateway", everyVerb, respond(502, html), errAny, "HTTP 502"},
+		{"error of another form", everyVerb, respond(500, `{"oops": 1}`), errAny, `{"oops": 1}`},
 		{"gateway timeout", everyVerb, respond(504, ""), errAny, "Gateway Timeout"},
 
 		{"damaged", writes, respondError(400, "invalid", "Provided CRC32C \"x\" doesn't match calculated CRC32C \"y\"."), errAny, "CRC32C"},
@@ -89,8 +95,11 @@ func TestAnswers(t *testing.T) {
 		{"requester pays", everyVerb, respondError(400, "userProjectMissing", "Bucket is a requester pays bucket but no user project provided."),
 			backend.ErrInvalid, "user_project"},
 		{"too large", writes, respondError(413, "uploadTooLarge", "too large"), backend.ErrUnsupported, "smaller"},
+		{"not allowed", everyVerb, respondError(405, "methodNotAllowed", "no"), backend.ErrUnsupported, ""},
 		{"not implemented", everyVerb, respondError(501, "notImplemented", "no"), backend.ErrUnsupported, ""},
-		{"redirect", everyVerb, redirect(), backend.ErrNoStore, "endpoint"},
+		{"redirect", everyVerb, redirect(307), backend.ErrNoStore, "endpoint"},
+		{"another redirect", everyVerb, redirect(302), backend.ErrNoStore, "endpoint"},
+		{"not modified", everyVerb, respond(304, ""), backend.ErrNoStore, "endpoint"},
 	} {
 		body := readBody(t, test.resp)
 		again := func() *http.Response {
@@ -119,8 +128,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-func redirect() *http.Response {
-	r := respond(307, "")
+func redirect(status int) *http.Response {
+	r := respond(status, "")
 	r.Header.Set("Location", "http://elsewhere.test/")
 	return r
 }
@@ -161,7 +170,8 @@ func TestNetworkErrors(t *testing.T) {
 				w := &wire{answer: func(*request) (*http.Response, error) { return nil, test.err }}
 				err := call(t.Context(), w.open(t, Options{}))
 				wantKind(t, err, errAny)
-				if err == nil || !strings.Contains(err.Error(), test.mention) || strings.Contains(err.Error(), "gcerr") {
+				if err == nil || !strings.Contains(err.Error(), ": request failed: ") || !strings.Contains(err.Error(), test.mention) ||
+					strings.Contains(err.Error(), "gcerr") || strings.Contains(err.Error(), "http://") {
 					t.Errorf("%v does not mention %q", err, test.mention)
 				}
 				if w.count() != 1 {
@@ -191,7 +201,11 @@ func TestContextEnds(t *testing.T) {
 				<-r.Context().Done()
 				return nil, r.Context().Err()
 			}
-			wantKind(t, call(ctx, w.open(t, Options{})), context.Canceled)
+			err := call(ctx, w.open(t, Options{}))
+			wantKind(t, err, context.Canceled)
+			if err == nil || !strings.HasSuffix(err.Error(), ": context canceled") {
+				t.Errorf("text %q, want the end of the context and no more", err)
+			}
 		})
 		t.Run("deadline/"+verb, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -206,6 +220,22 @@ func TestContextEnds(t *testing.T) {
 		})
 	}
 }
+
+// The network may notice a deadline a moment before the context does: it is the
+// caller's then, too.
+func TestDeadlineSeenByTheNetworkFirst(t *testing.T) {
+	for verb, call := range verbs {
+		w := &wire{answer: func(*request) (*http.Response, error) { return nil, os.ErrDeadlineExceeded }}
+		if err := call(late{t.Context()}, w.open(t, Options{})); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s gave %v, want the end of the context", verb, err)
+		}
+	}
+}
+
+// late has a deadline that is over, and has not noticed.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
 
 func TestClosed(t *testing.T) {
 	w := &wire{}
@@ -248,16 +278,24 @@ func TestBadKeys(t *testing.T) {
 
 // The advice comes last, and not where the service says all that is known.
 func TestErrorText(t *testing.T) {
-	for reason, want := range map[string]string{
-		"forbidden": "create gs://bucket/jobs/a/b: Access denied (HTTP 403, forbidden, request REQ42); " +
-			"grant storage.objects.create on gs://bucket (the role roles/storage.objectUser has it), " +
-			"and the scope devstorage.read_write to a virtual machine",
-		"accountDisabled": "create gs://bucket/jobs/a/b: Access denied (HTTP 403, accountDisabled, request REQ42)",
+	bare := respond(502, "")
+	bare.Header = nil
+	for name, test := range map[string]struct {
+		resp *http.Response
+		want string
+	}{
+		"with advice": {respondError(403, "forbidden", "Access denied."),
+			"Access denied (HTTP 403, forbidden, request REQ42); " +
+				"grant storage.objects.create on gs://bucket (the role roles/storage.objectUser has it), " +
+				"and the scope devstorage.read_write to a virtual machine"},
+		"without advice": {respondError(403, "accountDisabled", "Access denied."), "Access denied (HTTP 403, accountDisabled, request REQ42)"},
+		"without a word": {bare, "Bad Gateway (HTTP 502)"},
+		"a page of them": {respond(502, strings.Repeat("wörter ", 1000)), strings.Repeat("wörter ", 57) + "w… (HTTP 502, request REQ42)"},
 	} {
-		w := &wire{answer: always(func() *http.Response { return respondError(403, reason, "Access denied.") })}
+		w := &wire{answer: always(func() *http.Response { return test.resp })}
 		_, err := w.open(t, Options{}).Create(t.Context(), "a/b", nil)
-		if got := fmt.Sprint(err); got != want {
-			t.Errorf("got  %s\nwant %s", got, want)
+		if got, want := fmt.Sprint(err), "create gs://bucket/jobs/a/b: "+test.want; got != want {
+			t.Errorf("%s:\ngot  %s\nwant %s", name, got, want)
 		}
 	}
 }

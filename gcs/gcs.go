@@ -31,7 +31,8 @@ import (
 // value is right for most buckets.
 type Options struct {
 	// Endpoint is a service other than Google's, as in "http://host:port", or
-	// another way to it, as in "https://storage-name.p.googleapis.com".
+	// another way to it, as in "https://storage-name.p.googleapis.com". Empty
+	// means what STORAGE_EMULATOR_HOST names, or else Google's.
 	Endpoint string
 
 	// KMSKeyName is the key to encrypt with, as in
@@ -59,7 +60,7 @@ type Store struct {
 var _ backend.Store = (*Store)(nil)
 
 // New returns the store under prefix in bucket, for programs that configure
-// the connection themselves: client's transport, of which alone use is made,
+// the connection themselves. It uses nothing of client but the transport, which
 // adds the credentials to each request, as
 // google.golang.org/api/transport/http.NewClient makes it. Close leaves its
 // connections open. What is wrapped around it is the driver's: nothing is tried
@@ -142,7 +143,7 @@ func (s *Store) upload(ctx context.Context, name string, data []byte, sum uint32
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var object *storage.Writer
-	w, err := s.bucket.NewWriter(only(ctx), name, &blob.WriterOptions{
+	w, err := s.bucket.NewWriter(ctx, name, &blob.WriterOptions{
 		BufferSize:   -1, // one request, from data itself
 		ContentType:  "application/octet-stream",
 		CacheControl: "no-store", // without it, objects that anyone may read are cached, and outlive Delete
@@ -204,8 +205,9 @@ func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (in
 	if err != nil {
 		return 0, s.failed(ctx, "get", key, &cutError{n, want, err})
 	}
-	// The SDK makes this check for answers to requests without a range alone.
-	whole := offset == 0 && int64(n) == part.Attrs.Size
+	// The SDK makes this check for answers to requests without a range alone. It
+	// says 0 where the service names no sum.
+	whole := int64(n) == part.Attrs.Size
 	if stored := part.Attrs.CRC32C; whole && stored != 0 && sum != stored {
 		return 0, s.error("get", key, fmt.Errorf("damaged on its way: CRC32C %08x, the service has %08x", sum, stored))
 	}
@@ -215,18 +217,16 @@ func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (in
 // readFull is io.ReadFull, and sums up what it reads while that is in the
 // processor's cache.
 func readFull(r io.Reader, p []byte) (n int, sum uint32, err error) {
-	for n < len(p) {
-		m, err := r.Read(p[n:])
+	for n < len(p) && err == nil {
+		var m int
+		m, err = r.Read(p[n:])
 		sum = crc32.Update(sum, castagnoli, p[n:n+m])
 		n += m
-		if n < len(p) && err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return n, sum, err
-		}
 	}
-	return n, sum, nil
+	if n == len(p) {
+		return n, sum, nil
+	}
+	return n, sum, err
 }
 
 // expected returns how many bytes of the response belong to the answer, after
@@ -265,7 +265,8 @@ func (e *cutError) Unwrap() error { return e.cause }
 
 // Close closes the connections that the store owns.
 func (s *Store) Close() error {
-	if !s.closed.Swap(true) && s.release != nil {
+	s.closed.Store(true)
+	if s.release != nil {
 		s.release()
 	}
 	return nil

@@ -86,11 +86,9 @@ func (s *Store) pages(ctx context.Context, prefix string, query *storage.Query) 
 		objects := s.client.Bucket(s.name).Objects(ctx, query)
 		objects.PageInfo().MaxSize = firstPage
 		for {
-			if objects.PageInfo().Remaining() == 0 {
-				if err := s.ready(ctx, "list", prefix, nil); err != nil {
-					yield(nil, err)
-					return
-				}
+			if err := s.ready(ctx, "list", prefix, nil); err != nil {
+				yield(nil, err)
+				return
 			}
 			attrs, err := objects.Next()
 			if errors.Is(err, iterator.Done) {

@@ -1,6 +1,7 @@
 package gcs
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -254,6 +255,26 @@ func TestDeletePartialFailure(t *testing.T) {
 		}
 	}
 	wantKind(t, err, backend.ErrPermission)
+}
+
+// A Delete whose context ends leaves the keys alone that it has not come to.
+func TestDeleteCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &wire{answer: func(r *request) (*http.Response, error) {
+		cancel()
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}}
+	keys := make([]string, 10*deleteParallel)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%03d", i)
+	}
+	err := w.open(t, Options{}).Delete(ctx, keys...)
+	wantKind(t, err, context.Canceled)
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) || len(joined.Unwrap()) > 2*deleteParallel {
+		t.Errorf("got %v, want no more errors than keys under way", err)
+	}
 }
 
 func TestDeleteNothing(t *testing.T) {

@@ -102,10 +102,11 @@ func emulator() string {
 
 // check brings the prefix into the form that it has in keys.
 func (l *location) check() error {
-	var err error
-	if l.prefix, err = cleanPrefix(l.prefix); err != nil {
+	prefix, err := cleanPrefix(l.prefix)
+	if err != nil {
 		return l.failed(err)
 	}
+	l.prefix = prefix
 	if err := cmp.Or(checkBucket(l.bucket), checkEndpoint(l.options.Endpoint), l.options.check()); err != nil {
 		return l.failed(err)
 	}

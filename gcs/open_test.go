@@ -37,7 +37,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"gs://Bucket/path", "characters"},
 		{"gs://buc%20ket/path", "store URL"},
 		{"gs://bucket:80/path", "port"},
-		{"gs://bucket/a//b", `a part ""`},
+		{"gs://bucket/a//b", `open gs://bucket/a//b: path "a//b" has a part ""`},
 		{"gs://bucket/a/../b", `a part ".."`},
 		{"gs://bucket/a../b", `a part "a.."`}, // gocloud would escape "../"
 		{"gs://bucket/./b", `a part "."`},
@@ -48,6 +48,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"gs://bucket?endpoint=http://x&endpoint=http://y", "2 times"},
 		{"gs://bucket?endpoint=store.test:80", "must look like"},
 		{"gs://bucket?endpoint=ftp://store.test", "must look like"},
+		{"gs://bucket?endpoint=http://", "must look like"},
 		{"gs://bucket?endpoint=http://me:secret@store.test", "credentials"},
 		{"gs://bucket?endpoint=http://store.test/storage/v1/", "goes on after the host"},
 		{"gs://bucket?endpoint=http://store.test?x=y", "goes on after the host"},
@@ -157,6 +158,19 @@ func TestEndpoints(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client without a transport of its own has the standard library's.
+func TestNewWithoutTransport(t *testing.T) {
+	isolate(t)
+	service := startService(t)
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	s, err := New(t.Context(), &http.Client{}, "bucket", "", Options{Endpoint: service.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, verbs["get"](t.Context(), s), backend.ErrNotExist)
+	service.one(t)
 }
 
 func TestUserProject(t *testing.T) {

@@ -65,18 +65,15 @@ func guard(client *http.Client) *http.Client {
 	}
 }
 
-// guarded holds the SDK to what the contract says about requests: one for each
-// call marked by only, which ends when nothing moves, and whose body never
-// looks whole when it is not.
+// guarded holds the SDK to what the contract says about requests: a download is
+// one, a request ends when nothing moves, and its body never looks whole when it
+// is not.
 type guarded struct{ next http.RoundTripper }
 
 func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	call, _ := req.Context().Value(onlyKey{}).(*onlyRequest)
 	if err := call.send(); err != nil {
-		if req.Body != nil {
-			err = errors.Join(err, req.Body.Close())
-		}
-		return nil, err
+		return nil, err // a download has no body to close
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	dog := &watchdog{caller: req.Context(), ctx: ctx, cancel: cancel}
@@ -100,14 +97,14 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 
 type onlyKey struct{}
 
-// only returns a context for a call that may send one request. When a download
+// only returns a context for a download that may send one request. When it
 // breaks off, the SDK asks for the rest of it by another one, whatever is said
 // about retries.
 func only(ctx context.Context) context.Context {
 	return context.WithValue(ctx, onlyKey{}, new(onlyRequest))
 }
 
-// onlyRequest belongs to one call, which sends and reads one thing at a time.
+// onlyRequest belongs to one download, which sends and reads one thing at a time.
 // A nil one bounds nothing.
 type onlyRequest struct {
 	sent bool
@@ -122,7 +119,7 @@ func (r *onlyRequest) send() error {
 	case r.cut != nil:
 		return r.cut
 	case r.sent:
-		return errors.New("the SDK sent a second request for one call")
+		return errors.New("the SDK sent a second request for one download")
 	}
 	r.sent = true
 	return nil

@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/holdfast-io/holdfast/backend"
 )
 
@@ -77,23 +79,45 @@ func closing(t *testing.T, data []byte) []byte {
 	return slices.Concat(line, []byte("--"))
 }
 
-// The SDK hears of a cancellation a moment before a context does that is derived
-// from the one it waits for; in that moment the body must not look whole either.
-func TestUploadEndsWithTheContextThatTheSDKWaitsFor(t *testing.T) {
-	read := roundTripper(func(r *http.Request) (*http.Response, error) {
-		if _, err := io.ReadAll(r.Body); err != nil {
-			return nil, err
+// A body that its writer gives up, before there is an answer, does not end well.
+func TestUploadGivenUpNeverLooksWhole(t *testing.T) {
+	body, _ := io.Pipe()
+	if err := body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := sendBody(t, t.Context(), body); got != "" || !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("sent %q, %v, want an error", got, err)
+	}
+}
+
+// sendBody sends a request through the driver's transport, and returns what the
+// one below it got to read.
+func sendBody(t *testing.T, ctx context.Context, body io.ReadCloser) (string, error) {
+	t.Helper()
+	var got []byte
+	read := roundTripper(func(r *http.Request) (_ *http.Response, err error) {
+		if got, err = io.ReadAll(r.Body); err == nil {
+			err = errors.New("the body looks whole")
 		}
-		return nil, errors.New("the body looks whole")
+		return nil, err
 	})
-	body := io.NopCloser(strings.NewReader("all that the SDK had sent, and the closing boundary"))
-	req, err := http.NewRequestWithContext(endedAlone{t.Context()}, http.MethodPost, "http://store.test", body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://store.test", body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp, err := guard(&http.Client{Transport: read}).Transport.RoundTrip(req)
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, %v, want the end of the context", resp, err)
+	if resp != nil {
+		t.Errorf("got %v", resp)
+	}
+	return string(got), err
+}
+
+// The SDK hears of a cancellation a moment before a context does that is derived
+// from the one it waits for; in that moment the body must not look whole either.
+func TestUploadEndsWithTheContextThatTheSDKWaitsFor(t *testing.T) {
+	body := io.NopCloser(strings.NewReader("what the SDK had sent, and the closing boundary"))
+	if got, err := sendBody(t, endedAlone{t.Context()}, body); got != "" || !errors.Is(err, context.Canceled) {
+		t.Errorf("sent %q, %v, want the end of the context", got, err)
 	}
 }
 
@@ -125,6 +149,72 @@ func TestCancelledUploadOverHTTP(t *testing.T) {
 	wantKind(t, err, context.Canceled)
 	if err := <-ended; err == nil {
 		t.Error("the body of a cancelled upload ended well")
+	}
+}
+
+// Requests that are under way together have a connection each, also to a service
+// that offers HTTP/2, and those that follow use them again.
+func TestConnections(t *testing.T) {
+	const parallel = 8
+	var arrived atomic.Int64
+	together := make(chan struct{})
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if arrived.Add(1) == parallel {
+			close(together)
+		}
+		select {
+		case <-together:
+		case <-r.Context().Done():
+		}
+		http.Error(w, "No such object: bucket/key", http.StatusNotFound)
+	}))
+	var connections atomic.Int64
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	transport := newTransport()
+	defer transport.CloseIdleConnections()
+	transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	s, err := New(t.Context(), &http.Client{Transport: transport}, "bucket", "", Options{Endpoint: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		var group errgroup.Group
+		for range parallel {
+			group.Go(func() error { return verbs["get"](t.Context(), s) })
+		}
+		wantKind(t, group.Wait(), backend.ErrNotExist)
+	}
+	if n := connections.Load(); n != parallel {
+		t.Errorf("%d connections, want %d", n, parallel)
+	}
+}
+
+// A download that asks for a second request does not get it, whatever the reason.
+func TestOnlyOneRequest(t *testing.T) {
+	w := &wire{answer: always(func() *http.Response { return respond(200, "data") })}
+	client := guard(&http.Client{Transport: w})
+	req, err := http.NewRequestWithContext(only(t.Context()), http.MethodGet, "http://store.test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		resp, err := client.Do(req)
+		if (err == nil) != (n == 0) {
+			t.Errorf("request %d: %v, %v", n, resp, err)
+		}
+		if resp != nil {
+			shut(t, resp.Body)
+		}
+	}
+	if w.count() != 1 {
+		t.Errorf("%d requests, want 1", w.count())
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -413,6 +414,15 @@ func TestGetOnTheWire(t *testing.T) {
 		{"another range", 2, part(0, 3, "abcd"), "", errAny},
 		{"less than asked", 2, part(2, 3, "cd"), "", errAny},
 		{"more than asked", 2, part(2, 8, "cdefghi"), "", errAny},
+		{"less than asked from 0", 0, part(0, 1, "ab"), "", errAny},
+		{"more than asked from 0", 0, part(0, 5, "abcdef"), "", errAny},
+		{"without a length", 0, func() *http.Response { r := whole(); r.ContentLength = -1; return r }, "", errAny},
+		{"the end with the last byte", 2, func() *http.Response {
+			r := part(2, 5, "cdef")()
+			r.Body = io.NopCloser(iotest.DataErrReader(r.Body))
+			return r
+		}, "cdef", nil},
+		{"an empty part", 10, part(10, 9, ""), "", errAny},
 		{"a part of nothing", 10, part(10, 13, "klmn"), "", errAny},
 		{"a part beyond the end", 20, part(20, 29, "uvwxyzabcd"), "", errAny},
 		{"a part that ends after the object", 2, part(2, 11, "cdefghijkl"), "", errAny},
@@ -431,6 +441,9 @@ func TestGetOnTheWire(t *testing.T) {
 				t.Errorf("%d requests, want 1", w.count())
 			}
 			r := w.requests[0]
+			if r.Context().Err() == nil {
+				t.Error("the response was left open, and with it the connection")
+			}
 			if want := fmt.Sprintf("bytes=%d-%d", test.offset, test.offset+3); r.Header.Get("Range") != want {
 				t.Errorf("range %q, want %q", r.Header.Get("Range"), want)
 			}
@@ -464,15 +477,16 @@ func TestGetChecksWholeObjects(t *testing.T) {
 		{"good", "crc32c=" + sum, 0, object, nil},
 		{"damaged", "crc32c=" + sum, 0, "12345678X", errAny},
 		{"damaged, no sum", "md5=abc", 0, "12345678X", nil},
-		{"a part", "crc32c=" + sum, 3, "456789", nil},
+		{"the end", "crc32c=" + sum, 3, "456789", nil},
+		{"the beginning", "crc32c=" + sum, 0, "1234", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := &wire{answer: func(*request) (*http.Response, error) {
-				r := respondPart(test.first, 8, 9, test.body)
+				r := respondPart(test.first, test.first+len(test.body)-1, len(object), test.body)
 				r.Header.Set("X-Goog-Hash", test.hash)
 				return r, nil
 			}}
-			p := make([]byte, 100)
+			p := make([]byte, len(test.body))
 			n, err := w.open(t, Options{}).Get(t.Context(), "key", int64(test.first), p)
 			wantKind(t, err, test.err)
 			if err == nil && string(p[:n]) != test.body {

@@ -13,7 +13,7 @@ import (
 // would save its own segments, and a restore could replace the store.
 func checkApart(rawURL, dir string) error {
 	u, err := url.Parse(rawURL)
-	if err != nil || u.Scheme != "file" || u.Path == "" {
+	if err != nil || u.Scheme != "file" || u.Path == "" || u.Host != "" && u.Host != "localhost" {
 		return nil // opening it says what is wrong with it, if anything is
 	}
 	store := u.Path

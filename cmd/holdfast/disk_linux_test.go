@@ -38,7 +38,7 @@ func TestDiskOfTheStoreIsFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := holdfast(t, "save", url, "orders", after)
-	if want := "no space left on device; nothing was saved; make room in the store and save again\n"; r.code != exitFailed || !strings.HasSuffix(r.stderr, want) {
+	if want := "no space left on device; nothing was saved; make room in the store and try again\n"; r.code != exitFailed || !strings.HasSuffix(r.stderr, want) {
 		t.Errorf("exit code %d, %s; want 1, %s", r.code, r.stderr, want)
 	}
 	wantCheckpoints(t, url, before, 1)
@@ -69,5 +69,35 @@ func TestDiskOfTheTargetIsFull(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(disk); len(left) != 1 {
 		t.Errorf("beside the target: %v", left)
+	}
+}
+
+// TestReadOnlyDisk names the cause, and does not send anyone to look for a
+// permission.
+func TestReadOnlyDisk(t *testing.T) {
+	disk, state := smallDisk(t), makeState(t, "state ")
+	url := fileURL(filepath.Join(disk, "store"))
+	ok(t, "save", url, "orders", state)
+	if err := syscall.Mount("", disk, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, filepath.Join(state, "more"), noise("more", 100_000))
+	for _, args := range [][]string{
+		{"save", url, "orders", state},
+		{"rollback", url, "orders", "1"},
+		{"restore", url, "orders", filepath.Join(disk, "out")},
+		{"save", fileURL(filepath.Join(disk, "new")), "orders", state},
+	} {
+		r := holdfast(t, args...)
+		if want := "read-only file system; mount it for writing, or choose another place\n"; r.code != exitFailed ||
+			!strings.HasSuffix(r.stderr, want) || strings.Contains(r.stderr, "permission") {
+			t.Errorf("%s: exit code %d, %s; want 1, %s", args[0], r.code, r.stderr, want)
+		}
+	}
+	// Reading goes on.
+	out := filepath.Join(t.TempDir(), "out")
+	ok(t, "restore", url, "orders", out)
+	if diff := difference(t, out, state); diff != "" {
+		t.Error(diff)
 	}
 }

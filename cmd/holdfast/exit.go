@@ -31,18 +31,20 @@ var kinds = []struct {
 	code int
 	next string
 }{
-	{checkpoint.ErrUnknown, exitFailed, "it may have been saved: look with 'holdfast ls' before you save again"},
+	{checkpoint.ErrUnknown, exitFailed, "it may have been done: look with 'holdfast ls' before you do it again"},
 	{checkpoint.ErrVersion, exitFailed, ""},
-	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup, or take another checkpoint with --at"},
+	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup, or take another checkpoint"},
 	{checkpoint.ErrFenced, exitRival, "save again if this state is still wanted"},
 	{checkpoint.ErrConflict, exitRival, ""},
+	{checkpoint.ErrClaimed, exitRival, "stop and release it first, or give --fence to do it all the same"},
 	{checkpoint.ErrGone, exitAbsent, "'holdfast ls' shows those that are"},
 	{checkpoint.ErrNoCheckpoint, exitAbsent, "'holdfast ls' shows what there is"},
 	{checkpoint.ErrNotEmpty, exitFailed, "give --force to replace what is in it"},
 	{backend.ErrNoStore, exitFailed, "make the bucket or directory, or correct the URL"},
-	{backend.ErrNoSpace, exitFailed, "nothing was saved; make room in the store and save again"},
+	{backend.ErrNoSpace, exitFailed, "nothing was saved; make room in the store and try again"},
 	{backend.ErrThrottled, exitFailed, "try again later"},
 	{syscall.ENOSPC, exitFailed, "make room there and try again"},
+	{syscall.EROFS, exitFailed, "mount it for writing, or choose another place"},
 	{fs.ErrPermission, exitFailed, "get access to it, or run as a user who has it"},
 }
 

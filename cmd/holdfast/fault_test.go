@@ -155,7 +155,7 @@ func TestStoreIsFull(t *testing.T) {
 				return perform()
 			}
 			r := holdfast(t, "save", url, "orders", after)
-			if want := "no space left in the store: quota; nothing was saved; make room in the store and save again\n"; r.code != exitFailed || !strings.HasSuffix(r.stderr, want) {
+			if want := "no space left in the store: quota; nothing was saved; make room in the store and try again\n"; r.code != exitFailed || !strings.HasSuffix(r.stderr, want) {
 				t.Errorf("exit code %d, %s; want 1, %s", r.code, r.stderr, want)
 			}
 			h.do = perform

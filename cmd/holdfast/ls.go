@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -17,7 +18,8 @@ func (p *program) lsCommand() *cobra.Command {
 		Use:   "ls URL [TASK]",
 		Short: "List the tasks of a job, or the checkpoints of a task",
 		Long: `List the tasks of a job, each with its newest checkpoint, or the checkpoints of
-TASK, newest first.
+TASK: first the newest, then the others by when they were the newest. That is the
+order of their numbers, unless the task was rolled back.
 
 A task is claimed if its last writer has not released it. It may be alive or not.`,
 		Example: `  holdfast ls file:///var/lib/orders
@@ -46,8 +48,8 @@ func (p *program) listCheckpoints(ctx context.Context, url, name string) error {
 		if len(list) == 0 && !p.asJSON {
 			p.note("task %q has no checkpoint yet", name)
 		}
-		if err := p.print(list, func(w *bytes.Buffer) { checkpointTable(w, list) }); err != nil {
-			return err
+		if perr := p.print(list, func(w *bytes.Buffer) { checkpointTable(w, list, err == nil) }); perr != nil {
+			return perr
 		}
 		return err // some are damaged
 	})
@@ -66,14 +68,23 @@ func listOf(ctx context.Context, task *checkpoint.Task) ([]*checkpoint.Checkpoin
 	return list, err
 }
 
-func checkpointTable(w *bytes.Buffer, list []*checkpoint.Checkpoint) {
+// checkpointTable writes a line for each checkpoint, the newest first, unless
+// some are missing. After a rollback that one's number is not the highest, and
+// it is marked: nobody would take it for the newest.
+func checkpointTable(w *bytes.Buffer, list []*checkpoint.Checkpoint, complete bool) {
 	if len(list) == 0 {
 		return
 	}
+	newest := list[0].Seq
+	mark := complete && slices.ContainsFunc(list, func(c *checkpoint.Checkpoint) bool { return c.Seq > newest })
 	rows := [][]string{{"SEQ", "TIME", "FILES", "SIZE", "NEW", "SAVEPOINT", "OFFSETS", "LABELS"}}
-	for _, c := range list {
+	for i, c := range list {
+		seq := strconv.FormatUint(c.Seq, 10)
+		if i == 0 && mark {
+			seq += " (newest)"
+		}
 		rows = append(rows, []string{
-			strconv.FormatUint(c.Seq, 10), clock(c.Time), strconv.Itoa(c.Files), size(c.Bytes), size(c.NewBytes),
+			seq, clock(c.Time), strconv.Itoa(c.Files), size(c.Bytes), size(c.NewBytes),
 			printable(c.Savepoint), some(c.Offsets), some(c.Labels),
 		})
 	}

@@ -122,6 +122,7 @@ type checkpointDoc struct {
 	OffsetsAre string            `json:"offsets_are"`
 	Labels     map[string]string `json:"labels"`
 	Savepoint  string            `json:"savepoint"`
+	Expires    string            `json:"savepoint_expires"`
 	Files      int               `json:"files"`
 	Bytes      int64             `json:"bytes"`
 	NewBytes   int64             `json:"new_bytes"`

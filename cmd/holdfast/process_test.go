@@ -26,10 +26,16 @@ type waiting struct {
 // a kind on its store. gateURL is how the command is to call the store.
 func startTo(t *testing.T, args ...string) *waiting {
 	t.Helper()
+	return startOn(t, new(bytes.Buffer), args...)
+}
+
+// startOn is startTo with something else for stderr.
+func startOn(t *testing.T, stderr io.Writer, args ...string) *waiting {
+	t.Helper()
 	arrived, tell := pipe(t)
 	hear, goOn := pipe(t)
 	cmd := exec.Command("holdfast", args...)
-	cmd.Stdout, cmd.Stderr = new(bytes.Buffer), new(bytes.Buffer)
+	cmd.Stdout, cmd.Stderr = new(bytes.Buffer), stderr
 	cmd.ExtraFiles = []*os.File{tell, hear}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,8 @@ func (p *program) restoreCommand() *cobra.Command {
 byte is checked. DIR appears in one step: when the command fails or is killed,
 DIR is as it was.
 
-DIR must be empty or absent. With --force, what is in it is replaced: all of it.`,
+DIR must be empty or absent. With --force, what is in it is replaced: all of it.
+Data that DIR has already is copied from there, and only the rest is fetched.`,
 		Example: `  holdfast restore file:///var/lib/orders orders/7 ./state
   holdfast restore orders/7 ./state --at before-upgrade --force`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,7 +47,9 @@ func (p *program) restore(ctx context.Context, url, name, dir, at string, force 
 		return err
 	}
 	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
-		c, err := restoreTask(ctx, task, dir, at, force)
+		report, stop := p.follow("restoring", "fetched")
+		c, err := restoreTask(ctx, task, dir, at, checkpoint.RestoreOptions{Replace: force, Progress: report})
+		stop()
 		if err != nil {
 			return err
 		}
@@ -62,11 +65,11 @@ func (p *program) restore(ctx context.Context, url, name, dir, at string, force 
 
 // restoreTask restores one checkpoint. The newest may be retired by a running
 // job while it is read: then there is a newer one.
-func restoreTask(ctx context.Context, task *checkpoint.Task, dir, at string, force bool) (*checkpoint.Checkpoint, error) {
+func restoreTask(ctx context.Context, task *checkpoint.Task, dir, at string, opts checkpoint.RestoreOptions) (*checkpoint.Checkpoint, error) {
 	for n := 1; ; n++ {
 		c, err := lookUp(ctx, task, at)
 		if err == nil {
-			err = c.Restore(ctx, dir, checkpoint.RestoreOptions{Replace: force})
+			err = c.Restore(ctx, dir, opts)
 		}
 		if at == "" && n < 3 && errors.Is(err, checkpoint.ErrGone) {
 			continue

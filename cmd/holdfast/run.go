@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,16 +16,18 @@ import (
 
 // A program is one run of the command line, and what it has of the world.
 type program struct {
-	stdout, stderr io.Writer
-	getenv         func(string) string
-	asJSON         bool
-	stats          bool
+	stdout     io.Writer
+	stderr     *screen
+	getenv     func(string) string
+	asJSON     bool
+	stats      bool
+	urlFromEnv bool
 }
 
 // run runs one command line and returns the exit code. Results go to stdout,
 // and nothing else does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv func(string) string) int {
-	p := &program{stdout: stdout, stderr: stderr, getenv: getenv}
+	p := &program{stdout: stdout, stderr: newScreen(stderr), getenv: getenv}
 	err := p.execute(ctx, args)
 	if err == nil {
 		return exitDone
@@ -70,7 +73,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such task or checkpoint;
 		return wrongUsage(cmd, "%v", err)
 	})
 	root.SetHelpCommand(helpCommand())
-	root.AddCommand(p.saveCommand(), p.restoreCommand(), p.lsCommand(), p.showCommand(), p.gcCommand(), p.verifyCommand(), p.versionCommand())
+	root.AddCommand(p.saveCommand(), p.restoreCommand(), p.rollbackCommand(), p.lsCommand(), p.showCommand(), p.pruneCommand(), p.gcCommand(), p.verifyCommand(), p.versionCommand())
 	completeUsage(root)
 	return root
 }
@@ -131,13 +134,17 @@ func (p *program) output(cmd *cobra.Command) {
 func (p *program) withJob(ctx context.Context, url string, keep checkpoint.Retention, do func(*checkpoint.Job) error) error {
 	job, err := checkpoint.Open(ctx, url, checkpoint.Options{Retention: keep, Logger: p.logger()})
 	if err != nil {
-		return err
+		return p.aboutURL(err)
 	}
 	defer job.Close()
 	if p.stats {
 		defer func() { p.note("%s", requests(job.Usage())) }()
 	}
-	return do(job)
+	err = do(job)
+	if errors.Is(err, backend.ErrNoStore) {
+		err = p.aboutURL(err)
+	}
+	return err
 }
 
 // withTask runs do with one task of the job at url.

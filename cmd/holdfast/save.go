@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 
@@ -18,7 +19,8 @@ import (
 
 func (p *program) saveCommand() *cobra.Command {
 	s := checkpoint.Snapshot{Offsets: map[string]string{}, Labels: map[string]string{}}
-	keep := checkpoint.Retention{Last: checkpoint.KeepAll}
+	var keep checkpoint.Retention
+	var from source
 	cmd := &cobra.Command{
 		Use:   "save URL TASK DIR",
 		Short: "Save a directory as a task's next checkpoint",
@@ -29,7 +31,13 @@ still runs can not commit any more, and has to be started again.
 DIR holds regular files, directories and symbolic links. If a file changes while
 it is read, nothing is saved.
 
-Earlier checkpoints are kept, unless --keep-last says how many are to stay.`,
+Only what is new is sent. A file whose size, times and inode are what they were
+for the checkpoint before is not opened. The others are read and cut into chunks;
+those chunks that the checkpoint before does not have are sent, compressed where
+that pays.
+
+Earlier checkpoints are kept, unless --keep flags say which are to stay: those
+that any of them keeps, and savepoints that have not expired.`,
 		Example: `  holdfast save file:///var/lib/orders orders/7 ./state --offset orders/7=4711
   holdfast save orders/7 ./state --savepoint before-upgrade --label version=2.3`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,20 +45,21 @@ Earlier checkpoints are kept, unless --keep-last says how many are to stay.`,
 			if err != nil {
 				return err
 			}
-			return p.save(cmd.Context(), url, args[0], args[1], s, keep)
+			if keep == (checkpoint.Retention{}) {
+				keep.Last = checkpoint.KeepAll
+			}
+			from.dir = args[1]
+			return p.save(cmd.Context(), url, args[0], from, s, keep)
 		},
 	}
 	f := cmd.Flags()
 	f.Func("offset", "the position reached in an input, as `KEY=VALUE`; may be repeated", pairs(s.Offsets))
 	f.Func("label", "a note to keep with the checkpoint, as `KEY=VALUE`; may be repeated", pairs(s.Labels))
-	f.Func("savepoint", "make it the savepoint `NAME`, which retention never removes", nonEmpty(&s.Savepoint))
-	f.Func("keep-last", "keep the last `N` checkpoints, this one included, and savepoints (default: keep all)", func(v string) (err error) {
-		keep.Last, err = strconv.Atoi(v)
-		if err != nil || keep.Last < 1 {
-			return errors.New("it must be a whole number of at least 1")
-		}
-		return nil
-	})
+	f.Func("savepoint", "make it the savepoint `NAME`, which retention does not remove", nonEmpty(&s.Savepoint))
+	f.Func("savepoint-expires", "let retention remove the savepoint when it is `D` old: 36h, 7d, 2w (default: never)", duration(&s.SavepointExpires))
+	f.Func("immutable", "files with names like `PATTERN`, such as '*.sst', are never written again: do not open those saved before; may be repeated", patterns(&from.immutable))
+	f.BoolVar(&from.reread, "reread", false, "open and compare every file, whatever its times and name say")
+	keepFlags(cmd, &keep)
 	p.output(cmd)
 	return cmd
 }
@@ -82,16 +91,51 @@ func nonEmpty(dst *string) func(string) error {
 	}
 }
 
-func (p *program) save(ctx context.Context, url, name, dir string, s checkpoint.Snapshot, keep checkpoint.Retention) error {
-	if err := checkSource(dir); err != nil {
+// patterns returns a flag's function that collects patterns of file names.
+func patterns(dst *[]string) func(string) error {
+	return func(v string) error {
+		if v == "" {
+			return errors.New("it must not be empty")
+		}
+		if strings.Contains(v, "/") {
+			return errors.New("it must match a file's name alone, so it can hold no /")
+		}
+		if _, err := path.Match(v, ""); err != nil {
+			return errors.New("it must be a pattern such as '*.sst' or 'table-[0-9]*'")
+		}
+		*dst = append(*dst, v)
+		return nil
+	}
+}
+
+// A source is what to save, and how to read it.
+type source struct {
+	dir       string
+	immutable []string // patterns
+	reread    bool
+}
+
+func (f *source) state() checkpoint.Source {
+	s := checkpoint.Dir(f.dir).Immutable(f.immutable...)
+	if f.reread {
+		s = s.Reread()
+	}
+	return s
+}
+
+func (p *program) save(ctx context.Context, url, name string, from source, s checkpoint.Snapshot, keep checkpoint.Retention) error {
+	if err := checkSource(from.dir); err != nil {
 		return err
 	}
-	if err := checkApart(url, dir); err != nil {
+	if err := checkApart(url, from.dir); err != nil {
 		return err
 	}
-	s.State = checkpoint.Dir(dir)
+	s.State = from.state()
 	return p.withTask(ctx, url, name, keep, func(task *checkpoint.Task) error {
+		report, stop := p.follow("saving", "sent")
+		s.Progress = report
 		c, err := task.Save(ctx, s)
+		stop()
 		if err != nil {
 			return err
 		}
@@ -103,6 +147,16 @@ func (p *program) save(ctx context.Context, url, name, dir string, s checkpoint.
 		}
 		return nil
 	})
+}
+
+// statusToWrite returns a task's status for someone who will make its next
+// manifest. A newest checkpoint that can not be read is in nobody's way then.
+func statusToWrite(ctx context.Context, task *checkpoint.Task) (checkpoint.Status, error) {
+	status, err := task.Status(ctx)
+	if status.Seq > 0 {
+		err = nil
+	}
+	return status, err
 }
 
 // checkSource refuses what can not be saved before anything is done.

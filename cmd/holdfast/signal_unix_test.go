@@ -29,7 +29,7 @@ func TestSignal(t *testing.T) {
 		{"save, terminated", syscall.SIGTERM, []string{"save", gateURL(dir, "put"), "orders", after},
 			"holdfast: stopped (terminated signal received); nothing was saved or replaced\n"},
 		{"save, committing", os.Interrupt, []string{"save", gateURL(dir, "create"), "orders", after},
-			"it may have been saved: look with 'holdfast ls' before you save again\n"},
+			"it may have been done: look with 'holdfast ls' before you do it again\n"},
 		{"restore", os.Interrupt, []string{"restore", gateURL(dir, "get"), "orders", out, "--force"},
 			"holdfast: stopped (interrupt signal received); nothing was saved or replaced\n"},
 		{"ls", os.Interrupt, []string{"ls", gateURL(dir, "list")},

@@ -23,9 +23,10 @@ func (p *program) arguments(cmd *cobra.Command, args []string, names ...string) 
 	for required < len(names) && names[required][0] != '[' {
 		required++
 	}
-	url = p.getenv(urlVariable)
 	if len(args) > 0 && strings.Contains(args[0], "://") {
 		url, args = args[0], args[1:]
+	} else {
+		url, p.urlFromEnv = p.getenv(urlVariable), true
 	}
 	switch {
 	case url == "" && len(args) == 0:
@@ -40,6 +41,15 @@ func (p *program) arguments(cmd *cobra.Command, args []string, names ...string) 
 		err = wrongUsage(cmd, "%s is empty", strings.Trim(names[slices.Index(args, "")], "[]"))
 	}
 	return url, args, err
+}
+
+// aboutURL adds to an error that is the URL's where the URL is from, if it was
+// not given: nobody would look for it in the environment.
+func (p *program) aboutURL(err error) error {
+	if err == nil || !p.urlFromEnv {
+		return err
+	}
+	return fmt.Errorf("%s in the environment: %w", urlVariable, err)
 }
 
 // lookUp returns the checkpoint that at names or, if at is empty, the newest.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -13,7 +14,7 @@ import (
 )
 
 func (p *program) verifyCommand() *cobra.Command {
-	var opts checkpoint.VerifyOptions
+	var opts verifyOptions
 	cmd := &cobra.Command{
 		Use:   "verify URL [TASK]",
 		Short: "Find what is missing or damaged of a task, or of any task",
@@ -22,32 +23,55 @@ job, is in the store. Manifests, lists of files and tables are read and checked;
 segments are listed, and their sizes compared. With --data, all data is read and
 checked too.
 
-It may run at any time, beside jobs, saves and restores, and changes nothing.`,
+It may run at any time, beside jobs, saves and restores, and changes nothing.
+With --restorable, the newest checkpoint is read as a restore does, without
+writing it anywhere, and if it is whole, the store keeps a record of that.
+
+With --repair, checkpoints that are hurt are dropped, and what no checkpoint needs
+any more is deleted. If the newest checkpoint is hurt, the task goes back to the
+newest one that is whole: WHAT WAS SAVED SINCE IS LOST. So bring missing objects
+back from a backup first, if there is one. A task that is claimed and hurt is
+refused, because its owner, if it still runs, could not commit any more and would
+have to be started again; with --fence it is repaired all the same.`,
 		Example: `  holdfast verify file:///var/lib/orders
-  holdfast verify file:///var/lib/orders orders/7 --data`,
+  holdfast verify file:///var/lib/orders orders/7 --data
+  holdfast verify orders/7 --data --repair`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			url, args, err := p.arguments(cmd, args, "[TASK]")
 			if err != nil {
 				return err
 			}
+			if opts.fence && !opts.repair {
+				return wrongUsage(cmd, "--fence is for --repair")
+			}
 			return p.verify(cmd.Context(), url, taskOrNone(args), opts)
 		},
 	}
-	cmd.Flags().BoolVar(&opts.Data, "data", false, "read all data; what checkpoints share is read once")
+	f := cmd.Flags()
+	f.BoolVar(&opts.Data, "data", false, "read all data; what checkpoints share is read once")
+	f.BoolVar(&opts.Restorable, "restorable", false, "read the newest checkpoint as a restore does, and record that it could be restored")
+	f.BoolVar(&opts.repair, "repair", false, "drop checkpoints that are hurt, and delete what is garbage")
+	f.BoolVar(&opts.fence, "fence", false, "repair a task although it is claimed, which fences its owner")
 	p.output(cmd)
 	return cmd
+}
+
+type verifyOptions struct {
+	checkpoint.VerifyOptions
+	repair, fence bool
 }
 
 // A verifyLine says what was found of a task.
 type verifyLine struct {
 	Task string `json:"task"`
 	*checkpoint.Report
-	Error string `json:"error,omitempty"` // why it could not be verified
+	Repaired *checkpoint.Repaired `json:"repaired,omitempty"`
+	Error    string               `json:"error,omitempty"` // why it could not be verified or repaired
 
 	err error
 }
 
-func (p *program) verify(ctx context.Context, url, name string, opts checkpoint.VerifyOptions) error {
+func (p *program) verify(ctx context.Context, url, name string, opts verifyOptions) error {
 	return p.withJob(ctx, url, checkpoint.Retention{}, func(job *checkpoint.Job) error {
 		tasks, err := tasksOf(ctx, job, name)
 		if err != nil {
@@ -67,16 +91,30 @@ func (p *program) verify(ctx context.Context, url, name string, opts checkpoint.
 	})
 }
 
-func verifyTask(ctx context.Context, task *checkpoint.Task, opts checkpoint.VerifyOptions) verifyLine {
+func verifyTask(ctx context.Context, task *checkpoint.Task, opts verifyOptions) verifyLine {
 	line := verifyLine{Task: task.Name()}
-	line.Report, line.err = task.Verify(ctx, opts)
-	switch {
-	case line.err != nil:
+	line.Report, line.err = task.Verify(ctx, opts.VerifyOptions)
+	if line.err == nil && opts.repair {
+		line.err = line.repair(ctx, opts.fence)
+	}
+	if line.err != nil {
 		line.Error = oneLine(line.err.Error())
-	default:
+		return line
+	}
+	if line.Repaired == nil || len(line.Repaired.Left) > 0 {
 		line.err = line.Err()
 	}
 	return line
+}
+
+func (l *verifyLine) repair(ctx context.Context, fence bool) error {
+	done, err := l.Repair(ctx, checkpoint.RepairOptions{Fence: fence})
+	l.Repaired = &done
+	if errors.Is(err, checkpoint.ErrUnknown) {
+		// That it may have been saved, and is to be looked for, is said of saves.
+		return said{text: err.Error() + "; it may have been repaired: verify it again"}
+	}
+	return err
 }
 
 // noteForeign mentions what has come to be among a task's objects. It may be in
@@ -115,6 +153,36 @@ func verifyTables(w *bytes.Buffer, lines []verifyLine) {
 		fmt.Fprintln(w)
 		table(w, problems)
 	}
+	for _, l := range lines {
+		if l.Report != nil && l.Proven != nil {
+			fmt.Fprintf(w, "%s: checkpoint %d was found restorable at %s\n", printable(l.Task), l.Proven.Seq, clock(l.Proven.At))
+		}
+		if l.Repaired != nil {
+			w.WriteString(l.repaired())
+		}
+	}
+}
+
+// repaired says what was done to a task.
+func (l *verifyLine) repaired() string {
+	var b strings.Builder
+	done := l.Repaired
+	say := func(format string, args ...any) {
+		fmt.Fprintf(&b, "%s: %s\n", printable(l.Task), fmt.Sprintf(format, args...))
+	}
+	if len(done.Dropped) > 0 {
+		say("dropped checkpoint %s", numbers(done.Dropped))
+	}
+	if done.WentBackTo != 0 {
+		say("went back to checkpoint %d: what was saved after it is lost", done.WentBackTo)
+	}
+	if len(done.Left) > 0 {
+		say("not repaired: checkpoint %s", numbers(done.Left))
+	}
+	if c := done.Collected; c.Segments+c.Manifests > 0 {
+		say("deleted %s and %s: %s", counted(c.Segments, "segment", "segments"), counted(c.Manifests, "manifest", "manifests"), size(c.Bytes))
+	}
+	return b.String()
 }
 
 // numbers writes a list of checkpoints' numbers.

@@ -187,7 +187,7 @@ func (c *counter) checkpoint(ctx context.Context) error {
 	snapshot := checkpoint.Snapshot{
 		Offsets: map[string]string{c.partition.name: offset},
 		Labels:  map[string]string{"corpus": c.corpus.id},
-		State:   checkpoint.Dir(dir),
+		State:   checkpoint.Dir(dir).Immutable("*.sst"), // what was saved before is not read again
 	}
 	if c.spoil != nil {
 		c.spoil(&snapshot)

@@ -1,63 +1,28 @@
 // Package faultstore makes a Store fail on purpose: before a request is
 // applied, after it (the reply is lost), long after the caller gave up (the
-// zombie request), or for good, as if the process had died.
+// zombie request), or for good, as if the process had died; slowly, by halves,
+// or with a bit that is not as it was.
 package faultstore
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// ErrInjected is what a call fails with unless its Fault says otherwise. It is
-// worth trying again, as a network error is.
-var ErrInjected = errors.New("injected fault")
-
-// ErrCrashed is what every call fails with after a Crash.
-var ErrCrashed = fmt.Errorf("injected crash: %w", backend.ErrClosed)
-
-// Kind says what goes wrong.
-type Kind string
-
-// The kinds of fault.
-const (
-	FailBefore Kind = "fail before" // the request is not applied
-	LoseReply  Kind = "lose reply"  // it is applied, and the caller sees an error
-	Zombie     Kind = "zombie"      // the caller sees an error, and it is applied at Store.Land
-	CrashFirst Kind = "crash before"
-	CrashAfter Kind = "crash after" // it is applied; nothing after it is
-)
-
-// A Fault is one thing that goes wrong.
-type Fault struct {
-	Kind Kind
-	Verb string // "create", "put", "get", "list", "delete"; "" is any
-	Key  string // a part of the key; "" is any
-	On   int    // which of the calls that match, from 1; 0 is every one
-	Err  error  // instead of ErrInjected
-}
-
-func (f Fault) String() string {
-	return fmt.Sprintf("%s, call %d of %q on %q", f.Kind, f.On, f.Verb, f.Key)
-}
-
-// armed is a Fault and how often it has matched and fired.
-type armed struct {
-	Fault
-	matched, fired int
-}
-
-// Store is a backend.Store with faults.
+// Store is a backend.Store with faults. It stands for one process's way to the
+// store that it wraps.
 type Store struct {
 	store backend.Store
 
 	mu      sync.Mutex
 	faults  []*armed
+	healed  []*armed
 	calls   int
 	crashed bool
 	zombies []func()
@@ -65,40 +30,73 @@ type Store struct {
 
 var _ backend.Store = (*Store)(nil)
 
-// Wrap returns store with faults.
-func Wrap(store backend.Store, faults ...Fault) *Store {
+// New returns store with faults. Whoever arms one asks [Store.Unfired] in the
+// end; [Wrap] does so by itself.
+func New(store backend.Store, faults ...Fault) *Store {
 	s := &Store{store: store}
 	s.Arm(faults...)
 	return s
 }
 
-// Arm adds faults, whose counts start now.
+// A TB is what Wrap needs of a testing.TB.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Errorf(format string, args ...any)
+}
+
+// Wrap is New for a test, which fails if one of the faults that it arms, then or
+// later, never fires: it would test nothing.
+func Wrap(t TB, store backend.Store, faults ...Fault) *Store {
+	s := New(store, faults...)
+	t.Cleanup(func() {
+		t.Helper()
+		for _, f := range s.Unfired() {
+			t.Errorf("this fault never fired: %v", f)
+		}
+	})
+	return s
+}
+
+// Arm adds faults, whose counts start now. A call that one fault strikes is not
+// counted by those that were armed after it: two faults on call 1 strike two
+// calls, one after the other.
 func (s *Store) Arm(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range faults {
-		s.faults = append(s.faults, &armed{Fault: f})
+		s.faults = append(s.faults, arm(f))
 	}
 }
 
-// Unfired returns the faults that never fired. A test that arms a fault which
-// does not fire tests nothing: it should fail.
+// Unfired returns the faults that never fired, healed ones too.
 func (s *Store) Unfired() []Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var unfired []Fault
-	for _, a := range s.faults {
-		if a.fired == 0 {
-			unfired = append(unfired, a.Fault)
+	for _, list := range [][]*armed{s.healed, s.faults} {
+		for _, a := range list {
+			if a.fired == 0 {
+				unfired = append(unfired, a.Fault)
+			}
 		}
 	}
 	return unfired
+}
+
+// Disarm takes all faults away and forgets them, also those that never fired: it
+// is for programs made up at random, which can not know.
+func (s *Store) Disarm() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
 }
 
 // Heal takes all faults away. What a crash has ended stays ended.
 func (s *Store) Heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.healed = append(s.healed, s.faults...)
 	s.faults = nil
 }
 
@@ -109,8 +107,16 @@ func (s *Store) Calls() int {
 	return s.calls
 }
 
-// Land applies the zombie requests, in the order in which they were made.
-func (s *Store) Land() {
+// Crashed reports whether a fault has ended the process.
+func (s *Store) Crashed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.crashed
+}
+
+// Land applies the late requests, in the order in which they were made, and
+// returns how many there were.
+func (s *Store) Land() int {
 	s.mu.Lock()
 	zombies := s.zombies
 	s.zombies = nil
@@ -118,79 +124,114 @@ func (s *Store) Land() {
 	for _, apply := range zombies {
 		apply()
 	}
+	return len(zombies)
+}
+
+// A request is one call, and what may become of it.
+type request struct {
+	ctx       context.Context
+	verb, key string
+	hasData   bool
+	apply     func() error
+	late      func() func()      // what applies it after the call has returned; nil if that changes nothing
+	damage    func(*Fault) error // apply it by halves or with a changed bit
 }
 
 // strike returns the fault that the next call meets, if any.
-func (s *Store) strike(verb, key string) *Fault {
+func (s *Store) strike(r *request) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls++
 	if s.crashed {
 		return &Fault{Kind: CrashFirst}
 	}
-	for _, a := range s.faults {
-		if a.Verb != "" && a.Verb != verb || !strings.Contains(key, a.Key) {
-			continue
-		}
-		a.matched++
-		if a.On == 0 || a.On == a.matched {
-			a.fired++
-			s.crashed = a.Kind == CrashFirst || a.Kind == CrashAfter
-			return &a.Fault
-		}
+	i := slices.IndexFunc(s.faults, func(a *armed) bool { return a.strikes(r) })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	f := &s.faults[i].Fault
+	s.crashed = f.Kind.crash()
+	if (f.Kind == Zombie || f.Kind == CrashZombie) && r.late != nil {
+		s.zombies = append(s.zombies, r.late())
+	}
+	return f
 }
 
-// call runs apply under the faults. again applies the same request later.
-func (s *Store) call(verb, key string, apply func() error, again func()) error {
-	f := s.strike(verb, key)
+// call sends a request under the faults.
+func (s *Store) call(r request) error {
+	f := s.strike(&r)
 	if f == nil {
-		return apply()
+		return r.apply()
 	}
 	err := f.Err
 	if err == nil {
 		err = ErrInjected
 	}
 	switch f.Kind {
-	case CrashFirst:
-		err = ErrCrashed
-	case CrashAfter:
-		_ = apply()
-		err = ErrCrashed
-	case LoseReply:
-		_ = apply()
-	case Zombie:
-		s.mu.Lock()
-		s.zombies = append(s.zombies, again)
-		s.mu.Unlock()
+	case LoseReply, CrashAfter:
+		_ = r.apply() // nobody will know
+	case Truncate, Corrupt:
+		return r.damage(f)
+	case Delay:
+		if ended := wait(r.ctx, f.For); ended != nil {
+			err = ended
+			break
+		}
+		if !s.Crashed() {
+			return r.apply()
+		}
 	}
-	return &backend.Error{Op: verb, Store: "faulty", Key: key, Err: err}
+	if f.Kind.crash() || s.Crashed() {
+		err = ErrCrashed
+	}
+	return r.fail(err)
+}
+
+func (r *request) fail(err error) error {
+	return &backend.Error{Op: r.verb, Store: "faulty", Key: r.key, Err: err}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Create implements backend.Store.
-func (s *Store) Create(ctx context.Context, key string, data []byte) (o backend.Object, err error) {
-	apply := func() (err error) {
-		o, err = s.store.Create(ctx, key, data)
-		return err
-	}
-	late := append([]byte(nil), data...)
-	again := func() { _, _ = s.store.Create(context.WithoutCancel(ctx), key, late) }
-	if err = s.call("create", key, apply, again); err != nil {
-		o = backend.Object{}
-	}
-	return o, err
+func (s *Store) Create(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	return s.write(ctx, "create", key, data, s.store.Create)
 }
 
 // Put implements backend.Store.
-func (s *Store) Put(ctx context.Context, key string, data []byte) (o backend.Object, err error) {
-	apply := func() (err error) {
-		o, err = s.store.Put(ctx, key, data)
-		return err
-	}
-	late := append([]byte(nil), data...)
-	again := func() { _, _ = s.store.Put(context.WithoutCancel(ctx), key, late) }
-	if err = s.call("put", key, apply, again); err != nil {
+func (s *Store) Put(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	return s.write(ctx, "put", key, data, s.store.Put)
+}
+
+type write = func(ctx context.Context, key string, data []byte) (backend.Object, error)
+
+func (s *Store) write(ctx context.Context, verb, key string, data []byte, send write) (o backend.Object, err error) {
+	err = s.call(request{
+		ctx: ctx, verb: verb, key: key, hasData: len(data) > 0,
+		apply: func() (err error) {
+			o, err = send(ctx, key, data)
+			return err
+		},
+		late: func() func() {
+			own := append([]byte(nil), data...) // data is the caller's again when it returns
+			return func() { _, _ = send(context.WithoutCancel(ctx), key, own) }
+		},
+		damage: func(f *Fault) (err error) {
+			o, err = send(ctx, key, f.damage(data))
+			o.Size = int64(len(data)) // the store notices nothing
+			return err
+		},
+	})
+	if err != nil {
 		o = backend.Object{}
 	}
 	return o, err
@@ -202,30 +243,77 @@ func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (n 
 		n, err = s.store.Get(ctx, key, offset, p)
 		return err
 	}
-	if err = s.call("get", key, apply, func() {}); err != nil {
+	err = s.call(request{
+		ctx: ctx, verb: "get", key: key, hasData: len(p) > 0,
+		apply: apply,
+		damage: func(f *Fault) error {
+			err := apply()
+			n = copy(p, f.damage(p[:n]))
+			return err
+		},
+	})
+	if err != nil {
 		n = 0
 	}
 	return n, err
 }
 
-// List implements backend.Store. A fault ends it before its first key.
+// List implements backend.Store. A fault ends it before its first key, unless
+// it truncates.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
 	return func(yield func(backend.Object, error) bool) {
-		nothing := func() error { return nil }
-		if err := s.call("list", prefix, nothing, func() {}); err != nil {
+		cut := false
+		r := request{ctx: ctx, verb: "list", key: prefix, apply: func() error { return nil }}
+		r.damage = func(*Fault) error {
+			cut = true
+			return nil
+		}
+		if err := s.call(r); err != nil {
 			yield(backend.Object{}, err)
 			return
 		}
-		s.store.List(ctx, prefix, after)(yield)
+		list := s.store.List(ctx, prefix, after)
+		if cut {
+			list = half(list, r.fail(ErrInjected))
+		}
+		list(yield)
+	}
+}
+
+// half yields the first half of what list does, and then err.
+func half(list iter.Seq2[backend.Object, error], err error) iter.Seq2[backend.Object, error] {
+	return func(yield func(backend.Object, error) bool) {
+		var all []backend.Object
+		for o, err := range list {
+			if err != nil {
+				break
+			}
+			all = append(all, o)
+		}
+		for _, o := range all[:len(all)/2] {
+			if !yield(o, nil) {
+				return
+			}
+		}
+		yield(backend.Object{}, err)
 	}
 }
 
 // Delete implements backend.Store.
 func (s *Store) Delete(ctx context.Context, keys ...string) error {
-	apply := func() error { return s.store.Delete(ctx, keys...) }
-	late := append([]string(nil), keys...)
-	again := func() { _ = s.store.Delete(context.WithoutCancel(ctx), late...) }
-	return s.call("delete", strings.Join(keys, " "), apply, again)
+	r := request{
+		ctx: ctx, verb: "delete", key: strings.Join(keys, " "),
+		apply: func() error { return s.store.Delete(ctx, keys...) },
+		late: func() func() {
+			own := append([]string(nil), keys...)
+			return func() { _ = s.store.Delete(context.WithoutCancel(ctx), own...) }
+		},
+	}
+	r.damage = func(*Fault) error {
+		_ = s.store.Delete(ctx, keys[:len(keys)/2]...)
+		return r.fail(ErrInjected)
+	}
+	return s.call(r)
 }
 
 // Close implements backend.Store.

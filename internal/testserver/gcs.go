@@ -16,7 +16,8 @@ import (
 // FakeGCS is an emulator of Google Cloud Storage, the only one that checks
 // conditions on writes. It keeps objects in memory. It differs from the service
 // in that it knows no access control, no limits on rates, no conditions on
-// anything but writes, and says "Not Found" of objects and buckets alike.
+// anything but writes, no retention or soft delete, and says "Not Found" of
+// objects and buckets alike.
 var FakeGCS = Program{
 	Program: gobuild.Program{
 		Name:    "fake-gcs-server",
@@ -30,17 +31,16 @@ var FakeGCS = Program{
 			panic(err) // choosePort made it
 		}
 		args := []string{
-			"-backend", "memory", "-log-level", "error",
-			"-host", host, "-port", port, "-scheme", "http",
+			"-backend", "memory", "-log-level", "error", "-host", host, "-port", port,
 			// Its own default makes clients that read by the XML API, as Google's
 			// Go SDK does unless told otherwise, see no object at all.
 			"-public-host", s.address, "-external-url", s.Endpoint,
 		}
-		if s.CAFile != "" {
-			args = append(args, "-scheme", "https",
-				"-cert-location", filepath.Join(s.certs(), certFile), "-private-key-location", filepath.Join(s.certs(), keyFile))
+		if s.CAFile == "" {
+			return append(args, "-scheme", "http"), nil
 		}
-		return args, nil
+		return append(args, "-scheme", "https",
+			"-cert-location", filepath.Join(s.certs(), certFile), "-private-key-location", filepath.Join(s.certs(), keyFile)), nil
 	},
 }
 

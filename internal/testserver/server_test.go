@@ -90,12 +90,18 @@ func TestStart(t *testing.T) {
 	})
 }
 
-func TestDockerfileHasTheSameMinIO(t *testing.T) {
-	dockerfile, err := os.ReadFile("../../deploy/minio/Dockerfile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := "ARG MINIO_VERSION=" + MinIO.Version + "\n"; !strings.Contains(string(dockerfile), want) {
-		t.Errorf("deploy/minio/Dockerfile builds another version than the tests run: want %s", want)
+// What docker compose builds is what the tests run.
+func TestDockerfilesHaveTheSameVersions(t *testing.T) {
+	for file, want := range map[string]string{
+		"minio":           "ARG MINIO_VERSION=" + MinIO.Version + "\n",
+		"fake-gcs-server": "ARG FAKE_GCS_SERVER_VERSION=" + FakeGCS.Version + "\n",
+	} {
+		dockerfile, err := os.ReadFile("../../deploy/" + file + "/Dockerfile")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(dockerfile), want) {
+			t.Errorf("deploy/%s/Dockerfile builds another version than the tests run: want %s", file, want)
+		}
 	}
 }

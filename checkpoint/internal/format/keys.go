@@ -108,6 +108,9 @@ func ParseManifestKey(key string) (dir string, seq uint64, ok bool) {
 	return dir, seq, true
 }
 
+// ProvenKey is the key of the record that a task's checkpoint could be restored.
+func ProvenKey(dir string) string { return dir + "/proven" }
+
 // SegmentPrefix is what the keys of a task's segments begin with.
 func SegmentPrefix(dir string) string { return dir + segmentsDir }
 

@@ -147,12 +147,17 @@ func (m *Manifest) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data = data[:len(data)-1] // the closing brace
-	data = fmt.Appendf(data, ",\"sum\":\"%s\"}\n", Sum(data))
+	data = appendSum(data)
 	if len(data) > MaxManifest {
 		return nil, fmt.Errorf("manifest of %d bytes, more than %d", len(data), MaxManifest)
 	}
 	return data, nil
+}
+
+// appendSum makes the sum of a JSON object its last field.
+func appendSum(object []byte) []byte {
+	data := object[:len(object)-1] // the closing brace
+	return fmt.Appendf(data, ",\"sum\":\"%s\"}\n", Sum(data))
 }
 
 // DecodeManifest reads the bytes of manifest number seq of a task. It returns
@@ -164,14 +169,8 @@ func DecodeManifest(data []byte, task string, seq uint64) (*Manifest, error) {
 	if err := checkSum(data); err != nil {
 		return nil, err
 	}
-	var v struct {
-		Version int `json:"holdfast"`
-	}
-	if err := json.Unmarshal(data, &v); err != nil {
-		return nil, corruptf("%v", err)
-	}
-	if v.Version > Version {
-		return nil, fmt.Errorf("%w (%d; this program reads %d): use a newer holdfast", ErrVersion, v.Version, Version)
+	if err := checkVersion(data); err != nil {
+		return nil, err
 	}
 	m := new(Manifest)
 	if err := json.Unmarshal(data, m); err != nil {
@@ -183,9 +182,22 @@ func DecodeManifest(data []byte, task string, seq uint64) (*Manifest, error) {
 	return m, nil
 }
 
+func checkVersion(data []byte) error {
+	var v struct {
+		Version int `json:"holdfast"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return corruptf("%v", err)
+	}
+	if v.Version > Version {
+		return fmt.Errorf("%w (%d; this program reads %d): use a newer holdfast", ErrVersion, v.Version, Version)
+	}
+	return nil
+}
+
 func checkSum(data []byte) error {
 	if len(data) < sumLen {
-		return corruptf("%d bytes, too short for a manifest", len(data))
+		return corruptf("%d bytes, too short to hold a checksum", len(data))
 	}
 	body, tail := data[:len(data)-sumLen], data[len(data)-sumLen:]
 	want := fmt.Appendf(nil, ",\"sum\":\"%s\"}\n", Sum(body))

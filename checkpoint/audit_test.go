@@ -1,0 +1,444 @@
+package checkpoint_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing/fstest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/backend/mem"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/codec"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// An audit watches what is applied to a bucket, and compares it with the
+// invariants of docs/protocol.md and with what writers were told. It has an
+// account of the history of its own, made of the manifests as they come.
+type audit struct {
+	bucket *mem.Bucket
+	now    func() time.Time // the bucket's
+
+	// last is how many checkpoints retention keeps at the least.
+	last int
+	// damage says that the store damages what is written, so that what is there
+	// need not be whole. It must be noticed, and nothing else may be harmed.
+	damage bool
+
+	mu      sync.Mutex
+	newest  *auditStep
+	steps   map[uint64]*auditStep // the chain
+	sizes   map[string]int64      // of the objects
+	times   map[string]time.Time
+	written map[string]uint64       // a hash of what each key was ever put as
+	states  map[string]fstest.MapFS // what was to be committed, by offset
+	told    map[string]told         // what the writer was told, by offset
+	at      map[string]uint64       // what was committed, by offset
+	stale   int                     // manifests that came too late to be steps
+	bad     []string                // what must not happen
+	log     []string                // of what was applied
+}
+
+// auditStep is a step, and what it needs.
+type auditStep struct {
+	*format.Manifest
+	all     []format.Retained // its checkpoint first
+	own     map[string]int64  // the segments that its own checkpoint needs, and their sizes
+	spilled map[string]int64  // the segments with parts of the manifest
+	made    time.Time
+}
+
+// told is what a writer was told of a commit.
+type told struct {
+	seq uint64
+	err error
+}
+
+func newAudit(bucket *mem.Bucket, now func() time.Time) *audit {
+	return &audit{
+		bucket: bucket, now: now, steps: make(map[uint64]*auditStep),
+		sizes: make(map[string]int64), times: make(map[string]time.Time), written: make(map[string]uint64),
+		states: make(map[string]fstest.MapFS), told: make(map[string]told), at: make(map[string]uint64),
+	}
+}
+
+// open opens the bucket under the audit's eyes.
+func (a *audit) open() backend.Store { return audited{a.bucket.Open(), a} }
+
+type audited struct {
+	backend.Store
+	a *audit
+}
+
+func (s audited) Create(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	s.a.mu.Lock()
+	defer s.a.mu.Unlock()
+	o, err := s.Store.Create(ctx, key, data)
+	if err == nil {
+		s.a.created(o, data)
+	}
+	return o, err
+}
+
+func (s audited) Put(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	s.a.mu.Lock()
+	defer s.a.mu.Unlock()
+	o, err := s.Store.Put(ctx, key, data)
+	if err == nil {
+		s.a.put(o, data)
+	}
+	return o, err
+}
+
+func (s audited) Delete(ctx context.Context, keys ...string) error {
+	s.a.mu.Lock()
+	defer s.a.mu.Unlock()
+	for _, key := range keys {
+		s.a.deleted(key)
+	}
+	return s.Store.Delete(ctx, keys...)
+}
+
+func (a *audit) badf(f string, args ...any) { a.bad = append(a.bad, fmt.Sprintf(f, args...)) }
+
+func (a *audit) logf(f string, args ...any) {
+	a.log = append(a.log, a.now().Format("02 15:04:05 ")+fmt.Sprintf(f, args...))
+}
+
+var hashSeed = maphash.MakeSeed()
+
+// put is told of a segment (I6).
+func (a *audit) put(o backend.Object, data []byte) {
+	a.sizes[o.Key], a.times[o.Key] = o.Size, o.ModTime
+	a.logf("put %s", o.Key)
+	hash := maphash.Bytes(hashSeed, data)
+	if before, ok := a.written[o.Key]; ok && before != hash && !a.damage {
+		a.badf("%s was written twice, with different content", o.Key)
+	}
+	a.written[o.Key] = hash
+}
+
+// created is told of a manifest.
+func (a *audit) created(o backend.Object, data []byte) {
+	a.sizes[o.Key], a.times[o.Key] = o.Size, o.ModTime
+	_, seq, ok := format.ParseManifestKey(o.Key)
+	if !ok {
+		a.badf("created %s, which is no manifest", o.Key)
+		return
+	}
+	m, err := format.DecodeManifest(data, "orders/7", seq)
+	if err != nil {
+		if !a.damage {
+			a.badf("manifest %d: %v", seq, err)
+		}
+		a.logf("create %d, damaged", seq)
+		return
+	}
+	a.logf("create %d %s epoch %d writer %s", seq, m.Kind, m.Epoch, m.Writer)
+	if a.newest != nil && seq <= a.newest.Seq {
+		a.stale++
+		a.log[len(a.log)-1] += ", too late"
+		return
+	}
+	s, err := a.read(m, o.ModTime)
+	if err != nil {
+		if !a.damage {
+			a.badf("step %d: %v", seq, err)
+		}
+		return
+	}
+	if !a.damage {
+		a.judge(s)
+	}
+	a.newest, a.steps[seq] = s, s
+	if offset, ok := a.offset(m); ok && m.Kind == format.KindCommit {
+		a.at[offset] = seq
+	}
+}
+
+// judge compares a step with the one before it.
+func (a *audit) judge(s *auditStep) {
+	before := a.newest
+	if before == nil {
+		before = &auditStep{Manifest: new(format.Manifest)}
+	}
+	bad := func(f string, args ...any) {
+		a.badf("step %d, a %s of epoch %d: "+f, append([]any{s.Seq, s.Kind, s.Epoch}, args...)...)
+	}
+	if s.Seq != before.Seq+1 { // I2
+		bad("it follows step %d", before.Seq)
+	}
+	switch { // I4
+	case s.Epoch == before.Epoch+1 && s.Writer != before.Writer:
+	case s.Epoch == before.Epoch && s.Writer == before.Writer && !before.Released && s.Kind != format.KindClaim:
+	default:
+		bad("it follows one of epoch %d, writer %s", before.Epoch, before.Writer)
+	}
+	a.judgeRetained(s, before, bad)
+	for key, size := range s.needs() { // I1
+		if have, ok := a.sizes[key]; !ok || have != size {
+			bad("of %s, which it names, there are %d bytes", key, have)
+		}
+	}
+}
+
+// judgeRetained makes sure that nothing goes but by retention, and that nothing
+// comes back.
+func (a *audit) judgeRetained(s, before *auditStep, bad func(string, ...any)) {
+	for _, r := range s.all {
+		if r.Seq != s.Seq && !has(before.all, r.Seq) {
+			bad("it retains checkpoint %d, which the step before does not", r.Seq)
+		}
+		if _, ok := a.sizes[format.ManifestKey(dir, r.Seq)]; !ok {
+			bad("it retains checkpoint %d, whose manifest is gone", r.Seq)
+		}
+	}
+	for i, r := range before.all {
+		keep := s.Kind != format.KindCommit || a.last < 0 || i < a.last-1 || r.Savepoint != ""
+		if keep && !has(s.all, r.Seq) {
+			bad("it drops checkpoint %d, against retention's rules", r.Seq)
+		}
+	}
+}
+
+func has(all []format.Retained, seq uint64) bool {
+	return slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == seq })
+}
+
+// needs returns the segments that a step names.
+func (s *auditStep) needs() map[string]int64 {
+	keys := maps.Clone(s.own)
+	maps.Copy(keys, s.spilled)
+	return keys
+}
+
+// needed returns what the newest step, and what it retains, need.
+func (a *audit) needed() map[string]bool {
+	needed := make(map[string]bool)
+	if a.newest == nil {
+		return needed
+	}
+	needed[format.ManifestKey(dir, a.newest.Seq)] = true
+	for key := range a.newest.needs() {
+		needed[key] = true
+	}
+	for _, r := range a.newest.all {
+		needed[format.ManifestKey(dir, r.Seq)] = true
+		if s := a.steps[r.Seq]; s != nil {
+			for key := range s.needs() {
+				needed[key] = true
+			}
+		}
+	}
+	return needed
+}
+
+// deleted is told of an object that is going to be deleted (I1, I5).
+func (a *audit) deleted(key string) {
+	made, ok := a.times[key]
+	if !ok {
+		return
+	}
+	a.logf("delete %s", key)
+	if a.newest != nil && a.needed()[key] {
+		a.badf("%s is deleted, and still needed", key)
+	}
+	_, seq, _ := format.ParseManifestKey(key)
+	if s := a.steps[seq]; s != nil && s.made.Equal(made) && a.newest.made.Sub(made) <= checkpoint.FenceWindow {
+		a.badf("%s is deleted within the fence window", key)
+	}
+	delete(a.sizes, key)
+	delete(a.times, key)
+}
+
+var decoder = sync.OnceValue(codec.New)
+
+// read finds out what a step needs.
+func (a *audit) read(m *format.Manifest, made time.Time) (*auditStep, error) {
+	s := &auditStep{Manifest: m, made: made, own: make(map[string]int64), spilled: make(map[string]int64)}
+	retained := m.Retained
+	if m.RetainedAt != nil {
+		data, err := a.chunk(m.RetainedAt)
+		if err != nil {
+			return nil, err
+		}
+		if retained, err = m.DecodeRetained(data); err != nil {
+			return nil, err
+		}
+	}
+	for _, at := range m.Spilled() {
+		key := format.SegmentKey(dir, at.Segment)
+		s.spilled[key] = a.sizes[key]
+	}
+	if m.Checkpoint == nil {
+		s.all = retained
+		return s, nil
+	}
+	s.all = append([]format.Retained{{Seq: m.Checkpoint.Seq, Savepoint: m.Checkpoint.Savepoint}}, retained...)
+	c, err := a.content(m.Checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	for _, seg := range c.Segments {
+		s.own[format.SegmentKey(dir, seg.ID)] = seg.Size
+	}
+	return s, nil
+}
+
+func (a *audit) content(c *format.Checkpoint) (*format.Content, error) {
+	if c.Content != nil {
+		return c.Content, nil
+	}
+	data, err := a.chunk(c.ContentAt)
+	if err != nil {
+		return nil, err
+	}
+	return format.DecodeContent(data)
+}
+
+// chunk returns the data of a chunk.
+func (a *audit) chunk(c *format.Chunk) ([]byte, error) {
+	stored := make([]byte, c.StoredSize())
+	n, err := a.bucket.Open().Get(context.Background(), format.SegmentKey(dir, c.Segment), c.Offset, stored)
+	if err != nil {
+		return nil, err
+	}
+	return decoder().Decode(nil, c.Encoding, stored[:n], int(c.Size))
+}
+
+// offset returns the offset of a step's checkpoint.
+func (a *audit) offset(m *format.Manifest) (string, bool) {
+	if m.Checkpoint == nil {
+		return "", false
+	}
+	c, err := a.content(m.Checkpoint)
+	if err != nil {
+		return "", false
+	}
+	offset, ok := c.Offsets["in"]
+	return offset, ok
+}
+
+// snapshot returns the snapshot of a state, with an offset of its own.
+func (a *audit) snapshot(state fstest.MapFS) (checkpoint.Snapshot, string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := len(a.states) + 1
+	s := at(n)
+	if len(state) > 0 {
+		s.State = checkpoint.FS(state)
+	}
+	a.states[s.Offsets["in"]] = state
+	return s, s.Offsets["in"]
+}
+
+// tell notes what a writer is told of the commit of an offset. What is
+// acknowledged must be in the history at this moment (I3).
+func (a *audit) tell(offset string, c *checkpoint.Checkpoint, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := told{err: err}
+	if err == nil {
+		t.seq = c.Seq
+	}
+	a.told[offset] = t
+	a.logf("offset %s: %v", offset, orSeq(t))
+	if err == nil && a.at[offset] != c.Seq {
+		a.badf("offset %s is acknowledged as checkpoint %d; in the history it is %d", offset, c.Seq, a.at[offset])
+	}
+}
+
+func orSeq(t told) any {
+	if t.err != nil {
+		return t.err
+	}
+	return fmt.Sprint("committed as ", t.seq)
+}
+
+// end makes sure that what was refused has never been committed (I3).
+func (a *audit) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for offset, t := range a.told {
+		if seq, is := a.at[offset]; is && t.err != nil && !errors.Is(t.err, checkpoint.ErrUnknown) && !errors.Is(t.err, errDead) {
+			a.badf("offset %s: its writer was told %v; in the history it is checkpoint %d", offset, t.err, seq)
+		}
+	}
+}
+
+// errDead is what a writer that has died was told: nothing.
+var errDead = errors.New("died")
+
+// wantExact makes sure that there is nothing in the bucket that is not needed;
+// of manifests, nothing that is old.
+func (a *audit) wantExact() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	needed := a.needed()
+	for key, made := range a.times {
+		old := strings.Contains(key, segments) || a.newest.made.Sub(made) > checkpoint.FenceWindow
+		if old && !needed[key] {
+			a.badf("an orphan survives: %s", key)
+		}
+	}
+	for key := range needed {
+		if _, ok := a.times[key]; !ok {
+			a.badf("%s is needed, and not there", key)
+		}
+	}
+}
+
+// wantWhole reads a checkpoint to its last byte.
+func (a *audit) wantWhole(ctx context.Context, c *checkpoint.Checkpoint) error {
+	a.mu.Lock()
+	want, ok := a.states[c.Offsets["in"]]
+	a.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("checkpoint %d has offset %q, which nobody committed", c.Seq, c.Offsets["in"])
+	}
+	fsys, err := c.FS(ctx)
+	if err != nil {
+		return err
+	}
+	return sameTree(fsys, want)
+}
+
+// errOther means that a state is not what was saved, and that nothing told so.
+var errOther = errors.New("wrong data, unnoticed")
+
+func sameTree(got fs.FS, want fstest.MapFS) error {
+	files := 0
+	err := fs.WalkDir(got, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		files++
+		data, err := fs.ReadFile(got, path)
+		if f := want[path]; err == nil && (f == nil || string(data) != string(f.Data)) {
+			err = fmt.Errorf("%w: in %s", errOther, path)
+		}
+		return err
+	})
+	if err == nil && files != len(want) {
+		err = fmt.Errorf("%w: %d files of %d", errOther, files, len(want))
+	}
+	return err
+}
+
+// report returns what went wrong, and what led to it; "" if nothing did.
+func (a *audit) report() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.bad) == 0 {
+		return ""
+	}
+	return strings.Join(a.bad, "\n") + "\n" + strings.Join(a.log, "\n")
+}

@@ -1,0 +1,69 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A Proof says that a checkpoint could be restored at some time: it was read as
+// a restore reads it, and every byte was right.
+type Proof struct {
+	Seq  uint64    `json:"seq"`
+	Time time.Time `json:"time"` // of its commit, by the store's clock
+	At   time.Time `json:"at"`   // when it was read, by the store's clock
+}
+
+// Proven returns what the last verification with Restorable has recorded, or
+// nil if there was none. The checkpoint may have been retired since. It sends
+// two requests.
+func (t *Task) Proven(ctx context.Context) (*Proof, error) {
+	key := format.ProvenKey(t.history.dir)
+	for o, err := range t.job.store.List(ctx, key, "") {
+		if err != nil {
+			return nil, err
+		}
+		if o.Key != key {
+			break
+		}
+		p, err := t.readProof(ctx, &o)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil // deleted since
+		}
+		return p, err
+	}
+	return nil, nil
+}
+
+func (t *Task) readProof(ctx context.Context, o *backend.Object) (*Proof, error) {
+	data := make([]byte, format.MaxProof+1)
+	n, err := t.job.store.Get(ctx, o.Key, 0, data)
+	if err != nil {
+		return nil, err
+	}
+	p, err := format.DecodeProof(data[:n], t.Name())
+	if err != nil {
+		return nil, fmt.Errorf("proof %s: %w", o.Key, err)
+	}
+	return &Proof{p.Seq, p.Time.UTC(), o.ModTime.UTC()}, nil
+}
+
+// recordProof records that a checkpoint could be restored. The record replaces
+// the one before. Nothing hangs on it: it tells people how long ago it was.
+func (t *Task) recordProof(ctx context.Context, c *Checkpoint) (*Proof, error) {
+	p := format.Proof{Task: t.Name(), Seq: c.Seq, Time: c.Time}
+	data, err := p.Encode()
+	if err != nil {
+		return nil, err
+	}
+	o, err := t.job.store.Put(ctx, format.ProvenKey(t.history.dir), data)
+	if err != nil {
+		return nil, err
+	}
+	return &Proof{c.Seq, c.Time, o.ModTime.UTC()}, nil
+}

@@ -1,0 +1,128 @@
+package checkpoint_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+var restorable = checkpoint.VerifyOptions{Restorable: true}
+
+func (w *world) wantProof(want *checkpoint.Proof) {
+	w.Helper()
+	task, _, store := w.process()
+	got, err := task.Proven(w.Context())
+	if err != nil || (got == nil) != (want == nil) || got != nil && *got != *want {
+		w.Errorf("proven: %+v, %v; want %+v", got, err, want)
+	}
+	if n := store.Calls(); n > 2 {
+		w.Errorf("it took %d requests", n)
+	}
+}
+
+func TestRestorable(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o := w.library()
+		committed := time.Now().UTC()
+		w.wantProof(nil)
+		if r, _ := w.verify(allData); r.Proven != nil {
+			t.Errorf("proven without being asked to: %+v", r.Proven)
+		}
+		time.Sleep(time.Minute)
+		first := checkpoint.Proof{Seq: 6, Time: committed, At: time.Now().UTC()}
+		if r, _ := w.verify(restorable); r.Proven == nil || *r.Proven != first {
+			t.Errorf("%+v, want %+v", r.Proven, first)
+		}
+		w.wantProof(&first)
+
+		// Only the current one's data is read.
+		c := commit(w, o, with(10, 100<<10))
+		committed = time.Now().UTC()
+		synctest.Wait()
+		r, _ := w.verify(restorable)
+		if r.DataRead < 100<<10 || r.DataRead > 110<<10 || r.Proven.Seq != c.Seq {
+			t.Errorf("%+v", r)
+		}
+		proof := checkpoint.Proof{Seq: c.Seq, Time: committed, At: time.Now().UTC()}
+		w.wantProof(&proof)
+
+		// A checkpoint that is hurt proves nothing, and what was proven stays.
+		time.Sleep(time.Minute)
+		key := format.SegmentKey(dir, w.manifest(c.Seq).Checkpoint.Content.Segments[0].ID)
+		data := w.read(key)
+		data[20_000] ^= 1
+		w.write(key, data)
+		r, _ = w.verify(restorable)
+		w.wantProblem(r, "a byte flipped", key, checkpoint.Damaged, []uint64{c.Seq})
+		if r.Proven == nil || *r.Proven != proof {
+			t.Errorf("%+v, want %+v", r.Proven, proof)
+		}
+		w.wantProof(&proof)
+
+		// It is in nobody's way.
+		if _, err := w.repair(fence); err != nil {
+			t.Fatal(err)
+		}
+		w.wantClean(5)
+		w.wantProof(&proof)
+	})
+}
+
+func TestRestorableBesideFaults(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.library()
+		w.verify(restorable, faultstore.Fault{Kind: faultstore.LoseReply, Verb: "put", On: 1})
+		task, _, _ := w.process(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", Err: backend.ErrPermission})
+		if _, err := task.Verify(w.Context(), restorable); !errors.Is(err, backend.ErrPermission) {
+			t.Errorf("%v, want ErrPermission", err)
+		}
+		// A record that can not be read is no damage of a checkpoint.
+		w.write(format.ProvenKey(dir), []byte("rubbish"))
+		r, _ := w.verify(allData)
+		if len(r.Problems) > 0 || r.Proven != nil || len(r.Foreign) != 1 {
+			t.Errorf("%+v", r)
+		}
+		if _, err := task.Proven(w.Context()); !errors.Is(err, checkpoint.ErrCorrupt) {
+			t.Errorf("%v, want ErrCorrupt", err)
+		}
+		w.verify(restorable)
+		if r, _ := w.verify(structure); r.Proven == nil || len(r.Foreign) > 0 {
+			t.Errorf("after a new one: %+v", r)
+		}
+	})
+}
+
+// A newest manifest that can not be read proves nothing of the one before.
+func TestRestorableBehindADamagedNewestManifest(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.library()
+		w.write(format.ManifestKey(dir, 6), []byte("rubbish"))
+		if r, _ := w.verify(restorable); r.Proven != nil {
+			t.Errorf("%+v", r.Proven)
+		}
+		w.wantProof(nil)
+	})
+}
+
+func TestTasksWithAProof(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.library()
+		w.verify(restorable)
+		_, job, _ := w.process()
+		n := 0
+		for task, err := range job.Tasks(w.Context()) {
+			if n++; err != nil || task.Name() != "orders/7" {
+				t.Errorf("%v, %v", task, err)
+			}
+		}
+		if n != 1 {
+			t.Errorf("%d tasks", n)
+		}
+	})
+}

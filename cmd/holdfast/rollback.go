@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+)
+
+func (p *program) rollbackCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rollback URL TASK SEQ|NAME",
+		Short: "Make an older checkpoint the newest again",
+		Long: `Make the checkpoint of TASK with the number SEQ, or the savepoint NAME, the
+newest again: the one that a job goes on from and that a restore takes. Whoever
+owned the task is fenced: a job that still runs can not commit any more, and has
+to be started again.
+
+No data is moved, and nothing is lost: the checkpoint keeps its number, and those
+that came after it stay until retention drops them. The same command leads back
+to them.`,
+		Example: `  holdfast rollback file:///var/lib/orders orders/7 before-upgrade
+  holdfast rollback orders/7 12`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			url, args, err := p.arguments(cmd, args, "TASK", "SEQ|NAME")
+			if err != nil {
+				return err
+			}
+			return p.rollback(cmd.Context(), url, args[0], args[1])
+		},
+	}
+	p.output(cmd)
+	return cmd
+}
+
+// A rolledBack is the checkpoint that is the newest again, as JSON shows it.
+type rolledBack struct {
+	*checkpoint.Checkpoint
+	Replaces *uint64 `json:"replaces"` // which was the newest; nil if it is not known
+}
+
+func (p *program) rollback(ctx context.Context, url, name, at string) error {
+	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
+		before, err := statusToWrite(ctx, task)
+		if err != nil {
+			return err
+		}
+		c, err := task.Rollback(ctx, at)
+		if err != nil {
+			return absent(ctx, task, inDoubt(ctx, err))
+		}
+		doc := rolledBack{Checkpoint: c}
+		if before.Newest != nil && followed(ctx, task, before) {
+			doc.Replaces = &before.Newest.Seq
+		}
+		err = p.print(doc, func(w *bytes.Buffer) { fmt.Fprintln(w, doc.sentence()) })
+		if err != nil {
+			return fmt.Errorf("checkpoint %d is the newest again, but %w", c.Seq, err)
+		}
+		return nil
+	})
+}
+
+// inDoubt returns the error of a rollback that was stopped as one of unknown
+// outcome: its step may have been made before it was.
+func inDoubt(ctx context.Context, err error) error {
+	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) || errors.Is(err, checkpoint.ErrUnknown) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", checkpoint.ErrUnknown, err)
+}
+
+// followed reports whether the task's last step is the first one after before:
+// an owner may have committed in between.
+func followed(ctx context.Context, task *checkpoint.Task, before checkpoint.Status) bool {
+	now, _ := task.Status(ctx) // zero if it can not be read
+	return now.Seq == before.Seq+1
+}
+
+func (r *rolledBack) sentence() string {
+	switch {
+	case r.Replaces == nil:
+		return title(r.Checkpoint) + " is the newest again"
+	case *r.Replaces == r.Seq:
+		return title(r.Checkpoint) + " was the newest already"
+	}
+	return fmt.Sprintf("%s is the newest again, in place of checkpoint %d", title(r.Checkpoint), *r.Replaces)
+}
