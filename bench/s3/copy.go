@@ -14,9 +14,17 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
+// rangeSize and pieceSize are how a restore of a checkpoint works (see
+// checkpoint/restore.go): it fetches up to 8 MiB at a time and writes chunks of
+// up to 1 MiB to their places.
+const (
+	rangeSize = 8 << 20
+	pieceSize = 1 << 20
+)
+
 // copyFiles does with the driver what the other programs do: "put URL DIR"
 // copies the files of a directory to the store, "get URL DIR" the other way.
-func copyFiles(ctx context.Context, args []string, parallel int) error {
+func copyFiles(ctx context.Context, args []string, parallel int) (err error) {
 	if len(args) != 3 {
 		return fmt.Errorf("want put or get, a URL and a directory, not %q", args)
 	}
@@ -25,45 +33,31 @@ func copyFiles(ctx context.Context, args []string, parallel int) error {
 	if err != nil {
 		return err
 	}
-	defer store.Close()
-	buffers := make(chan []byte, parallel)
-	for range parallel {
-		buffers <- make([]byte, fileSize)
+	defer func() { err = errors.Join(err, store.Close()) }()
+	switch verb {
+	case "put":
+		return putFiles(ctx, store, dir, parallel)
+	case "get":
+		return getFiles(ctx, store, dir, parallel)
 	}
-	names, err := list(ctx, store, verb, dir)
+	return fmt.Errorf("want put or get, not %q", verb)
+}
+
+func putFiles(ctx context.Context, store backend.Store, dir string, parallel int) error {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
+	buffers := newBuffers(parallel, fileSize)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
-	for _, name := range names {
+	for _, entry := range entries {
+		buffer := <-buffers
 		g.Go(func() error {
-			buffer := <-buffers
 			defer func() { buffers <- buffer }()
-			if verb == "put" {
-				return putFile(ctx, store, filepath.Join(dir, name), name, buffer)
-			}
-			return getFile(ctx, store, name, filepath.Join(dir, name), buffer)
+			return putFile(ctx, store, filepath.Join(dir, entry.Name()), entry.Name(), buffer)
 		})
 	}
 	return g.Wait()
-}
-
-func list(ctx context.Context, store backend.Store, verb, dir string) (names []string, err error) {
-	if verb == "put" {
-		entries, err := os.ReadDir(dir)
-		for _, entry := range entries {
-			names = append(names, entry.Name())
-		}
-		return names, err
-	}
-	for o, err := range store.List(ctx, "", "") {
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, o.Key)
-	}
-	return names, nil
 }
 
 func putFile(ctx context.Context, store backend.Store, file, key string, buffer []byte) error {
@@ -80,21 +74,63 @@ func putFile(ctx context.Context, store backend.Store, file, key string, buffer 
 	return err
 }
 
-func getFile(ctx context.Context, store backend.Store, key, file string, buffer []byte) error {
-	n, err := store.Get(ctx, key, 0, buffer)
+func getFiles(ctx context.Context, store backend.Store, dir string, parallel int) error {
+	objects, err := list(ctx, store)
 	if err != nil {
 		return err
 	}
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	// Linux 6.18 spends ten times the CPU on one write of 32 MiB to ext4 when
-	// memory is fragmented, because it looks for folios as large.
-	for piece := range slices.Chunk(buffer[:n], 1<<20) {
-		if _, err := f.Write(piece); err != nil {
-			return errors.Join(err, f.Close())
+	buffers := newBuffers(parallel, rangeSize)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, o := range objects {
+		file := filepath.Join(dir, o.Key)
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			return errors.Join(err, g.Wait())
+		}
+		for offset := int64(0); offset < o.Size; offset += rangeSize {
+			buffer := <-buffers
+			g.Go(func() error {
+				defer func() { buffers <- buffer }()
+				return getRange(ctx, store, o.Key, file, offset, buffer)
+			})
 		}
 	}
+	return g.Wait()
+}
+
+func getRange(ctx context.Context, store backend.Store, key, file string, offset int64, buffer []byte) error {
+	n, err := store.Get(ctx, key, offset, buffer)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	for piece := range slices.Chunk(buffer[:n], pieceSize) {
+		if _, err := f.WriteAt(piece, offset); err != nil {
+			return errors.Join(err, f.Close())
+		}
+		offset += int64(len(piece))
+	}
 	return f.Close()
+}
+
+// newBuffers returns as many buffers as transfers may be under way.
+func newBuffers(n, size int) chan []byte {
+	buffers := make(chan []byte, n)
+	for range n {
+		buffers <- make([]byte, size)
+	}
+	return buffers
+}
+
+func list(ctx context.Context, store backend.Store) ([]backend.Object, error) {
+	var objects []backend.Object
+	for o, err := range store.List(ctx, "", "") {
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, o)
+	}
+	return objects, nil
 }
