@@ -14,9 +14,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// rangeSize and pieceSize are how a restore of a checkpoint works (see
-// checkpoint/restore.go): it fetches up to 8 MiB at a time and writes chunks of
-// up to 1 MiB to their places.
+// rangeSize and pieceSize are what a restore of a checkpoint fetches and writes
+// at a time, at the most (fetchSize and maxRun in package checkpoint).
 const (
 	rangeSize = 8 << 20
 	pieceSize = 1 << 20
