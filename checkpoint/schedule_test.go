@@ -251,7 +251,7 @@ func (i *image) develop(bucket *mem.Bucket) (*audit, map[format.WriterID]string)
 
 // quiesce waits until nobody does anything. All timers but the one of the five
 // seconds that a save has for tidying up are of no length.
-func quiesce() { time.Sleep(1) }
+func quiesce() { time.Sleep(time.Nanosecond) }
 
 // end lets the processes run to their ends: as dead, if they have not ended.
 func (s *stage) end() {
