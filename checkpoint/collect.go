@@ -63,7 +63,7 @@ func (c *collector) collect(ctx context.Context) error {
 	if damage != nil && !errors.Is(damage, ErrCorrupt) && !errors.Is(damage, ErrVersion) {
 		return damage
 	}
-	// The manifests come first: their list shows whether s was a step.
+	// The manifests come first: their list shows whether what was read were steps.
 	if err := c.collectManifests(ctx, s, all); err != nil {
 		return err
 	}
@@ -91,44 +91,66 @@ func (c *collector) collectSegments(ctx context.Context, s *step, named map[form
 }
 
 func (c *collector) collectManifests(ctx context.Context, s *step, all []format.Retained) error {
-	retained := make(map[uint64]bool, len(all))
+	made := map[uint64]time.Time{s.Seq: s.time} // of what was read
 	for _, r := range all {
-		retained[r.Seq] = true
+		made[r.Seq] = r.Time
 	}
 	dir := c.task.history.dir
-	isStep := false
+	certain := 0
 	after := format.ManifestKey(dir, s.Seq+1) // s comes first, and older ones behind it
 	for o, err := range c.task.job.store.List(ctx, format.ManifestPrefix(dir), after) {
 		if err != nil {
 			return err
 		}
 		_, seq, ok := format.ParseManifestKey(o.Key)
-		if ok && seq == s.Seq {
-			isStep = s.madeAt(o.ModTime)
+		if !ok {
 			continue
 		}
-		if !isStep {
-			break
-		}
-		if !ok || retained[seq] || s.time.Sub(o.ModTime) <= FenceWindow {
-			continue
-		}
-		if err := c.add(ctx, o.Key, Collected{Manifests: 1, Bytes: o.Size}); err != nil {
-			return err
+		at, needed := made[seq]
+		switch {
+		case needed && isSame(at, o.ModTime):
+			certain++
+		case seq == s.Seq || certain == 0: // s is another, or gone
+			return c.overtaken(s)
+		case !needed && s.time.Sub(o.ModTime) > FenceWindow:
+			if err := c.add(ctx, o.Key, Collected{Manifests: 1, Bytes: o.Size}); err != nil {
+				return err
+			}
 		}
 	}
-	if !isStep {
-		return fmt.Errorf("task %q, manifest %d: %w", c.task.Name(), s.Seq, ErrGone)
+	if err := c.flush(ctx); err != nil || certain == len(made) {
+		return err
 	}
-	return c.flush(ctx)
+	return c.makeSure(ctx, s, all)
 }
 
-// madeAt reports whether the object that was written at that time is the one
-// that was listed as step s, and so whether what was read in between is. Once a
-// step is deleted, one who slept may make a manifest of its number, which is
-// none: but not before a whole window has gone by, less the quarter that the
-// store's clock may be wrong by.
-func (s *step) madeAt(at time.Time) bool { return at.Sub(s.time).Abs() <= FenceWindow/2 }
+// isSame reports whether the object that was written at one time is the one that
+// was found with another before, and so whether what was read in between is.
+// Once a manifest is deleted, one who slept may make another of its number, which
+// is no step: but not before a whole window has gone by, less the quarter that
+// the store's clock may be wrong by.
+func isSame(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }
+
+func (c *collector) overtaken(s *step) error {
+	return fmt.Errorf("task %q, manifest %d: %w", c.task.Name(), s.Seq, ErrGone)
+}
+
+// makeSure makes sure that of what was read nothing has been retired since: it
+// may not have been what was listed. If nothing has, some objects are younger
+// than they should be for another reason: the job is a copy.
+func (c *collector) makeSure(ctx context.Context, s *step, all []format.Retained) error {
+	now, still, err := c.task.newestAndAll(ctx)
+	if err != nil || now == nil {
+		return errors.Join(err, c.overtaken(s))
+	}
+	if at, err := c.task.history.timeOf(ctx, now.Seq); err != nil || !isSame(now.time, at) {
+		return errors.Join(err, c.overtaken(now))
+	}
+	if len(dropped(all, still)) > 0 {
+		return c.overtaken(s)
+	}
+	return nil
+}
 
 // deleteBatch is how many keys are deleted with one call: what S3 takes in one
 // request.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/backend/mem"
 	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
@@ -257,6 +258,91 @@ func TestCollectorReadsAManifestThatCameLate(t *testing.T) {
 			t.Errorf("collection: %v", err)
 		}
 		w.wantHistory("5")
+		w.wantReadable()
+	})
+}
+
+// The same may happen to a manifest that the newest one retained. What it named
+// is needed again when the task has gone back to it meanwhile.
+func TestCollectorReadsARetainedManifestThatCameLate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		two := checkpoint.Options{Retention: checkpoint.Retention{Last: 2}}
+		first, _ := w.ownerWith(two) // 1
+		sleeper, _, _ := w.open(two, faultstore.Fault{Kind: faultstore.Delay, Verb: "create", On: 1, For: 4 * time.Hour})
+		saved := make(chan error)
+		go func() { saved <- second(sleeper.Save(w.Context(), at(99))) }() // as number 2
+		synctest.Wait()
+		state := with(2, 20<<10)
+		commit(w, first, state) // 2
+		synctest.Wait()
+		time.Sleep(2 * checkpoint.FenceWindow)
+		owner, _ := w.ownerWith(two) // 3
+		commit(w, owner, at(4))
+		synctest.Wait()
+
+		collector, _, _ := w.open(two, faultstore.Fault{Kind: faultstore.Delay, Verb: "get", Key: format.ManifestKey(dir, 2), On: 1, For: 8 * time.Hour})
+		done := make(chan error)
+		go func() { done <- second(collector.Collect(w.Context(), checkpoint.CollectOptions{})) }()
+		synctest.Wait()
+
+		task, _, _ := w.open(two)
+		back, err := task.ClaimAt(w.Context(), "2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Cleanup(func() { _ = back.Close() })
+		for range 3 { // their states are that of number 2, and retire it
+			state.State = with(2, 20<<10).State
+			commit(w, back, state)
+			synctest.Wait()
+		}
+		if w.exists(format.ManifestKey(dir, 2)) {
+			t.Fatal("manifest 2 has not been deleted")
+		}
+		if err := <-saved; !errors.Is(err, checkpoint.ErrConflict) {
+			t.Errorf("save: %v", err)
+		}
+		if m := w.manifest(2); m.Epoch != 2 {
+			t.Fatalf("number 2 is %+v", m)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("collection: %v", err)
+		}
+		w.wantReadable()
+	})
+}
+
+// The objects of a job that was copied to another store are younger than they
+// say.
+func TestCollectInACopy(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		commit(w, o, with(1, 20<<10))
+		commit(w, o, with(2, 20<<10))
+		w.segment(1, 0xee, 0)
+		synctest.Wait()
+		heir, _ := w.owner()
+		time.Sleep(2 * checkpoint.FenceWindow)
+		from, copied := w.bucket.Open(), mem.NewBucket(time.Now)
+		for _, kind := range []string{manifests, segments} {
+			for _, obj := range w.objects(kind) {
+				data := make([]byte, obj.Size)
+				if _, err := from.Get(w.Context(), obj.Key, 0, data); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := copied.Open().Put(w.Context(), obj.Key, data); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := heir.Close(); err != nil {
+			t.Error(err)
+		}
+		w.bucket = copied
+		if got := w.collect(checkpoint.CollectOptions{}); got.Segments != 1 {
+			t.Errorf("collected %+v, want one segment", got)
+		}
+		w.wantHistory("2 1")
 		w.wantReadable()
 	})
 }

@@ -199,7 +199,10 @@ func (e *explorer) replay(choices string) {
 		list = append(list, n)
 	}
 	e.schedule(func(events []event) (int, bool, error) {
-		if len(e.choices) == len(list) || list[len(e.choices)] >= len(events) {
+		if len(e.choices) >= len(list) {
+			return 0, true, nil // a change has made it longer
+		}
+		if list[len(e.choices)] >= len(events) {
 			return 0, false, errors.New("this is a schedule of another version: there is no such choice")
 		}
 		return list[len(e.choices)], true, nil

@@ -104,6 +104,14 @@ func (h *history) newestSeq(ctx context.Context) (uint64, time.Time, error) {
 	return 0, time.Time{}, nil
 }
 
+// timeOf returns the time of manifest number seq, or zero if it is not there.
+func (h *history) timeOf(ctx context.Context, seq uint64) (time.Time, error) {
+	for o, err := range h.store.List(ctx, format.ManifestKey(h.dir, seq), "") {
+		return o.ModTime, err
+	}
+	return time.Time{}, nil
+}
+
 // read returns manifest number seq.
 func (h *history) read(ctx context.Context, seq uint64) (*format.Manifest, error) {
 	key := format.ManifestKey(h.dir, seq)
@@ -200,11 +208,12 @@ func (h *history) readBack(ctx context.Context, a *attempt) (time.Time, error) {
 		return time.Time{}, a.lost(fmt.Sprintf("manifest %d of task %q is from epoch %d, writer %s", seq, h.name, m.Epoch, m.Writer))
 	}
 	a.open = true // it is ours; what remains is to learn its time
-	for o, err := range h.store.List(ctx, format.ManifestKey(h.dir, seq), "") {
-		if err != nil {
-			return time.Time{}, a.fail(err)
-		}
-		return o.ModTime, nil
+	at, err := h.timeOf(ctx, seq)
+	if err != nil {
+		return time.Time{}, a.fail(err)
+	}
+	if !at.IsZero() {
+		return at, nil
 	}
 	return time.Time{}, a.lost("it was made, and is gone")
 }
