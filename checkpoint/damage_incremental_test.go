@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -359,7 +360,7 @@ func TestDamagedBaseIsNotBuiltUpon(t *testing.T) {
 func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []byte, owned bool) {
 	bucket := mem.NewBucket(time.Now)
 	files := fstest.MapFS{"noise": {Data: noise(200 << 10)}, "text": {Data: text(150 << 10)}}
-	var log bytes.Buffer
+	var log logged
 	opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2}, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	_, task := jobOf(t, bucket, opts)
 	o := claim(t, task)
@@ -465,4 +466,28 @@ func TestSizeOfAStateIsNotTakenOnTrust(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A logged is what is logged, also in the background.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logged) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Reset()
 }

@@ -188,15 +188,17 @@ func TestLongRetainedList(t *testing.T) {
 		const n = 2000
 		w.forge(n)
 		keepAll := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
-		o, store := w.ownerWith(keepAll) // the claim, n+1, repeats where the list lies
+		owned, job, _ := w.open(keepAll)
+		o := claim(w, owned) // n+1 repeats where the list lies
 		task, _, _ := w.process()
 		if c, err := task.At(w.Context(), "1"); err != nil || c.Offsets["in"] != "1" {
 			t.Errorf("under the claim, At 1: %+v, %v", c, err)
 		}
-		before := store.Calls()
-		commit(w, o, at(n+2))
-		if calls := store.Calls() - before; calls != 2 {
-			t.Errorf("a commit with a long list took %d requests, want 2", calls)
+		before := job.Usage()
+		commit(w, o, at(n+2)) // after which it collects, for other requests
+		after := job.Usage()
+		if puts, creates := after.Put.Calls-before.Put.Calls, after.Create.Calls-before.Create.Calls; puts != 1 || creates != 1 {
+			t.Errorf("a commit with a long list took %d puts and %d creates, want one each", puts, creates)
 		}
 		if err := o.Release(w.Context()); err != nil {
 			t.Fatal(err)

@@ -203,7 +203,9 @@ func (s *stage) begin() {
 		}
 	}
 	quiesce()
+	s.mu.Lock()
 	s.open = false
+	s.mu.Unlock()
 	for i, role := range s.play.roles {
 		go func() {
 			role.run(s.procs[i])

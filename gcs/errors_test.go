@@ -336,7 +336,7 @@ func TestErrorText(t *testing.T) {
 				"and the scope devstorage.read_write to a virtual machine"},
 		"without advice":      {respondError(403, "accountDisabled", "Access denied."), "Access denied (HTTP 403, accountDisabled, request REQ42)"},
 		"without a word":      {bare, "Bad Gateway (HTTP 502)"},
-		"not the API's words": {respond(200, "<html>"), "invalid character '<' looking for beginning of value"},
+		"not the API's words": {respond(200, "<html>"), "HTTP 200 that is no description of an object: ; this is not an answer of Cloud Storage: check the endpoint and the proxy"},
 		"a page of them":      {respond(502, strings.Repeat("wörter ", 1000)), strings.Repeat("wörter ", 57) + "w… (HTTP 502, request REQ42)"},
 	} {
 		w := &wire{answer: always(func() *http.Response { return test.resp })}

@@ -80,6 +80,7 @@ func TestOutput(t *testing.T) {
 			t.Run(c.name+"."+form, func(t *testing.T) {
 				if c.new != "" {
 					write(c.new + form)
+					time.Sleep(200 * time.Millisecond) // a file that is younger is read again by the next save
 				}
 				var args []string
 				for _, a := range c.args {
