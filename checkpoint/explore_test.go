@@ -109,11 +109,11 @@ var plays = []*play{
 		roles: []role{heir("one", big), heir("other", small), collector, reader}},
 	{name: "window", last: 1, before: history, faults: 1, jumps: 2, depth: 7,
 		roles: []role{owner(small, small), heir("heir", small, other, small), collector}},
-	{name: "saves", last: 2, before: history, faults: 1, depth: 10,
+	{name: "saves", last: 2, before: history, faults: 1, depth: 8,
 		roles: []role{saver("one", other, big), saver("other", big), collector, reader}},
-	{name: "back", last: 2, before: history, faults: 1, depth: 8,
+	{name: "back", last: 2, before: history, faults: 1, depth: 7,
 		roles: []role{owner(other, small), {name: "back", dies: true, run: (*process).back}, collector, reader}},
-	{name: "trouble", last: 2, before: history, faults: 3, jumps: 1, depth: 5,
+	{name: "trouble", last: 2, before: history, faults: 3, jumps: 1, depth: 6,
 		roles: []role{owner(other, small, big), heir("heir", big, small), collector, reader}},
 }
 
