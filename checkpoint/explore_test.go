@@ -132,6 +132,9 @@ func (p *process) back() {
 // differ in their first steps, and others at random. An invariant that does not
 // hold is reported with the schedule, which -explore.replay runs again.
 func TestExplore(t *testing.T) {
+	if raceDetector {
+		t.Skip("processes hand over to the scheduler by being idle, which the race detector does not know for order; TestChaos runs under it")
+	}
 	// Each schedule is short, and leaves much behind.
 	percent := debug.SetGCPercent(800)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
