@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/holdfast-io/holdfast/bench/internal/measure"
@@ -144,9 +143,8 @@ func (t *turn) measure(ctx context.Context, c measure.Command) (cost, error) {
 	if err := t.bench.checkStep(t.name, t.bench.dir); err != nil {
 		return cost{}, err
 	}
-	// What others have written to the disk is not this one's to wait for.
-	if err := exec.CommandContext(ctx, "sync").Run(); err != nil {
-		return cost{}, fmt.Errorf("sync: %w", err)
+	if err := measure.Settle(ctx, 2*t.state.Bytes); err != nil { // one end reads, the other writes
+		return cost{}, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, t.bench.timeout, fmt.Errorf("it took more than %v", t.bench.timeout))
 	defer cancel()
