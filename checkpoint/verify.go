@@ -345,9 +345,12 @@ func (v *verifier) settle(ctx context.Context) error {
 func (v *verifier) prove(ctx context.Context) error {
 	if v.opts.Restorable && len(v.subjects) > 0 {
 		if s := v.subjects[0]; v.isCurrent(s) && s.checkpoint != nil && !s.hurt {
-			var err error
-			v.proven, err = v.task.recordProof(ctx, s.checkpoint)
-			return err
+			proof, err := v.task.recordProof(ctx, s.checkpoint)
+			if err != nil {
+				return fmt.Errorf("checkpoint %d can be restored, but the record of that could not be written: %w", s.Seq, err)
+			}
+			v.proven = proof
+			return nil
 		}
 	}
 	if v.proof == nil {

@@ -34,7 +34,7 @@ var kinds = []struct {
 }{
 	{checkpoint.ErrUnknown, exitFailed, "it may have been done: look with 'holdfast ls' before you do it again"},
 	{checkpoint.ErrVersion, exitFailed, ""},
-	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup, or take another checkpoint"},
+	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup; 'holdfast verify' says which checkpoints are whole"},
 	{checkpoint.ErrFenced, exitRival, "save again if this state is still wanted"},
 	{checkpoint.ErrConflict, exitRival, ""},
 	{checkpoint.ErrClaimed, exitRival, "stop and release it first, or give --fence to do it all the same"},

@@ -21,7 +21,9 @@ processes and failed clean-ups have left behind, and manifests that newer ones
 have followed for more than an hour.
 
 It may run at any time, beside jobs, saves and restores, and stops none of them.
-No object is deleted for its age alone: what a save has under way stays.`,
+No object is deleted for its age alone: what a save has under way stays. Whether
+it is under way or was killed can not be told, so what a killed one has uploaded
+goes with the first gc after the next claim or save.`,
 		Example: `  holdfast gc file:///var/lib/orders --dry-run
   holdfast gc file:///var/lib/orders orders/7`,
 		RunE: func(cmd *cobra.Command, args []string) error {
