@@ -2,6 +2,8 @@ package checkpoint
 
 import (
 	"context"
+	"fmt"
+	"io/fs"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -10,7 +12,8 @@ import (
 // ClaimAt is Claim for an owner who goes back to an older checkpoint, named as
 // for [Task.At]: it becomes the newest again, and keeps its number. Those that
 // came after it stay as retention says, the next commit being the newest one
-// then. It returns ErrNoCheckpoint if there is no such checkpoint.
+// then. It returns ErrNoCheckpoint if there is no such checkpoint, and ErrCorrupt if
+// it is not whole, as far as a listing tells: no data is read.
 func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
 	s, segments, err := t.goBack(ctx, at, false)
 	if err != nil {
@@ -37,7 +40,11 @@ func (t *Task) Rollback(ctx context.Context, at string) (*Checkpoint, error) {
 // goBack claims the task with an older checkpoint, and returns its step and how
 // many segments were sent for it.
 func (t *Task) goBack(ctx context.Context, at string, released bool) (s *step, segments uint32, err error) {
-	if _, err := t.At(ctx, at); err != nil { // whole, as far as can be told
+	c, err := t.At(ctx, at)
+	if err == nil {
+		err = t.wantSegments(ctx, c)
+	}
+	if err != nil {
 		return nil, 0, err
 	}
 	var before *step
@@ -54,6 +61,30 @@ func (t *Task) goBack(ctx context.Context, at string, released bool) (s *step, s
 		t.warnOfFencing(ctx, before)
 	}
 	return s, segments, err
+}
+
+// wantSegments returns ErrCorrupt if a segment that c needs is not there. Who
+// goes back does so because something went wrong: it must not get worse.
+func (t *Task) wantSegments(ctx context.Context, c *Checkpoint) error {
+	lacks := make(map[format.SegmentID]bool)
+	for _, s := range c.content.Segments {
+		lacks[s.ID] = true
+	}
+	if len(lacks) == 0 {
+		return nil
+	}
+	for o, err := range t.job.store.List(ctx, format.SegmentPrefix(t.history.dir), "") {
+		if err != nil {
+			return err
+		}
+		if id, ok := format.ParseSegmentKey(t.history.dir, o.Key); ok {
+			delete(lacks, id)
+		}
+	}
+	for id := range lacks {
+		return t.missing(ctx, c.Seq, fmt.Errorf("segment %s: %w", format.SegmentKey(t.history.dir, id), fs.ErrNotExist))
+	}
+	return nil
 }
 
 // backTo returns the manifest after base by which a new writer goes back, and

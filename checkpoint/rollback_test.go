@@ -5,11 +5,13 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
@@ -241,5 +243,26 @@ func TestListOfARollbackStays(t *testing.T) {
 			}
 			want(w)
 		})
+	})
+}
+
+// A checkpoint that has lost a segment is not gone back to, and whoever owns the
+// task goes on.
+func TestRollbackToWhatIsNotWhole(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		commit(w, o, with(1, 100<<10))
+		commit(w, o, with(2, 100<<10))
+		segments := w.manifest(2).Checkpoint.Content.Segments
+		key := format.SegmentKey(dir, segments[len(segments)-1].ID)
+		w.remove(key)
+		task, _, _ := w.process()
+		if _, err := task.Rollback(w.Context(), "2"); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
+			t.Errorf("%v, want ErrCorrupt that names %s", err, key)
+		}
+		if _, err := task.ClaimAt(w.Context(), "2"); !errors.Is(err, checkpoint.ErrCorrupt) {
+			t.Errorf("%v, want ErrCorrupt", err)
+		}
+		commit(w, o, with(3, 100<<10))
 	})
 }
