@@ -139,6 +139,9 @@ func (l *verifyLine) next() string {
 	case slices.ContainsFunc(l.Hurt, func(seq uint64) bool { return seq > l.Manifest }): // the newest manifest
 		return "bring that object back from a backup; if there is none, let the job commit once more or, " +
 			"if nothing writes to the task, move the object out of the store, and then verify with --repair"
+	case slices.ContainsFunc(l.Problems, func(p checkpoint.Problem) bool { return len(p.Hurts) == 0 }): // the list of checkpoints
+		return "bring that object back from a backup; if there is none, restore the newest checkpoint to keep it, and, " +
+			"if nothing writes to the task, move its newest manifests out of the store one by one until 'holdfast ls' lists the others"
 	case l.Whole == 0:
 		return "bring what is missing or damaged back from a backup; or, if the state is still there, save it with 'holdfast save --full'"
 	case l.Repaired != nil: // what is left is whole as long as the newest manifest repeats it
