@@ -71,6 +71,9 @@ func (p *program) gc(ctx context.Context, url, name string, dryRun bool) error {
 		if err := p.print(lines, func(w *bytes.Buffer) { gcTable(w, lines, dryRun) }); err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			return advice{ctx.Err(), "what is garbage still goes with the next gc"}
+		}
 		return firstFailure(len(lines), func(i int) error { return lines[i].err })
 	})
 }
