@@ -127,7 +127,7 @@ func (v *verifier) begin(ctx context.Context) error {
 		return nil
 	}
 	v.step = s
-	all, err := t.all(ctx, s)
+	all, err := twice(func() ([]format.Retained, error) { return t.all(ctx, s) })
 	if errors.Is(err, ErrCorrupt) {
 		v.unlisted = true
 		v.found(format.SegmentKey(t.history.dir, s.RetainedAt.Segment), kindOf(err), err.Error())
@@ -161,6 +161,16 @@ func kindOf(err error) ProblemKind {
 		return Missing
 	}
 	return Damaged
+}
+
+// twice reads once more what is not what was written: a bit may have flipped on
+// its way here, and a repair would drop what is whole.
+func twice[T any](read func() (T, error)) (T, error) {
+	got, err := read()
+	if errors.Is(err, ErrCorrupt) {
+		return read()
+	}
+	return got, err
 }
 
 // list finds out what objects there are.
@@ -220,7 +230,7 @@ func (v *verifier) openOne(ctx context.Context, s *subject) error {
 			return nil
 		}
 	}
-	c, err := t.open(ctx, m.Checkpoint)
+	c, err := twice(func() (*Checkpoint, error) { return t.open(ctx, m.Checkpoint) })
 	switch {
 	case errors.Is(err, ErrGone):
 		s.gone = true
@@ -246,7 +256,7 @@ func (v *verifier) manifest(ctx context.Context, s *subject) (*format.Manifest, 
 	if repeated && newest.Seq == s.Seq {
 		return &newest, nil
 	}
-	m, err := v.task.readRetained(ctx, s.Retained)
+	m, err := twice(func() (*format.Manifest, error) { return v.task.readRetained(ctx, s.Retained) })
 	if err == nil {
 		return m, nil
 	}
@@ -309,7 +319,7 @@ func (v *verifier) sizes(s *subject) {
 // state verifies the list of a checkpoint's files, the tables, and where chunks
 // lie.
 func (v *verifier) state(ctx context.Context, s *subject) error {
-	tree, err := s.checkpoint.tree(ctx)
+	tree, err := twice(func() (*tree, error) { return s.checkpoint.tree(ctx) })
 	if wanted := v.opts.Data || v.opts.Restorable && v.isCurrent(s); err != nil || !wanted {
 		return err
 	}
