@@ -167,7 +167,7 @@ func (j *Job) taskOf(ctx context.Context, first string) (*Task, error) {
 		return nil, err
 	}
 	// Manifests sort before segments. What sorts before both is not the job's.
-	if _, _, ok := format.ParseManifestKey(first); ok {
+	if in, _, ok := format.ParseManifestKey(first); ok && in == dir {
 		return task, nil
 	}
 	seq, _, err := task.history.newestSeq(ctx)

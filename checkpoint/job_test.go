@@ -128,6 +128,7 @@ func TestForeignObjectsAreNoTasks(t *testing.T) {
 		"b/c", "b/manifests/0000", "b/manifests/ffffffffffffffff", "c/segments/x", // directories that might be
 		"a/0", "a/a/b", "a/manifests.bak/0", "a/manifests/0", "a/segments/0", "a/zz", "a/zzzzzz", // in a task's own, before and after what is in it
 		"_41/manifests/0000000000000000.tmp", "_c3_a9/0",
+		"d/a/manifests/fffffffffffffffe", // of a job below this one
 	}
 	for _, key := range foreign {
 		if _, err := bucket.Open().Put(t.Context(), key, []byte("foreign")); err != nil {

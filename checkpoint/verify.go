@@ -36,8 +36,9 @@ type VerifyOptions struct {
 // It may run at any time, beside owners, saves and collectors. What is retired
 // meanwhile is no damage. It returns an error if the task could not be
 // verified, ErrNoCheckpoint if it does not exist, and ErrGone if all of its
-// checkpoints were retired before they had been verified. That something is
-// damaged is no error: see [Report.Err].
+// checkpoints were retired before they had been verified. If all that failed was
+// the record that Restorable asks for, the report comes with the error. That
+// something is damaged is no error: see [Report.Err].
 func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) {
 	return again(ctx, func() (*Report, error) {
 		v := &verifier{
@@ -45,12 +46,13 @@ func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) 
 			segments: make(map[format.SegmentID]int64), named: make(map[format.SegmentID]bool),
 			checked: make(map[spot]bool),
 		}
-		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.states, v.settle, v.prove} {
+		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.states, v.settle} {
 			if err := stage(ctx); err != nil {
 				return nil, err
 			}
 		}
-		return v.report(), nil
+		err := v.prove(ctx)
+		return v.report(), err
 	})
 }
 
