@@ -150,8 +150,11 @@ func (a *audit) lines() string {
 
 var hashSeed = maphash.MakeSeed()
 
-// put is told of a segment (I6).
+// put is told of a segment (I6), or of a record that nothing depends on.
 func (a *audit) put(o backend.Object, data []byte) {
+	if o.Key == format.ProvenKey(dir) {
+		return
+	}
 	a.sizes[o.Key], a.times[o.Key] = o.Size, o.ModTime
 	a.logf("put %s", o.Key)
 	hash := maphash.Bytes(hashSeed, data)

@@ -21,7 +21,7 @@ import (
 
 var (
 	exploreDepth  = flag.Int("explore.depth", 0, "by how much deeper TestExplore enumerates than it does in CI")
-	exploreN      = flag.Int("explore.n", 8000, "number of schedules that TestExplore draws at random for each play, unless that has hardly any new ones left")
+	exploreN      = flag.Int("explore.n", 10000, "number of schedules that TestExplore draws at random for each play, until few are new")
 	exploreSeed   = flag.Uint64("explore.seed", 0, "seed of the first of them")
 	exploreReplay = flag.String("explore.replay", "", "run one schedule of TestExplore, as printed by it: PLAY:CHOICES")
 )
@@ -201,8 +201,8 @@ func (e *explorer) explore() {
 			break
 		}
 		if i%1000 == 999 {
-			if len(e.seen)-known < 100 {
-				break // it has hardly any new ones left
+			if len(e.seen)-known < 250 {
+				break // most have been seen
 			}
 			known = len(e.seen)
 		}
