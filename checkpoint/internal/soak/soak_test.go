@@ -114,14 +114,14 @@ func (s *soak) run() {
 // happened: where others keep the machine busy that may take a while.
 const patience = 3 * time.Minute
 
-// watch returns when the soak is over.
+// watch returns when the soak is over, or has failed.
 func (s *soak) watch() {
 	end := time.Now().Add(*soakFor)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for now := range tick.C {
 		all := len(s.unfired()) == 0 && len(s.never()) == 0
-		if now.After(end) && all || now.After(end.Add(patience)) {
+		if now.After(end) && all || now.After(end.Add(patience)) || s.Failed() {
 			return
 		}
 	}
