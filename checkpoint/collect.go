@@ -96,7 +96,7 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 		made[r.Seq] = r.Time
 	}
 	dir := c.task.history.dir
-	certain := 0
+	found := 0                                // of what was read
 	after := format.ManifestKey(dir, s.Seq+1) // s comes first, and older ones behind it
 	for o, err := range c.task.job.store.List(ctx, format.ManifestPrefix(dir), after) {
 		if err != nil {
@@ -107,18 +107,22 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 			continue
 		}
 		at, needed := made[seq]
+		same := needed && isSame(at, o.ModTime)
 		switch {
-		case needed && isSame(at, o.ModTime):
-			certain++
-		case seq == s.Seq || certain == 0: // s is another, or gone
+		case found == 0 && (seq != s.Seq || !same): // s is gone, or another: all that it says is in doubt
 			return c.overtaken(s)
+		case same:
+			found++
 		case !needed && s.time.Sub(o.ModTime) > FenceWindow:
 			if err := c.add(ctx, o.Key, Collected{Manifests: 1, Bytes: o.Size}); err != nil {
 				return err
 			}
 		}
 	}
-	if err := c.flush(ctx); err != nil || certain == len(made) {
+	if found == 0 {
+		return c.overtaken(s)
+	}
+	if err := c.flush(ctx); err != nil || found == len(made) {
 		return err
 	}
 	return c.makeSure(ctx, s, all)

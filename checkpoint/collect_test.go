@@ -262,6 +262,46 @@ func TestCollectorReadsAManifestThatCameLate(t *testing.T) {
 	})
 }
 
+// It may be gone again before the manifests are listed, and what it retains may
+// be retained still.
+func TestCollectorReadsAManifestThatCameLateAndWent(t *testing.T) {
+	inWorld(t, func(w *world) {
+		owner, _ := w.ownerWith(lastOne) // 1
+		named := with(2, 20<<10)
+		named.Savepoint = "first"
+		first := commit(w, owner, named)
+
+		late := *w.manifest(2) // what one who claims after number 2 is about to send
+		late.Kind, late.Seq, late.Epoch, late.Writer = format.KindClaim, 3, 2, format.WriterID{0xee}
+		late.Checkpoint.Time = first.Time
+		commit(w, owner, with(3, 20<<10))
+
+		calls := 0
+		task := w.hookedTask(lastOne, func(string, string) {
+			switch calls++; calls {
+			case 2: // it has listed number 3, and is to get it
+				time.Sleep(2 * checkpoint.FenceWindow)
+				commit(w, owner, with(4, 20<<10))
+				synctest.Wait()
+				w.put(&late)
+			case 3:
+				time.Sleep(2 * checkpoint.FenceWindow)
+				commit(w, owner, with(5, 20<<10))
+				w.collect(checkpoint.CollectOptions{})
+				if w.exists(format.ManifestKey(dir, 3)) {
+					t.Fatal("the late manifest has not been deleted")
+				}
+			}
+		})
+		if _, err := task.Collect(w.Context(), checkpoint.CollectOptions{}); err != nil {
+			t.Errorf("collection: %v", err)
+		}
+		synctest.Wait()
+		w.wantHistory("5 2")
+		w.wantReadable()
+	})
+}
+
 // The same may happen to a manifest that the newest one retained. What it named
 // is needed again when the task has gone back to it meanwhile.
 func TestCollectorReadsARetainedManifestThatCameLate(t *testing.T) {
