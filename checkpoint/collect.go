@@ -128,13 +128,6 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 	return c.makeSure(ctx, s, all)
 }
 
-// isSame reports whether the object that was written at one time is the one that
-// was found with another before, and so whether what was read in between is.
-// Once a manifest is deleted, one who slept may make another of its number, which
-// is no step: but not before a whole window has gone by, less the quarter that
-// the store's clock may be wrong by.
-func isSame(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }
-
 func (c *collector) overtaken(s *step) error {
 	return fmt.Errorf("task %q, manifest %d: %w", c.task.Name(), s.Seq, ErrGone)
 }
@@ -143,12 +136,9 @@ func (c *collector) overtaken(s *step) error {
 // may not have been what was listed. If nothing has, some objects are younger
 // than they should be for another reason: the job is a copy.
 func (c *collector) makeSure(ctx context.Context, s *step, all []format.Retained) error {
-	now, still, err := c.task.newestAndAll(ctx)
-	if err != nil || now == nil {
-		return errors.Join(err, c.overtaken(s))
-	}
-	if at, err := c.task.history.timeOf(ctx, now.Seq); err != nil || !isSame(now.time, at) {
-		return errors.Join(err, c.overtaken(now))
+	still, err := c.task.allForSure(ctx)
+	if err != nil {
+		return err
 	}
 	if len(dropped(all, still)) > 0 {
 		return c.overtaken(s)

@@ -23,6 +23,13 @@ import (
 // owner and a collector that disagreed on it could hurt each other.
 const FenceWindow = time.Hour
 
+// isSame reports whether the object that was written at one time is the one that
+// was found with another before, and so whether what was read in between is.
+// Once a manifest is deleted, one who slept may make another of its number, which
+// is no step: but not before a whole window has gone by, less the quarter that
+// the store's clock may be wrong by.
+func isSame(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }
+
 // history is one task's manifests.
 type history struct {
 	store   backend.Store
@@ -414,7 +421,7 @@ func (t *Task) look(ctx context.Context, a *attempt) error {
 	if seq < a.manifest.Seq {
 		return a.fail(t.history.hidden(a.manifest.Seq))
 	}
-	_, all, err := t.newestAndAll(ctx)
+	all, err := t.allForSure(ctx)
 	if err != nil {
 		return a.fail(err)
 	}

@@ -197,6 +197,24 @@ func (t *Task) newestAndAll(ctx context.Context) (*step, []format.Retained, erro
 	return s, all, err
 }
 
+// allForSure returns all the checkpoints that exist, for those who might do harm
+// by a list of the past: after newestAndAll has found the newest step, and before
+// it reads it, that may be retired and deleted, and one who slept may make
+// another manifest of its number.
+func (t *Task) allForSure(ctx context.Context) ([]format.Retained, error) {
+	return again(ctx, func() ([]format.Retained, error) {
+		s, all, err := t.newestAndAll(ctx)
+		if err != nil || s == nil {
+			return nil, err
+		}
+		at, err := t.history.timeOf(ctx, s.Seq)
+		if err == nil && !isSame(s.time, at) {
+			err = fmt.Errorf("task %q, manifest %d: %w", t.Name(), s.Seq, ErrGone)
+		}
+		return all, err
+	})
+}
+
 // all lists the checkpoints of step s, its own first, wherever the list lies.
 func (t *Task) all(ctx context.Context, s *step) ([]format.Retained, error) {
 	if s.RetainedAt == nil {
