@@ -125,25 +125,15 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 	if err := c.flush(ctx); err != nil || found == len(made) {
 		return err
 	}
-	return c.makeSure(ctx, s, all)
+	late, err := c.task.madeLate(ctx, all)
+	if err == nil && len(late) > 0 {
+		err = c.overtaken(s)
+	}
+	return err
 }
 
 func (c *collector) overtaken(s *step) error {
 	return fmt.Errorf("task %q, manifest %d: %w", c.task.Name(), s.Seq, ErrGone)
-}
-
-// makeSure makes sure that of what was read nothing has been retired since: it
-// may not have been what was listed. If nothing has, some objects are younger
-// than they should be for another reason: the job is a copy.
-func (c *collector) makeSure(ctx context.Context, s *step, all []format.Retained) error {
-	still, err := c.task.allForSure(ctx)
-	if err != nil {
-		return err
-	}
-	if len(dropped(all, still)) > 0 {
-		return c.overtaken(s)
-	}
-	return nil
 }
 
 // deleteBatch is how many keys are deleted with one call: what S3 takes in one

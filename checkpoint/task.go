@@ -215,6 +215,31 @@ func (t *Task) allForSure(ctx context.Context) ([]format.Retained, error) {
 	})
 }
 
+// madeLate returns those of a list of checkpoints whose manifests, as they were
+// read just now, may be others, made late under their numbers: they are not
+// retained any more, and not as old as they should be. (In a job that was copied
+// all are younger, and those that are retained are what they are all the same.)
+func (t *Task) madeLate(ctx context.Context, read []format.Retained) ([]format.Retained, error) {
+	if len(read) == 0 {
+		return nil, nil
+	}
+	still, err := t.allForSure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var late []format.Retained
+	for _, r := range dropped(read, still) {
+		at, err := t.history.timeOf(ctx, r.Seq)
+		if err != nil {
+			return nil, err
+		}
+		if !isSame(r.Time, at) {
+			late = append(late, r)
+		}
+	}
+	return late, nil
+}
+
 // all lists the checkpoints of step s, its own first, wherever the list lies.
 func (t *Task) all(ctx context.Context, s *step) ([]format.Retained, error) {
 	if s.RetainedAt == nil {
