@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"sync"
 	"time"
 
@@ -200,10 +199,7 @@ func (t *Task) named(ctx context.Context, s *step, all []format.Retained) (map[f
 			m := s.Manifest
 			if c := s.checkpoint(); c == nil || c.Seq != r.Seq {
 				var err error
-				if m, err = t.readRetained(ctx, r); errors.Is(err, fs.ErrNotExist) {
-					return t.missing(ctx, r.Seq, err)
-				}
-				if err != nil {
+				if m, err = t.committed(ctx, r); err != nil {
 					return err
 				}
 			}

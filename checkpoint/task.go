@@ -190,7 +190,7 @@ func (t *Task) readableAndAll(ctx context.Context) (s *step, all []format.Retain
 // checkpoints that exist, its own first.
 func (t *Task) newestAndAll(ctx context.Context) (*step, []format.Retained, error) {
 	s, err := t.history.newest(ctx)
-	if err != nil || s == nil {
+	if err != nil {
 		return nil, nil, err
 	}
 	all, err := t.all(ctx, s)
@@ -240,8 +240,12 @@ func (t *Task) madeLate(ctx context.Context, read []format.Retained) ([]format.R
 	return late, nil
 }
 
-// all lists the checkpoints of step s, its own first, wherever the list lies.
+// all lists the checkpoints of step s, its own first, wherever the list lies. It
+// returns ErrGone if s is not the last step any more, and its list is gone.
 func (t *Task) all(ctx context.Context, s *step) ([]format.Retained, error) {
+	if s == nil {
+		return nil, nil
+	}
 	if s.RetainedAt == nil {
 		return s.allCheckpoints(s.Retained), nil
 	}
@@ -274,14 +278,20 @@ func (t *Task) openRetained(ctx context.Context, s *step, r format.Retained) (*C
 	if c := s.checkpoint(); c != nil && c.Seq == r.Seq {
 		return t.open(ctx, c)
 	}
-	m, err := t.readRetained(ctx, r)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, t.missing(ctx, r.Seq, err)
-	}
+	m, err := t.committed(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	return t.open(ctx, m.Checkpoint)
+}
+
+// committed is readRetained that tells why there is no such manifest.
+func (t *Task) committed(ctx context.Context, r format.Retained) (*format.Manifest, error) {
+	m, err := t.readRetained(ctx, r)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = t.missing(ctx, r.Seq, err)
+	}
+	return m, err
 }
 
 // readRetained returns the manifest of a checkpoint that is retained.
