@@ -13,8 +13,8 @@ import (
 // ClaimAt is Claim for an owner who goes back to an older checkpoint, named as
 // for [Task.At]: it becomes the newest again, and keeps its number. Those that
 // came after it stay as retention says, the next commit being the newest one
-// then. It returns ErrNoCheckpoint if there is no such checkpoint, and ErrCorrupt if
-// it is not whole, as far as a listing tells: no data is read.
+// then. It returns ErrNoCheckpoint if there is no such checkpoint, and ErrCorrupt
+// if it is not whole, as far as a listing tells: no data is read.
 func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
 	c, err := t.whole(ctx, at)
 	if err != nil {

@@ -128,8 +128,9 @@ func (t *Task) find(s *step, all []format.Retained, at string) (format.Retained,
 
 // Checkpoints returns all checkpoints that exist: first the newest, and then the
 // others by when they were the newest, which is the order of their numbers
-// unless the task has gone back to an older one. It reads each one's manifest. It returns ErrNoCheckpoint if the task was never claimed. If
-// some are damaged, it returns the others, and the errors joined.
+// unless the task has gone back to an older one. It reads each one's manifest.
+// It returns ErrNoCheckpoint if the task was never claimed. If some are damaged,
+// it returns the others, and the errors joined.
 func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
 	return again(ctx, func() ([]*Checkpoint, error) {
 		s, all, damage, err := t.readableAndAll(ctx)
