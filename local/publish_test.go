@@ -25,11 +25,15 @@ type recorder struct {
 	intervene func(n int, op, name string, do func() error) error
 }
 
-var tempFile = regexp.MustCompile(`[0-9a-f]{16}\.[0-9]+$`)
+var (
+	tempFile = regexp.MustCompile(`[0-9a-f]{16}\.[0-9]+$`)
+	lockFile = regexp.MustCompile(`[0-9a-f]{16}\.lock$`)
+)
 
 func (r *recorder) step(op, name string, do func() error) error {
 	n := len(r.steps)
-	r.steps = append(r.steps, op+" "+tempFile.ReplaceAllString(name, "T"))
+	name = lockFile.ReplaceAllString(tempFile.ReplaceAllString(name, "T"), "L")
+	r.steps = append(r.steps, op+" "+name)
 	if r.intervene != nil {
 		return r.intervene(n, op, name, do)
 	}
@@ -65,6 +69,7 @@ func TestSteps(t *testing.T) {
 	mustCreate(t, s, "a/b/k", "data")
 	wantSteps(t, "the first Create", r.below(), `
 mkdir .holdfast-tmp
+lock .holdfast-tmp/L
 mkdir a
 syncdir .
 mkdir a/b
@@ -116,12 +121,14 @@ syncdir a/b
 remove .holdfast-tmp/T`)
 
 	// Another handle finds the directories, and can not know whether their
-	// names are durable yet.
+	// names are durable yet. The second lock is the first handle's, which lives.
 	s = openStore(t, dir)
 	r = record(s)
 	mustCreate(t, s, "a/b/m", "data")
-	wantSteps(t, "another handle's first Create", r.below()[:7], `
+	wantSteps(t, "another handle's first Create", r.below()[:9], `
 mkdir .holdfast-tmp
+lock .holdfast-tmp/L
+lock .holdfast-tmp/L
 mkdir a
 syncdir .
 mkdir a/b

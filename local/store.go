@@ -303,17 +303,17 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 			errs = append(errs, s.fail("delete", key, err))
 			break
 		}
-		errs = append(errs, s.fail("delete", key, remove(root, key)))
+		errs = append(errs, s.fail("delete", key, s.remove(root, key)))
 	}
 	return errors.Join(errs...)
 }
 
 // remove removes one object. Directories and whatever else is not an object
 // stay.
-func remove(root *os.Root, key string) error {
+func (s *Store) remove(root *os.Root, key string) error {
 	err := isObject(root, key)
 	if err == nil {
-		err = root.Remove(key)
+		err = s.step("remove", key, func() error { return root.Remove(key) })
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
