@@ -98,14 +98,14 @@ type progress struct{ told, begun int }
 
 // A job runs the engine on stores whose steps are recorded.
 type job struct {
-	*tape
+	*tape[progress]
 	clock *clock
 	at    progress
 }
 
 func newJob(t testing.TB) *job {
 	j := &job{tape: newTape(t, &progress{}), clock: newClock()}
-	j.trim = func(t powerloss.Tree) powerloss.Tree { return t.Without("store/" + tempDir) }
+	j.remains.Trim = func(t powerloss.Tree) powerloss.Tree { return t.Without("store/" + tempDir) }
 	return j
 }
 
@@ -243,6 +243,12 @@ func (j *job) collect(task *checkpoint.Task) {
 	}
 }
 
+// look compares what can be left with what was promised.
+func (j *job) look(base string) (func(*progress) string, error) {
+	n, err := j.newest(j.t, base)
+	return func(p *progress) string { return behind(n, p) }, err
+}
+
 // newest returns which checkpoint is the newest. It reads every byte of it, and
 // makes sure that the task can go on and that nothing is damaged or left.
 func (j *job) newest(t testing.TB, base string) (int, error) {
@@ -333,10 +339,10 @@ func behind(n int, p *progress) string {
 func TestPowerLossOfAJob(t *testing.T) {
 	j := newJob(t)
 	j.run(passOn, passOn)
-	if err := check(j.tape, j.newest, behind); err != nil {
+	if err := j.check(j.look); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d moments, %d states", j.moments, len(j.order))
+	t.Logf("%d moments, %d states", j.remains.Moments, j.remains.States)
 }
 
 func TestPowerLossOfAJobFindsMistakes(t *testing.T) {
@@ -344,8 +350,8 @@ func TestPowerLossOfAJobFindsMistakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			j := newJob(t)
 			j.run(broken, brokenCollector)
-			if what := check(j.tape, j.newest, behind); what == nil || errors.Is(what, errTooMany) {
-				t.Errorf("no promise is broken in %d states; %v", len(j.order), what)
+			if what := j.check(j.look); what == nil || errors.Is(what, powerloss.ErrTooMany) {
+				t.Errorf("no promise is broken in %d states; %v", j.remains.States, what)
 			} else {
 				t.Log(what)
 			}

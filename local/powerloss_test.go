@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -26,42 +25,32 @@ import (
 // The names in the directory of temporary files, which is never fsynced, are lost
 // together: all, none, or only what was done to remove them. No name there means
 // anything to another, and the data below them is never read.
-type tape struct {
+type tape[P any] struct {
 	t    testing.TB
 	base string // exists and is durable; the store's directory is made in it
 
 	mu       sync.Mutex
 	disk     *powerloss.Disk
 	written  map[string]int // temporary files, and how much is in them
-	promised any            // must hold after a loss of power now; not changed, but replaced
-	states   map[[sha256.Size]byte]*remains
-	order    []*remains
-	moments  int
-	tooMany  bool                                // in a moment: it looks no more
-	trim     func(powerloss.Tree) powerloss.Tree // nil: states are told apart by all that is in them
+	promised *P             // must hold after a loss of power now
+	remains  powerloss.Remains[P]
 }
 
-// remains are what a loss of power can leave at some moments.
-type remains struct {
-	tree     powerloss.Tree
-	promises []any // at these moments
-}
-
-func newTape(t testing.TB, promised any) *tape {
+func newTape[P any](t testing.TB, promised *P) *tape[P] {
 	base, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &tape{
-		t: t, base: base, disk: powerloss.New(nil), written: make(map[string]int),
-		promised: promised, states: make(map[[sha256.Size]byte]*remains),
+	return &tape[P]{
+		t: t, base: base, disk: powerloss.New(nil), written: make(map[string]int), promised: promised,
+		remains: powerloss.Remains[P]{Model: powerloss.Independent},
 	}
 }
 
-func (p *tape) dir() string { return filepath.Join(p.base, "store") }
+func (p *tape[P]) dir() string { return filepath.Join(p.base, "store") }
 
 // open opens the store. What broken does not pass on is not done.
-func (p *tape) open(broken func(stepFunc) stepFunc) *Store {
+func (p *tape[P]) open(broken func(stepFunc) stepFunc) *Store {
 	s, err := Open(p.dir())
 	if err != nil {
 		p.t.Fatal(err)
@@ -72,27 +61,27 @@ func (p *tape) open(broken func(stepFunc) stepFunc) *Store {
 
 func passOn(next stepFunc) stepFunc { return next }
 
-func (p *tape) step(op, name string, do func() error) error {
+func (p *tape[P]) step(op, name string, do func() error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := do()
 	if p.record(op, name, err) {
-		p.look()
+		p.remains.Look(p.disk, p.promised)
 	}
 	return err
 }
 
 // promise replaces what must hold after a loss of power.
-func (p *tape) promise(promised any) {
+func (p *tape[P]) promise(promised *P) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.promised = promised
-	p.look()
+	p.remains.Look(p.disk, p.promised)
 }
 
 // record tells the disk what a step has done. It reports whether that was
 // something.
-func (p *tape) record(op, name string, err error) bool {
+func (p *tape[P]) record(op, name string, err error) bool {
 	at, real := p.where(name)
 	switch {
 	case at == ".." || strings.HasPrefix(at, "../"):
@@ -137,7 +126,7 @@ func (p *tape) record(op, name string, err error) bool {
 }
 
 // where returns where a step's name is on the recorded disk and on the real one.
-func (p *tape) where(name string) (at, real string) {
+func (p *tape[P]) where(name string) (at, real string) {
 	if real = name; !filepath.IsAbs(name) {
 		real = filepath.Join(p.dir(), name)
 	}
@@ -148,7 +137,7 @@ func (p *tape) where(name string) (at, real string) {
 	return filepath.ToSlash(at), real
 }
 
-func (p *tape) write(at, real string) {
+func (p *tape[P]) write(at, real string) {
 	data, err := os.ReadFile(real)
 	if err != nil {
 		p.t.Error(err)
@@ -158,7 +147,7 @@ func (p *tape) write(at, real string) {
 }
 
 // draftOf returns the temporary file that has got another name.
-func (p *tape) draftOf(real string) string {
+func (p *tape[P]) draftOf(real string) string {
 	linked, err := os.Lstat(real)
 	for at := range p.written {
 		if temp, _ := os.Lstat(filepath.Join(p.base, at)); err == nil && temp != nil && os.SameFile(linked, temp) {
@@ -170,7 +159,7 @@ func (p *tape) draftOf(real string) string {
 }
 
 // vanished returns the temporary file that has lost its name.
-func (p *tape) vanished() string {
+func (p *tape[P]) vanished() string {
 	for at := range p.written {
 		if !exists(filepath.Join(p.base, at)) {
 			return at
@@ -180,106 +169,31 @@ func (p *tape) vanished() string {
 	return ""
 }
 
-// most is how many states there may be in one moment. It takes a dozen names
-// that are not durable to come to more.
-const most = 4096
-
-var errTooMany = fmt.Errorf("not all could be looked at: there were more than %d states in one moment", most)
-
-// look notes what a loss of power could leave now.
-func (p *tape) look() {
-	if p.tooMany {
-		return
-	}
-	p.moments++
-	n := 0
-	seen := make(map[[sha256.Size]byte]bool) // in this moment
-	for tree := range p.disk.Losses(powerloss.Independent) {
-		if n++; n > most {
-			p.tooMany = true
-			return
-		}
-		if p.trim != nil {
-			tree = p.trim(tree)
-		}
-		key := tree.Key()
-		if seen[key] {
-			continue
-		}
-		seen[key] = true
-		state := p.states[key]
-		if state == nil {
-			state = &remains{tree: tree}
-			p.states[key], p.order = state, append(p.order, state)
-		}
-		if n := len(state.promises); n == 0 || state.promises[n-1] != p.promised {
-			state.promises = append(state.promises, p.promised)
-		}
-	}
-}
-
-// check makes each state that was seen, has it looked at, and compares what was
-// found with each promise that held when it could come to be. It returns what is
-// wrong with the first state with which something is.
-func check[F, P any](p *tape, look func(t testing.TB, base string) (F, error), breach func(F, P) string) error {
+// check looks at all that a loss of power could leave.
+func (p *tape[P]) check(look func(base string) (func(*P) string, error)) error {
 	p.wantAllSeen()
-	base := filepath.Join(scratch(p.t), "base")
-	for i, state := range p.order {
-		if err := state.tree.Make(base); err != nil {
-			return err
-		}
-		found, err := look(p.t, base)
-		if err != nil {
-			return fmt.Errorf("state %d: %w\n%s", i, err, listing(state.tree))
-		}
-		for _, promised := range state.promises {
-			if what := breach(found, promised.(P)); what != "" {
-				return fmt.Errorf("state %d: %s\n%s", i, what, listing(state.tree))
-			}
-		}
-		if err := os.RemoveAll(base); err != nil {
-			return err
-		}
-	}
-	if p.tooMany {
-		return errTooMany
-	}
-	return nil
-}
-
-// scratch returns a directory for what need not be durable: in memory, if there
-// is a file system for that.
-func scratch(t testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "holdfast-")
+	dir, err := powerloss.Scratch()
 	if err != nil {
-		return t.TempDir()
+		return err
 	}
-	t.Cleanup(func() {
+	p.t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
+			p.t.Error(err)
 		}
 	})
-	return dir
-}
-
-func listing(t powerloss.Tree) string {
-	var b strings.Builder
-	for _, e := range t {
-		fmt.Fprintf(&b, "%s %d\n", e.Path, len(e.Data))
-	}
-	return b.String()
+	return p.remains.Check(dir, look)
 }
 
 // wantAllSeen makes sure that the recorded disk is what the real one is: nothing
 // was done that the seam does not show.
-func (p *tape) wantAllSeen() {
+func (p *tape[P]) wantAllSeen() {
 	p.t.Helper()
 	real, err := powerloss.Read(p.base)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	if now := p.disk.Now(); now.Key() != real.Key() {
-		p.t.Fatalf("recorded:\n%s\nthere is:\n%s", listing(now), listing(real))
+		p.t.Fatalf("recorded:\n%s\nthere is:\n%s", now, real)
 	}
 }
 
@@ -303,7 +217,7 @@ type found struct {
 
 // A script writes through stores, and knows what may be found.
 type script struct {
-	*tape
+	*tape[outcome]
 	may outcome
 }
 
@@ -406,6 +320,11 @@ func (s *script) close(store *Store) {
 
 // contents returns all that a fresh handle sees, and makes sure that it works and
 // removes what others left.
+func (s *script) contents(base string) (func(*outcome) string, error) {
+	all, err := contents(s.t, base)
+	return func(promised *outcome) string { return breach(all, *promised) }, err
+}
+
 func contents(t testing.TB, base string) (map[string]string, error) {
 	dir := filepath.Join(base, "store")
 	s, err := Open(dir)
@@ -439,13 +358,13 @@ func contents(t testing.TB, base string) (map[string]string, error) {
 }
 
 // breach says how what is found is not what was promised.
-func breach(all map[string]string, promised *outcome) string {
+func breach(all map[string]string, promised outcome) string {
 	for key, data := range all {
-		if f := (*promised)[key]; f == nil || !slices.Contains(f.data, data) {
+		if f := promised[key]; f == nil || !slices.Contains(f.data, data) {
 			return fmt.Sprintf("%s is %.20q of %d bytes", key, data, len(data))
 		}
 	}
-	for key, f := range *promised {
+	for key, f := range promised {
 		if _, ok := all[key]; !ok && !f.absent {
 			return fmt.Sprintf("%s is gone", key)
 		}
@@ -458,10 +377,10 @@ func breach(all map[string]string, promised *outcome) string {
 func TestPowerLoss(t *testing.T) {
 	s := newScript(t)
 	s.run(writes[0], passOn)
-	if what := check(s.tape, contents, breach); what != nil {
+	if what := s.check(s.contents); what != nil {
 		t.Error(what)
 	}
-	t.Logf("%d moments, %d states", s.moments, len(s.order))
+	t.Logf("%d moments, %d states", s.remains.Moments, s.remains.States)
 }
 
 // Mistakes that a store can make, as step functions that do not do what they
@@ -524,8 +443,8 @@ func TestPowerLossFindsMistakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newScript(t)
 			s.run(create, broken)
-			if what := check(s.tape, contents, breach); what == nil || errors.Is(what, errTooMany) {
-				t.Errorf("no promise is broken in %d states; %v", len(s.order), what)
+			if what := s.check(s.contents); what == nil || errors.Is(what, powerloss.ErrTooMany) {
+				t.Errorf("no promise is broken in %d states; %v", s.remains.States, what)
 			} else {
 				t.Log(what)
 			}
