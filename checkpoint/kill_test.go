@@ -203,7 +203,7 @@ func (h *hunt) life(role string) {
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	defer cmd.Wait() // when the test ends it early
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }() // when the test ends it early
 	said := bufio.NewScanner(out)
 	doing := h.listen(said, mathrand.IntN(12), "start")
 	strike := time.After(time.Duration(mathrand.Int64N(int64(2 * h.usual))))

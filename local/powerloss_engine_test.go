@@ -335,7 +335,23 @@ func behind(n int, p *progress) string {
 }
 
 // TestPowerLossOfAJob takes the power away after every step that the real engine
-// takes, of which each state that can be left must be one to go on from.
+// takes. Each state that can be left must be one to go on from.
+//
+// Deletions are not fsynced, so that what was deleted comes back, in any
+// combination. That does no harm:
+//
+//   - A manifest that comes back has a lower number than the newest, which was
+//     durable before it was deleted, and nothing retains it: what is retained was
+//     durable too, and only ever loses members. Readers begin at the newest and
+//     read what that retains. To a collector it is garbage as before: its time, that
+//     of its inode, is not earlier than it was.
+//   - Its number was free only when it was older than the fence window. A sleeper
+//     who wanted that number finds it taken by another, and is fenced, as it is by
+//     the window's rule when the number is free. One who got it was told so after an
+//     fsync of the directory, which made the deletion durable with it.
+//   - A segment that comes back has a name that is never used again, and is not
+//     named: garbage by its epoch and writer, or the dead owner's, which the next
+//     claim makes garbage.
 func TestPowerLossOfAJob(t *testing.T) {
 	j := newJob(t)
 	j.run(passOn, passOn)

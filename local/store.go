@@ -328,7 +328,8 @@ func (s *Store) saw(dir string) {
 // settleSeen makes durable what this handle has found. Who deletes goes by what
 // was found, and an object that another process is about to make can be found
 // before its name is durable: if a loss of power took that away and left the
-// deletion, what is needed again would be gone.
+// deletion, what is needed again would be gone. ext4 and XFS do not do that, as
+// they keep to the order of what was done; Btrfs may.
 func (s *Store) settleSeen(root *os.Root) error {
 	s.settling.Lock()
 	defer s.settling.Unlock()

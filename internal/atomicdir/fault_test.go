@@ -69,7 +69,7 @@ func TestEveryStepFails(t *testing.T) {
 			refused := c.old && op == "rename" && slices.Index(dry.steps, step) == at // the target is not empty
 			for _, errno := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EACCES} {
 				for _, after := range []bool{false, true} {
-					if after && (refused || errno != syscall.EIO) {
+					if after && (refused || !errors.Is(errno, syscall.EIO)) {
 						continue
 					}
 					if op == "lock" && after || op == "unlock" && !after {

@@ -117,10 +117,10 @@ func distinct(list []change) []change {
 
 // together returns what a name stands for if it is lost with all others.
 func together(list []change, how int) any {
-	switch last := list[len(list)-1].node; {
-	case how == 0:
-		return last
-	case how == 1:
+	switch how {
+	case 0:
+		return list[len(list)-1].node
+	case 1:
 		return list[0].node
 	default: // what was there at some time is there
 		for _, c := range slices.Backward(list) {
