@@ -383,10 +383,13 @@ func TestPowerLossFindsMistakes(t *testing.T) {
 		"parent not fsynced":     forget("sync", named("b")),
 		"a parent's not fsynced": forget("sync", named("a")),
 		"what is swept is not settled": func(next stepFunc) stepFunc {
+			var mu sync.Mutex
 			before := "" // the step
 			return func(op, path string, do func() error) error {
+				mu.Lock()
 				last := before
 				before = op
+				mu.Unlock()
 				if op == "sync" && last == "lock" {
 					return nil
 				}
