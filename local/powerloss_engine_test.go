@@ -224,7 +224,7 @@ func (j *job) run(broken, brokenCollector func(stepFunc) stepFunc) {
 	other, five := j.process(brokenCollector)
 	for range 3 {
 		j.clock.advance(2 * checkpoint.FenceWindow)
-		atStep(four, "syncdir", manifests, func() { j.collect(other) })
+		j.atStep(four, "syncdir", manifests, func() { j.collect(other) })
 		j.save(third.Commit)
 	}
 	if err := third.Release(context.Background()); err != nil {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/holdfast-io/holdfast/backend"
@@ -29,6 +30,8 @@ type tape[P any] struct {
 	t    testing.TB
 	base string // exists and is durable; the store's directory is made in it
 
+	handles map[*Store]*handle
+
 	mu       sync.Mutex
 	disk     *powerloss.Disk
 	written  map[string]int // temporary files, and how much is in them
@@ -43,6 +46,7 @@ func newTape[P any](t testing.TB, promised *P) *tape[P] {
 	}
 	return &tape[P]{
 		t: t, base: base, disk: powerloss.New(nil), written: make(map[string]int), promised: promised,
+		handles: make(map[*Store]*handle),
 		remains: powerloss.Remains[P]{Model: powerloss.Independent},
 	}
 }
@@ -55,8 +59,34 @@ func (p *tape[P]) open(broken func(stepFunc) stepFunc) *Store {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	s.step = broken(p.step)
+	h := &handle{next: broken(p.step)}
+	s.step, p.handles[s] = h.step, h
 	return s
+}
+
+// A handle is where something else can be done in between.
+type handle struct {
+	next stepFunc
+	at   atomic.Pointer[moment]
+}
+
+// A moment is that before a step.
+type moment struct {
+	op, name string
+	do       func()
+}
+
+// atStep does something just before the next such step of a store.
+func (p *tape[P]) atStep(s *Store, op, name string, do func()) {
+	p.handles[s].at.Store(&moment{op, name, do})
+}
+
+func (h *handle) step(op, name string, do func() error) error {
+	m := h.at.Load()
+	if m != nil && m.op == op && m.name == name && h.at.CompareAndSwap(m, nil) {
+		m.do()
+	}
+	return h.next(op, name, do)
 }
 
 func passOn(next stepFunc) stepFunc { return next }
@@ -266,18 +296,6 @@ func (s *script) delete(store *Store, keys ...string) {
 	}
 }
 
-// atStep does something just before a step.
-func atStep(store *Store, op, name string, do func()) {
-	next := store.step
-	store.step = func(o, n string, step func() error) error {
-		if o == op && n == name {
-			store.step = next
-			do()
-		}
-		return next(o, n, step)
-	}
-}
-
 // run is what stores are used for: by handles that come and go, of which some
 // write the same key at once.
 func (s *script) run(create verb, broken func(stepFunc) stepFunc) {
@@ -292,13 +310,13 @@ func (s *script) run(create verb, broken func(stepFunc) stepFunc) {
 	// Another process is faster, and has not made that durable when this one
 	// finds out.
 	two := s.open(broken)
-	atStep(two, "syncdir", "c/d", func() { s.write(one, create, "c/d/1", "of one") })
+	s.atStep(two, "syncdir", "c/d", func() { s.write(one, create, "c/d/1", "of one") })
 	s.write(two, create, "c/d/1", "of two")
 	// It is faster by a moment, in a directory that is as new.
-	atStep(two, "link", "e/1", func() { s.write(one, create, "e/1", "of one") })
+	s.atStep(two, "link", "e/1", func() { s.write(one, create, "e/1", "of one") })
 	s.write(two, create, "e/1", "of two")
 	// A third begins while the others are in the midst of it.
-	atStep(one, "link", "a/2", func() {
+	s.atStep(one, "link", "a/2", func() {
 		three := s.open(broken)
 		s.write(three, put, "a/3", "of three")
 		s.close(three)
