@@ -54,6 +54,9 @@ type collector struct {
 // collect reads the newest manifest first, and lists what there is after it:
 // what was made in between is the present writer's, or a later one's.
 func (c *collector) collect(ctx context.Context) error {
+	if c.dryRun {
+		c.done = Collected{} // what an attempt that was overtaken has counted, is there still
+	}
 	s, all, err := c.task.newestAndAll(ctx)
 	if err != nil || s == nil {
 		return err

@@ -296,6 +296,11 @@ func TestPoliciesThatCanNotBe(t *testing.T) {
 				t.Errorf("%s: %v, want ErrInvalid", what, err)
 			}
 		}
+		for _, keep := range []checkpoint.Retention{{Last: -2}, {Hourly: -2}, {Daily: -2}, {Weekly: -2}, {Monthly: -2}} {
+			if _, err := task.Prune(w.Context(), keep, checkpoint.PruneOptions{}); !errors.Is(err, backend.ErrInvalid) || !strings.Contains(err.Error(), "-2 checkpoints") {
+				t.Errorf("%+v: %v, want ErrInvalid", keep, err)
+			}
+		}
 		for name, s := range map[string]checkpoint.Snapshot{
 			"what is to expire after 1h0m0s is no savepoint": {SavepointExpires: time.Hour},
 			"expire after -1ns; that must not be negative":   {Savepoint: "s", SavepointExpires: -1},

@@ -53,6 +53,9 @@ func (r Retention) check() error {
 	if r.Within < 0 {
 		return backend.Invalidf("checkpoints are to stay within %v; that must not be negative", r.Within)
 	}
+	if n := min(r.Last, r.Hourly, r.Daily, r.Weekly, r.Monthly); n < KeepAll {
+		return backend.Invalidf("%d checkpoints are to stay; no number below KeepAll, which is %d, means anything", n, KeepAll)
+	}
 	return nil
 }
 
