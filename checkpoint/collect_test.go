@@ -361,8 +361,8 @@ func TestCollectInACopy(t *testing.T) {
 		o, _ := w.owner()
 		commit(w, o, with(1, 20<<10))
 		commit(w, o, with(2, 20<<10))
+		synctest.Wait() // the owner collects what others have left
 		w.segment(1, 0xee, 0)
-		synctest.Wait()
 		heir, _ := w.owner()
 		time.Sleep(2 * checkpoint.FenceWindow)
 		from, copied := w.bucket.Open(), mem.NewBucket(time.Now)
