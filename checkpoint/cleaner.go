@@ -195,7 +195,7 @@ func (c *cleaner) needlessSegments(ctx context.Context, kept []format.Retained) 
 		if len(needless) == 0 {
 			break
 		}
-		keys, err := c.segments(ctx, r)
+		keys, err := c.needed(ctx, r)
 		if unreadable(err) {
 			// It is from before this writer's time, so it needs none of the
 			// writer's own segments; of the others nobody knows.
@@ -220,6 +220,25 @@ func (c *cleaner) needlessSegments(ctx context.Context, kept []format.Retained) 
 // which goes by those that are needed.
 func unreadable(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrGone) || errors.Is(err, ErrCorrupt)
+}
+
+// needed returns the keys of the segments that a checkpoint needs which this
+// writer has kept. If it was read just now, an heir may have retired it before,
+// and another manifest have come late under its number: see [isSame].
+func (c *cleaner) needed(ctx context.Context, r format.Retained) ([]string, error) {
+	_, known := c.named[r.Seq]
+	keys, err := c.segments(ctx, r)
+	if known || err != nil {
+		return keys, err
+	}
+	at, err := c.task.history.timeOf(ctx, r.Seq)
+	if err == nil && !isSame(r.Time, at) {
+		err = c.task.makeSure(ctx, r.Seq, []format.Retained{r})
+	}
+	if err != nil {
+		delete(c.named, r.Seq)
+	}
+	return keys, err
 }
 
 // segments returns the keys of the segments that a checkpoint needs.

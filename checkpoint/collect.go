@@ -108,20 +108,23 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 		}
 		at, needed := made[seq]
 		switch {
-		case needed && isSame(at, o.ModTime):
+		case needed && isSame(at, o.ModTime) && (seq == s.Seq || certain > 0):
 			certain++
 		case seq == s.Seq || certain == 0: // s is another, or gone
-			return c.overtaken(s)
+			return c.task.overtaken(s.Seq)
 		case !needed && s.time.Sub(o.ModTime) > FenceWindow:
 			if err := c.add(ctx, o.Key, Collected{Manifests: 1, Bytes: o.Size}); err != nil {
 				return err
 			}
 		}
 	}
+	if certain == 0 {
+		return c.task.overtaken(s.Seq)
+	}
 	if err := c.flush(ctx); err != nil || certain == len(made) {
 		return err
 	}
-	return c.makeSure(ctx, s, all)
+	return c.task.makeSure(ctx, s.Seq, all)
 }
 
 // isSame reports whether the object that was written at one time is the one that
@@ -131,23 +134,24 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 // the store's clock may be wrong by.
 func isSame(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }
 
-func (c *collector) overtaken(s *step) error {
-	return fmt.Errorf("task %q, manifest %d: %w", c.task.Name(), s.Seq, ErrGone)
+func (t *Task) overtaken(seq uint64) error {
+	return fmt.Errorf("task %q, manifest %d: %w", t.Name(), seq, ErrGone)
 }
 
-// makeSure makes sure that of what was read nothing has been retired since: it
-// may not have been what was listed. If nothing has, some objects are younger
-// than they should be for another reason: the job is a copy.
-func (c *collector) makeSure(ctx context.Context, s *step, all []format.Retained) error {
-	now, still, err := c.task.newestAndAll(ctx)
+// makeSure makes sure that of a list, which manifest number seq is about, nothing
+// has been retired: what was read of it may not be what it was. If nothing has,
+// some objects are younger than they should be for another reason: the job is a
+// copy.
+func (t *Task) makeSure(ctx context.Context, seq uint64, list []format.Retained) error {
+	now, still, err := t.newestAndAll(ctx)
 	if err != nil || now == nil {
-		return errors.Join(err, c.overtaken(s))
+		return errors.Join(err, t.overtaken(seq))
 	}
-	if at, err := c.task.history.timeOf(ctx, now.Seq); err != nil || !isSame(now.time, at) {
-		return errors.Join(err, c.overtaken(now))
+	if at, err := t.history.timeOf(ctx, now.Seq); err != nil || !isSame(now.time, at) {
+		return errors.Join(err, t.overtaken(now.Seq))
 	}
-	if len(dropped(all, still)) > 0 {
-		return c.overtaken(s)
+	if len(dropped(list, still)) > 0 {
+		return t.overtaken(seq)
 	}
 	return nil
 }
