@@ -46,7 +46,7 @@ type audit struct {
 	at      map[string]uint64       // what was committed, by offset
 	stale   int                     // manifests that came too late to be steps
 	bad     []string                // what must not happen
-	log     []string                // of what was applied
+	log     []line                  // of what was applied
 }
 
 // auditStep is a step, and what it needs.
@@ -127,13 +127,34 @@ func (s audited) Delete(ctx context.Context, keys ...string) error {
 func (a *audit) badf(f string, args ...any) { a.bad = append(a.bad, fmt.Sprintf(f, args...)) }
 
 func (a *audit) logf(f string, args ...any) {
-	a.log = append(a.log, a.now().Format("02 15:04:05 ")+fmt.Sprintf(f, args...))
+	a.log = append(a.log, line{a.now(), f, args})
+}
+
+// A line of a log is put into words when something went wrong: most never are,
+// and there are millions.
+type line struct {
+	at   time.Time
+	f    string
+	args []any
+}
+
+func (l line) String() string { return l.at.Format("02 15:04:05 ") + fmt.Sprintf(l.f, l.args...) }
+
+func (a *audit) lines() string {
+	var b strings.Builder
+	for _, l := range a.log {
+		fmt.Fprintln(&b, l)
+	}
+	return b.String()
 }
 
 var hashSeed = maphash.MakeSeed()
 
-// put is told of a segment (I6).
+// put is told of a segment (I6), or of a record that nothing depends on.
 func (a *audit) put(o backend.Object, data []byte) {
+	if o.Key == format.ProvenKey(dir) {
+		return
+	}
 	a.sizes[o.Key], a.times[o.Key] = o.Size, o.ModTime
 	a.logf("put %s", o.Key)
 	hash := maphash.Bytes(hashSeed, data)
@@ -163,7 +184,7 @@ func (a *audit) created(o backend.Object, data []byte) {
 	a.logf("create %d %s epoch %d writer %s", seq, m.Kind, m.Epoch, m.Writer)
 	if a.newest != nil && seq <= a.newest.Seq {
 		a.stale++
-		a.log[len(a.log)-1] += ", too late"
+		a.log[len(a.log)-1].f += ", too late"
 		return
 	}
 	s, err := a.read(m, o.ModTime)
@@ -370,15 +391,15 @@ func (a *audit) tell(offset string, c *checkpoint.Checkpoint, err error) {
 		t.seq = c.Seq
 	}
 	a.told[offset] = t
-	a.logf("offset %s: %v", offset, orSeq(t))
+	a.logf("offset %s: %v", offset, t)
 	if err == nil && !a.blind && a.at[offset] != c.Seq {
 		a.badf("offset %s is acknowledged as checkpoint %d; in the history it is %d", offset, c.Seq, a.at[offset])
 	}
 }
 
-func orSeq(t told) any {
+func (t told) String() string {
 	if t.err != nil {
-		return t.err
+		return t.err.Error()
 	}
 	return fmt.Sprint("committed as ", t.seq)
 }
@@ -460,5 +481,5 @@ func (a *audit) report() string {
 	if len(a.bad) == 0 {
 		return ""
 	}
-	return strings.Join(a.bad, "\n") + "\n" + strings.Join(a.log, "\n")
+	return strings.Join(a.bad, "\n") + "\n" + a.lines()
 }

@@ -191,23 +191,8 @@ func (c *cleaner) needlessSegments(ctx context.Context, kept []format.Retained) 
 			needless[key] = true
 		}
 	}
-	for _, r := range kept { // the new one first, which is known and often needs them all
-		if len(needless) == 0 {
-			break
-		}
-		keys, err := c.needed(ctx, r)
-		if unreadable(err) {
-			// It is from before this writer's time, so it needs none of the
-			// writer's own segments; of the others nobody knows.
-			maps.DeleteFunc(needless, func(key string, _ bool) bool { return !strings.HasPrefix(key, c.own) })
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, key := range keys {
-			delete(needless, key)
-		}
+	if err := c.spare(ctx, needless, kept); err != nil {
+		return nil, err
 	}
 	for _, r := range c.owed {
 		delete(c.named, r.Seq)
@@ -215,30 +200,54 @@ func (c *cleaner) needlessSegments(ctx context.Context, kept []format.Retained) 
 	return slices.Collect(maps.Keys(needless)), nil
 }
 
+// spare takes out of needless what the checkpoints in kept need.
+func (c *cleaner) spare(ctx context.Context, needless map[string]bool, kept []format.Retained) error {
+	var read []format.Retained
+	named := make(map[uint64][]string) // of what was read
+	for _, r := range kept {           // the new one first, which is known and often needs them all
+		if len(needless) == 0 {
+			return nil
+		}
+		keys, known := c.named[r.Seq]
+		if !known {
+			var err error
+			if keys, err = c.segments(ctx, r); err != nil && !unreadable(err) {
+				return err
+			}
+			if err == nil {
+				read, named[r.Seq] = append(read, r), keys
+			} else {
+				c.spareUnknown(needless)
+			}
+		}
+		for _, key := range keys {
+			delete(needless, key)
+		}
+	}
+	late, err := c.task.madeLate(ctx, read)
+	if err != nil {
+		return err
+	}
+	for _, r := range late {
+		delete(named, r.Seq)
+		c.spareUnknown(needless)
+	}
+	maps.Copy(c.named, named)
+	return nil
+}
+
+// spareUnknown spares what a checkpoint that can not be read may need. It is from
+// before this writer's time, so it needs none of the writer's own segments; of
+// the others nobody knows.
+func (c *cleaner) spareUnknown(needless map[string]bool) {
+	maps.DeleteFunc(needless, func(key string, _ bool) bool { return !strings.HasPrefix(key, c.own) })
+}
+
 // unreadable reports whether err says that what a retired checkpoint needed
 // can not be known any more, so that its segments are left to a collector,
 // which goes by those that are needed.
 func unreadable(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrGone) || errors.Is(err, ErrCorrupt)
-}
-
-// needed returns the keys of the segments that a checkpoint needs which this
-// writer has kept. If it was read just now, an heir may have retired it before,
-// and another manifest have come late under its number: see [isSame].
-func (c *cleaner) needed(ctx context.Context, r format.Retained) ([]string, error) {
-	_, known := c.named[r.Seq]
-	keys, err := c.segments(ctx, r)
-	if known || err != nil {
-		return keys, err
-	}
-	at, err := c.task.history.timeOf(ctx, r.Seq)
-	if err == nil && !isSame(r.Time, at) {
-		err = c.task.makeSure(ctx, r.Seq, []format.Retained{r})
-	}
-	if err != nil {
-		delete(c.named, r.Seq)
-	}
-	return keys, err
 }
 
 // segments returns the keys of the segments that a checkpoint needs.
@@ -254,9 +263,7 @@ func (c *cleaner) segments(ctx context.Context, r format.Retained) ([]string, er
 	if err != nil {
 		return nil, err
 	}
-	keys := segmentKeys(c.task.history.dir, m, content)
-	c.named[r.Seq] = keys
-	return keys, nil
+	return segmentKeys(c.task.history.dir, m, content), nil
 }
 
 // segmentKeys returns the keys of all segments that a manifest names.

@@ -74,11 +74,11 @@ func TestManifestsAreDeletedWhenTheyAreOld(t *testing.T) {
 				for n := range 4 {
 					commit(w, o, at(n))
 				}
-				time.Sleep(checkpoint.FenceWindow - time.Minute)
+				time.Sleep(checkpoint.FenceWindow)
 				commit(w, o, at(4))
 				synctest.Wait()
 				w.wantObjects(manifests, 6) // the claim, and five commits
-				time.Sleep(time.Minute + time.Second)
+				time.Sleep(time.Second)
 				commit(w, o, at(5))
 				synctest.Wait()
 				w.wantObjects(manifests, 2) // the claim and four commits are old, and none is needed
@@ -326,6 +326,53 @@ func TestSharedSegmentsStay(t *testing.T) {
 		synctest.Wait()
 		w.wantHistory("3 2")
 		w.wantObjects(segments, 0)
+	})
+}
+
+// An owner sleeps while it finds out what a checkpoint needs that it retains.
+// Another goes back to that, goes on from it, and retires it; and what the owner
+// reads then is a save that came late under its number.
+func TestCleanerReadsAManifestThatCameLate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		two := checkpoint.Options{Retention: checkpoint.Retention{Last: 2}}
+		saver, _, _ := w.open(two)
+		state := with(1, 20<<10)
+		for range 2 { // in one segment, which both name
+			state.State = with(1, 20<<10).State
+			if _, err := saver.Save(w.Context(), state); err != nil {
+				t.Fatal(err)
+			}
+		}
+		late := *w.manifest(2) // what another save after number 1 is about to send
+		late.Writer[0] ^= 1
+		saved := *late.Checkpoint
+		saved.Content, late.Checkpoint = &format.Content{Offsets: at(99).Offsets}, &saved
+
+		owner, _ := w.ownerWith(two, faultstore.Fault{ // 3
+			Kind: faultstore.Delay, Verb: "get", Key: format.ManifestKey(dir, 2), On: 1, For: 8 * time.Hour,
+		})
+		commit(w, owner, at(4)) // and number 1 is dropped
+		synctest.Wait()
+
+		task, _, _ := w.open(two)
+		back, err := task.ClaimAt(w.Context(), "2") // 5
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Cleanup(func() { _ = back.Close() })
+		for range 4 {
+			time.Sleep(checkpoint.FenceWindow)
+			state.State = with(1, 20<<10).State
+			commit(w, back, state)
+			synctest.Wait()
+		}
+		if w.exists(format.ManifestKey(dir, 2)) {
+			t.Fatal("manifest 2 has not been deleted")
+		}
+		w.put(&late)
+		time.Sleep(8 * time.Hour)
+		synctest.Wait()
+		w.wantReadable()
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"sync"
 	"time"
 
@@ -96,7 +95,7 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 		made[r.Seq] = r.Time
 	}
 	dir := c.task.history.dir
-	certain := 0
+	found := 0                                // of what was read
 	after := format.ManifestKey(dir, s.Seq+1) // s comes first, and older ones behind it
 	for o, err := range c.task.job.store.List(ctx, format.ManifestPrefix(dir), after) {
 		if err != nil {
@@ -107,53 +106,33 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 			continue
 		}
 		at, needed := made[seq]
+		same := needed && isSame(at, o.ModTime)
 		switch {
-		case needed && isSame(at, o.ModTime) && (seq == s.Seq || certain > 0):
-			certain++
-		case seq == s.Seq || certain == 0: // s is another, or gone
-			return c.task.overtaken(s.Seq)
+		case found == 0 && (seq != s.Seq || !same): // s is gone, or another: all that it says is in doubt
+			return c.overtaken(s)
+		case same:
+			found++
 		case !needed && s.time.Sub(o.ModTime) > FenceWindow:
 			if err := c.add(ctx, o.Key, Collected{Manifests: 1, Bytes: o.Size}); err != nil {
 				return err
 			}
 		}
 	}
-	if certain == 0 {
-		return c.task.overtaken(s.Seq)
+	if found == 0 {
+		return c.overtaken(s)
 	}
-	if err := c.flush(ctx); err != nil || certain == len(made) {
+	if err := c.flush(ctx); err != nil || found == len(made) {
 		return err
 	}
-	return c.task.makeSure(ctx, s.Seq, all)
+	late, err := c.task.madeLate(ctx, all)
+	if err == nil && len(late) > 0 {
+		err = c.overtaken(s)
+	}
+	return err
 }
 
-// isSame reports whether the object that was written at one time is the one that
-// was found with another before, and so whether what was read in between is.
-// Once a manifest is deleted, one who slept may make another of its number, which
-// is no step: but not before a whole window has gone by, less the quarter that
-// the store's clock may be wrong by.
-func isSame(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }
-
-func (t *Task) overtaken(seq uint64) error {
-	return fmt.Errorf("task %q, manifest %d: %w", t.Name(), seq, ErrGone)
-}
-
-// makeSure makes sure that of a list, which manifest number seq is about, nothing
-// has been retired: what was read of it may not be what it was. If nothing has,
-// some objects are younger than they should be for another reason: the job is a
-// copy.
-func (t *Task) makeSure(ctx context.Context, seq uint64, list []format.Retained) error {
-	now, still, err := t.newestAndAll(ctx)
-	if err != nil || now == nil {
-		return errors.Join(err, t.overtaken(seq))
-	}
-	if at, err := t.history.timeOf(ctx, now.Seq); err != nil || !isSame(now.time, at) {
-		return errors.Join(err, t.overtaken(now.Seq))
-	}
-	if len(dropped(list, still)) > 0 {
-		return t.overtaken(seq)
-	}
-	return nil
+func (c *collector) overtaken(s *step) error {
+	return fmt.Errorf("task %q, manifest %d: %w", c.task.Name(), s.Seq, ErrGone)
 }
 
 // deleteBatch is how many keys are deleted with one call: what S3 takes in one
@@ -220,10 +199,7 @@ func (t *Task) named(ctx context.Context, s *step, all []format.Retained) (map[f
 			m := s.Manifest
 			if c := s.checkpoint(); c == nil || c.Seq != r.Seq {
 				var err error
-				if m, err = t.readRetained(ctx, r); errors.Is(err, fs.ErrNotExist) {
-					return t.missing(ctx, r.Seq, err)
-				}
-				if err != nil {
+				if m, err = t.committed(ctx, r); err != nil {
 					return err
 				}
 			}

@@ -113,19 +113,21 @@ func TestCollectManifests(t *testing.T) {
 		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
 			t.Errorf("collected %+v within the fence window", got)
 		}
-		time.Sleep(checkpoint.FenceWindow + time.Second)
+		time.Sleep(checkpoint.FenceWindow)
 		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
 			t.Errorf("collected %+v, but the newest is as old", got)
 		}
-		if _, err := task.Save(w.Context(), at(30)); err != nil {
-			t.Fatal(err)
+		for n, want := range []int{0, 30} {
+			if _, err := task.Save(w.Context(), at(30+n)); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.collect(checkpoint.CollectOptions{}); got.Manifests != want {
+				t.Errorf("collected %+v, want %d manifests a window and %d s before the newest", got, want, n)
+			}
+			time.Sleep(time.Second)
 		}
-		// The last save has deleted the manifest of the one before it.
-		if got := w.collect(checkpoint.CollectOptions{}); got.Manifests != 29 {
-			t.Errorf("collected %+v, want 29 manifests", got)
-		}
-		w.wantObjects(manifests, 1)
-		w.wantHistory("30")
+		w.wantObjects(manifests, 2)
+		w.wantHistory("31")
 	})
 }
 
@@ -258,6 +260,46 @@ func TestCollectorReadsAManifestThatCameLate(t *testing.T) {
 			t.Errorf("collection: %v", err)
 		}
 		w.wantHistory("5")
+		w.wantReadable()
+	})
+}
+
+// It may be gone again before the manifests are listed, and what it retains may
+// be retained still.
+func TestCollectorReadsAManifestThatCameLateAndWent(t *testing.T) {
+	inWorld(t, func(w *world) {
+		owner, _ := w.ownerWith(lastOne) // 1
+		named := with(2, 20<<10)
+		named.Savepoint = "first"
+		first := commit(w, owner, named)
+
+		late := *w.manifest(2) // what one who claims after number 2 is about to send
+		late.Kind, late.Seq, late.Epoch, late.Writer = format.KindClaim, 3, 2, format.WriterID{0xee}
+		late.Checkpoint.Time = first.Time
+		commit(w, owner, with(3, 20<<10))
+
+		calls := 0
+		task := w.hookedTask(lastOne, func(string, string) {
+			switch calls++; calls {
+			case 2: // it has listed number 3, and is to get it
+				time.Sleep(2 * checkpoint.FenceWindow)
+				commit(w, owner, with(4, 20<<10))
+				synctest.Wait()
+				w.put(&late)
+			case 3:
+				time.Sleep(2 * checkpoint.FenceWindow)
+				commit(w, owner, with(5, 20<<10))
+				w.collect(checkpoint.CollectOptions{})
+				if w.exists(format.ManifestKey(dir, 3)) {
+					t.Fatal("the late manifest has not been deleted")
+				}
+			}
+		})
+		if _, err := task.Collect(w.Context(), checkpoint.CollectOptions{}); err != nil {
+			t.Errorf("collection: %v", err)
+		}
+		synctest.Wait()
+		w.wantHistory("5 2")
 		w.wantReadable()
 	})
 }

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
+	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -18,7 +21,7 @@ import (
 
 var (
 	exploreDepth  = flag.Int("explore.depth", 0, "by how much deeper TestExplore enumerates than it does in CI")
-	exploreN      = flag.Int("explore.n", 6000, "number of schedules that TestExplore draws at random for each play")
+	exploreN      = flag.Int("explore.n", 10000, "number of schedules that TestExplore draws at random for each play, until few are new")
 	exploreSeed   = flag.Uint64("explore.seed", 0, "seed of the first of them")
 	exploreReplay = flag.String("explore.replay", "", "run one schedule of TestExplore, as printed by it: PLAY:CHOICES")
 )
@@ -132,12 +135,15 @@ func (p *process) back() {
 // differ in their first steps, and others at random. An invariant that does not
 // hold is reported with the schedule, which -explore.replay runs again.
 func TestExplore(t *testing.T) {
-	if raceDetector {
-		t.Skip("processes hand over to the scheduler by being idle, which the race detector does not know for order; TestChaos runs under it")
-	}
 	// Each schedule is short, and leaves much behind.
 	percent := debug.SetGCPercent(800)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
+	start, runs, distinct := time.Now(), new(atomic.Int64), new(atomic.Int64)
+	t.Cleanup(func() {
+		took := time.Since(start)
+		t.Logf("%d schedules, %d of them distinct, in %v: %.0f and %.0f a second",
+			runs.Load(), distinct.Load(), took.Round(time.Second), float64(runs.Load())/took.Seconds(), float64(distinct.Load())/took.Seconds())
+	})
 	for _, p := range plays {
 		t.Run(p.name, func(t *testing.T) {
 			choices, replay := strings.CutPrefix(*exploreReplay, p.name+":")
@@ -152,6 +158,8 @@ func TestExplore(t *testing.T) {
 					return
 				}
 				e.explore()
+				runs.Add(int64(e.runs))
+				distinct.Add(int64(len(e.seen)))
 			})
 		})
 	}
@@ -164,7 +172,7 @@ type explorer struct {
 	trace explore.Trace[event]
 	seen  map[uint64]struct{} // what each schedule amounts to
 
-	steps   []string
+	steps   []event
 	choices []int
 	runs    int // schedules that were run to their ends
 	calls   int // steps of all schedules
@@ -173,7 +181,10 @@ type explorer struct {
 
 func (e *explorer) explore() {
 	depth, n := e.stage.play.depth+*exploreDepth, *exploreN
-	if raceDetector || testing.Short() {
+	switch {
+	case raceDetector: // by which each takes twenty times as long
+		depth, n = 2, 50
+	case testing.Short():
 		depth, n = 4, 100
 	}
 	search := &explore.Search[event]{Depth: depth}
@@ -184,8 +195,18 @@ func (e *explorer) explore() {
 		}
 	}
 	enumerated := e.runs
-	for seed := *exploreSeed; seed < *exploreSeed+uint64(n) && !e.Failed(); seed++ {
-		e.run(new(explore.Search[event]), seed)
+	known := len(e.seen)
+	for i := range n {
+		if e.Failed() {
+			break
+		}
+		if i%1000 == 999 {
+			if len(e.seen)-known < 250 {
+				break // most have been seen
+			}
+			known = len(e.seen)
+		}
+		e.run(new(explore.Search[event]), *exploreSeed+uint64(i))
 	}
 	e.Logf("%d schedules, %d of them distinct: all to depth %d (%d, and %d given up as seen), and %d at random; %d steps",
 		e.runs, len(e.seen), depth, enumerated, e.givenUp, e.runs-enumerated, e.calls)
@@ -210,7 +231,7 @@ func (e *explorer) replay(choices string) {
 		}
 		return list[len(e.choices)], true, nil
 	})
-	e.Logf("replayed:\n%s\n%s", strings.Join(e.steps, "\n"), strings.Join(e.stage.audit.log, "\n"))
+	e.Logf("replayed:\n%s%s", e.story(), e.stage.audit.lines())
 }
 
 func (e *explorer) run(search *explore.Search[event], seed uint64) {
@@ -265,7 +286,7 @@ func (e *explorer) step(ev event, choice int) {
 	e.calls++
 	e.trace.Add(ev)
 	e.choices = append(e.choices, choice)
-	e.steps = append(e.steps, e.stage.String(ev))
+	e.steps = append(e.steps, ev)
 	e.stage.take(ev)
 }
 
@@ -288,11 +309,20 @@ func (e *explorer) epilogue() {
 	s.audit.wantExact()
 }
 
+// story puts the steps of the present schedule into words.
+func (e *explorer) story() string {
+	var b strings.Builder
+	for _, ev := range e.steps {
+		fmt.Fprintln(&b, e.stage.String(ev))
+	}
+	return b.String()
+}
+
 func (e *explorer) fail(report string) {
 	var choices []string
 	for _, c := range e.choices {
 		choices = append(choices, strconv.Itoa(c))
 	}
-	e.Errorf("schedule %d:\n%s\n%s\nRun it again with\n\tgo test ./checkpoint -run 'TestExplore/%s$' -explore.replay=%s:%s",
-		e.runs+1, strings.Join(e.steps, "\n"), report, e.stage.play.name, e.stage.play.name, strings.Join(choices, "."))
+	e.Errorf("schedule %d:\n%s%s\nRun it again with\n\tgo test ./checkpoint -run 'TestExplore/%s$' -explore.replay=%s:%s",
+		e.runs+1, e.story(), report, e.stage.play.name, e.stage.play.name, strings.Join(choices, "."))
 }

@@ -109,28 +109,49 @@ func (j *Job) Claim(ctx context.Context, name string) (*Owner, error) {
 	return task.Claim(ctx)
 }
 
-// Tasks yields the tasks that exist, in the order of their keys. It sends one
-// request for each, whatever their histories' lengths. It ignores objects that
-// are not the job's, at the cost of a request or two for each directory that
-// they are in.
+// Tasks yields the tasks that exist, in the order of their keys. It sends a
+// request for each 1,000 objects, and two at most for each task, whatever their
+// histories' lengths. It ignores objects that are not the job's, at the cost of a
+// request or two more for each directory that they are in.
 func (j *Job) Tasks(ctx context.Context) iter.Seq2[*Task, error] {
 	return func(yield func(*Task, error) bool) {
-		for after := ""; ; {
-			first, err := j.firstKey(ctx, after)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if first == "" {
-				return
-			}
-			task, err := j.taskOf(ctx, first)
-			if (task != nil || err != nil) && !yield(task, err) || err != nil {
-				return
-			}
-			after = afterDir(first)
+		for after, more := "", true; more; {
+			after, more = j.tasksAfter(ctx, after, yield)
 		}
 	}
+}
+
+// readOver is how many keys of one task are read over before another list begins
+// behind them: as many as a store sends in answer to one request, so that it costs
+// no more.
+const readOver = 1000
+
+// tasksAfter yields the tasks in one list, up to one that has many more keys.
+// It returns where to go on, and whether to.
+func (j *Job) tasksAfter(ctx context.Context, after string, yield func(*Task, error) bool) (next string, more bool) {
+	dir, n := "", 0
+	for o, err := range j.store.List(ctx, "", after) {
+		if err != nil {
+			yield(nil, err)
+			return "", false
+		}
+		d, _, ok := strings.Cut(o.Key, "/")
+		if !ok {
+			continue // it is in no directory
+		}
+		if d == dir {
+			if n++; n == readOver {
+				return afterDir(o.Key), true
+			}
+			continue
+		}
+		dir, n = d, 0
+		task, err := j.taskOf(ctx, o.Key)
+		if (task != nil || err != nil) && !yield(task, err) || err != nil {
+			return "", false
+		}
+	}
+	return "", false
 }
 
 // taskOf returns the task in whose directory first is the first key, or nil if
@@ -146,7 +167,7 @@ func (j *Job) taskOf(ctx context.Context, first string) (*Task, error) {
 		return nil, err
 	}
 	// Manifests sort before segments. What sorts before both is not the job's.
-	if _, _, ok := format.ParseManifestKey(first); ok {
+	if in, _, ok := format.ParseManifestKey(first); ok && in == dir {
 		return task, nil
 	}
 	seq, _, err := task.history.newestSeq(ctx)
@@ -156,19 +177,9 @@ func (j *Job) taskOf(ctx context.Context, first string) (*Task, error) {
 	return task, nil
 }
 
-func (j *Job) firstKey(ctx context.Context, after string) (string, error) {
-	for o, err := range j.store.List(ctx, "", after) {
-		return o.Key, err
-	}
-	return "", nil
-}
-
 // afterDir returns a string that sorts after all keys in key's first
 // directory and before all others that follow.
 func afterDir(key string) string {
-	dir, _, ok := strings.Cut(key, "/")
-	if !ok {
-		return key
-	}
+	dir, _, _ := strings.Cut(key, "/")
 	return dir + "0" // '0' is '/'+1
 }

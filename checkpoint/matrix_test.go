@@ -104,6 +104,8 @@ var scenarios = []scenario{
 	{name: "release", prepare: all((*cell).history, (*cell).mustClaim, (*cell).mustCommit), run: (*cell).release, lacks: "put get delete list"},
 	{name: "collection", last: 2, prepare: all((*cell).history, (*cell).rival, (*cell).quiet, (*cell).orphans), run: (*cell).collect, lacks: "put create"},
 	{name: "restore", prepare: (*cell).history, run: (*cell).restore, lacks: "put create delete"},
+	{name: "verify", prepare: all((*cell).history, (*cell).rival, (*cell).orphans), run: (*cell).verify, lacks: "put create delete"},
+	{name: "verify, and record that it is restorable", prepare: (*cell).history, run: (*cell).prove, lacks: "create delete"},
 	{name: "status and list", prepare: all((*cell).history, (*cell).rival), run: (*cell).look, lacks: "put create delete"},
 }
 
@@ -118,7 +120,7 @@ func all(list ...func(*cell)) func(*cell) {
 // TestMatrix lets every trouble befall every call of every scenario. Then a
 // fresh process takes over, and all that was promised must be true.
 func TestMatrix(t *testing.T) {
-	var cells atomic.Int64
+	var cells, pairs atomic.Int64
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()
@@ -134,10 +136,16 @@ func TestMatrix(t *testing.T) {
 				if lacks := verb != "" && strings.Contains(sc.lacks, verb); (k == 1) != lacks {
 					t.Errorf("%s: %d calls that may be one that %s", sc.name, k-1, tr.name)
 				}
+				if k > 1 {
+					pairs.Add(1)
+				}
 			}
 		})
 	}
-	t.Cleanup(func() { t.Logf("%d cells: (scenario, trouble, call)", cells.Load()) })
+	t.Cleanup(func() {
+		t.Logf("%d cells (scenario, trouble, call), in each of which the trouble befell the call: of %d scenarios and %d troubles, %d pairs",
+			cells.Load(), len(scenarios), len(troubles), pairs.Load())
+	})
 }
 
 // matrixCell runs one cell, and reports whether there is a k-th call.
@@ -492,6 +500,27 @@ func (c *cell) rollback() error {
 func (c *cell) collect() error {
 	_, err := c.task.Collect(c.Context(), checkpoint.CollectOptions{})
 	return err
+}
+
+func (c *cell) verify() error { return c.verifyWith(checkpoint.VerifyOptions{Data: true}) }
+
+func (c *cell) prove() error { return c.verifyWith(checkpoint.VerifyOptions{Restorable: true}) }
+
+// verifyWith finds no damage where there is none, unless what is read is damaged
+// on its way.
+func (c *cell) verifyWith(opts checkpoint.VerifyOptions) error {
+	report, err := c.task.Verify(c.Context(), opts)
+	if err != nil {
+		return err
+	}
+	kind := c.tr.fault.Kind
+	if damaged := kind == faultstore.Truncate || kind == faultstore.Corrupt; report.Err() != nil && !damaged {
+		c.audit.badf("a false alarm: %v", report.Problems)
+	}
+	if report.Err() == nil && (report.Whole != report.Checkpoints || report.Whole == 0 || report.DataRead == 0 || opts.Restorable && report.Proven == nil) {
+		c.audit.badf("nothing is wrong, and this is the report: %+v", report)
+	}
+	return report.Err()
 }
 
 // restore leaves the old directory or the new one.

@@ -58,7 +58,9 @@ type pending struct {
 // Claim makes the caller the task's owner, and fences every earlier one. What
 // to go on from is in [Owner.Checkpoint].
 //
-// An ErrUnsupported says that the store ignores conditional writes.
+// An ErrUnsupported says that the store ignores conditional writes. After any
+// other error the task may have been claimed all the same, for nobody: claim it
+// again.
 func (t *Task) Claim(ctx context.Context) (*Owner, error) {
 	s, err := t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
 		return t.history.follow(base, format.KindClaim, newWriter()), nil

@@ -2,6 +2,7 @@ package checkpoint_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,8 +80,8 @@ func TestRestorableBesideFaults(t *testing.T) {
 		w.library()
 		w.verify(restorable, faultstore.Fault{Kind: faultstore.LoseReply, Verb: "put", On: 1})
 		task, _, _ := w.process(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", Err: backend.ErrPermission})
-		if _, err := task.Verify(w.Context(), restorable); !errors.Is(err, backend.ErrPermission) {
-			t.Errorf("%v, want ErrPermission", err)
+		if r, err := task.Verify(w.Context(), restorable); r == nil || r.Whole != 5 || !errors.Is(err, backend.ErrPermission) || !strings.Contains(err.Error(), "checkpoint 6 can be restored") {
+			t.Errorf("%v, want ErrPermission, and that it can be restored", err)
 		}
 		// A record that can not be read is no damage of a checkpoint.
 		w.write(format.ProvenKey(dir), []byte("rubbish"))

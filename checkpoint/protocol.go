@@ -23,6 +23,13 @@ import (
 // owner and a collector that disagreed on it could hurt each other.
 const FenceWindow = time.Hour
 
+// isSame reports whether the object that was written at one time is the one that
+// was found with another before, and so whether what was read in between is.
+// Once a manifest is deleted, one who slept may make another of its number, which
+// is no step: but not before a whole window has gone by, less the quarter that
+// the store's clock may be wrong by.
+func isSame(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }
+
 // history is one task's manifests.
 type history struct {
 	store   backend.Store
@@ -302,20 +309,34 @@ func (h *history) refuse(key string) error {
 // one.
 //
 // next is called again when another writer was first, and also when one has
-// gone on from what was made of it already.
+// gone on from what was made of it already. Its ErrGone says that base is not the
+// last step any more, and its ErrClaimed that nothing was made of it.
 func (h *history) claim(ctx context.Context, next func(base *step) (*format.Manifest, error)) (*step, error) {
+	unsure := false // an earlier attempt may have been a step
 	for n := 1; ; n++ {
 		s, err := h.tryClaim(ctx, next)
-		if !errors.Is(err, errLost) && !errors.Is(err, errOvertaken) {
-			return s, err
+		unsure = unsure || errors.Is(err, errOvertaken)
+		if errors.Is(err, errLost) || errors.Is(err, errOvertaken) || errors.Is(err, ErrGone) {
+			if err = h.startOver(ctx, n, err); err == nil {
+				continue
+			}
 		}
-		if err := h.seen(ctx, err); err != nil {
-			return nil, err
+		if err != nil && unsure && !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrClaimed) {
+			err = fmt.Errorf("%w: %w", ErrUnknown, err)
 		}
-		if err := h.backoff.Wait(ctx, n); err != nil {
-			return nil, fmt.Errorf("claim of task %q: %w", h.name, err)
-		}
+		return s, err
 	}
+}
+
+// startOver waits to start over after an attempt was lost.
+func (h *history) startOver(ctx context.Context, n int, lost error) error {
+	if err := h.seen(ctx, lost); err != nil {
+		return err
+	}
+	if err := h.backoff.Wait(ctx, n); err != nil {
+		return fmt.Errorf("claim of task %q: %w", h.name, err)
+	}
+	return nil
 }
 
 func (h *history) tryClaim(ctx context.Context, next func(base *step) (*format.Manifest, error)) (*step, error) {
@@ -414,7 +435,7 @@ func (t *Task) look(ctx context.Context, a *attempt) error {
 	if seq < a.manifest.Seq {
 		return a.fail(t.history.hidden(a.manifest.Seq))
 	}
-	_, all, err := t.newestAndAll(ctx)
+	all, err := t.allForSure(ctx)
 	if err != nil {
 		return a.fail(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/backend/mem"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
@@ -237,6 +238,56 @@ func TestSleeperIsFencedWhenItsNumberIsFreeAgain(t *testing.T) {
 		if c, err := task.Newest(w.Context()); err != nil || c.Offsets["in"] != "3" {
 			t.Errorf("newest is %+v, %v", c, err)
 		}
+	})
+}
+
+// The sleeper sleeps once more while it looks for its checkpoint, and what it
+// reads then was made late as well: by one who had read that another checkpoint
+// of that number is retained.
+func TestSleeperIsFencedWhateverItReads(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var looked func()
+		sleeper := claim(w, w.hookedTask(lastOne, func(verb, key string) {
+			if f := looked; f != nil && verb == "get" && strings.Contains(key, manifests) {
+				looked = nil
+				f()
+			}
+		})) // 1
+		commit(w, sleeper, at(2))
+		synctest.Wait()
+
+		two := checkpoint.Options{Retention: checkpoint.Retention{Last: 2}}
+		other, _, _ := w.open(two)
+		if _, err := other.Save(w.Context(), at(3)); err != nil {
+			t.Fatal(err)
+		}
+		heir, _ := w.ownerWith(two) // 4
+		commit(w, heir, at(5))
+		late := *w.manifest(5) // what one who saves after number 5 is about to send
+		late.Seq, late.Epoch, late.Writer, late.Released = 6, late.Epoch+1, format.WriterID{0xee}, true
+		saved := *late.Checkpoint
+		saved.Seq, saved.Epoch, late.Checkpoint = late.Seq, late.Epoch, &saved
+		pass := func(n int) {
+			time.Sleep(2 * checkpoint.FenceWindow)
+			commit(w, heir, at(n))
+			synctest.Wait()
+		}
+		pass(6)
+		if w.exists(format.ManifestKey(dir, 3)) {
+			t.Fatal("manifest 3 has not been deleted")
+		}
+		looked = func() {
+			pass(7)
+			pass(8)
+			w.put(&late)
+		}
+		if c, err := sleeper.Commit(w.Context(), at(99)); err == nil {
+			t.Errorf("the sleeper's checkpoint %d is acknowledged", c.Seq)
+		}
+		if _, err := sleeper.Commit(w.Context(), at(99)); !errors.Is(err, checkpoint.ErrFenced) {
+			t.Errorf("its next commit: %v, want ErrFenced", err)
+		}
+		w.wantHistory("8 7")
 	})
 }
 

@@ -60,12 +60,10 @@ func (t *Task) Prune(ctx context.Context, keep Retention, opts PruneOptions) (Pr
 	if err := keep.check(); err != nil {
 		return Pruned{}, err
 	}
-	return again(ctx, func() (Pruned, error) {
-		if opts.DryRun {
-			return t.pruneNothing(ctx, keep)
-		}
-		return t.prune(ctx, keep, opts.Fence)
-	})
+	if opts.DryRun {
+		return again(ctx, func() (Pruned, error) { return t.pruneNothing(ctx, keep) })
+	}
+	return t.prune(ctx, keep, opts.Fence)
 }
 
 // A pruning is what a policy makes of the checkpoints that there are.

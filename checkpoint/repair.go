@@ -46,7 +46,7 @@ func (r *Report) Repair(ctx context.Context, opts RepairOptions) (Repaired, erro
 		return out, r.blocked
 	}
 	if len(r.drop) > 0 {
-		done, err := again(ctx, func() (Repaired, error) { return r.dropHurt(ctx, opts.Fence) })
+		done, err := r.dropHurt(ctx, opts.Fence)
 		if err != nil {
 			return out, err
 		}
@@ -85,7 +85,7 @@ func (r *Report) dropHurt(ctx context.Context, fence bool) (out Repaired, err er
 		m := t.history.follow(base, format.KindClaim, newWriter())
 		m.Released = true
 		if kept[0].Seq != all[0].Seq {
-			back, err := t.readRetained(ctx, kept[0])
+			back, err := t.committed(ctx, kept[0])
 			if err != nil {
 				return nil, err
 			}

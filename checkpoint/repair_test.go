@@ -271,6 +271,25 @@ func TestRepairIsOvertaken(t *testing.T) {
 	})
 }
 
+// Between the verification and the repair, somebody deletes everything.
+func TestRepairOfNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		task := w.saved(2)
+		w.remove(w.objects(segments)[0].Key)
+		r, err := task.Verify(w.Context(), checkpoint.VerifyOptions{})
+		if err != nil || r.Err() == nil {
+			t.Fatalf("%v, %v", r, err)
+		}
+		for _, o := range w.objects("") {
+			w.remove(o.Key)
+		}
+		if done, err := r.Repair(w.Context(), checkpoint.RepairOptions{}); err != nil || len(done.Dropped) > 0 {
+			t.Errorf("%+v, %v; want nothing", done, err)
+		}
+		w.wantObjects("", 0)
+	})
+}
+
 // Whatever request fails, and however: another repair brings it to an end.
 func TestRepairBesideFaults(t *testing.T) {
 	for _, kind := range []faultstore.Kind{faultstore.FailBefore, faultstore.LoseReply, faultstore.CrashFirst, faultstore.CrashAfter} {

@@ -282,14 +282,24 @@ type writer struct {
 	file *os.File // nil if none is open
 	node uint32   // the file's
 	at   int64    // where run belongs
-	run  []byte   // data that is not written yet
+	run  []byte   // data that is not written yet, and the caller's
 }
 
 // maxRun bounds one write(2), in bytes: larger ones were slower.
 const maxRun = 1 << 20
 
+// writebackSize is how many bytes are worth a system call to begin with writing
+// them to the disk: many small files are better left to one sync.
+const writebackSize = 256 << 10
+
+// write writes data, at the latest when the writer is closed. Until then it must
+// stay as it is.
 func (w *writer) write(p place, data []byte) error {
-	if w.file != nil && (w.node != p.node || w.at+int64(len(w.run)) != p.offset || len(w.run)+len(data) > maxRun) {
+	if w.continues(p, data) {
+		w.run = w.run[:len(w.run)+len(data)]
+		return nil
+	}
+	if w.file != nil {
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -299,11 +309,16 @@ func (w *writer) write(p place, data []byte) error {
 			return err
 		}
 	}
-	if len(w.run) == 0 {
-		w.at = p.offset
-	}
-	w.run = append(w.run, data...)
+	w.at, w.run = p.offset, data
 	return nil
+}
+
+// continues reports whether data comes after what is not written yet, in the
+// file and in memory: what was fetched by one request mostly does.
+func (w *writer) continues(p place, data []byte) bool {
+	n := len(w.run)
+	return w.file != nil && w.node == p.node && w.at+int64(n) == p.offset && n+len(data) <= min(maxRun, cap(w.run)) &&
+		&w.run[:n+1][n] == &data[0]
 }
 
 func (w *writer) open(node uint32) (err error) {
@@ -322,9 +337,14 @@ func (w *writer) open(node uint32) (err error) {
 }
 
 func (w *writer) flush() error {
-	_, err := w.file.WriteAt(w.run, w.at)
-	w.run = w.run[:0]
-	return err
+	if _, err := w.file.WriteAt(w.run, w.at); err != nil {
+		return err
+	}
+	if len(w.run) >= writebackSize {
+		startWriteback(w.file, w.at, int64(len(w.run)))
+	}
+	w.run = nil
+	return nil
 }
 
 func (w *writer) close() error {

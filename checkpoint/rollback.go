@@ -2,6 +2,9 @@ package checkpoint
 
 import (
 	"context"
+	"fmt"
+	"io/fs"
+	"strconv"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -10,9 +13,14 @@ import (
 // ClaimAt is Claim for an owner who goes back to an older checkpoint, named as
 // for [Task.At]: it becomes the newest again, and keeps its number. Those that
 // came after it stay as retention says, the next commit being the newest one
-// then. It returns ErrNoCheckpoint if there is no such checkpoint.
+// then. It returns ErrNoCheckpoint if there is no such checkpoint, and ErrCorrupt
+// if it is not whole, as far as a listing tells: no data is read.
 func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
-	s, segments, err := t.goBack(ctx, at, false)
+	c, err := t.whole(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	s, segments, err := t.goBack(ctx, c, false)
 	if err != nil {
 		return nil, err
 	}
@@ -25,25 +33,38 @@ func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
 
 // Rollback makes an older checkpoint the newest again, as ClaimAt does, for a
 // task that has no long-running owner. An owner that the task may have is
-// fenced by it, of which Options.Logger is told.
+// fenced by it, of which Options.Logger is told. After ErrUnknown the task may
+// have gone back, or may yet; after any other error it has not.
 func (t *Task) Rollback(ctx context.Context, at string) (*Checkpoint, error) {
-	s, _, err := t.goBack(ctx, at, true)
+	c, err := t.whole(ctx, at)
 	if err != nil {
 		return nil, err
 	}
-	return t.open(ctx, s.checkpoint())
+	if _, _, err := t.goBack(ctx, c, true); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// whole returns the checkpoint to go back to, named as for At, if no segment that
+// it needs is missing.
+func (t *Task) whole(ctx context.Context, at string) (*Checkpoint, error) {
+	return again(ctx, func() (*Checkpoint, error) {
+		c, err := t.At(ctx, at)
+		if err != nil {
+			return nil, err
+		}
+		return c, t.wantSegments(ctx, c)
+	})
 }
 
 // goBack claims the task with an older checkpoint, and returns its step and how
 // many segments were sent for it.
-func (t *Task) goBack(ctx context.Context, at string, released bool) (s *step, segments uint32, err error) {
-	if _, err := t.At(ctx, at); err != nil { // whole, as far as can be told
-		return nil, 0, err
-	}
+func (t *Task) goBack(ctx context.Context, c *Checkpoint, released bool) (s *step, segments uint32, err error) {
 	var before *step
 	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
 		before = base
-		m, sent, err := t.backTo(ctx, base, at)
+		m, sent, err := t.backTo(ctx, base, c.Seq)
 		if err != nil {
 			return nil, err
 		}
@@ -56,14 +77,38 @@ func (t *Task) goBack(ctx context.Context, at string, released bool) (s *step, s
 	return s, segments, err
 }
 
+// wantSegments returns ErrCorrupt if a segment that c needs is not there. Who
+// goes back does so because something went wrong: it must not get worse.
+func (t *Task) wantSegments(ctx context.Context, c *Checkpoint) error {
+	lacks := make(map[format.SegmentID]bool)
+	for _, s := range c.content.Segments {
+		lacks[s.ID] = true
+	}
+	if len(lacks) == 0 {
+		return nil
+	}
+	for o, err := range t.job.store.List(ctx, format.SegmentPrefix(t.history.dir), "") {
+		if err != nil {
+			return err
+		}
+		if id, ok := format.ParseSegmentKey(t.history.dir, o.Key); ok {
+			delete(lacks, id)
+		}
+	}
+	for id := range lacks {
+		return t.missing(ctx, c.Seq, fmt.Errorf("segment %s: %w", format.SegmentKey(t.history.dir, id), fs.ErrNotExist))
+	}
+	return nil
+}
+
 // backTo returns the manifest after base by which a new writer goes back, and
 // how many segments were sent for it.
-func (t *Task) backTo(ctx context.Context, base *step, at string) (m *format.Manifest, sent int, err error) {
+func (t *Task) backTo(ctx context.Context, base *step, seq uint64) (m *format.Manifest, sent int, err error) {
 	all, err := t.all(ctx, base)
 	if err != nil {
 		return nil, 0, err
 	}
-	r, err := t.find(base, all, at)
+	r, err := t.find(base, all, strconv.FormatUint(seq, 10))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -71,7 +116,7 @@ func (t *Task) backTo(ctx context.Context, base *step, at string) (m *format.Man
 	if r.Seq == m.Checkpoint.Seq {
 		return m, 0, nil // it is there already
 	}
-	committed, err := t.readRetained(ctx, r)
+	committed, err := t.committed(ctx, r)
 	if err != nil {
 		return nil, 0, err
 	}

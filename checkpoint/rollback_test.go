@@ -1,15 +1,19 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
@@ -191,6 +195,99 @@ func TestRollbackIsOvertaken(t *testing.T) {
 	})
 }
 
+// What was found to go back to is retired before the claim. Its name may be
+// another checkpoint's by then, of which nothing is known.
+func TestRollbackGoesBackToWhatItFound(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(lastOne)
+		old := at(1)
+		old.Savepoint, old.SavepointExpires = "good", time.Hour
+		commit(w, o, old)
+		commit(w, o, at(2))
+		lists := 0
+		task := w.hookedTask(lastOne, func(verb, _ string) {
+			if verb != "list" {
+				return
+			}
+			if lists++; lists != 2 { // 1 is At's
+				return
+			}
+			for n := range 2 {
+				time.Sleep(2 * time.Hour)
+				commit(w, o, at(3+n))
+			}
+			commit(w, o, checkpoint.Snapshot{Savepoint: "good"})
+		})
+		if c, err := task.Rollback(w.Context(), "good"); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+			t.Errorf("went back to %+v, %v; want ErrNoCheckpoint", c, err)
+		}
+	})
+}
+
+// The list of checkpoints is deleted while whoever goes back reads it.
+func TestRollbackReadsAListThatIsGone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(keepAll)
+		first := at(1)
+		first.Savepoint = "first"
+		commit(w, o, first)
+		for n := range 400 {
+			commit(w, o, at(n))
+		}
+		gets := 0
+		task := w.hookedTask(keepAll, func(verb, key string) {
+			if verb == "get" && strings.Contains(key, segments) {
+				if gets++; gets == 2 { // 1 is At's
+					heir, _ := w.ownerWith(lastOne)
+					commit(w, heir, at(2))
+					synctest.Wait()
+				}
+			}
+		})
+		if c, err := task.Rollback(w.Context(), "first"); err != nil || c.Seq != 2 {
+			t.Errorf("went back to %+v, %v", c, err)
+		}
+		w.wantHistory("1 2")
+	})
+}
+
+// Another goes on from the step before that was confirmed, and then the store is
+// out of reach: nobody can say that nothing was done.
+func TestStepThatWasGoneOnFromIsUnknown(t *testing.T) {
+	for name, do := range map[string]func(context.Context, *checkpoint.Task) error{
+		"rollback": func(ctx context.Context, task *checkpoint.Task) error { return second(task.Rollback(ctx, "2")) },
+		"prune": func(ctx context.Context, task *checkpoint.Task) error {
+			return second(task.Prune(ctx, keepOne, checkpoint.PruneOptions{}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.forgeOwned(2)
+				ctx, cancel := context.WithCancel(w.Context())
+				defer cancel()
+				creates, lists := 0, 0
+				task := w.hookedTask(keepAll, func(verb, _ string) {
+					if verb == "create" {
+						creates++
+					}
+					if verb != "list" || creates < 2 { // not made and proven yet
+						return
+					}
+					switch lists++; lists {
+					case 1:
+						w.owner()
+					case 2:
+						cancel()
+					}
+				})
+				if err := do(ctx, task); !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, context.Canceled) {
+					t.Errorf("%v, want ErrUnknown", err)
+				}
+			})
+		})
+	}
+}
+
 // A step that was gone on from, or of which its writer was not told, names the
 // list that was sent for it.
 func TestListOfARollbackStays(t *testing.T) {
@@ -241,5 +338,26 @@ func TestListOfARollbackStays(t *testing.T) {
 			}
 			want(w)
 		})
+	})
+}
+
+// A checkpoint that has lost a segment is not gone back to, and whoever owns the
+// task goes on.
+func TestRollbackToWhatIsNotWhole(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		commit(w, o, with(1, 100<<10))
+		commit(w, o, with(2, 100<<10))
+		segments := w.manifest(2).Checkpoint.Content.Segments
+		key := format.SegmentKey(dir, segments[len(segments)-1].ID)
+		w.remove(key)
+		task, _, _ := w.process()
+		if _, err := task.Rollback(w.Context(), "2"); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
+			t.Errorf("%v, want ErrCorrupt that names %s", err, key)
+		}
+		if _, err := task.ClaimAt(w.Context(), "2"); !errors.Is(err, checkpoint.ErrCorrupt) {
+			t.Errorf("%v, want ErrCorrupt", err)
+		}
+		commit(w, o, with(3, 100<<10))
 	})
 }

@@ -13,9 +13,10 @@ import (
 
 // Save saves one checkpoint of a task that has no long-running owner: it
 // claims, commits and releases the task in one manifest. An owner that the
-// task may have is fenced by it, of which Options.Logger is told. If another writer is first, it returns
-// ErrConflict and nothing is saved. After ErrUnknown it may have been saved, or
-// may yet be; after any other error nothing was.
+// task may have is fenced by it, of which Options.Logger is told. If another
+// writer is first, it returns ErrConflict and nothing is saved. After ErrUnknown,
+// which an ErrConflict may be too, it may have been saved, or may yet be; after
+// any other error nothing was.
 func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	base, existing, err := t.newestAndAll(ctx)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing/fstest"
+	"testing/synctest"
 	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
@@ -22,8 +23,8 @@ import (
 )
 
 // This file runs the engine one store call at a time. It runs in a synctest
-// bubble: when time goes on, every process waits for a call of its to be let
-// go, or has ended.
+// bubble: when nothing goes on there, every process waits for a call of its to
+// be let go, or has ended.
 
 // A stage is a bucket and processes whose calls wait until they are let go.
 type stage struct {
@@ -35,7 +36,7 @@ type stage struct {
 
 	// Of the present schedule.
 	audit   *audit
-	now     time.Time // by the bucket's clock
+	now     time.Time // by the bucket's clock; guarded by the audit's lock
 	faults  int       // that may still be
 	jumps   int       // of the clock, likewise
 	writers map[format.WriterID]string
@@ -160,7 +161,7 @@ func (s *stage) newProcess(i int, name string) *process {
 	p.door = &door{p: p}
 	job := checkpoint.New(p.door, checkpoint.Options{
 		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: s.play.last}, Logger: slog.New(slog.DiscardHandler),
-		// A wait of no length: the bubble's clock need not go on for it.
+		// A wait of no length: the bubble's clock does not go on.
 		Backoff: backend.Backoff{First: 1, Max: 1, Attempts: 4},
 	})
 	var err error
@@ -251,9 +252,10 @@ func (i *image) develop(bucket *mem.Bucket) (*audit, map[format.WriterID]string)
 	return i.audit.copy(bucket), maps.Clone(i.writers)
 }
 
-// quiesce waits until nobody does anything. All timers but the one of the five
-// seconds that a save has for tidying up are of no length.
-func quiesce() { time.Sleep(time.Nanosecond) }
+// quiesce waits until nobody does anything; what they did happens before it
+// returns. Time stands still in the bubble: waits between attempts are of no
+// length, and the five seconds that a save has for tidying up never end.
+func quiesce() { synctest.Wait() }
 
 // end lets the processes run to their ends: as dead, if they have not ended.
 func (s *stage) end() {
@@ -349,7 +351,7 @@ func (s *stage) take(e event) {
 	switch e.mode {
 	case jump:
 		s.jumps--
-		s.now = s.now.Add(checkpoint.FenceWindow + time.Minute)
+		s.jump()
 		return
 	case land:
 		s.procs[e.proc].faults.Land()
@@ -371,6 +373,15 @@ func (s *stage) take(e event) {
 		quiesce()
 		s.release(func(other *call) bool { return other.p == p })
 	}
+}
+
+// jump sets the clock, which is read under the audit's lock. The lock is for the
+// race detector: who waits in a sync.WaitGroup, as the owner that is closed does,
+// is idle, but by its account not before [synctest.Wait] returns.
+func (s *stage) jump() {
+	s.audit.mu.Lock()
+	defer s.audit.mu.Unlock()
+	s.now = s.now.Add(checkpoint.FenceWindow + time.Minute)
 }
 
 // find returns the call of an event.

@@ -28,6 +28,11 @@ func (s hooked) Create(ctx context.Context, key string, data []byte) (backend.Ob
 	return s.Store.Create(ctx, key, data)
 }
 
+func (s hooked) Get(ctx context.Context, key string, offset int64, p []byte) (int, error) {
+	s.before("get", key)
+	return s.Store.Get(ctx, key, offset, p)
+}
+
 func (s hooked) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
 	s.before("list", prefix)
 	return s.Store.List(ctx, prefix, after)

@@ -128,8 +128,9 @@ func (t *Task) find(s *step, all []format.Retained, at string) (format.Retained,
 
 // Checkpoints returns all checkpoints that exist: first the newest, and then the
 // others by when they were the newest, which is the order of their numbers
-// unless the task has gone back to an older one. It reads each one's manifest. It returns ErrNoCheckpoint if the task was never claimed. If
-// some are damaged, it returns the others, and the errors joined.
+// unless the task has gone back to an older one. It reads each one's manifest.
+// It returns ErrNoCheckpoint if the task was never claimed. If some are damaged,
+// it returns the others, and the errors joined.
 func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
 	return again(ctx, func() ([]*Checkpoint, error) {
 		s, all, damage, err := t.readableAndAll(ctx)
@@ -190,15 +191,62 @@ func (t *Task) readableAndAll(ctx context.Context) (s *step, all []format.Retain
 // checkpoints that exist, its own first.
 func (t *Task) newestAndAll(ctx context.Context) (*step, []format.Retained, error) {
 	s, err := t.history.newest(ctx)
-	if err != nil || s == nil {
+	if err != nil {
 		return nil, nil, err
 	}
 	all, err := t.all(ctx, s)
 	return s, all, err
 }
 
-// all lists the checkpoints of step s, its own first, wherever the list lies.
+// allForSure returns all the checkpoints that exist, for those who might do harm
+// by a list of the past: after newestAndAll has found the newest step, and before
+// it reads it, that may be retired and deleted, and one who slept may make
+// another manifest of its number.
+func (t *Task) allForSure(ctx context.Context) ([]format.Retained, error) {
+	return again(ctx, func() ([]format.Retained, error) {
+		s, all, err := t.newestAndAll(ctx)
+		if err != nil || s == nil {
+			return nil, err
+		}
+		at, err := t.history.timeOf(ctx, s.Seq)
+		if err == nil && !isSame(s.time, at) {
+			err = fmt.Errorf("task %q, manifest %d: %w", t.Name(), s.Seq, ErrGone)
+		}
+		return all, err
+	})
+}
+
+// madeLate returns those of a list of checkpoints whose manifests, as they were
+// read just now, may be others, made late under their numbers: they are not
+// retained any more, and not as old as they should be. (In a job that was copied
+// all are younger, and those that are retained are what they are all the same.)
+func (t *Task) madeLate(ctx context.Context, read []format.Retained) ([]format.Retained, error) {
+	if len(read) == 0 {
+		return nil, nil
+	}
+	still, err := t.allForSure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var late []format.Retained
+	for _, r := range dropped(read, still) {
+		at, err := t.history.timeOf(ctx, r.Seq)
+		if err != nil {
+			return nil, err
+		}
+		if !isSame(r.Time, at) {
+			late = append(late, r)
+		}
+	}
+	return late, nil
+}
+
+// all lists the checkpoints of step s, its own first, wherever the list lies. It
+// returns ErrGone if s is not the last step any more, and its list is gone.
 func (t *Task) all(ctx context.Context, s *step) ([]format.Retained, error) {
+	if s == nil {
+		return nil, nil
+	}
 	if s.RetainedAt == nil {
 		return s.allCheckpoints(s.Retained), nil
 	}
@@ -231,14 +279,20 @@ func (t *Task) openRetained(ctx context.Context, s *step, r format.Retained) (*C
 	if c := s.checkpoint(); c != nil && c.Seq == r.Seq {
 		return t.open(ctx, c)
 	}
-	m, err := t.readRetained(ctx, r)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, t.missing(ctx, r.Seq, err)
-	}
+	m, err := t.committed(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	return t.open(ctx, m.Checkpoint)
+}
+
+// committed is readRetained that tells why there is no such manifest.
+func (t *Task) committed(ctx context.Context, r format.Retained) (*format.Manifest, error) {
+	m, err := t.readRetained(ctx, r)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = t.missing(ctx, r.Seq, err)
+	}
+	return m, err
 }
 
 // readRetained returns the manifest of a checkpoint that is retained.

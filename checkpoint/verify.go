@@ -36,8 +36,9 @@ type VerifyOptions struct {
 // It may run at any time, beside owners, saves and collectors. What is retired
 // meanwhile is no damage. It returns an error if the task could not be
 // verified, ErrNoCheckpoint if it does not exist, and ErrGone if all of its
-// checkpoints were retired before they had been verified. That something is
-// damaged is no error: see [Report.Err].
+// checkpoints were retired before they had been verified. If all that failed was
+// the record that Restorable asks for, the report comes with the error. That
+// something is damaged is no error: see [Report.Err].
 func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) {
 	return again(ctx, func() (*Report, error) {
 		v := &verifier{
@@ -45,12 +46,13 @@ func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) 
 			segments: make(map[format.SegmentID]int64), named: make(map[format.SegmentID]bool),
 			checked: make(map[spot]bool),
 		}
-		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.states, v.settle, v.prove} {
+		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.states, v.settle} {
 			if err := stage(ctx); err != nil {
 				return nil, err
 			}
 		}
-		return v.report(), nil
+		err := v.prove(ctx)
+		return v.report(), err
 	})
 }
 
@@ -127,7 +129,7 @@ func (v *verifier) begin(ctx context.Context) error {
 		return nil
 	}
 	v.step = s
-	all, err := t.all(ctx, s)
+	all, err := twice(func() ([]format.Retained, error) { return t.all(ctx, s) })
 	if errors.Is(err, ErrCorrupt) {
 		v.unlisted = true
 		v.found(format.SegmentKey(t.history.dir, s.RetainedAt.Segment), kindOf(err), err.Error())
@@ -161,6 +163,16 @@ func kindOf(err error) ProblemKind {
 		return Missing
 	}
 	return Damaged
+}
+
+// twice reads once more what is not what was written: a bit may have flipped on
+// its way here, and a repair would drop what is whole.
+func twice[T any](read func() (T, error)) (T, error) {
+	got, err := read()
+	if errors.Is(err, ErrCorrupt) {
+		return read()
+	}
+	return got, err
 }
 
 // list finds out what objects there are.
@@ -220,7 +232,7 @@ func (v *verifier) openOne(ctx context.Context, s *subject) error {
 			return nil
 		}
 	}
-	c, err := t.open(ctx, m.Checkpoint)
+	c, err := twice(func() (*Checkpoint, error) { return t.open(ctx, m.Checkpoint) })
 	switch {
 	case errors.Is(err, ErrGone):
 		s.gone = true
@@ -246,7 +258,7 @@ func (v *verifier) manifest(ctx context.Context, s *subject) (*format.Manifest, 
 	if repeated && newest.Seq == s.Seq {
 		return &newest, nil
 	}
-	m, err := v.task.readRetained(ctx, s.Retained)
+	m, err := twice(func() (*format.Manifest, error) { return v.task.readRetained(ctx, s.Retained) })
 	if err == nil {
 		return m, nil
 	}
@@ -309,7 +321,7 @@ func (v *verifier) sizes(s *subject) {
 // state verifies the list of a checkpoint's files, the tables, and where chunks
 // lie.
 func (v *verifier) state(ctx context.Context, s *subject) error {
-	tree, err := s.checkpoint.tree(ctx)
+	tree, err := twice(func() (*tree, error) { return s.checkpoint.tree(ctx) })
 	if wanted := v.opts.Data || v.opts.Restorable && v.isCurrent(s); err != nil || !wanted {
 		return err
 	}
@@ -345,9 +357,12 @@ func (v *verifier) settle(ctx context.Context) error {
 func (v *verifier) prove(ctx context.Context) error {
 	if v.opts.Restorable && len(v.subjects) > 0 {
 		if s := v.subjects[0]; v.isCurrent(s) && s.checkpoint != nil && !s.hurt {
-			var err error
-			v.proven, err = v.task.recordProof(ctx, s.checkpoint)
-			return err
+			proof, err := v.task.recordProof(ctx, s.checkpoint)
+			if err != nil {
+				return fmt.Errorf("checkpoint %d can be restored, but the record of that could not be written: %w", s.Seq, err)
+			}
+			v.proven = proof
+			return nil
 		}
 	}
 	if v.proof == nil {

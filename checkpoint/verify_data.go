@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -56,29 +58,47 @@ func (v *verifier) wanted(s *subject, ch format.Chunk) bool {
 }
 
 // check reads some chunks. Those that are not right do not keep it from the
-// others.
+// others, and are read once more, as by twice.
 func (v *verifier) check(ctx context.Context, s *subject, w *fetcher, f *fetch) error {
-	unread := w.load(ctx, f)
-	if unread != nil && (!errors.Is(unread, ErrCorrupt) || errors.Is(unread, ErrGone)) {
-		return unread
+	wrong, err := wrongOf(ctx, w, f, f.chunks)
+	if err == nil && len(wrong) > 0 {
+		wrong, err = wrongOf(ctx, w, f, slices.Collect(maps.Keys(wrong)))
+	}
+	if err != nil {
+		return err
 	}
 	key := format.ManifestKey(v.task.history.dir, s.Seq) // inline data's
 	if f.segment != (format.SegmentID{}) {
 		key = format.SegmentKey(v.task.history.dir, f.segment)
 	}
 	for _, id := range f.chunks {
+		if err := wrong[id]; err != nil {
+			v.found(key, kindOf(err), err.Error(), s)
+		}
+		ch := w.catalog.Chunk(id)
+		v.mark(&ch, wrong[id] == nil)
+	}
+	return nil
+}
+
+// wrongOf reads chunks of one fetch, and returns what is wrong with them.
+func wrongOf(ctx context.Context, w *fetcher, f *fetch, ids []catalog.ID) (map[catalog.ID]error, error) {
+	unread := w.load(ctx, f)
+	if unread != nil && (!errors.Is(unread, ErrCorrupt) || errors.Is(unread, ErrGone)) {
+		return nil, unread
+	}
+	wrong := make(map[catalog.ID]error)
+	for _, id := range ids {
 		err := unread
 		if err == nil {
 			w.decoded = w.decoded[:0]
 			_, err = w.decode(f, id)
 		}
 		if err != nil {
-			v.found(key, kindOf(err), err.Error(), s)
+			wrong[id] = err
 		}
-		ch := w.catalog.Chunk(id)
-		v.mark(&ch, err == nil)
 	}
-	return nil
+	return wrong, nil
 }
 
 func (v *verifier) mark(ch *format.Chunk, right bool) {

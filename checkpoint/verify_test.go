@@ -194,6 +194,23 @@ func TestVerifyDamagedData(t *testing.T) {
 	})
 }
 
+// What arrives damaged once is whole in the store.
+func TestVerifyReadsWhatIsWrongTwice(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.library()
+		for k, fired := 1, true; fired; k++ {
+			task, _, store := w.process(faultstore.Fault{Kind: faultstore.Corrupt, Verb: "get", On: k, Seed: uint64(k)})
+			r, err := task.Verify(w.Context(), allData)
+			if err != nil || len(r.Problems) > 0 {
+				t.Errorf("read %d was damaged: %+v, %v", k, r, err)
+			}
+			if fired = len(store.Unfired()) == 0; !fired {
+				store.Disarm()
+			}
+		}
+	})
+}
+
 func TestVerifyMissing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -23,6 +24,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVar); role != "" {
+		fmt.Fprintln(os.Stderr, runRole(role)) // it ends with an error or not at all
+		os.Exit(1)
+	}
 	// A few of each property every time; ask for more with -rapid.checks.
 	if err := flag.Set("rapid.checks", "10"); err != nil {
 		panic(err)

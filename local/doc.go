@@ -37,6 +37,10 @@
 // found: another process may have made them a moment ago. A loss of power may
 // undo a Delete, but nothing else.
 //
+// An object can be seen before its name is durable. So Delete first fsyncs the
+// directories in which its handle has found objects since it last did so: what
+// is deleted for the sake of an object does not go before that is there to stay.
+//
 // An fsync that is under way can not be interrupted: a context that ends is
 // noticed before it, after it and between megabytes of data.
 //

@@ -134,6 +134,7 @@ func (w *walk) read(dir string) ([]string, error) {
 			}
 		}
 		if err == io.EOF {
+			w.store.saw(cmp.Or(strings.TrimSuffix(dir, "/"), "."))
 			slices.Sort(names)
 			return names, nil
 		}

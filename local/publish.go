@@ -18,7 +18,7 @@ import (
 // context: some milliseconds' worth.
 const piece = 1 << 20
 
-// A stepFunc performs one step of publishing an object: op on the file or
+// A stepFunc performs one step that changes what is on disk: op on the file or
 // directory name, relative to the store's own. Tests put their own in its
 // place to record steps, to fail them before or after they happen, and to do
 // something in between.

@@ -25,11 +25,15 @@ type recorder struct {
 	intervene func(n int, op, name string, do func() error) error
 }
 
-var tempFile = regexp.MustCompile(`[0-9a-f]{16}\.[0-9]+$`)
+var (
+	tempFile = regexp.MustCompile(`[0-9a-f]{16}\.[0-9]+$`)
+	lockFile = regexp.MustCompile(`[0-9a-f]{16}\.lock$`)
+)
 
 func (r *recorder) step(op, name string, do func() error) error {
 	n := len(r.steps)
-	r.steps = append(r.steps, op+" "+tempFile.ReplaceAllString(name, "T"))
+	name = lockFile.ReplaceAllString(tempFile.ReplaceAllString(name, "T"), "L")
+	r.steps = append(r.steps, op+" "+name)
 	if r.intervene != nil {
 		return r.intervene(n, op, name, do)
 	}
@@ -65,6 +69,7 @@ func TestSteps(t *testing.T) {
 	mustCreate(t, s, "a/b/k", "data")
 	wantSteps(t, "the first Create", r.below(), `
 mkdir .holdfast-tmp
+lock .holdfast-tmp/L
 mkdir a
 syncdir .
 mkdir a/b
@@ -116,12 +121,14 @@ syncdir a/b
 remove .holdfast-tmp/T`)
 
 	// Another handle finds the directories, and can not know whether their
-	// names are durable yet.
+	// names are durable yet. The second lock is the first handle's, which lives.
 	s = openStore(t, dir)
 	r = record(s)
 	mustCreate(t, s, "a/b/m", "data")
-	wantSteps(t, "another handle's first Create", r.below()[:7], `
+	wantSteps(t, "another handle's first Create", r.below()[:9], `
 mkdir .holdfast-tmp
+lock .holdfast-tmp/L
+lock .holdfast-tmp/L
 mkdir a
 syncdir .
 mkdir a/b
@@ -192,7 +199,12 @@ func TestEveryStepFails(t *testing.T) {
 		}
 		for at, step := range r.steps {
 			for _, after := range []bool{false, true} {
-				for _, errno := range []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EEXIST, syscall.ENOENT} {
+				for _, errno := range []error{
+					syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EACCES, syscall.EEXIST, syscall.ENOENT,
+				} {
+					if after && strings.HasPrefix(step, "lock ") {
+						continue // a lock is got, or it is not
+					}
 					name := fmt.Sprintf("%s/%d %s/after=%v/%v", v.name, at, strings.ReplaceAll(step, "/", "_"), after, errno)
 					t.Run(name, func(t *testing.T) { failStep(t, v, fault{at, after, errno}) })
 				}
@@ -220,7 +232,7 @@ func failStep(t *testing.T, v verb, f fault) {
 		// another process may have been faster
 		op == "mkdir" && f.after && errors.Is(f.err, syscall.EEXIST) ||
 		// a directory above what this handle made may not be ours to fsync
-		op == "syncdir" && filepath.IsAbs(name) && name != filepath.Dir(dir) && errors.Is(f.err, syscall.EROFS)
+		op == "syncdir" && filepath.IsAbs(name) && name != filepath.Dir(dir) && (errors.Is(f.err, syscall.EROFS) || errors.Is(f.err, syscall.EACCES))
 
 	there := exists(filepath.Join(dir, "a/b/k"))
 	if want := placed || harmless; there != want {
@@ -237,9 +249,9 @@ func failStep(t *testing.T, v verb, f fault) {
 		t.Errorf("%v: a write can not find that there is no such object", err)
 	case errors.Is(err, backend.ErrExist) && (v.name != "Create" || op != "link"):
 		t.Errorf("%v: nothing was there before", err)
-	case !there && errors.Is(f.err, syscall.ENOSPC):
+	case !there && (errors.Is(f.err, syscall.ENOSPC) || errors.Is(f.err, syscall.EDQUOT)):
 		wantKind(t, v.name, err, backend.ErrNoSpace)
-	case !there && errors.Is(f.err, syscall.EROFS):
+	case !there && (errors.Is(f.err, syscall.EROFS) || errors.Is(f.err, syscall.EACCES)):
 		wantKind(t, v.name, err, backend.ErrPermission)
 	}
 	if left := temporary(t, dir); left != nil && op != "remove" {

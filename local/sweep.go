@@ -27,6 +27,7 @@ var tempName = regexp.MustCompile(`^([0-9a-f]{16})\.(lock|[0-9]+)$`)
 
 // temps are the temporary files of one handle.
 type temps struct {
+	step  stepFunc
 	root  *os.Root
 	id    string
 	lock  *filelock.Lock // nil where there are no locks
@@ -42,18 +43,18 @@ func (s *Store) openTemps(ctx context.Context, root *os.Root) (*temps, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &temps{root: root}
+	t := &temps{step: s.step, root: root}
 	for t.lock == nil {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		t.id = randomID()
-		t.lock, err = filelock.TryLock(root, lockName(t.id))
+		t.lock, err = t.tryLock(t.id)
 		if errors.Is(err, filelock.ErrHeld) {
 			continue // a sweep took it for dead before it was born
 		}
 		if errors.Is(err, errors.ErrUnsupported) {
-			_ = root.Remove(lockName(t.id))
+			_ = t.removeFile(lockName(t.id))
 			return t, nil // no locks here: nothing can be swept, nor will be
 		}
 		if err != nil {
@@ -62,6 +63,23 @@ func (s *Store) openTemps(ctx context.Context, root *os.Root) (*temps, error) {
 	}
 	t.sweep()
 	return t, nil
+}
+
+func (t *temps) tryLock(id string) (lock *filelock.Lock, err error) {
+	name := lockName(id)
+	err = t.step("lock", name, func() error {
+		lock, err = filelock.TryLock(t.root, name)
+		return err
+	})
+	return lock, err
+}
+
+func (t *temps) unlock(id string, lock *filelock.Lock) {
+	_ = t.step("unlock", lockName(id), lock.Remove)
+}
+
+func (t *temps) removeFile(name string) error {
+	return t.step("remove", name, func() error { return t.root.Remove(name) })
 }
 
 func randomID() string {
@@ -84,12 +102,12 @@ func (t *temps) sweep() {
 		if id == t.id {
 			continue
 		}
-		lock, err := filelock.TryLock(t.root, lockName(id))
+		lock, err := t.tryLock(id)
 		if err != nil {
 			continue
 		}
 		t.remove(id)
-		_ = lock.Remove()
+		t.unlock(id, lock)
 	}
 }
 
@@ -98,7 +116,7 @@ func (t *temps) sweep() {
 func (t *temps) remove(id string) {
 	for _, name := range t.files()[id] {
 		if name != lockName(id) {
-			_ = t.root.Remove(name)
+			_ = t.removeFile(name)
 		}
 	}
 }
@@ -124,6 +142,6 @@ func (t *temps) files() map[string][]string {
 func (t *temps) close() {
 	t.remove(t.id)
 	if t.lock != nil {
-		_ = t.lock.Remove()
+		t.unlock(t.id, t.lock)
 	}
 }

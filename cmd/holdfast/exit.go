@@ -34,7 +34,7 @@ var kinds = []struct {
 }{
 	{checkpoint.ErrUnknown, exitFailed, "it may have been done: look with 'holdfast ls' before you do it again"},
 	{checkpoint.ErrVersion, exitFailed, ""},
-	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup, or take another checkpoint"},
+	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup; 'holdfast verify' says which checkpoints are whole"},
 	{checkpoint.ErrFenced, exitRival, "save again if this state is still wanted"},
 	{checkpoint.ErrConflict, exitRival, ""},
 	{checkpoint.ErrClaimed, exitRival, "stop and release it first, or give --fence to do it all the same"},
@@ -57,7 +57,7 @@ func explain(ctx context.Context, err error) (string, int) {
 	}
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		if !errors.Is(err, checkpoint.ErrUnknown) {
-			return fmt.Sprintf("stopped (%v); nothing was saved or replaced", context.Cause(ctx)), exitFailed
+			return fmt.Sprintf("stopped (%v); %s", context.Cause(ctx), nextAfter(err, "nothing was saved or replaced")), exitFailed
 		}
 		err = fmt.Errorf("stopped (%w): %w", context.Cause(ctx), err)
 	}
@@ -66,8 +66,8 @@ func explain(ctx context.Context, err error) (string, int) {
 			continue
 		}
 		text := oneLine(err.Error())
-		if k.next != "" && !adviceGiven(err, k.kind) {
-			text += "; " + k.next
+		if next := nextAfter(err, k.next); next != "" && !adviceGiven(err, k.kind) {
+			text += "; " + next
 		}
 		return text, k.code
 	}
@@ -85,6 +85,24 @@ func adviceGiven(err, kind error) bool {
 	}
 	scheme, _, _ := strings.Cut(about.Store, "://")
 	return slices.Contains(advised[scheme], kind)
+}
+
+// advice is an error after which the user is told something better than what is
+// said of its kind.
+type advice struct {
+	err  error
+	next string
+}
+
+func (a advice) Error() string { return a.err.Error() }
+func (a advice) Unwrap() error { return a.err }
+
+// nextAfter returns what to do after err: what its advice is, or else usual.
+func nextAfter(err error, usual string) string {
+	if a := (advice{}); errors.As(err, &a) {
+		return a.next
+	}
+	return usual
 }
 
 // isUsage reports whether the user asked for something that can not be done.

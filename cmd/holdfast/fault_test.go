@@ -286,7 +286,7 @@ func TestSaveTakesOverFromAnOwner(t *testing.T) {
 	}
 
 	r := holdfast(t, "save", url, "orders", state)
-	if want := `holdfast: note: msg="the task was claimed and not released: `; r.code != 0 || !strings.HasPrefix(r.stderr, want) {
+	if want := `holdfast: note: the task was claimed and not released: `; r.code != 0 || !strings.HasPrefix(r.stderr, want) {
 		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
 	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{}); !errors.Is(err, checkpoint.ErrFenced) {
@@ -336,7 +336,7 @@ func TestWhatTheLibraryLogsIsANote(t *testing.T) {
 	}
 	r := holdfast(t, "save", url, "orders", makeState(t, "state "))
 	note, message, _ := strings.Cut(r.stderr, "\n")
-	if r.code != exitFailed || !strings.HasPrefix(note, `holdfast: note: msg="segments of a failed save remain" task=orders segments=1 err="delete hook`) ||
+	if r.code != exitFailed || !strings.HasPrefix(note, `holdfast: note: segments of a failed save remain (task orders, segments 1): delete hook`) ||
 		!strings.HasSuffix(message, "permission denied; get access to it, or run as a user who has it\n") {
 		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}

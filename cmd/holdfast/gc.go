@@ -21,7 +21,9 @@ processes and failed clean-ups have left behind, and manifests that newer ones
 have followed for more than an hour.
 
 It may run at any time, beside jobs, saves and restores, and stops none of them.
-No object is deleted for its age alone: what a save has under way stays.`,
+No object is deleted for its age alone: what a save has under way stays. Whether
+it is under way or was killed can not be told, so what a killed one has uploaded
+goes with the first gc after the next claim or save.`,
 		Example: `  holdfast gc file:///var/lib/orders --dry-run
   holdfast gc file:///var/lib/orders orders/7`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -68,6 +70,9 @@ func (p *program) gc(ctx context.Context, url, name string, dryRun bool) error {
 		}
 		if err := p.print(lines, func(w *bytes.Buffer) { gcTable(w, lines, dryRun) }); err != nil {
 			return err
+		}
+		if ctx.Err() != nil {
+			return advice{ctx.Err(), "what is garbage still goes with the next gc"}
 		}
 		return firstFailure(len(lines), func(i int) error { return lines[i].err })
 	})

@@ -85,10 +85,18 @@ func checkpointTable(w *bytes.Buffer, list []*checkpoint.Checkpoint, complete bo
 		}
 		rows = append(rows, []string{
 			seq, clock(c.Time), strconv.Itoa(c.Files), size(c.Bytes), size(c.NewBytes),
-			printable(c.Savepoint), some(c.Offsets), some(c.Labels),
+			savepoint(c), some(c.Offsets), some(c.Labels),
 		})
 	}
 	table(w, rows)
+}
+
+// savepoint writes the name of a savepoint, and until when retention keeps it.
+func savepoint(c *checkpoint.Checkpoint) string {
+	if c.Expires.IsZero() {
+		return printable(c.Savepoint)
+	}
+	return printable(c.Savepoint) + " (until " + clock(c.Expires) + ")"
 }
 
 // A taskLine is what ls says of a task.
@@ -183,7 +191,7 @@ func (l *taskLine) row() []string {
 	}
 	row := []string{printable(l.Task), "none", "", "", "", "", strconv.FormatUint(l.Epoch, 10), yesNo(l.Claimed)}
 	if c := l.Newest; c != nil {
-		copy(row[1:], []string{strconv.FormatUint(c.Seq, 10), clock(c.Time), strconv.Itoa(c.Files), size(c.Bytes), printable(c.Savepoint)})
+		copy(row[1:], []string{strconv.FormatUint(c.Seq, 10), clock(c.Time), strconv.Itoa(c.Files), size(c.Bytes), savepoint(c)})
 	}
 	return row
 }

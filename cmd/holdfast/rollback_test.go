@@ -38,7 +38,7 @@ func TestRollbackFencesAnOwner(t *testing.T) {
 	ok(t, "save", url, "orders", after)
 	owner := claimTask(t, h)
 	r := holdfast(t, "rollback", url, "orders", "1")
-	if want := `holdfast: note: msg="the task was claimed and not released: `; r.code != 0 || !strings.HasPrefix(r.stderr, want) {
+	if want := `holdfast: note: the task was claimed and not released: `; r.code != 0 || !strings.HasPrefix(r.stderr, want) {
 		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
 	if want := "checkpoint 1 of \"orders\" is the newest again, in place of checkpoint 2\n"; r.stdout != want {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -165,20 +166,43 @@ func (p *program) note(format string, args ...any) {
 }
 
 // logger makes notes of what the library logs.
-func (p *program) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(noteWriter{p}, &slog.HandlerOptions{
-		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
-				return slog.Attr{}
-			}
-			return a
-		},
-	}))
+func (p *program) logger() *slog.Logger { return slog.New(noteHandler{p: p}) }
+
+// A noteHandler makes a note of a record: its message, what that is about, and
+// the error behind it.
+type noteHandler struct {
+	p     *program
+	attrs []slog.Attr
 }
 
-type noteWriter struct{ p *program }
+func (h noteHandler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= slog.LevelInfo
+}
 
-func (w noteWriter) Write(line []byte) (int, error) {
-	w.p.note("%s", line)
-	return len(line), nil
+func (h noteHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return noteHandler{h.p, slices.Concat(h.attrs, attrs)}
+}
+
+func (h noteHandler) WithGroup(string) slog.Handler { return h }
+
+func (h noteHandler) Handle(_ context.Context, r slog.Record) error {
+	about, cause := []string{}, ""
+	add := func(a slog.Attr) bool {
+		if err, ok := a.Value.Any().(error); ok {
+			cause += ": " + err.Error()
+		} else {
+			about = append(about, a.Key+" "+printable(a.Value.String()))
+		}
+		return true
+	}
+	for _, a := range h.attrs {
+		add(a)
+	}
+	r.Attrs(add)
+	text := r.Message
+	if len(about) > 0 {
+		text += " (" + strings.Join(about, ", ") + ")"
+	}
+	h.p.note("%s%s", text, cause)
+	return nil
 }

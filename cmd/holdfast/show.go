@@ -104,7 +104,7 @@ func describeCheckpoint(w *bytes.Buffer, c *checkpoint.Checkpoint, entries []che
 	rows := [][]string{
 		{"Task:", printable(c.Task)},
 		{"Checkpoint:", strconv.FormatUint(c.Seq, 10)},
-		{"Savepoint:", printable(c.Savepoint)},
+		{"Savepoint:", savepoint(c)},
 		{"Time:", clock(c.Time)},
 		{"Epoch:", strconv.FormatUint(c.Epoch, 10)},
 		{"Files:", strconv.Itoa(c.Files)},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -77,7 +78,16 @@ func (p *program) verify(ctx context.Context, url, name string, opts verifyOptio
 		if err != nil {
 			return err
 		}
+		if len(tasks) == 0 {
+			// A URL with a slip in it looks like a job without tasks, and must not
+			// pass for one that is in order.
+			none := said{"nothing was verified: there are no tasks under " + url, checkpoint.ErrNoCheckpoint}
+			return advice{none, "correct the URL, or save first"}
+		}
 		lines := eachTask(tasks, func(task *checkpoint.Task) verifyLine { return verifyTask(ctx, task, opts) })
+		if ctx.Err() != nil && !opts.repair {
+			return advice{ctx.Err(), "nothing was changed, and not all was verified"}
+		}
 		if name != "" && lines[0].Report == nil {
 			return absent(ctx, tasks[0], lines[0].err)
 		}
@@ -86,6 +96,13 @@ func (p *program) verify(ctx context.Context, url, name string, opts verifyOptio
 		}
 		if err := p.print(lines, func(w *bytes.Buffer) { verifyTables(w, lines) }); err != nil {
 			return err
+		}
+		if ctx.Err() != nil {
+			return advice{ctx.Err(), "what was repaired stays so, and the same command goes on with the rest"}
+		}
+		// That something is hurt matters more than that something could not be read.
+		if i := slices.IndexFunc(lines, func(l verifyLine) bool { return errors.Is(l.err, checkpoint.ErrCorrupt) }); i > 0 {
+			lines[0], lines[i] = lines[i], lines[0]
 		}
 		return firstFailure(len(lines), func(i int) error { return lines[i].err })
 	})
@@ -102,9 +119,36 @@ func verifyTask(ctx context.Context, task *checkpoint.Task, opts verifyOptions) 
 		return line
 	}
 	if line.Repaired == nil || len(line.Repaired.Left) > 0 {
-		line.err = line.Err()
+		line.err = line.hurt()
 	}
 	return line
+}
+
+// hurt returns an error if anything is.
+func (l *verifyLine) hurt() error {
+	err := l.Err()
+	if err == nil {
+		return nil
+	}
+	return advice{err, l.next()}
+}
+
+// next says what can be done about what is hurt.
+func (l *verifyLine) next() string {
+	switch {
+	case slices.ContainsFunc(l.Hurt, func(seq uint64) bool { return seq > l.Manifest }): // the newest manifest
+		return "bring that object back from a backup; if there is none, let the job commit once more or, " +
+			"if nothing writes to the task, move the object out of the store, and then verify with --repair"
+	case slices.ContainsFunc(l.Problems, func(p checkpoint.Problem) bool { return len(p.Hurts) == 0 }): // the list of checkpoints
+		return "bring that object back from a backup; if there is none, restore the newest checkpoint to keep it, and, " +
+			"if nothing writes to the task, move its newest manifests out of the store one by one until 'holdfast ls' lists the others"
+	case l.Whole == 0:
+		return "bring what is missing or damaged back from a backup; or, if the state is still there, save it with 'holdfast save --full'"
+	case l.Repaired != nil: // what is left is whole as long as the newest manifest repeats it
+		return "what is left can be restored until the next save: save again, and then verify with --repair"
+	default:
+		return "bring what is missing or damaged back from a backup; if there is none, 'holdfast verify --data --repair' drops what it hurts"
+	}
 }
 
 func (l *verifyLine) repair(ctx context.Context, fence bool) error {
@@ -113,6 +157,9 @@ func (l *verifyLine) repair(ctx context.Context, fence bool) error {
 	if errors.Is(err, checkpoint.ErrUnknown) {
 		// That it may have been saved, and is to be looked for, is said of saves.
 		return said{text: err.Error() + "; it may have been repaired: verify it again"}
+	}
+	if errors.Is(err, checkpoint.ErrCorrupt) {
+		return advice{err, l.next()}
 	}
 	return err
 }
@@ -135,7 +182,7 @@ func verifyTables(w *bytes.Buffer, lines []verifyLine) {
 	problems := [][]string{{"TASK", "PROBLEM", "HURTS", "OBJECT"}}
 	for _, l := range lines {
 		if l.Report == nil {
-			tasks = append(tasks, []string{printable(l.Task), "unreadable", "", "", "", "", "", ""})
+			tasks = append(tasks, []string{printable(l.Task), "not verified", "", "", "", "", "", ""})
 			continue
 		}
 		tasks = append(tasks, []string{
@@ -171,18 +218,26 @@ func (l *verifyLine) repaired() string {
 		fmt.Fprintf(&b, "%s: %s\n", printable(l.Task), fmt.Sprintf(format, args...))
 	}
 	if len(done.Dropped) > 0 {
-		say("dropped checkpoint %s", numbers(done.Dropped))
+		say("dropped %s", checkpoints(done.Dropped))
 	}
 	if done.WentBackTo != 0 {
 		say("went back to checkpoint %d: what was saved after it is lost", done.WentBackTo)
 	}
 	if len(done.Left) > 0 {
-		say("not repaired: checkpoint %s", numbers(done.Left))
+		say("not repaired: %s", checkpoints(done.Left))
 	}
 	if c := done.Collected; c.Segments+c.Manifests > 0 {
 		say("deleted %s and %s: %s", counted(c.Segments, "segment", "segments"), counted(c.Manifests, "manifest", "manifests"), size(c.Bytes))
 	}
 	return b.String()
+}
+
+// checkpoints writes which checkpoints are meant.
+func checkpoints(seqs []uint64) string {
+	if len(seqs) == 1 {
+		return "checkpoint " + numbers(seqs)
+	}
+	return "checkpoints " + numbers(seqs)
 }
 
 // numbers writes a list of checkpoints' numbers.

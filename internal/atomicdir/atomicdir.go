@@ -7,6 +7,11 @@
 // one is moved aside first: a process killed between the two renames leaves
 // no target, and both directories beside it. The next Begin puts the old one
 // back.
+//
+// All that is done outlives a loss of power once Commit has returned. A loss
+// before that leaves, like a kill, the old directory or the new one: also on a
+// file system that makes names durable in an order of its own, one by one. (Where
+// the old one is moved aside, that takes a journal: see package powerloss.)
 package atomicdir
 
 import (
@@ -16,7 +21,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/holdfast-io/holdfast/internal/filelock"
 )
@@ -28,12 +35,21 @@ var ErrNotEmpty = errors.New("the directory is not empty")
 // A Dir is a directory that is being built. It is used by one goroutine at a
 // time.
 type Dir struct {
+	step    stepFunc
 	target  string // no link
 	replace bool
 	aside   string   // beside target; what is built
 	parent  *os.Root // of both
 	lock    *filelock.Lock
+	made    []string // directories above target, which were missing
 }
+
+// A stepFunc performs one step that changes what is on disk, or makes it durable:
+// op on the file or directory at path. Tests put their own in its place to record
+// steps and to fail them. It may be called from several goroutines at once.
+type stepFunc func(op, path string, do func() error) error
+
+func perform(_, _ string, do func() error) error { return do() }
 
 // Beside target ".target.holdfast-<random>" is what is built. Whoever builds it
 // holds the lock on the file of that name with ".lock", which comes first and
@@ -44,6 +60,10 @@ const (
 	oldSuffix  = ".old" // the old directory, where it could not be exchanged
 )
 
+// asideName matches the names of directories that were built, or moved, aside,
+// without their prefix.
+var asideName = regexp.MustCompile(`^[a-z2-7]{26}(\.old)?$`)
+
 // prefix is what the names of all that is beside target begin with.
 func prefix(target string) string { return "." + filepath.Base(target) + ".holdfast-" }
 
@@ -53,27 +73,50 @@ func prefix(target string) string { return "." + filepath.Base(target) + ".holdf
 // unless replace is set.
 //
 // Commit or Abort must be called.
-func Begin(target string, replace bool) (*Dir, error) {
+func Begin(target string, replace bool) (*Dir, error) { return start(target, replace, perform) }
+
+func start(target string, replace bool, step stepFunc) (*Dir, error) {
 	target, err := resolve(target)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(target), 0o777); err != nil {
+	d := &Dir{step: step, target: target, replace: replace}
+	if err := d.makeParents(filepath.Dir(target)); err != nil {
 		return nil, err
 	}
-	parent, err := os.OpenRoot(filepath.Dir(target))
+	d.parent, err = os.OpenRoot(filepath.Dir(target))
 	if err != nil {
 		return nil, err
 	}
-	sweep(parent, target)
-	d := &Dir{target: target, replace: replace, parent: parent}
+	d.sweep()
 	if err = checkTarget(target, replace); err == nil {
 		err = d.makeAside()
 	}
 	if err != nil {
-		return nil, errors.Join(err, parent.Close())
+		return nil, errors.Join(err, d.parent.Close())
 	}
 	return d, nil
+}
+
+// makeParents makes the directory at path, with those above it, if it is missing.
+func (d *Dir) makeParents(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() || path == filepath.Dir(path) {
+		return err
+	}
+	if err := d.makeParents(filepath.Dir(path)); err != nil {
+		return err
+	}
+	err := d.step("mkdir", path, func() error { return os.Mkdir(path, 0o777) })
+	if errors.Is(err, fs.ErrExist) { // another process was faster, unless it is a file
+		info, statErr := os.Stat(path)
+		if statErr != nil || !info.IsDir() {
+			return &fs.PathError{Op: "mkdir", Path: path, Err: syscall.ENOTDIR}
+		}
+	} else if err != nil {
+		return err
+	}
+	d.made = append(d.made, path)
+	return nil
 }
 
 // resolve follows the links in target, so that one which names the directory
@@ -151,7 +194,7 @@ func checkMounts(target string) error {
 func (d *Dir) makeAside() (err error) {
 	for range 10 {
 		name := prefix(d.target) + strings.ToLower(rand.Text())
-		d.lock, err = filelock.TryLock(d.parent, name+lockSuffix)
+		d.lock, err = d.tryLock(name)
 		if errors.Is(err, filelock.ErrHeld) {
 			continue // another process swept it before it was locked
 		}
@@ -159,42 +202,70 @@ func (d *Dir) makeAside() (err error) {
 			return err
 		}
 		d.aside = filepath.Join(filepath.Dir(d.target), name)
-		if err := os.Mkdir(d.aside, 0o777); err != nil {
-			return errors.Join(err, d.lock.Remove())
+		err := d.step("mkdir", d.aside, func() error { return os.Mkdir(d.aside, 0o777) })
+		if err != nil {
+			return errors.Join(err, d.release(d.lock, d.aside))
 		}
 		return nil
 	}
 	return err
 }
 
-// sweep removes what dead processes left beside target, or puts it back. It is
-// best effort.
-func sweep(parent *os.Root, target string) {
-	entries, _ := os.ReadDir(parent.Name())
-	for _, e := range entries {
-		name, isLock := strings.CutSuffix(e.Name(), lockSuffix)
-		if !isLock || !strings.HasPrefix(name, prefix(target)) {
-			continue
-		}
-		lock, err := filelock.TryLock(parent, e.Name())
+func (d *Dir) tryLock(name string) (lock *filelock.Lock, err error) {
+	name += lockSuffix
+	err = d.step("lock", filepath.Join(filepath.Dir(d.target), name), func() error {
+		lock, err = filelock.TryLock(d.parent, name)
+		return err
+	})
+	return lock, err
+}
+
+// sweep removes what dead processes left beside the target, or puts it back. It
+// is best effort.
+func (d *Dir) sweep() {
+	for name := range d.leftovers() {
+		lock, err := d.tryLock(name)
 		if err != nil {
 			continue // its owner lives
 		}
-		aside := filepath.Join(filepath.Dir(target), name)
-		if _, err := os.Lstat(target); errors.Is(err, fs.ErrNotExist) {
-			_ = os.Rename(aside+oldSuffix, target)
+		// What is removed may be the old directory. That the new one has its
+		// place is made durable first.
+		if err := d.syncFile(filepath.Dir(d.target)); err != nil {
+			_ = lock.Unlock()
+			return
 		}
-		_ = release(lock, aside)
+		_ = d.release(lock, filepath.Join(filepath.Dir(d.target), name))
 	}
 }
 
+// leftovers returns what was built aside, by whoever. After a loss of power it
+// may have no lock; a living owner's has one.
+func (d *Dir) leftovers() map[string]bool {
+	entries, _ := os.ReadDir(d.parent.Name())
+	found := make(map[string]bool)
+	for _, e := range entries {
+		rest, ours := strings.CutPrefix(e.Name(), prefix(d.target))
+		name, isLock := strings.CutSuffix(e.Name(), lockSuffix)
+		if ours && (isLock || e.IsDir() && asideName.MatchString(rest)) {
+			found[strings.TrimSuffix(name, oldSuffix)] = true
+		}
+	}
+	return found
+}
+
 // release removes what is beside a target, and then the lock on it: this order
-// leaves nothing that could not be swept.
-func release(lock *filelock.Lock, aside string) error {
-	if err := errors.Join(removeAll(aside), removeAll(aside+oldSuffix)); err != nil {
+// leaves nothing that could not be swept. An old directory that nothing has taken
+// the place of is put back.
+func (d *Dir) release(lock *filelock.Lock, aside string) error {
+	if !exists(d.target) && exists(aside+oldSuffix) {
+		if err := d.rename(aside+oldSuffix, d.target); err != nil {
+			return errors.Join(err, lock.Unlock())
+		}
+	}
+	if err := errors.Join(d.removeAll(aside), d.removeAll(aside+oldSuffix)); err != nil {
 		return errors.Join(err, lock.Unlock())
 	}
-	return lock.Remove()
+	return d.step("unlock", aside+lockSuffix, lock.Remove)
 }
 
 // Path returns the directory to put things into.
@@ -205,20 +276,43 @@ func (d *Dir) Path() string { return d.aside }
 // step durable. What can not be removed of an old directory is left to the
 // next Begin.
 func (d *Dir) Commit() error {
-	err := syncTree(d.aside)
+	err := d.syncTree()
 	if err == nil {
 		err = d.publish()
 	}
 	if err != nil {
 		return errors.Join(err, d.Abort())
 	}
-	err = syncFile(filepath.Dir(d.target))
+	if err := d.settle(); err != nil {
+		return errors.Join(err, d.leave())
+	}
 	_ = d.Abort() // what was built is no longer aside; the old directory may be
+	return nil
+}
+
+// settle makes the names on the way to the target durable.
+func (d *Dir) settle() error {
+	if err := d.syncFile(filepath.Dir(d.target)); err != nil {
+		return err
+	}
+	for _, dir := range d.made {
+		if err := d.syncFile(filepath.Dir(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave leaves what is aside to the next Begin. It may be the old directory, and
+// a loss of power may yet put that back.
+func (d *Dir) leave() error {
+	err := errors.Join(d.lock.Unlock(), d.parent.Close())
+	d.parent = nil
 	return err
 }
 
 func (d *Dir) publish() error {
-	err := rename(d.aside, d.target)
+	err := d.step("rename", d.target, func() error { return rename(d.aside, d.target) })
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -228,7 +322,8 @@ func (d *Dir) publish() error {
 	if err := checkMounts(d.target); err != nil { // it may have come since
 		return err
 	}
-	if err := exchange(d.aside, d.target); !errors.Is(err, errors.ErrUnsupported) {
+	err = d.step("exchange", d.target, func() error { return exchange(d.aside, d.target) })
+	if !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	return d.moveAndRename()
@@ -236,13 +331,14 @@ func (d *Dir) publish() error {
 
 // moveAndRename does in two steps what exchange would do in one.
 func (d *Dir) moveAndRename() error {
-	if err := os.Rename(d.target, d.aside+oldSuffix); err != nil {
+	if err := d.rename(d.target, d.aside+oldSuffix); err != nil {
 		return err
 	}
-	if err := os.Rename(d.aside, d.target); err != nil {
-		return errors.Join(err, os.Rename(d.aside+oldSuffix, d.target))
-	}
-	return nil
+	return d.rename(d.aside, d.target) // if it fails, release puts the old one back
+}
+
+func (d *Dir) rename(from, to string) error {
+	return d.step("rename", to, func() error { return os.Rename(from, to) })
 }
 
 // Abort removes what was built. After Commit it does nothing.
@@ -250,9 +346,21 @@ func (d *Dir) Abort() error {
 	if d.parent == nil {
 		return nil
 	}
-	err := errors.Join(release(d.lock, d.aside), d.parent.Close())
+	err := errors.Join(d.release(d.lock, d.aside), d.parent.Close())
 	d.parent = nil
 	return err
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+func (d *Dir) removeAll(path string) error {
+	if !exists(path) {
+		return nil
+	}
+	return d.step("remove", path, func() error { return removeAll(path) })
 }
 
 // removeAll is os.RemoveAll for trees whose directories may be read-only.

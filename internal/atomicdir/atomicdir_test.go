@@ -35,8 +35,10 @@ func TestMain(m *testing.M) {
 
 // fill puts a generation of files into a directory: all have one content, and
 // their number is known.
-func fill(dir, generation string) error {
-	for _, name := range generationFiles {
+func fill(dir, generation string) error { return fillWith(generationFiles, dir, generation) }
+
+func fillWith(files []string, dir, generation string) error {
+	for _, name := range files {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
@@ -52,7 +54,9 @@ var generationFiles = []string{"a", "b", "c", "sub/d", "sub/e"}
 
 // generation returns the one generation that a directory is of, or says why it
 // is of none.
-func generation(dir string) (string, error) {
+func generation(dir string) (string, error) { return generationOf(generationFiles, dir) }
+
+func generationOf(files []string, dir string) (string, error) {
 	var found []string
 	one := ""
 	err := fs.WalkDir(os.DirFS(dir), ".", func(p string, d fs.DirEntry, err error) error {
@@ -67,7 +71,7 @@ func generation(dir string) (string, error) {
 		found = append(found, p)
 		return err
 	})
-	if err == nil && !slices.Equal(found, generationFiles) {
+	if err == nil && !slices.Equal(found, files) {
 		err = fmt.Errorf("it has %v", found)
 	}
 	return one, err
@@ -475,7 +479,11 @@ func TestMoveAndRename(t *testing.T) {
 	if err := errors.Join(os.Remove(d.Path()), d.moveAndRename()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("err = %v, want ErrNotExist", err)
 	}
+	if err := d.Abort(); err != nil {
+		t.Error(err)
+	}
 	wantGeneration(t, target, "new")
+	wantNames(t, parent, "x")
 }
 
 // What is not ours stays, even if it looks a little like it.

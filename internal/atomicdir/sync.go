@@ -14,12 +14,12 @@ import (
 // make one commit of what is asked of them at once.
 const syncs = 8
 
-// syncTree makes a directory with all that is in it durable. Files that their
+// syncTree makes what was built durable, with all that is in it. Files that their
 // modes keep this process from opening need a system that can sync them all.
-func syncTree(path string) error {
-	paths, err := syncable(path)
+func (d *Dir) syncTree() error {
+	paths, err := syncable(d.aside)
 	if errors.Is(err, fs.ErrPermission) || len(paths) > many {
-		return syncAll(path)
+		return d.syncAll()
 	}
 	if err != nil {
 		return err
@@ -27,13 +27,21 @@ func syncTree(path string) error {
 	var group errgroup.Group
 	group.SetLimit(syncs)
 	for _, p := range paths {
-		group.Go(func() error { return syncFile(p) })
+		group.Go(func() error { return d.syncFile(p) })
 	}
 	err = group.Wait()
 	if errors.Is(err, fs.ErrPermission) {
-		return syncAll(path)
+		return d.syncAll()
 	}
 	return err
+}
+
+func (d *Dir) syncAll() error {
+	return d.step("syncall", d.aside, func() error { return syncAll(d.aside) })
+}
+
+func (d *Dir) syncFile(path string) error {
+	return d.step("sync", path, func() error { return syncFile(path) })
 }
 
 // syncable returns the regular files and directories in a tree.

@@ -53,7 +53,7 @@ var onDisk = []mistake{
 		old:    `if err := d.step("sync", d.temp, d.file.Sync); err != nil {`,
 		new:    `if err := ctx.Err(); err != nil {`,
 		breaks: "A1",
-		tests:  by("local", "TestSteps"),
+		tests:  by("local", "TestPowerLoss", "TestSteps"),
 	},
 	{
 		name: "the directory is not fsynced",
@@ -66,7 +66,7 @@ var onDisk = []mistake{
 		new: `d.discard()
 	return changeTime(info), nil`,
 		breaks: "A1",
-		tests:  by("local", "TestSteps"),
+		tests:  by("local", "TestPowerLoss", "TestSteps"),
 	},
 	{
 		name: "what another process made is not fsynced before it is said to exist",
@@ -77,7 +77,7 @@ var onDisk = []mistake{
 	return errTaken`,
 		new:    `return errTaken`,
 		breaks: "A1",
-		tests:  by("local", "TestSteps"),
+		tests:  by("local", "TestPowerLoss", "TestSteps"),
 	},
 	{
 		name:   "a directory that was there is taken for durable",
@@ -85,7 +85,7 @@ var onDisk = []mistake{
 		old:    `err = checkDir(root, dir)`,
 		new:    `return checkDir(root, dir)`,
 		breaks: "A1",
-		tests:  by("local", "TestSteps"),
+		tests:  by("local", "TestPowerLoss", "TestSteps"),
 	},
 	{
 		name: "a directory is durable before it is fsynced",
@@ -107,7 +107,7 @@ var onDisk = []mistake{
 		old:    `for dir != filepath.Dir(dir) {`,
 		new:    `for dir != filepath.Dir(dir) && len(missing) > 0 {`,
 		breaks: "A1",
-		tests:  by("local", "TestStepsAboveTheDirectory"),
+		tests:  by("local", "TestPowerLoss", "TestStepsAboveTheDirectory"),
 	},
 	{
 		name:   "directories that were removed stay durable",

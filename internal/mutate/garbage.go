@@ -61,7 +61,7 @@ var inCollections = []mistake{
 	},
 	{
 		name:   "the newest manifest is taken for a step, whatever its time",
-		file:   "checkpoint/collect.go",
+		file:   "checkpoint/protocol.go",
 		old:    `func isSame(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }`,
 		new:    `func isSame(before, at time.Time) bool { return true }`,
 		breaks: "I1",
@@ -70,17 +70,17 @@ var inCollections = []mistake{
 	{
 		name:   "a newest manifest that is gone passes for a step if one that it retains is there",
 		file:   "checkpoint/collect.go",
-		old:    ` && (seq == s.Seq || certain > 0):`,
-		new:    `:`,
+		old:    `case found == 0 && (seq != s.Seq || !same):`,
+		new:    `case found == 0 && seq == s.Seq && !same:`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCollectorReadsALateManifestThatRetainsWhatStays"),
 	},
 	{
 		name: "a newest manifest that is gone passes for a step if no manifest is left",
 		file: "checkpoint/collect.go",
-		old: `if certain == 0 {
+		old: `if found == 0 {
 		return`,
-		new: `if certain < 0 {
+		new: `if found < 0 {
 		return`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCollectorReadsALateManifestThatRetainsWhatStays"),
@@ -88,8 +88,8 @@ var inCollections = []mistake{
 	{
 		name:   "retained manifests are taken for what they were, whatever their times",
 		file:   "checkpoint/collect.go",
-		old:    `return c.task.makeSure(ctx, s.Seq, all)`,
-		new:    `return nil`,
+		old:    `if err == nil && len(late) > 0 {`,
+		new:    `if err == nil && len(late) > len(all) {`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCollectorReadsARetainedManifestThatCameLate"),
 	},
@@ -141,8 +141,8 @@ var inCleanUps = []mistake{
 	{
 		name:   "what an owner reads of a checkpoint that it kept is taken for what it was",
 		file:   "checkpoint/cleaner.go",
-		old:    `if known || err != nil {`,
-		new:    `if r.Seq > 0 || known || err != nil {`,
+		old:    `late, err := c.task.madeLate(ctx, read)`,
+		new:    `late, err := c.task.madeLate(ctx, nil)`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCleanUpReadsAManifestThatCameLate"),
 	},
@@ -291,7 +291,7 @@ var inRetention = []mistake{
 		old: `var before *step
 	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
 		before = base
-		m, sent, err := t.backTo(ctx, base, at)
+		m, sent, err := t.backTo(ctx, base, c.Seq)
 		if err != nil {
 			return nil, err
 		}
@@ -302,7 +302,7 @@ var inRetention = []mistake{
 	var list format.SegmentID
 	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
 		before = base
-		m, sent, err := t.backTo(ctx, base, at)
+		m, sent, err := t.backTo(ctx, base, c.Seq)
 		if err != nil {
 			return nil, err
 		}

@@ -233,8 +233,8 @@ var inRestores = []mistake{
 	{
 		name:   "runs of data go on across a hole",
 		file:   "checkpoint/restore.go",
-		old:    `w.at+int64(len(w.run)) != p.offset || `,
-		new:    ``,
+		old:    `w.node == p.node && w.at+int64(n) == p.offset && `,
+		new:    `w.node == p.node && `,
 		breaks: "a restore gives back the state",
 		tests:  by("checkpoint", "TestEveryCheckpointGivesBackItsState", "TestRestoreOverAnOldStateFetchesWhatIsMissing"),
 	},
@@ -250,7 +250,7 @@ var inRestores = []mistake{
 		name: "what a living process builds is swept",
 		file: "internal/atomicdir/atomicdir.go",
 		old:  `continue // its owner lives`,
-		new: `_ = removeAll(filepath.Join(filepath.Dir(target), name))
+		new: `_ = d.removeAll(filepath.Join(filepath.Dir(d.target), name))
 			continue`,
 		breaks: "a restore gives back the state",
 		tests:  by("internal/atomicdir", "TestLeftoversOfTheDeadAreSwept"),
@@ -266,17 +266,36 @@ var inRestores = []mistake{
 	{
 		name:   "an existing directory is replaced in two steps",
 		file:   "internal/atomicdir/atomicdir.go",
-		old:    `if err := exchange(d.aside, d.target); !errors.Is(err, errors.ErrUnsupported) {`,
-		new:    `if err := errors.ErrUnsupported; !errors.Is(err, errors.ErrUnsupported) {`,
+		old:    `err = d.step("exchange", d.target, func() error { return exchange(d.aside, d.target) })`,
+		new:    `err = errors.ErrUnsupported`,
 		breaks: "a restore leaves the old state or the new",
 		tests:  by("internal/atomicdir", "TestKilledWhileItReplaces"),
 	},
 	{
 		name:   "the old directory is not put back",
 		file:   "internal/atomicdir/atomicdir.go",
-		old:    `_ = os.Rename(aside+oldSuffix, target)`,
-		new:    `_ = oldSuffix`,
+		old:    `if !exists(d.target) && exists(aside+oldSuffix) {`,
+		new:    `if exists(d.target) && exists(aside+oldSuffix) {`,
 		breaks: "a restore leaves the old state or the new",
 		tests:  by("internal/atomicdir", "TestKilledBetweenTwoRenames"),
+	},
+	{
+		name:   "what is built is not fsynced",
+		file:   "internal/atomicdir/atomicdir.go",
+		old:    `err := d.syncTree()`,
+		new:    `var err error`,
+		breaks: "a restore leaves the old state or the new",
+		tests:  by("internal/atomicdir", "TestPowerLoss"),
+	},
+	{
+		name: "the directory of what is built is not fsynced",
+		file: "internal/atomicdir/atomicdir.go",
+		old: `func (d *Dir) settle() error {
+	if err := d.syncFile(filepath.Dir(d.target)); err != nil {
+		return err
+	}`,
+		new:    `func (d *Dir) settle() error {`,
+		breaks: "a restore that has returned lasts",
+		tests:  by("internal/atomicdir", "TestPowerLoss"),
 	},
 }

@@ -1,0 +1,381 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/powerloss"
+)
+
+// A clock is set by the test: what is old enough to be deleted is so by the
+// store's clock.
+type clock struct {
+	mu   sync.Mutex
+	now  time.Time
+	made map[string]time.Time // by key
+}
+
+func newClock() *clock {
+	return &clock{now: time.Now(), made: make(map[string]time.Time)}
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// after is a clock that goes on from where c is.
+func (c *clock) after(d time.Duration) *clock {
+	return &clock{now: c.now.Add(d), made: maps.Clone(c.made)}
+}
+
+// of returns when an object was made. That is now if nobody heard of it.
+func (c *clock) of(o backend.Object) backend.Object {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.made[o.Key]; !ok {
+		c.now = c.now.Add(time.Millisecond)
+		c.made[o.Key] = c.now
+	}
+	o.ModTime = c.made[o.Key]
+	return o
+}
+
+// A clocked store has the times of a clock.
+type clocked struct {
+	backend.Store
+	clock *clock
+}
+
+func (s clocked) Create(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	o, err := s.Store.Create(ctx, key, data)
+	if err != nil {
+		return o, err
+	}
+	return s.clock.of(o), nil
+}
+
+func (s clocked) Put(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	o, err := s.Store.Put(ctx, key, data)
+	if err != nil {
+		return o, err
+	}
+	return s.clock.of(o), nil
+}
+
+func (s clocked) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
+	return func(yield func(backend.Object, error) bool) {
+		for o, err := range s.Store.List(ctx, prefix, after) {
+			if err == nil {
+				o = s.clock.of(o)
+			}
+			if !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
+// progress is how far a job has come: the last checkpoint that it was told of,
+// and the last that it has begun.
+type progress struct{ told, begun int }
+
+// A job runs the engine on stores whose steps are recorded.
+type job struct {
+	*tape[progress]
+	clock *clock
+	at    progress
+}
+
+func newJob(t testing.TB) *job {
+	j := &job{tape: newTape(t, &progress{}), clock: newClock()}
+	j.remains.Trim = func(t powerloss.Tree) powerloss.Tree { return t.Without("store/" + tempDir) }
+	return j
+}
+
+const engineTask = "orders/7"
+
+func engine(t testing.TB, s *Store, c *clock) *checkpoint.Task {
+	t.Helper()
+	task, err := checkpoint.New(clocked{s, c}, checkpoint.Options{
+		SegmentSize: 64 << 10, Uploads: 2, Retention: checkpoint.Retention{Last: 2},
+		Backoff: backend.Backoff{Attempts: 1}, Logger: slog.New(slog.DiscardHandler),
+	}).Task(engineTask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return task
+}
+
+// snapshot is the n-th one. Some fill more than a segment, some fit into the
+// manifest. What one has in common with the one before is stored once.
+func snapshot(n int) checkpoint.Snapshot {
+	return checkpoint.Snapshot{
+		Offsets: map[string]string{"in": strconv.Itoa(n)},
+		State:   checkpoint.FS(stateOf(n)),
+	}
+}
+
+func stateOf(n int) fstest.MapFS {
+	state := fstest.MapFS{"n": {Data: []byte(strconv.Itoa(n)), Mode: 0o644}}
+	if n%3 != 0 {
+		state["grows"] = &fstest.MapFile{Data: noise(1, 20<<10+n*1000), Mode: 0o644}
+		state["changes"] = &fstest.MapFile{Data: noise(uint64(n), 50<<10), Mode: 0o644}
+	}
+	return state
+}
+
+func noise(seed uint64, n int) []byte {
+	data := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(data) // never fails
+	return data
+}
+
+func (j *job) process(broken func(stepFunc) stepFunc) (*checkpoint.Task, *Store) {
+	s := j.open(broken)
+	return engine(j.t, s, j.clock), s
+}
+
+// save saves the next checkpoint. From when it is begun it may be found, and
+// from when that is told it is found, or a later one.
+func (j *job) save(do func(context.Context, checkpoint.Snapshot) (*checkpoint.Checkpoint, error)) {
+	j.t.Helper()
+	n := j.at.begun + 1
+	j.tell(progress{told: j.at.told, begun: n})
+	if _, err := do(context.Background(), snapshot(n)); err != nil {
+		j.t.Fatal(err)
+	}
+	j.tell(progress{told: n, begun: n})
+}
+
+func (j *job) tell(at progress) {
+	j.at = at
+	j.promise(&at)
+}
+
+func (j *job) claim(task *checkpoint.Task) *checkpoint.Owner {
+	j.t.Helper()
+	o, err := task.Claim(context.Background())
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	return o
+}
+
+func (j *job) end(s *Store, owners ...*checkpoint.Owner) {
+	j.t.Helper()
+	var errs []error
+	for _, o := range owners {
+		errs = append(errs, o.Close())
+	}
+	if err := errors.Join(append(errs, s.Close())...); err != nil {
+		j.t.Error(err)
+	}
+}
+
+// run is the life of a job: owners that follow one another, a save of one who is
+// no owner, what is older than the fence window, a pruning, and a collector that
+// looks when a commit is half done. The handles of the job's own processes may
+// be broken, or that of the collector.
+func (j *job) run(broken, brokenCollector func(stepFunc) stepFunc) {
+	task, one := j.process(broken)
+	first := j.claim(task)
+	for range 5 {
+		j.save(first.Commit)
+	}
+	task, two := j.process(broken)
+	second := j.claim(task)
+	j.save(second.Commit)
+	if _, err := first.Commit(context.Background(), snapshot(100)); !errors.Is(err, checkpoint.ErrFenced) {
+		j.t.Errorf("the first owner commits: %v", err)
+	}
+	j.end(one, first)
+	j.clock.advance(2 * checkpoint.FenceWindow)
+	j.save(second.Commit)
+	j.save(second.Commit)
+	j.end(two, second)
+
+	task, three := j.process(broken)
+	j.save(task.Save)
+	if _, err := task.Prune(context.Background(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{}); err != nil {
+		j.t.Error(err)
+	}
+	j.end(three)
+
+	task, four := j.process(broken)
+	third := j.claim(task)
+	j.save(third.Commit)
+	other, five := j.process(brokenCollector)
+	for range 3 {
+		j.clock.advance(2 * checkpoint.FenceWindow)
+		j.atStep(four, "syncdir", manifests, func() { j.collect(other) })
+		j.save(third.Commit)
+	}
+	if err := third.Release(context.Background()); err != nil {
+		j.t.Error(err)
+	}
+	j.collect(other)
+	j.end(four, third)
+	j.end(five)
+}
+
+const manifests = "orders_2f7/manifests"
+
+func (j *job) collect(task *checkpoint.Task) {
+	if _, err := task.Collect(context.Background(), checkpoint.CollectOptions{}); err != nil {
+		j.t.Error(err)
+	}
+}
+
+// look compares what can be left with what was promised.
+func (j *job) look(base string) (func(*progress) string, error) {
+	n, err := j.newest(j.t, base)
+	return func(p *progress) string { return behind(n, p) }, err
+}
+
+// newest returns which checkpoint is the newest. It reads every byte of it, and
+// makes sure that the task can go on and that nothing is damaged or left.
+func (j *job) newest(t testing.TB, base string) (int, error) {
+	s, err := Open(filepath.Join(base, "store"))
+	if err != nil {
+		return 0, err
+	}
+	defer mustClose(t, s)
+	s.step = unsynced
+	task, ctx := engine(t, s, j.clock.after(time.Minute)), context.Background()
+	n, err := newestState(ctx, task)
+	if err != nil {
+		return 0, err
+	}
+	if err := verified(ctx, task); err != nil {
+		return 0, err
+	}
+	o, err := task.Claim(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := o.Commit(ctx, snapshot(1000)); err != nil {
+		return 0, errors.Join(err, o.Close())
+	}
+	if err := errors.Join(o.Release(ctx), o.Close()); err != nil {
+		return 0, err
+	}
+	if now, err := newestState(ctx, task); err != nil || now != 1000 {
+		return 0, fmt.Errorf("after the next commit: %d, %w", now, err)
+	}
+	return n, nil
+}
+
+// newestState returns the number of the newest state, zero if there is none, and
+// reads all of it.
+func newestState(ctx context.Context, task *checkpoint.Task) (int, error) {
+	c, err := task.Newest(ctx)
+	if errors.Is(err, checkpoint.ErrNoCheckpoint) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(c.Offsets["in"])
+	if err != nil {
+		return 0, err
+	}
+	got, err := c.FS(ctx)
+	if err != nil {
+		return 0, err
+	}
+	want := stateOf(n)
+	if c.Files != len(want) {
+		return 0, fmt.Errorf("state %d has %d files", n, c.Files)
+	}
+	for name, f := range want {
+		if data, err := fs.ReadFile(got, name); err != nil || !bytes.Equal(data, f.Data) {
+			return 0, fmt.Errorf("state %d: %s: %w, or another one", n, name, err)
+		}
+	}
+	return n, nil
+}
+
+// verified makes sure that nothing is damaged, of any checkpoint.
+func verified(ctx context.Context, task *checkpoint.Task) error {
+	report, err := task.Verify(ctx, checkpoint.VerifyOptions{Data: true})
+	if errors.Is(err, checkpoint.ErrNoCheckpoint) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(report.Foreign) > 0 {
+		return fmt.Errorf("there is %q", report.Foreign)
+	}
+	return report.Err()
+}
+
+func behind(n int, p *progress) string {
+	if n < p.told || n > p.begun {
+		return fmt.Sprintf("the newest is %d; %d was told, %d begun", n, p.told, p.begun)
+	}
+	return ""
+}
+
+// TestPowerLossOfAJob takes the power away after every step that the real engine
+// takes. Each state that can be left must be one to go on from.
+//
+// Deletions are not fsynced, so that what was deleted comes back, in any
+// combination. That does no harm:
+//
+//   - A manifest that comes back has a lower number than the newest, which was
+//     durable before it was deleted, and nothing retains it: what is retained was
+//     durable too, and only ever loses members. Readers begin at the newest and
+//     read what that retains. To a collector it is garbage as before: its time, that
+//     of its inode, is not earlier than it was.
+//   - Its number was free only when it was older than the fence window. A sleeper
+//     who wanted that number finds it taken by another, and is fenced, as it is by
+//     the window's rule when the number is free. One who got it was told so after an
+//     fsync of the directory, which made the deletion durable with it.
+//   - A segment that comes back has a name that is never used again, and is not
+//     named: garbage by its epoch and writer, or the dead owner's, which the next
+//     claim makes garbage.
+func TestPowerLossOfAJob(t *testing.T) {
+	j := newJob(t)
+	j.run(passOn, passOn)
+	if err := j.check(j.look); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d moments, %d states", j.remains.Moments, j.remains.States)
+}
+
+func TestPowerLossOfAJobFindsMistakes(t *testing.T) {
+	run := func(name string, broken, brokenCollector func(stepFunc) stepFunc) {
+		t.Run(name, func(t *testing.T) {
+			j := newJob(t)
+			j.run(broken, brokenCollector)
+			if what := j.check(j.look); what == nil || errors.Is(what, powerloss.ErrTooMany) {
+				t.Errorf("no promise is broken in %d states; %v", j.remains.States, what)
+			} else {
+				t.Log(what)
+			}
+		})
+	}
+	run("file not fsynced", forget("sync", ""), passOn)
+	run("manifests' directory not fsynced", forget("syncdir", manifests), passOn)
+	run("segments' directory not fsynced", forget("syncdir", "orders_2f7/segments"), passOn)
+	run("new directory not fsynced", forget("syncdir", "orders_2f7"), passOn)
+	run("what was found not fsynced by who deletes", passOn, forget("syncdir", manifests))
+}
