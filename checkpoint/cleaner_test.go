@@ -176,6 +176,28 @@ func TestCleanUpThatCanNotReadIsDoneAfterTheNextCommit(t *testing.T) {
 	}
 }
 
+// The same when the owner has collected what there was, which it does but once.
+func TestCleanUpThatCanNotReadIsDoneAfterTheCollection(t *testing.T) {
+	inWorld(t, func(w *world) {
+		three := checkpoint.Options{Retention: checkpoint.Retention{Last: 3}}
+		o, _ := w.ownerWith(three)
+		commit(w, o, with(1, 20<<10)) // 2
+		commit(w, o, with(2, 20<<10))
+		heir, store := w.ownerWith(three)
+		commit(w, heir, with(3, 20<<10))
+		synctest.Wait() // for the collection
+		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "get", Key: format.ManifestKey(dir, 2), Err: backend.ErrPermission})
+		commit(w, heir, with(4, 20<<10)) // drops number 2
+		synctest.Wait()
+		w.wantObjects(segments, 4)
+		store.Heal()
+		commit(w, heir, with(5, 20<<10))
+		synctest.Wait()
+		w.wantObjects(segments, 3)
+		w.wantReadable()
+	})
+}
+
 // A dropped checkpoint whose manifest is damaged holds up nothing.
 func TestDamagedManifestDoesNotStopTheCleanUp(t *testing.T) {
 	inWorld(t, func(w *world) {

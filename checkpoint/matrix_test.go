@@ -413,8 +413,10 @@ func (c *cell) longHistory() {
 	}
 }
 
-// orphans are what killed writers left.
+// orphans are what killed writers left. They come when no clean-up of what goes
+// before can find them.
 func (c *cell) orphans() {
+	c.quiet()
 	store := c.audit.open()
 	for n := range byte(5) {
 		id := format.SegmentID{Epoch: 1, Writer: format.WriterID{0xee, n}, N: uint32(n)}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -280,6 +281,40 @@ func TestPolicyAfterARollback(t *testing.T) {
 			}
 			d.wantPruned(checkpoint.Retention{Last: 1}, "1:current,last")
 		})
+	})
+}
+
+// Ages count from the latest checkpoint, although the task has gone back to an
+// older one.
+func TestAgesCountFromTheLatest(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(keepAll)
+		for n, pause := range []time.Duration{0, time.Hour, 2 * time.Hour} {
+			time.Sleep(pause)
+			commit(w, o, with(n, 20<<10)) // 2, 3 and 4
+		}
+		synctest.Wait()
+		task, _, _ := w.process()
+		if _, err := task.Rollback(w.Context(), "3"); err != nil {
+			t.Fatal(err)
+		}
+		w.wantPruned(checkpoint.Retention{Within: 90 * time.Minute}, "3:current 4:within")
+	})
+}
+
+// Days are those of UTC, in whatever zone the store tells its times.
+func TestDaysAreThoseOfUTC(t *testing.T) {
+	inWorld(t, func(w *world) {
+		zone := time.FixedZone("far in the east", 14*60*60)
+		w.bucket = mem.NewBucket(func() time.Time { return time.Now().In(zone) })
+		for n := range 3 {
+			task, _, _ := w.open(checkpoint.Options{Retention: checkpoint.Retention{Last: 1, Daily: 2, Monthly: 2}})
+			if _, err := task.Save(w.Context(), at(n)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+		}
+		w.wantHistory("2 1") // the third, and the last of the day before it
 	})
 }
 

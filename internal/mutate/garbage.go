@@ -1,0 +1,397 @@
+package main
+
+// Mistakes in what is deleted, and in what is not.
+
+var inCollections = []mistake{
+	{
+		name:   "segments of the present epoch are collected",
+		file:   "checkpoint/collect.go",
+		old:    `return id.Writer != s.Writer || s.Released`,
+		new:    `return true`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCollectSegments"),
+	},
+	{
+		name:   "segments of a later epoch are collected",
+		file:   "checkpoint/collect.go",
+		old:    `return id.Epoch < s.Epoch`,
+		new:    `return true`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCollectSegments"),
+	},
+	{
+		name:   "segments are collected by age",
+		file:   "checkpoint/collect.go",
+		old:    `!s.abandoned(id) {`,
+		new:    `s.time.Sub(o.ModTime) <= FenceWindow {`,
+		breaks: "I1, I7",
+		tests:  by("checkpoint", "TestCollectSegments"),
+	},
+	{
+		name:   "what a writer left that has released the task is not collected",
+		file:   "checkpoint/collect.go",
+		old:    `return id.Writer != s.Writer || s.Released`,
+		new:    `return id.Writer != s.Writer`,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestCollectSegments"),
+	},
+	{
+		name:   "manifests are collected within the fence window",
+		file:   "checkpoint/collect.go",
+		old:    `s.time.Sub(o.ModTime) > FenceWindow:`,
+		new:    `s.time.Sub(o.ModTime) > FenceWindow/2:`,
+		breaks: "I5",
+		tests:  by("checkpoint", "TestCollectorKeepsTheWindow"),
+	},
+	{
+		name:   "manifests age by the collector's clock",
+		file:   "checkpoint/collect.go",
+		old:    `s.time.Sub(o.ModTime) > FenceWindow:`,
+		new:    `time.Since(o.ModTime) > FenceWindow:`,
+		breaks: "I5",
+		tests:  by("checkpoint", "TestCollectManifests"),
+	},
+	{
+		name:   "a retained manifest whose time is another is collected when it is old",
+		file:   "checkpoint/collect.go",
+		old:    `case !needed && s.time`,
+		new:    `case s.time`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCollectInACopy", "TestCollectInACopyThatTookLong"),
+	},
+	{
+		name:   "the newest manifest is taken for a step, whatever its time",
+		file:   "checkpoint/protocol.go",
+		old:    `func isSame(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }`,
+		new:    `func isSame(before, at time.Time) bool { return true }`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCollectorReadsALateManifestThatRetainsWhatStays"),
+	},
+	{
+		name:   "a newest manifest that is gone passes for a step if one that it retains is there",
+		file:   "checkpoint/collect.go",
+		old:    `case found == 0 && (seq != s.Seq || !same):`,
+		new:    `case found == 0 && seq == s.Seq && !same:`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCollectorReadsALateManifestThatRetainsWhatStays"),
+	},
+	{
+		name: "a newest manifest that is gone passes for a step if no manifest is left",
+		file: "checkpoint/collect.go",
+		old: `if found == 0 {
+		return`,
+		new: `if found < 0 {
+		return`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCollectorReadsALateManifestThatRetainsWhatStays"),
+	},
+	{
+		name:   "retained manifests are taken for what they were, whatever their times",
+		file:   "checkpoint/collect.go",
+		old:    `if err == nil && len(late) > 0 {`,
+		new:    `if err == nil && len(late) > len(all) {`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCollectorReadsARetainedManifestThatCameLate"),
+	},
+	{
+		name:   "segments are collected although a retained checkpoint can not be read",
+		file:   "checkpoint/collect.go",
+		old:    `return fmt.Errorf("no segment was deleted: %w", damage)`,
+		new:    `_ = damage`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCollectBesideDamage"),
+	},
+	{
+		name: "a segment with a part of a manifest counts as unnamed",
+		file: "checkpoint/collect.go",
+		old: `for _, at := range m.Spilled() {
+			named[at.Segment] = true
+		}`,
+		new:    ``,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestListOfARollbackStays", "TestThousandsOfOffsets", "TestRepairOfALongList"),
+	},
+	{
+		name:   "the segments of the current checkpoint alone are named",
+		file:   "checkpoint/collect.go",
+		old:    `if c := s.checkpoint(); c == nil || c.Seq != r.Seq {`,
+		new:    `if c := s.checkpoint(); c == nil {`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCollectSegments", "TestCollectorThatSleeps"),
+	},
+}
+
+var inCleanUps = []mistake{
+	{
+		name:   "what a retained checkpoint shares with a dropped one is deleted",
+		file:   "checkpoint/cleaner.go",
+		old:    `delete(needless, key)`,
+		new:    `_ = key`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestSharedSegmentsStay"),
+	},
+	{
+		name:   "what one needs that can not be read is needed by none",
+		file:   "checkpoint/cleaner.go",
+		old:    `maps.DeleteFunc(needless, func(key string, _ bool) bool { return !strings.HasPrefix(key, c.own) })`,
+		new:    `maps.DeleteFunc(needless, func(key string, _ bool) bool { return strings.HasPrefix(key, "/") })`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCleanUpBesideADamagedSavepoint", "TestDamagedSavepointDoesNotStopCleanUp"),
+	},
+	{
+		name:   "what an owner reads of a checkpoint that it kept is taken for what it was",
+		file:   "checkpoint/cleaner.go",
+		old:    `late, err := c.task.madeLate(ctx, read)`,
+		new:    `late, err := c.task.madeLate(ctx, nil)`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCleanUpReadsAManifestThatCameLate"),
+	},
+	{
+		name:   "manifests are deleted within the fence window",
+		file:   "checkpoint/cleaner.go",
+		old:    `old := r.now.Sub(m.Time) > FenceWindow`,
+		new:    `old := r.now.Sub(m.Time) > FenceWindow/2`,
+		breaks: "I5",
+		tests:  by("checkpoint", "TestManifestsAreDeletedWhenTheyAreOld"),
+	},
+	{
+		name:   "manifests age by the owner's clock",
+		file:   "checkpoint/cleaner.go",
+		old:    `old := r.now.Sub(m.Time) > FenceWindow`,
+		new:    `old := time.Since(m.Time) > FenceWindow`,
+		breaks: "I5",
+		tests:  by("checkpoint", "TestManifestsAreDeletedWhenTheyAreOld"),
+	},
+	{
+		name:   "what a failed clean-up owed is forgotten",
+		file:   "checkpoint/cleaner.go",
+		old:    `c.owed = append(c.owed, r.gone...)`,
+		new:    `c.owed = r.gone`,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestCleanUpThatCanNotReadIsDoneAfterTheCollection"),
+	},
+	{
+		name:   "keys that could not be deleted are forgotten",
+		file:   "checkpoint/cleaner.go",
+		old:    `c.garbage = append(c.garbage, keys...)`,
+		new:    ``,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestFailedDeletionIsDoneAfterTheNextCommit"),
+	},
+	{
+		name:   "the manifest of a claim stays for ever",
+		file:   "checkpoint/cleaner.go",
+		old:    `if s.Kind != format.KindCommit {`,
+		new:    `if s.Kind == format.KindRelease {`,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestManifestsAreDeletedWhenTheyAreOld"),
+	},
+	{
+		name: "an owner's first collection is not done again when it failed",
+		file: "checkpoint/cleaner.go",
+		old: `c.failed(err)
+		return
+	}
+	c.swept = true`,
+		new: `c.failed(err)
+	}
+	c.swept = true`,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestOwnerCollectsWhatOthersLeft"),
+	},
+}
+
+var inRetention = []mistake{
+	{
+		name:   "the new checkpoint does not count",
+		file:   "checkpoint/retain.go",
+		old:    `r.Last-- // for the new one`,
+		new:    `_ = r.Last`,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestRetention"),
+	},
+	{
+		name:   "a savepoint without a term has run out",
+		file:   "checkpoint/retain.go",
+		old:    `(expires.IsZero() || now.Before(expires))`,
+		new:    `now.Before(expires)`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestRetention", "TestPolicies"),
+	},
+	{
+		name:   "ages count from the first of the list, not from the latest",
+		file:   "checkpoint/retain.go",
+		old:    `if c.Time.After(now) {`,
+		new:    `if now.IsZero() {`,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestAgesCountFromTheLatest"),
+	},
+	{
+		name:   "weeks and days begin where the host's clock has them",
+		file:   "checkpoint/retain.go",
+		old:    `start := p.start(t.UTC())`,
+		new:    `start := p.start(t)`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestDaysAreThoseOfUTC"),
+	},
+	{
+		name:   "a step that goes back retains its own checkpoint, too",
+		file:   "checkpoint/retain.go",
+		old:    `return s.Checkpoint != nil && r.Seq == s.Checkpoint.Seq`,
+		new:    `return s.Checkpoint == nil`,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestRollback", "TestPruneIsAStep"),
+	},
+	{
+		name: "who prunes and is overtaken goes by what there was before",
+		file: "checkpoint/prune.go",
+		old:  `if p = keep.prune(all); len(p.gone) == 0 {`,
+		new: `if p == nil {
+			p = keep.prune(all)
+		}
+		if len(p.gone) == 0 {`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestPruneIsOvertaken"),
+	},
+	{
+		name:   "who prunes and was gone on from prunes once more",
+		file:   "checkpoint/prune.go",
+		old:    `if p != nil && p.done(all) {`,
+		new:    `if p != nil && len(all) == 0 {`,
+		breaks: "I4",
+		tests:  by("checkpoint", "TestPruneIsGoneOnFrom"),
+	},
+	{
+		name:   "pruning fences the owner",
+		file:   "checkpoint/prune.go",
+		old:    `if base.claimed() && !fence {`,
+		new:    `if base.claimed() && fence && t == nil {`,
+		breaks: "I4",
+		tests:  by("checkpoint", "TestPruneFencesNobodyUntold"),
+	},
+	{
+		name:   "what was the newest is not retained when the task goes back",
+		file:   "checkpoint/rollback.go",
+		old:    `sent, err = t.retain(ctx, m, (&step{Manifest: m}).others(all))`,
+		new:    `sent, err = t.retain(ctx, m, (&step{Manifest: m}).others(all[1:]))`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestRollback"),
+	},
+	{
+		name:   "an owner that went back numbers its segments from zero",
+		file:   "checkpoint/rollback.go",
+		old:    `o.segments = segments`,
+		new:    `_ = segments`,
+		breaks: "I6",
+		tests:  by("checkpoint", "TestNoKeyIsWrittenTwice"),
+	},
+	{
+		name: "the list of a rollback that was told that it failed is deleted",
+		file: "checkpoint/rollback.go",
+		old: `var before *step
+	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+		before = base
+		m, sent, err := t.backTo(ctx, base, c.Seq)
+		if err != nil {
+			return nil, err
+		}
+		m.Released, segments = released, uint32(sent)
+		return m, nil
+	})`,
+		new: `var before *step
+	var list format.SegmentID
+	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+		before = base
+		m, sent, err := t.backTo(ctx, base, c.Seq)
+		if err != nil {
+			return nil, err
+		}
+		m.Released, segments, list = released, uint32(sent), format.SegmentID{Epoch: m.Epoch, Writer: m.Writer}
+		return m, nil
+	})
+	if err != nil {
+		t.discard(ctx, []string{format.SegmentKey(t.history.dir, list)})
+	}`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestListOfARollbackStays"),
+	},
+}
+
+var inRepairs = []mistake{
+	{
+		name:   "a repair keeps the current checkpoint although it is hurt",
+		file:   "checkpoint/repair.go",
+		old:    `if kept[0].Seq != all[0].Seq {`,
+		new:    `if kept[0].Seq == all[0].Seq {`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestRepairGoesBack", "TestRepair"),
+	},
+	{
+		name:   "a repair keeps the task claimed",
+		file:   "checkpoint/repair.go",
+		old:    `m.Released = true`,
+		new:    ``,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestRepair"),
+	},
+	{
+		name: "a repair keeps what was there when the report was made, and no more",
+		file: "checkpoint/repair.go",
+		old: `return slices.Contains(r.drop, c.Seq) })
+		switch {`,
+		new: `return slices.Contains(r.drop, c.Seq) || c.Seq > slices.Max(r.drop)+3 })
+		switch {`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestRepairIsOvertaken", "TestRepair"),
+	},
+	{
+		name:   "a verification lists before it reads the newest manifest",
+		file:   "checkpoint/verify.go",
+		old:    `v.begin, v.list, v.open,`,
+		new:    `v.list, v.begin, v.open,`,
+		breaks: "no false alarm",
+		tests:  by("checkpoint", "TestVerifierThatSleeps"),
+	},
+	{
+		name:   "what was retired while it was verified is taken for lost",
+		file:   "checkpoint/verify.go",
+		old:    `s.gone = s.gone || err == nil`,
+		new:    `_ = s.gone`,
+		breaks: "no false alarm",
+		tests:  by("checkpoint", "TestVerifyIsOvertakenEachTime"),
+	},
+	{
+		name:   "damaged data hurts the first checkpoint alone that needs it",
+		file:   "checkpoint/verify_data.go",
+		old:    `if done && !right {`,
+		new:    `if done && !right && s.hurt {`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestVerifyDamagedData", "TestRepair"),
+	},
+	{
+		name:   "a segment that is too long passes",
+		file:   "checkpoint/verify.go",
+		old:    `case size != seg.Size:`,
+		new:    `case size < seg.Size:`,
+		breaks: "I6",
+		tests:  by("checkpoint", "TestVerifyTruncated"),
+	},
+	{
+		name: "a segment with a part of a manifest is said to be garbage",
+		file: "checkpoint/verify.go",
+		old: `for _, at := range m.Spilled() {
+		v.named[at.Segment] = true
+	}`,
+		new:    ``,
+		breaks: "no false alarm",
+		tests:  by("checkpoint", "TestRepairOfALongList", "TestVerifyWhatIsWhole"),
+	},
+	{
+		name:   "a checkpoint is proven although it is hurt",
+		file:   "checkpoint/verify.go",
+		old:    `v.isCurrent(s) && s.checkpoint != nil && !s.hurt {`,
+		new:    `v.isCurrent(s) && s.checkpoint != nil {`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestRestorable"),
+	},
+}

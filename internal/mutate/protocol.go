@@ -1,0 +1,302 @@
+package main
+
+// Mistakes in how a manifest becomes a step, and how a writer learns of it.
+
+var inTheProtocol = []mistake{
+	{
+		name:   "what is taken is another's, without a look at the token",
+		file:   "checkpoint/protocol.go",
+		old:    `return h.readBack(ctx, a)`,
+		new:    `return time.Time{}, a.lost("its key is taken")`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestCommitWhoseFateIsUnclear", "TestOwnCommitIsFoundUnderAnothersClaim"),
+	},
+	{
+		name:   "what is taken is one's own, whoever's token it has",
+		file:   "checkpoint/protocol.go",
+		old:    `if m.Token != a.manifest.Token {`,
+		new:    `if m.Seq != a.manifest.Seq {`,
+		breaks: "I4",
+		tests:  by("checkpoint", "TestClaimFencesEarlierOwner", "TestNumberTakenWhileWaiting"),
+	},
+	{
+		name: "a read that finds nothing decides",
+		file: "checkpoint/protocol.go",
+		old:  `a.open = a.open || !refused(err)`,
+		new: `a.open = a.open || !refused(err)
+		if _, err := h.read(ctx, a.manifest.Seq); errors.Is(err, fs.ErrNotExist) {
+			a.open = false
+		}`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestCommitWhoseFateIsUnclear"),
+	},
+	{
+		name:   "a refusal makes an earlier open request forgotten",
+		file:   "checkpoint/protocol.go",
+		old:    `a.open = a.open || !refused(err)`,
+		new:    `a.open = !refused(err)`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestCommitWhoseFateIsUnclear"),
+	},
+	{
+		name:   "the end of the context is taken for a refusal",
+		file:   "checkpoint/protocol.go",
+		old:    `return !backend.Retryable(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)`,
+		new:    `return !backend.Retryable(err)`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestCommitWhoseContextEndsInTheRequest"),
+	},
+	{
+		name:   "an attempt with an open request is lost like any other",
+		file:   "checkpoint/protocol.go",
+		old:    `kind = errOvertaken`,
+		new:    `kind = errLost`,
+		breaks: "I1, I3",
+		tests:  by("checkpoint", "TestCommitThatWasRetiredBeforeItWasSettled"),
+	},
+	{
+		name:   "no look after a long pause",
+		file:   "checkpoint/protocol.go",
+		old:    `if away >= 0 && away <= FenceWindow/2 {`,
+		new:    `if away >= 0 {`,
+		breaks: "I5",
+		tests:  by("checkpoint", "TestSleeperIsFencedWhenItsNumberIsFreeAgain"),
+	},
+	{
+		name:   "no look after less than a whole window",
+		file:   "checkpoint/protocol.go",
+		old:    `if away >= 0 && away <= FenceWindow/2 {`,
+		new:    `if away >= 0 && away <= FenceWindow {`,
+		breaks: "I5",
+		tests:  by("checkpoint", "TestSleeperIsFencedWhenItsNumberIsFreeAgain", "TestLongPauseCostsOneRequest"),
+	},
+	{
+		name:   "a step that others have gone on from is lost",
+		file:   "checkpoint/protocol.go",
+		old:    `return r.Seq == a.manifest.Seq }) {`,
+		new:    `return false }) {`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestCommitIsFoundUnderAClaimMadeWhileItLooks"),
+	},
+	{
+		name:   "a claim does not look whether it is the last step",
+		file:   "checkpoint/protocol.go",
+		old:    `case seq > m.Seq:`,
+		new:    `case seq > m.Seq && at.IsZero():`,
+		breaks: "I5",
+		tests:  by("checkpoint", "TestCollectorReadsAManifestThatCameLate"),
+	},
+	{
+		name:   "a claim does not make sure that the store refuses",
+		file:   "checkpoint/protocol.go",
+		old:    `switch err := h.prove(ctx, m); {`,
+		new:    `switch err := ctx.Err(); {`,
+		breaks: "A1",
+		tests:  by("checkpoint", "TestStoreThatIgnoresConditionsIsRefused"),
+	},
+	{
+		name:   "a claim that lost starts over, whatever is listed",
+		file:   "checkpoint/protocol.go",
+		old:    `if err != nil || seq >= taken.seq {`,
+		new:    `if err != nil || seq <= taken.seq {`,
+		breaks: "A2",
+		tests:  by("checkpoint", "TestStoreThatHidesWhatItHas"),
+	},
+	{
+		name:   "a claim carries no retained list",
+		file:   "checkpoint/protocol.go",
+		old:    `m.Retained, m.RetainedAt = base.Retained, base.RetainedAt`,
+		new:    ``,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestRetention"),
+	},
+	{
+		name:   "a claim carries no retained list that lies in a segment",
+		file:   "checkpoint/protocol.go",
+		old:    `m.Retained, m.RetainedAt = base.Retained, base.RetainedAt`,
+		new:    `m.Retained = base.Retained`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestLongRetainedList", "TestListOfARollbackStays"),
+	},
+	{
+		name:   "a claim keeps the epoch",
+		file:   "checkpoint/protocol.go",
+		old:    `base.Seq+1, base.Epoch+1`,
+		new:    `base.Seq+1, base.Epoch`,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestCollectSegments", "TestOwnerCollectsWhatOthersLeft", "TestClaimFencesEarlierOwner"),
+	},
+	{
+		name:   "each claim makes the checkpoint younger",
+		file:   "checkpoint/protocol.go",
+		old:    `if c.Seq == s.Seq {`,
+		new:    `if c.Seq <= s.Seq {`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestCheckpointKeepsItsTime"),
+	},
+	{
+		name: "who finds the newest manifest damaged goes on from the one before",
+		file: "checkpoint/protocol.go",
+		old: `continue // deleted since, so there are newer ones
+		}`,
+		new: `continue
+		}
+		if errors.Is(err, ErrCorrupt) {
+			return h.newestReadable(ctx)
+		}`,
+		breaks: "I1, I2",
+		tests:  by("checkpoint", "TestRepairRefuses", "TestUnreadableIsNotEmpty", "TestDamageIsFound"),
+	},
+}
+
+var inOwners = []mistake{
+	{
+		name: "an attempt of unknown outcome is forgotten",
+		file: "checkpoint/owner.go",
+		old: `if errors.Is(err, ErrUnknown) {
+		return err
+	}`,
+		new: `if errors.Is(err, ErrUnknown) {
+		o.pending = nil
+		return err
+	}`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestCommitWhoseFateIsUnclear", "TestContextEndsDuringCommit"),
+	},
+	{
+		name: "what was uploaded for an attempt of unknown outcome is deleted",
+		file: "checkpoint/owner.go",
+		old: `if errors.Is(err, ErrUnknown) {
+		return err
+	}`,
+		new: `if errors.Is(err, ErrUnknown) {
+		o.cleaner.discard(ctx, p.segments)
+		return err
+	}`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestSegmentsOfAnUnknownCommitStay"),
+	},
+	{
+		name: "what was uploaded for an attempt that was overtaken is deleted",
+		file: "checkpoint/owner.go",
+		old:  `return fmt.Errorf("%w: %w", o.ended, ErrUnknown)`,
+		new: `o.drop(ctx, p.built)
+		return fmt.Errorf("%w: %w", o.ended, ErrUnknown)`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCommitThatWasRetiredBeforeItWasSettled"),
+	},
+	{
+		name: "an owner that was fenced tries again",
+		file: "checkpoint/owner.go",
+		old: `o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
+		err = o.ended`,
+		new:    `err = fmt.Errorf("%w: %w", ErrFenced, err)`,
+		breaks: "I4, I5",
+		tests:  by("checkpoint", "TestFencedIsForGood"),
+	},
+	{
+		name:   "what the commit before dropped is listed as existing",
+		file:   "checkpoint/owner.go",
+		old:    `o.make(ctx, m, kept, b)`,
+		new:    `o.make(ctx, m, o.existing, b)`,
+		breaks: "I1, I7",
+		tests:  by("checkpoint", "TestRetention", "TestSegmentsOfDroppedCheckpointsAreDeleted"),
+	},
+	{
+		name: "what a commit drops is deleted before it is made",
+		file: "checkpoint/owner.go",
+		old:  `o.pending = &pending{a, b, others}`,
+		new: `o.pending = &pending{a, b, others}
+		o.cleaner.retire(o.existing, others, o.base, nil)`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestSegmentsOfFailedCommitsAreDeleted"),
+	},
+	{
+		name:   "the base is the first checkpoint that was read, not the last one made",
+		file:   "checkpoint/owner.go",
+		old:    `if p.content != nil {`,
+		new:    `if p.content != nil && o.baseline.Checkpoint == nil {`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestIncrementalCheckpointsGiveBackTheirState", "TestWhatMoves"),
+	},
+	{
+		name: "segments of a failed commit give their numbers back",
+		file: "checkpoint/owner.go",
+		old:  `o.segments += uint32(len(b.segments))`,
+		new: `if err == nil {
+		o.segments += uint32(len(b.segments))
+	}`,
+		breaks: "I6",
+		tests:  by("checkpoint", "TestNoKeyIsWrittenTwice"),
+	},
+	{
+		name:   "a commit that was refused stays in the base's catalog",
+		file:   "checkpoint/owner.go",
+		old:    `if b.undo != nil {`,
+		new:    `if b.undo != nil && b.checkpoint == nil {`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestFailedCommitLeavesTheBase"),
+	},
+	{
+		name:   "a release drops the retained list",
+		file:   "checkpoint/owner.go",
+		old:    `m.Retained, m.RetainedAt = o.base.Retained, o.base.RetainedAt`,
+		new:    ``,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestReleaseKeepsTheHistory"),
+	},
+	{
+		name:   "an owner commits after its release was settled",
+		file:   "checkpoint/owner.go",
+		old:    `return o.ended // what was settled may have been a release`,
+		new:    `return nil`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestNoCommitAfterAReleaseOfUnknownFate"),
+	},
+}
+
+var inSaves = []mistake{
+	{
+		name:   "a save does not make sure that it is in the history",
+		file:   "checkpoint/save.go",
+		old:    `return t.look(ctx, a)`,
+		new:    `return nil`,
+		breaks: "I5",
+		tests:  by("checkpoint", "TestSaveThatIsNotConfirmedIsUnknown", "TestSaveThatWasRetiredAtOnceIsUnknown"),
+	},
+	{
+		name: "what was uploaded for a save of unknown outcome is deleted",
+		file: "checkpoint/save.go",
+		old: `case errors.Is(err, ErrUnknown):
+		return nil, err`,
+		new: `case errors.Is(err, ErrUnknown):
+		t.discard(ctx, b.segments)
+		return nil, err`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestSegmentsOfAnUnknownSaveStay"),
+	},
+	{
+		name:   "a save that was gone on from says that nothing was saved",
+		file:   "checkpoint/save.go",
+		old:    `return nil, fmt.Errorf("%w: %w: %w; ls shows whether it was saved", ErrConflict, ErrUnknown, err)`,
+		new:    `return nil, fmt.Errorf("%w: %w; ls shows whether it was saved", ErrConflict, err)`,
+		breaks: "I1, I3",
+		tests:  by("checkpoint", "TestSaveThatWasRetiredAtOnceIsUnknown"),
+	},
+	{
+		name:   "the segments of a save carry the epoch before",
+		file:   "checkpoint/save.go",
+		old:    `format.SegmentID{Epoch: m.Epoch, Writer: m.Writer}`,
+		new:    `format.SegmentID{Epoch: m.Epoch - 1, Writer: m.Writer}`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCollectionBesideASave"),
+	},
+	{
+		name:   "the first saves do not make sure that the store refuses",
+		file:   "checkpoint/save.go",
+		old:    `if a.manifest.Seq <= 2 {`,
+		new:    `if a.manifest.Seq == 1 {`,
+		breaks: "A1",
+		tests:  by("checkpoint", "TestSecondSaveInAStoreThatIgnoresConditionsIsRefused"),
+	},
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A workspace is a copy of the module to make mistakes in.
+type workspace struct {
+	temp   string
+	module string // in temp: the copy's root
+	binary string // in temp: a package's tests
+}
+
+// copyModule copies the tracked files of the module in dir, as they are in the
+// working tree.
+func copyModule(ctx context.Context, dir string) (*workspace, error) {
+	cmd := exec.CommandContext(ctx, "git", "ls-files", "-z")
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	list, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing the tracked files: %w", err)
+	}
+	temp, err := os.MkdirTemp("", "holdfast-mutate-")
+	if err != nil {
+		return nil, err
+	}
+	w := &workspace{temp: temp, module: filepath.Join(temp, "module"), binary: filepath.Join(temp, "tests.exe")}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+		if err := w.copyFile(dir, name); err != nil {
+			return nil, errors.Join(err, w.remove())
+		}
+	}
+	return w, nil
+}
+
+func (w *workspace) copyFile(dir, name string) error {
+	name = filepath.FromSlash(name)
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // removed, and not from the index yet
+	}
+	if err != nil {
+		return err
+	}
+	to := filepath.Join(w.module, name)
+	if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o666)
+}
+
+func (w *workspace) remove() error { return os.RemoveAll(w.temp) }
+
+// make makes a mistake, and returns what takes it back.
+func (w *workspace) make(m mistake) (undo func() error, err error) {
+	name := filepath.Join(w.module, filepath.FromSlash(m.file))
+	source, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	wrong, err := m.apply(string(source))
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return os.WriteFile(name, source, 0o666) }, os.WriteFile(name, []byte(wrong), 0o666)
+}
+
+// timeout is how long the tests of one finder may take, before they are taken for
+// hung. They take seconds.
+const timeout = 3 * time.Minute
+
+// test runs some tests, and returns what went red first, or nil. They are built
+// and run by one command each: what does not compile finds nothing, and whoever
+// gives up has one process to end.
+func (w *workspace) test(ctx context.Context, f finder) (*failure, error) {
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-o", w.binary, "./"+f.pkg)
+	build.Dir = w.module
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, errors.Join(ctx.Err(), fmt.Errorf("it does not compile: %w\n%s", err, out))
+	}
+	var out bytes.Buffer
+	run := exec.CommandContext(ctx, w.binary, "-test.failfast", "-test.run", "^("+strings.Join(f.names, "|")+")$",
+		"-test.timeout", timeout.String())
+	run.Dir = filepath.Join(w.module, filepath.FromSlash(f.pkg))
+	run.Stdout, run.Stderr = &out, &out
+	run.WaitDelay = time.Second // for what the tests have started
+	err := run.Run()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	exit := (*exec.ExitError)(nil)
+	if err != nil && !errors.As(err, &exit) {
+		return nil, err
+	}
+	if strings.Contains(out.String(), "testing: warning: no tests to run") {
+		return nil, fmt.Errorf("%s has no test %s", f.pkg, strings.Join(f.names, ", "))
+	}
+	if err == nil {
+		return nil, nil
+	}
+	return firstFailure(out.String()), nil
+}
