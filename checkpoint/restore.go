@@ -337,14 +337,13 @@ func (w *writer) open(node uint32) (err error) {
 }
 
 func (w *writer) flush() error {
-	if _, err := w.file.WriteAt(w.run, w.at); err != nil {
-		return err
-	}
-	if len(w.run) >= writebackSize {
-		startWriteback(w.file, w.at, int64(len(w.run)))
-	}
+	run := w.run
 	w.run = nil
-	return nil
+	_, err := w.file.WriteAt(run, w.at)
+	if err == nil && len(run) >= writebackSize {
+		startWriteback(w.file, w.at, int64(len(run)))
+	}
+	return err
 }
 
 func (w *writer) close() error {

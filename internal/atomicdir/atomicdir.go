@@ -128,7 +128,8 @@ func resolve(target string) (string, error) {
 	}
 	real, err := filepath.EvalSymlinks(abs)
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Lstat(abs); err == nil {
+		// A directory that another process has made just now is no link.
+		if info, err := os.Lstat(abs); err == nil && info.Mode().Type() == fs.ModeSymlink {
 			return "", fmt.Errorf("%s: a symbolic link to nothing; remove it, or make the directory that it names", abs)
 		}
 		return abs, nil

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -194,10 +195,12 @@ func (p *tape) kill(target, before, gen string, after bool) {
 	p.expect(before, gen)
 	dead := errors.New("killed")
 	record := d.step
-	placed := false
+	var placed atomic.Bool // files are synced by several goroutines
 	d.step = func(op, path string, do func() error) error {
-		placed = placed || (op == "exchange" || op == "rename") && path == target
-		if placed && (!after || op == "sync") {
+		if (op == "exchange" || op == "rename") && path == target {
+			placed.Store(true)
+		}
+		if placed.Load() && (!after || op == "sync") {
 			return dead
 		}
 		return record(op, path, do)
