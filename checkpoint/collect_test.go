@@ -126,6 +126,10 @@ func TestCollectManifests(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
+		time.Sleep(2 * checkpoint.FenceWindow) // by whose clock does not matter
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
+			t.Errorf("collected %+v, but the newest is as old", got)
+		}
 		w.wantObjects(manifests, 2)
 		w.wantHistory("31")
 	})
