@@ -112,7 +112,7 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 		same := needed && isSame(at, o.ModTime)
 		switch {
 		case found == 0 && (seq != s.Seq || !same): // s is gone, or another: all that it says is in doubt
-			return c.overtaken(s)
+			return c.task.overtaken(s)
 		case same:
 			found++
 		case !needed && s.time.Sub(o.ModTime) > FenceWindow:
@@ -122,20 +122,16 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 		}
 	}
 	if found == 0 {
-		return c.overtaken(s)
+		return c.task.overtaken(s)
 	}
 	if err := c.flush(ctx); err != nil || found == len(made) {
 		return err
 	}
 	late, err := c.task.madeLate(ctx, all)
 	if err == nil && len(late) > 0 {
-		err = c.overtaken(s)
+		err = c.task.overtaken(s)
 	}
 	return err
-}
-
-func (c *collector) overtaken(s *step) error {
-	return fmt.Errorf("task %q, manifest %d: %w", c.task.Name(), s.Seq, ErrGone)
 }
 
 // deleteBatch is how many keys are deleted with one call: what S3 takes in one

@@ -210,7 +210,7 @@ func (t *Task) allForSure(ctx context.Context) ([]format.Retained, error) {
 		}
 		at, err := t.history.timeOf(ctx, s.Seq)
 		if err == nil && !isSame(s.time, at) {
-			err = fmt.Errorf("task %q, manifest %d: %w", t.Name(), s.Seq, ErrGone)
+			err = t.overtaken(s)
 		}
 		return all, err
 	})
@@ -268,9 +268,15 @@ func (t *Task) missingList(ctx context.Context, s *step, cause error) error {
 		return err
 	}
 	if seq != s.Seq {
-		return fmt.Errorf("task %q, manifest %d: %w", t.Name(), s.Seq, ErrGone)
+		return t.overtaken(s)
 	}
 	return fmt.Errorf("task %q: the newest manifest needs an object that is missing: %w: %w", t.Name(), ErrCorrupt, cause)
+}
+
+// overtaken is the error of who goes by step s when that is not the last one any
+// more, or may never have been a step.
+func (t *Task) overtaken(s *step) error {
+	return fmt.Errorf("task %q, manifest %d: %w", t.Name(), s.Seq, ErrGone)
 }
 
 // openRetained opens a checkpoint that step s lists. It returns ErrGone if it

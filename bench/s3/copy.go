@@ -14,8 +14,9 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// rangeSize and pieceSize are what a restore of a checkpoint fetches and writes
-// at a time, at the most (fetchSize and maxRun in package checkpoint).
+// A restore of a checkpoint fetches 4 MiB, 8 times at once, and writes at most 1
+// MiB at a time (fetchSize, fetches and maxRun in package checkpoint). With 4
+// transfers at once, as the others here have, this has as much under way.
 const (
 	rangeSize = 8 << 20
 	pieceSize = 1 << 20

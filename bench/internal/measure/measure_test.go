@@ -30,7 +30,7 @@ func child(what string) int {
 	n, _ := strconv.Atoi(amount)
 	switch verb {
 	case "hold": // MiB
-		held := hold(n)
+		held := touch(int64(n) << 20)
 		runtime.KeepAlive(held)
 	case "spin": // milliseconds of processor time
 		for Self() < time.Duration(n)*time.Millisecond {
@@ -48,15 +48,6 @@ func child(what string) int {
 	return 0
 }
 
-// hold returns memory that is in use, not only reserved.
-func hold(mib int) []byte {
-	data := make([]byte, mib<<20)
-	for i := 0; i < len(data); i += 4 << 10 {
-		data[i] = 1
-	}
-	return data
-}
-
 func runChild(ctx context.Context, t *testing.T, what string) (Usage, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -69,7 +60,7 @@ func TestPeakIsTheChildsOwn(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows does not tell")
 	}
-	held := hold(300)
+	held := touch(300 << 20)
 	defer runtime.KeepAlive(held)
 	// The race detector doubles what a child holds.
 	for _, c := range []struct{ hold, least, most int64 }{{0, 1, 100}, {100, 100, 280}} {

@@ -21,16 +21,18 @@ func Settle(ctx context.Context, bytes int64) error {
 	if err := exec.CommandContext(ctx, "sync").Run(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	touch(min(bytes, touchMost))
+	_ = touch(min(bytes, touchMost))
 	debug.FreeOSMemory()
 	return ctx.Err()
 }
 
 const pageSize = 4 << 10
 
-func touch(bytes int64) {
+// touch returns memory that is in use, not only reserved.
+func touch(bytes int64) []byte {
 	memory := make([]byte, bytes)
 	for i := int64(0); i < bytes; i += pageSize {
 		memory[i] = 1
 	}
+	return memory
 }
