@@ -62,17 +62,26 @@ func Retryable(err error) bool {
 	return true
 }
 
-// Error says which operation failed, on which store and key.
+// Error says which operation failed, on which store and key, and what can be
+// done about it where the driver knows that.
 type Error struct {
 	Op    string // the verb in lower case: "create", "put", "get", "list", "delete", "open"
 	Store string // the store's URL without its query: "s3://bucket/jobs", "file:///var/lib/orders"
 	Key   string // the key, or for "list" the prefix; may be empty
 	Err   error  // the cause; never nil
+
+	// Advice says what to do next: "create the bucket, or correct its name in
+	// the URL". It comes last in the error's text. It is empty where the driver
+	// knows no more than the kind of the error tells.
+	Advice string
 }
 
 func (e *Error) Error() string {
-	object := strings.Trim(e.Store+"/"+e.Key, "/")
-	return e.Op + " " + object + ": " + e.Err.Error()
+	text := e.Op + " " + strings.Trim(e.Store+"/"+e.Key, "/") + ": " + e.Err.Error()
+	if e.Advice != "" {
+		text += "; " + e.Advice
+	}
+	return text
 }
 
 func (e *Error) Unwrap() error { return e.Err }

@@ -129,7 +129,7 @@ func (l *location) check() error {
 }
 
 func (l *location) failed(err error) error {
-	return &backend.Error{Op: "open", Store: storeURL(l.bucket, l.prefix), Err: err}
+	return storeError("open", storeURL(l.bucket, l.prefix), "", err)
 }
 
 func checkEndpoint(endpoint string) error {

@@ -21,24 +21,41 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// A failure is what went wrong with a request, in one line that ends with what
-// to do about it. It is of one kind of package backend, or of none. Its cause
+// A failure is what went wrong with a request, in one line, and what to do about
+// it. It is of one kind of package backend, or of none. Its cause
 // can be reached by errors.As alone: by errors.Is, a token file that is missing
 // on this machine would be taken for an object that does not exist, and a time
 // limit of the driver's for the caller's.
 type failure struct {
-	kind  error
-	text  string
-	cause error
+	kind   error
+	text   string
+	advice string
+	cause  error
 }
 
-func (f *failure) Error() string        { return f.text }
-func (f *failure) Unwrap() error        { return f.kind }
-func (f *failure) As(target any) bool   { return errors.As(f.cause, target) }
-func (f *failure) advise(advice string) { f.text += "; " + advice }
+func (f *failure) Error() string      { return f.text }
+func (f *failure) Unwrap() error      { return f.kind }
+func (f *failure) As(target any) bool { return errors.As(f.cause, target) }
+
+// advise adds to what there is to do.
+func (f *failure) advise(advice string) {
+	if f.advice != "" {
+		advice = f.advice + "; " + advice
+	}
+	f.advice = advice
+}
+
+// storeError returns the error of an operation on the store with that URL.
+func storeError(op, store, key string, err error) error {
+	e := &backend.Error{Op: op, Store: store, Key: key, Err: err}
+	if f := (*failure)(nil); errors.As(err, &f) {
+		e.Advice = f.advice
+	}
+	return e
+}
 
 func (s *Store) error(op, key string, err error) error {
-	return &backend.Error{Op: op, Store: s.String(), Key: key, Err: err}
+	return storeError(op, s.String(), key, err)
 }
 
 // failed turns an error of the SDK, or of reading a response, into the store's.

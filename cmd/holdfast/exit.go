@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -66,7 +65,7 @@ func explain(ctx context.Context, err error) (string, int) {
 			continue
 		}
 		text := oneLine(err.Error())
-		if next := nextAfter(err, k.next); next != "" && !adviceGiven(err, k.kind) {
+		if next := nextAfter(err, k.next); next != "" && !advised(err, k.kind) {
 			text += "; " + next
 		}
 		return text, k.code
@@ -74,17 +73,13 @@ func explain(ctx context.Context, err error) (string, int) {
 	return oneLine(err.Error()), exitFailed
 }
 
-// adviceGiven reports whether err is of a kind for which the driver that it is
-// from has said what to do: it knows the name of the permission, or why the
-// bucket can not be used. An error of that kind about a file here, beside one of
-// the store's of another kind, is not from the driver.
-func adviceGiven(err, kind error) bool {
+// advised reports whether the driver has said what to do about an error of this
+// kind: it knows the name of the permission, or why the bucket cannot be used.
+// An error of that kind about a file here, beside one of the store's of another
+// kind, is not from the driver.
+func advised(err, kind error) bool {
 	about := (*backend.Error)(nil)
-	if !errors.As(err, &about) || !errors.Is(about, kind) {
-		return false
-	}
-	scheme, _, _ := strings.Cut(about.Store, "://")
-	return slices.Contains(advised[scheme], kind)
+	return errors.As(err, &about) && errors.Is(about, kind) && about.Advice != ""
 }
 
 // advice is an error after which the user is told something better than what is
