@@ -17,15 +17,15 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConformance(t *testing.T) {
-	var ledger backend.Ledger
+	var meter backend.Meter
 	for name, decorate := range map[string]func(backend.Store) backend.Store{
 		"prefix":  func(s backend.Store) backend.Store { return backend.Prefix(s, "jobs/orders/") },
 		"limit":   func(s backend.Store) backend.Store { return backend.Limit(s, 8) },
 		"limit-1": func(s backend.Store) backend.Store { return backend.Limit(s, 1) },
 		"retry":   func(s backend.Store) backend.Store { return backend.Retry(s, backend.Backoff{}) },
-		"ledger":  ledger.Wrap,
+		"meter":   meter.Wrap,
 		"all": func(s backend.Store) backend.Store {
-			s = ledger.Wrap(backend.Prefix(s, "jobs/orders/"))
+			s = meter.Wrap(backend.Prefix(s, "jobs/orders/"))
 			return backend.Retry(backend.Limit(s, 4), backend.Backoff{})
 		},
 	} {

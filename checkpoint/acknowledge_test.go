@@ -28,11 +28,11 @@ func TestCommitReadsNothingBack(t *testing.T) {
 		o := claim(w, task)
 		commit(w, o, at(0)) // after the first, an owner collects
 		synctest.Wait()
-		before := job.Usage().Get.Calls
+		before := job.Stats().Get.Calls
 		if c := commit(w, o, large()); len(c.Offsets) != 2000 {
 			t.Errorf("%d offsets", len(c.Offsets))
 		}
-		if got := job.Usage().Get.Calls - before; got != 0 {
+		if got := job.Stats().Get.Calls - before; got != 0 {
 			t.Errorf("a commit made %d Gets", got)
 		}
 	})

@@ -145,7 +145,7 @@ func BenchmarkRestore(b *testing.B) {
 		}
 		target := filepath.Join(tempDir(b), "state")
 		restore(b, list[1], target)
-		before := job.Usage().Get.Bytes
+		before := job.Stats().Get.Bytes
 		b.SetBytes(benchFiles * benchSize)
 		b.ReportAllocs()
 		round := 0
@@ -153,6 +153,6 @@ func BenchmarkRestore(b *testing.B) {
 			restore(b, list[round%2], target)
 			round++
 		}
-		b.ReportMetric(float64(job.Usage().Get.Bytes-before)/float64(b.N), "fetched-B/op")
+		b.ReportMetric(float64(job.Stats().Get.Bytes-before)/float64(b.N), "fetched-B/op")
 	})
 }

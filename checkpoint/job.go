@@ -57,10 +57,10 @@ func (o Options) withDefaults() Options {
 // A Job is everything under one URL: a set of tasks. It may be used from many
 // goroutines at once.
 type Job struct {
-	store  backend.Store // with retries and limits
-	ledger *backend.Ledger
-	codec  *codec.Codec
-	opts   Options
+	store backend.Store // with retries and limits
+	meter *backend.Meter
+	codec *codec.Codec
+	opts  Options
 }
 
 // Open opens the job at a URL, with the drivers that the program imports. It
@@ -76,14 +76,14 @@ func Open(ctx context.Context, url string, opts Options) (*Job, error) {
 // New returns the job in a store that is open already. The job closes it.
 func New(store backend.Store, opts Options) *Job {
 	opts = opts.withDefaults()
-	ledger := new(backend.Ledger)
-	store = backend.Limit(ledger.Wrap(store), opts.Requests)
-	return &Job{store: backend.Retry(store, opts.Backoff), ledger: ledger, codec: codec.New(), opts: opts}
+	meter := new(backend.Meter)
+	store = backend.Limit(meter.Wrap(store), opts.Requests)
+	return &Job{store: backend.Retry(store, opts.Backoff), meter: meter, codec: codec.New(), opts: opts}
 }
 
-// Usage returns what the job has asked of its store since it was opened,
+// Stats returns what the job has asked of its store since it was opened,
 // failed attempts included.
-func (j *Job) Usage() backend.Usage { return j.ledger.Usage() }
+func (j *Job) Stats() backend.Stats { return j.meter.Stats() }
 
 // Close closes the store. Owners of the job's tasks are closed first.
 func (j *Job) Close() error { return j.store.Close() }

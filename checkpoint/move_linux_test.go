@@ -52,12 +52,12 @@ func TestMovingWhatCanNotBeReadTwice(t *testing.T) {
 						w.damage(s.Key)
 					}
 				}
-				before := job.Usage()
+				before := job.Stats()
 				var made *checkpoint.Checkpoint
 				for range 2 {
 					made = commit(w, o, checkpoint.Snapshot{State: source(w, parts(48))})
 				}
-				if n := job.Usage().Get.Calls - before.Get.Calls; n > 0 {
+				if n := job.Stats().Get.Calls - before.Get.Calls; n > 0 {
 					t.Errorf("%d requests for data", n)
 				}
 				synctest.Wait()

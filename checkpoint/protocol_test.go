@@ -305,9 +305,9 @@ func TestLongPauseCostsOneRequest(t *testing.T) {
 			{0, 0}, {checkpoint.FenceWindow / 2, 0}, {checkpoint.FenceWindow/2 + time.Second, 1}, {0, 0},
 		} {
 			time.Sleep(c.pause)
-			before := job.Usage()
+			before := job.Stats()
 			commit(w, o, at(1))
-			after := job.Usage()
+			after := job.Stats()
 			if n := after.List.Calls - before.List.Calls; n != c.lists {
 				t.Errorf("commit after %v took %d listings, want %d", c.pause, n, c.lists)
 			}

@@ -194,9 +194,9 @@ func TestLongRetainedList(t *testing.T) {
 		if c, err := task.At(w.Context(), "1"); err != nil || c.Offsets["in"] != "1" {
 			t.Errorf("under the claim, At 1: %+v, %v", c, err)
 		}
-		before := job.Usage()
+		before := job.Stats()
 		commit(w, o, at(n+2)) // after which it collects, for other requests
-		after := job.Usage()
+		after := job.Stats()
 		if puts, creates := after.Put.Calls-before.Put.Calls, after.Create.Calls-before.Create.Calls; puts != 1 || creates != 1 {
 			t.Errorf("a commit with a long list took %d puts and %d creates, want one each", puts, creates)
 		}

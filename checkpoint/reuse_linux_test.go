@@ -71,12 +71,12 @@ const (
 // restore restores over the target, and returns how many bytes that fetched.
 func (r *reuse) restore() int64 {
 	r.Helper()
-	before := r.job.Usage().Get.Bytes
+	before := r.job.Stats().Get.Bytes
 	r.must(r.made.Restore(r.Context(), r.target, checkpoint.RestoreOptions{Replace: true}))
 	if got, want := digest(r.tester, os.DirFS(r.target)), digest(r.tester, os.DirFS(r.dir)); got != want {
 		r.Errorf("it gives back\n%s\nwant\n%s", got, want)
 	}
-	return r.job.Usage().Get.Bytes - before
+	return r.job.Stats().Get.Bytes - before
 }
 
 // What the target has of the state is not fetched, wherever it has it.
@@ -177,9 +177,9 @@ func asNobody(t *testing.T) {
 func TestRestoreThatIsGivenUp(t *testing.T) {
 	r := newReuse(t)
 	absent := filepath.Join(filepath.Dir(r.target), "absent")
-	whole := r.job.Usage().Get.Calls
+	whole := r.job.Stats().Get.Calls
 	r.must(r.made.Restore(t.Context(), absent, checkpoint.RestoreOptions{}))
-	whole = r.job.Usage().Get.Calls - whole
+	whole = r.job.Stats().Get.Calls - whole
 	r.must(os.RemoveAll(absent))
 	if whole < 5 {
 		t.Fatalf("a restore takes %d requests", whole)

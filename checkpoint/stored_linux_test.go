@@ -94,7 +94,7 @@ func (l *live) wantBack(c *checkpoint.Checkpoint) {
 }
 
 // requests is how many requests a use of a store took.
-func requests(before, after backend.Usage) (n int64) {
+func requests(before, after backend.Stats) (n int64) {
 	for _, u := range [][2]backend.Count{
 		{before.Create, after.Create}, {before.Put, after.Put}, {before.Get, after.Get},
 		{before.List, after.List}, {before.Delete, after.Delete},
@@ -153,11 +153,11 @@ func TestOnlyWhatIsNewIsStored(t *testing.T) {
 				t.Fatalf("the first commit stored %d bytes", first.NewBytes)
 			}
 			l.saved()
-			before := job.Usage()
+			before := job.Stats()
 			c.change(l)
 			made := commit(t, o, l.snapshot())
 			l.wantOpened(c.opened...)
-			after := job.Usage()
+			after := job.Stats()
 			sent := after.Put.Bytes - before.Put.Bytes
 			if m := manifestOf(t, bucket, made.Seq); sent+int64(len(m.Checkpoint.Content.Inline)) != made.NewBytes {
 				t.Errorf("%d bytes sent, and %d inline; it says %d", sent, len(m.Checkpoint.Content.Inline), made.NewBytes)
@@ -219,9 +219,9 @@ func nothingChanged(w *world) {
 	l.saved()
 	synctest.Wait() // until what others may have left is collected, which is done once
 	for range 3 {
-		before := job.Usage()
+		before := job.Stats()
 		made := commit(w, o, l.snapshot())
-		if after := job.Usage(); requests(before, after) != 1 || after.Create.Calls-before.Create.Calls != 1 {
+		if after := job.Stats(); requests(before, after) != 1 || after.Create.Calls-before.Create.Calls != 1 {
 			w.Errorf("an owner: %+v, before %+v", after, before)
 		}
 		l.wantOpened()
@@ -239,7 +239,7 @@ func nothingChanged(w *world) {
 		if err != nil {
 			w.Fatal(err)
 		}
-		if u := job.Usage(); requests(backend.Usage{}, u) != 4 || u.Put.Calls != 0 {
+		if u := job.Stats(); requests(backend.Stats{}, u) != 4 || u.Put.Calls != 0 {
 			w.Errorf("a save: %+v", u)
 		}
 		l.wantOpened()
@@ -265,7 +265,7 @@ func TestNothingChangedAndOneIsRetired(t *testing.T) {
 		if n >= 5 {
 			want++
 		}
-		if u := job.Usage(); n > 1 && requests(backend.Usage{}, u) != want { // the first ones prove the store
+		if u := job.Stats(); n > 1 && requests(backend.Stats{}, u) != want { // the first ones prove the store
 			t.Errorf("save %d: %+v, want %d requests", n, u, want)
 		}
 	}
@@ -342,7 +342,7 @@ func TestImmutableFilesAreNotOpened(t *testing.T) {
 	l.must(err)
 	l.wantOpened("db/CURRENT")
 	l.wantBack(made)
-	if sent := job.Usage().Put.Bytes; sent > 16<<10 {
+	if sent := job.Stats().Put.Bytes; sent > 16<<10 {
 		t.Errorf("%d bytes sent", sent)
 	}
 
@@ -388,12 +388,12 @@ func TestFileOfTheSameTickIsOpenedAgain(t *testing.T) {
 				if c.opened {
 					file.Data = []byte("two") // of the same size, at the same time
 				}
-				before := job.Usage()
+				before := job.Stats()
 				made := commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(state)})
 				if got := len(state.take()) > 0; got != c.opened {
 					t.Errorf("it was opened: %v, want %v", got, c.opened)
 				}
-				if n := requests(before, job.Usage()); n != 1 {
+				if n := requests(before, job.Stats()); n != 1 {
 					t.Errorf("%d requests", n)
 				}
 				fsys, err := made.FS(w.Context())

@@ -201,7 +201,7 @@ func tasksOfAJob(t *testing.T, url string) {
 	if len(found) != len(names) {
 		t.Errorf("found %v, want %v", found, names)
 	}
-	if n := job.Usage().List.Calls; n != 1 {
+	if n := job.Stats().List.Calls; n != 1 {
 		t.Errorf("took %d listings, want 1", n)
 	}
 }

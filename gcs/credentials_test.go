@@ -186,7 +186,7 @@ func TestNoCredentials(t *testing.T) {
 	isolate(t)
 	for _, file := range []string{filepath.Join(t.TempDir(), "missing.json"), writeFile(t, "bad.json", []byte("{"))} {
 		t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
-		s, err := Open(t.Context(), &url.URL{Scheme: "gs", Host: "bucket"})
+		s, err := OpenURL(t.Context(), &url.URL{Scheme: "gs", Host: "bucket"})
 		if s != nil || !errors.Is(err, backend.ErrPermission) || errors.Is(err, fs.ErrNotExist) || !strings.Contains(fmt.Sprint(err), "gcloud auth") {
 			t.Errorf("credentials %s: %v, %v, want ErrPermission with advice", file, s, err)
 		}

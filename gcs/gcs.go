@@ -1,5 +1,5 @@
 // Package gcs stores objects in Google Cloud Storage. Importing it registers
-// the URL scheme "gs"; see [Open] for the URL.
+// the URL scheme "gs"; see [OpenURL] for the URL.
 //
 // It speaks the JSON API through gocloud.dev/blob/gcsblob, and through
 // cloud.google.com/go/storage where the portable type has no word for what a

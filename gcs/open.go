@@ -17,9 +17,9 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-func init() { backend.Register("gs", Open) }
+func init() { backend.Register("gs", OpenURL) }
 
-// Open opens gs://bucket/prefix. Its parameters:
+// OpenURL opens gs://bucket/prefix. Its parameters:
 //
 //	endpoint=https://host   a service other than Google's, or another way to it; default: STORAGE_EMULATOR_HOST
 //	anonymous=true|false    send no credentials; default: true with an http:// endpoint, where they could be read
@@ -38,7 +38,7 @@ func init() { backend.Register("gs", Open) }
 //
 // It sends no request to the bucket. A mistake in the URL wraps
 // backend.ErrInvalid, a lack of credentials backend.ErrPermission.
-func Open(ctx context.Context, u *url.URL) (backend.Store, error) {
+func OpenURL(ctx context.Context, u *url.URL) (backend.Store, error) {
 	l, err := parse(u)
 	if err != nil {
 		return nil, err

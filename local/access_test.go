@@ -30,9 +30,9 @@ func TestAccessDenied(t *testing.T) {
 
 	chmod("", 0)
 	asNobody(t, func() {
-		_, err := Open(dir)
+		_, err := New(dir)
 		wantKind(t, "Open of an unreadable directory", err, backend.ErrPermission)
-		_, err = Open(filepath.Join(dir, "sub"))
+		_, err = New(filepath.Join(dir, "sub"))
 		wantKind(t, "Open below an unreadable directory", err, backend.ErrPermission)
 	})
 

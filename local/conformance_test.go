@@ -16,7 +16,7 @@ func TestConformance(t *testing.T) {
 	testreq.Suite(t, "local")
 	dir := t.TempDir()
 	conformance.Run(t, func(_ context.Context, namespace string) (backend.Store, error) {
-		return local.Open(filepath.Join(dir, namespace))
+		return local.New(filepath.Join(dir, namespace))
 	})
 }
 

@@ -72,7 +72,7 @@ func TestListProperty(t *testing.T) {
 		want := slices.DeleteFunc(slices.Clone(keys), func(k string) bool { return !strings.HasPrefix(k, prefix) || k <= after })
 		stop := rapid.IntRange(1, 30).Draw(r, "stop")
 
-		s, err := Open(dir)
+		s, err := New(dir)
 		if err != nil {
 			r.Fatal(err)
 		}

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 // openStore opens a store that is closed when the test ends.
 func openStore(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir)
+	s, err := New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestOpenURL(t *testing.T) {
 }
 
 func TestOpenRefusesNoPath(t *testing.T) {
-	if _, err := Open(""); !errors.Is(err, backend.ErrInvalid) {
+	if _, err := New(""); !errors.Is(err, backend.ErrInvalid) {
 		t.Errorf("Open(\"\") = %v, want ErrInvalid", err)
 	}
 }

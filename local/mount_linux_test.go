@@ -37,7 +37,7 @@ func TestDiskFull(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			mountTmpfs(t, dir, options)
-			s, err := Open(dir)
+			s, err := New(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,7 +77,7 @@ func TestDiskFull(t *testing.T) {
 func TestReadOnlyFileSystem(t *testing.T) {
 	dir := t.TempDir()
 	mountTmpfs(t, dir, "")
-	s, err := Open(dir)
+	s, err := New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	s, err = Open(dir)
+	s, err = New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -252,7 +252,7 @@ func (j *job) look(base string) (func(*progress) string, error) {
 // newest returns which checkpoint is the newest. It reads every byte of it, and
 // makes sure that the task can go on and that nothing is damaged or left.
 func (j *job) newest(t testing.TB, base string) (int, error) {
-	s, err := Open(filepath.Join(base, "store"))
+	s, err := New(filepath.Join(base, "store"))
 	if err != nil {
 		return 0, err
 	}

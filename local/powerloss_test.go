@@ -55,7 +55,7 @@ func (p *tape[P]) dir() string { return filepath.Join(p.base, "store") }
 
 // open opens the store. What broken does not pass on is not done.
 func (p *tape[P]) open(broken func(stepFunc) stepFunc) *Store {
-	s, err := Open(p.dir())
+	s, err := New(p.dir())
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -345,7 +345,7 @@ func (s *script) contents(base string) (func(*outcome) string, error) {
 
 func contents(t testing.TB, base string) (map[string]string, error) {
 	dir := filepath.Join(base, "store")
-	s, err := Open(dir)
+	s, err := New(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ func runRole(role string) {
 	roles := map[string]func(s *Store, id string, in *bufio.Reader) error{
 		"race": raceRole, "stall": stallRole, "write": writeRole,
 	}
-	s, err := Open(os.Getenv(dirVar))
+	s, err := New(os.Getenv(dirVar))
 	if err == nil {
 		err = roles[role](s, strconv.Itoa(os.Getpid()), bufio.NewReader(os.Stdin))
 	}

@@ -20,9 +20,11 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-func init() { backend.Register("file", openURL) }
+func init() { backend.Register("file", OpenURL) }
 
-func openURL(ctx context.Context, u *url.URL) (backend.Store, error) {
+// OpenURL opens the store that u names, as file:///path. An error about the URL
+// wraps backend.ErrInvalid. The caller closes the store.
+func OpenURL(ctx context.Context, u *url.URL) (backend.Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -30,7 +32,7 @@ func openURL(ctx context.Context, u *url.URL) (backend.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := Open(dir)
+	s, err := New(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +96,9 @@ type Store struct {
 
 var _ backend.Store = (*Store)(nil)
 
-// Open opens the store in dir, which need not exist yet. A relative path is
+// New returns the store in dir, which need not exist yet. A relative path is
 // taken from the working directory of this moment. The caller closes it.
-func Open(dir string) (*Store, error) {
+func New(dir string) (*Store, error) {
 	if dir == "" || strings.ContainsRune(dir, 0) {
 		return nil, backend.Invalidf("%q is not the path of a directory", dir)
 	}

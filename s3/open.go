@@ -29,7 +29,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-func init() { backend.Register("s3", Open) }
+func init() { backend.Register("s3", OpenURL) }
 
 // Checksum says what guards the bytes of an object on their way to the server,
 // which refuses them when they do not match. "" means ChecksumCRC32C.
@@ -63,7 +63,7 @@ func (c Checksum) sign(o *sdk.Options) {
 	})
 }
 
-// Open opens s3://bucket/prefix. Its parameters:
+// OpenURL opens s3://bucket/prefix. Its parameters:
 //
 //	region=eu-west-1        the bucket's region; default: AWS_REGION or the profile's; with an endpoint, us-east-1
 //	endpoint=https://host   a service other than AWS; default: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL
@@ -85,7 +85,7 @@ func (c Checksum) sign(o *sdk.Options) {
 //
 // It sends no request. A mistake in the URL or in the configuration wraps
 // backend.ErrInvalid.
-func Open(ctx context.Context, u *url.URL) (backend.Store, error) {
+func OpenURL(ctx context.Context, u *url.URL) (backend.Store, error) {
 	s, err := open(ctx, u)
 	if err != nil {
 		return nil, err // not s, which would be a nil *Store in an interface

@@ -1,5 +1,5 @@
 // Package s3 stores objects in Amazon S3 and in services that speak its
-// protocol. Importing it registers the URL scheme "s3"; see [Open] for the URL.
+// protocol. Importing it registers the URL scheme "s3"; see [OpenURL] for the URL.
 //
 // The service must honour If-None-Match on PutObject: Create rests on it.
 // docs/deploy/aws.md lists which do, and the IAM permissions that each verb

@@ -140,7 +140,7 @@ func (p *program) withJob(ctx context.Context, url string, keep checkpoint.Reten
 	}
 	defer job.Close()
 	if p.stats {
-		defer func() { p.note("%s", requests(job.Usage())) }()
+		defer func() { p.note("%s", requests(job.Stats())) }()
 	}
 	err = do(job)
 	if errors.Is(err, backend.ErrNoStore) {

@@ -205,7 +205,7 @@ func stored(c *checkpoint.Checkpoint) string {
 }
 
 // requests says what was asked of a store.
-func requests(u backend.Usage) string {
+func requests(u backend.Stats) string {
 	var parts []string
 	for _, v := range []struct {
 		verb string

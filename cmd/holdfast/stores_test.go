@@ -28,7 +28,7 @@ func init() {
 		return &hooked{h.(*hook).bucket.Open(), h.(*hook).do}, nil
 	})
 	backend.Register("gate", func(_ context.Context, u *url.URL) (backend.Store, error) {
-		store, err := local.Open(u.Path)
+		store, err := local.New(u.Path)
 		if err != nil {
 			return nil, err
 		}

@@ -6,17 +6,17 @@ import (
 	"sync/atomic"
 )
 
-// A Ledger counts what is asked of stores: it is how a program knows what its
-// checkpoints cost. The zero value is ready to use. One Ledger may serve many
+// A Meter counts what is asked of stores: it is how a program knows what its
+// checkpoints cost. The zero value is ready to use. One Meter may serve many
 // stores, and many goroutines at once.
-type Ledger struct {
-	create, put, get, list, delete tally
+type Meter struct {
+	create, put, get, list, delete counter
 }
 
-type tally struct{ calls, failed, keys, bytes atomic.Int64 }
+type counter struct{ calls, failed, keys, bytes atomic.Int64 }
 
-// Usage is what a Ledger has counted so far.
-type Usage struct {
+// Stats is what a Meter has counted so far.
+type Stats struct {
 	Create Count `json:"create"`
 	Put    Count `json:"put"`
 	Get    Count `json:"get"`
@@ -34,50 +34,50 @@ type Count struct {
 	Bytes  int64 `json:"bytes"`  // sent by create and put, received by get
 }
 
-// Usage returns the counts so far.
-func (l *Ledger) Usage() Usage {
-	return Usage{
-		Create: l.create.count(), Put: l.put.count(), Get: l.get.count(),
-		List: l.list.count(), Delete: l.delete.count(),
+// Stats returns the counts so far.
+func (m *Meter) Stats() Stats {
+	return Stats{
+		Create: m.create.count(), Put: m.put.count(), Get: m.get.count(),
+		List: m.list.count(), Delete: m.delete.count(),
 	}
 }
 
-func (t *tally) count() Count {
-	return Count{t.calls.Load(), t.failed.Load(), t.keys.Load(), t.bytes.Load()}
+func (c *counter) count() Count {
+	return Count{c.calls.Load(), c.failed.Load(), c.keys.Load(), c.bytes.Load()}
 }
 
-func (t *tally) add(keys, bytes int, err error) {
-	t.calls.Add(1)
-	t.keys.Add(int64(keys))
-	t.bytes.Add(int64(bytes))
+func (c *counter) add(keys, bytes int, err error) {
+	c.calls.Add(1)
+	c.keys.Add(int64(keys))
+	c.bytes.Add(int64(bytes))
 	if err != nil {
-		t.failed.Add(1)
+		c.failed.Add(1)
 	}
 }
 
-// Wrap returns a Store whose use l counts. Closing it closes store.
-func (l *Ledger) Wrap(store Store) Store { return &counted{store, l} }
+// Wrap returns a Store whose use m counts. Closing it closes store.
+func (m *Meter) Wrap(store Store) Store { return &counted{store, m} }
 
 type counted struct {
-	store  Store
-	ledger *Ledger
+	store Store
+	meter *Meter
 }
 
 func (s *counted) Create(ctx context.Context, key string, data []byte) (Object, error) {
 	o, err := s.store.Create(ctx, key, data)
-	s.ledger.create.add(1, len(data), err)
+	s.meter.create.add(1, len(data), err)
 	return o, err
 }
 
 func (s *counted) Put(ctx context.Context, key string, data []byte) (Object, error) {
 	o, err := s.store.Put(ctx, key, data)
-	s.ledger.put.add(1, len(data), err)
+	s.meter.put.add(1, len(data), err)
 	return o, err
 }
 
 func (s *counted) Get(ctx context.Context, key string, offset int64, p []byte) (int, error) {
 	n, err := s.store.Get(ctx, key, offset, p)
-	s.ledger.get.add(1, n, err)
+	s.meter.get.add(1, n, err)
 	return n, err
 }
 
@@ -85,7 +85,7 @@ func (s *counted) List(ctx context.Context, prefix, after string) iter.Seq2[Obje
 	return func(yield func(Object, error) bool) {
 		keys := 0
 		var failed error
-		defer func() { s.ledger.list.add(keys, 0, failed) }()
+		defer func() { s.meter.list.add(keys, 0, failed) }()
 		for o, err := range s.store.List(ctx, prefix, after) {
 			if err != nil {
 				failed = err
@@ -101,7 +101,7 @@ func (s *counted) List(ctx context.Context, prefix, after string) iter.Seq2[Obje
 
 func (s *counted) Delete(ctx context.Context, keys ...string) error {
 	err := s.store.Delete(ctx, keys...)
-	s.ledger.delete.add(len(keys), 0, err)
+	s.meter.delete.add(len(keys), 0, err)
 	return err
 }
 

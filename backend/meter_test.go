@@ -8,14 +8,14 @@ import (
 )
 
 func TestLedger(t *testing.T) {
-	var ledger backend.Ledger
+	var meter backend.Meter
 	inner := newHooked(func(c call) error {
 		if c.op == "list" && c.key == "c" || c.op == "delete" {
 			return errFinal
 		}
 		return nil
 	})
-	first, second := ledger.Wrap(inner), ledger.Wrap(inner)
+	first, second := meter.Wrap(inner), meter.Wrap(inner)
 	ctx := t.Context()
 
 	_, _ = first.Create(ctx, "a", make([]byte, 10))
@@ -33,15 +33,15 @@ func TestLedger(t *testing.T) {
 	first.List(ctx, "", "") // never ranged over
 	_ = second.Delete(ctx, "a", "b", "c")
 
-	want := backend.Usage{
+	want := backend.Stats{
 		Create: backend.Count{Calls: 2, Failed: 1, Keys: 2, Bytes: 15},
 		Put:    backend.Count{Calls: 2, Keys: 2, Bytes: 200},
 		Get:    backend.Count{Calls: 2, Failed: 1, Keys: 2, Bytes: 6},
 		List:   backend.Count{Calls: 2, Failed: 1, Keys: 3},
 		Delete: backend.Count{Calls: 1, Failed: 1, Keys: 3},
 	}
-	if got := ledger.Usage(); got != want {
-		t.Errorf("usage\n%+v, want\n%+v", got, want)
+	if got := meter.Stats(); got != want {
+		t.Errorf("stats\n%+v, want\n%+v", got, want)
 	}
 }
 
