@@ -1,0 +1,42 @@
+package local_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/local"
+)
+
+// Most programs import this package for its URL scheme alone, as in
+// checkpoint.Open(ctx, "file:///var/lib/orders", ...). One that chooses the
+// directory itself calls New.
+func ExampleNew() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "orders-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	store, err := local.New(dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	job := checkpoint.New(store, checkpoint.Options{})
+	defer job.Close() // and the store with it
+
+	task, err := job.Task("orders/7")
+	if err != nil {
+		log.Fatal(err)
+	}
+	made, err := task.Save(ctx, checkpoint.Snapshot{Offsets: map[string]string{"orders/7": "4711"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(made.Seq, made.Offsets)
+	// Output:
+	// 1 map[orders/7:4711]
+}
