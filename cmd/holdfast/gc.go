@@ -87,26 +87,6 @@ func exists(ctx context.Context, task *checkpoint.Task) error {
 	return err
 }
 
-// firstFailure returns the first of n tasks' errors, and says how many more
-// there are.
-func firstFailure(n int, errOf func(int) error) error {
-	var first error
-	more := 0
-	for i := range n {
-		switch err := errOf(i); {
-		case err == nil:
-		case first == nil:
-			first = err
-		default:
-			more++
-		}
-	}
-	if more > 0 {
-		return fmt.Errorf("%w (and %s failed)", first, counted(more, "other task", "other tasks"))
-	}
-	return first
-}
-
 func gcTable(w *bytes.Buffer, lines []gcLine, dryRun bool) {
 	rows := [][]string{{"TASK", "SEGMENTS", "MANIFESTS", "SIZE"}}
 	all := checkpoint.Collected{}
@@ -125,11 +105,4 @@ func gcTable(w *bytes.Buffer, lines []gcLine, dryRun bool) {
 	}
 	fmt.Fprintf(w, "%s %s and %s: %s\n", verb, counted(all.Segments, "segment", "segments"),
 		counted(all.Manifests, "manifest", "manifests"), size(all.Bytes))
-}
-
-func counted(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return strconv.Itoa(n) + " " + many
 }

@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
@@ -105,12 +104,15 @@ type taskLine struct {
 	Epoch   uint64                 `json:"epoch"`
 	Claimed bool                   `json:"claimed"`
 	Newest  *checkpoint.Checkpoint `json:"newest"`          // nil if there is none
-	Error   string                 `json:"error,omitempty"` // why the task can not be read
+	Error   string                 `json:"error,omitempty"` // why the task cannot be read
+
+	err     error
+	deleted bool
 }
 
 func (p *program) listTasks(ctx context.Context, url string) error {
 	return p.withJob(ctx, url, checkpoint.Retention{}, func(job *checkpoint.Job) error {
-		list, unreadable, err := taskLines(ctx, job)
+		list, damage, err := taskLines(ctx, job)
 		if err != nil {
 			return err
 		}
@@ -120,58 +122,42 @@ func (p *program) listTasks(ctx context.Context, url string) error {
 		if err := p.print(list, func(w *bytes.Buffer) { taskTable(w, list) }); err != nil {
 			return err
 		}
-		return unreadable
+		return damage
 	})
 }
 
-// taskLines describes all tasks. One that is damaged does not hide the others:
-// its line says so, and unreadable is the first such error.
-func taskLines(ctx context.Context, job *checkpoint.Job) (list []taskLine, unreadable, err error) {
-	var tasks []*checkpoint.Task
-	for task, err := range job.Tasks(ctx) {
-		if err != nil {
-			return nil, nil, err
-		}
-		tasks = append(tasks, task)
-	}
-	lines := make([]taskLine, len(tasks))
-	errs := make([]error, len(tasks))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(8)
-	for i, task := range tasks {
-		group.Go(func() (err error) {
-			lines[i], errs[i], err = describeTask(ctx, task)
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
+// taskLines describes all tasks that were not deleted. One that is damaged does
+// not hide the others: its line says so, and damage is the first such error.
+func taskLines(ctx context.Context, job *checkpoint.Job) (list []taskLine, damage, err error) {
+	tasks, err := tasksOf(ctx, job, "")
+	if err != nil {
 		return nil, nil, err
 	}
 	list = []taskLine{}
-	for i, line := range lines {
-		if unreadable == nil {
-			unreadable = errs[i]
+	for _, line := range eachTask(tasks, func(task *checkpoint.Task) taskLine { return describeTask(ctx, task) }) {
+		damaged := errors.Is(line.err, checkpoint.ErrCorrupt) || errors.Is(line.err, checkpoint.ErrVersion)
+		switch {
+		case line.deleted:
+			continue
+		case damaged && damage == nil:
+			damage = line.err
+		case line.err != nil && !damaged:
+			return nil, nil, line.err
 		}
-		if line.Task != "" {
-			list = append(list, line)
-		}
+		list = append(list, line)
 	}
-	return list, unreadable, nil
+	return list, damage, nil
 }
 
-// describeTask returns a task's line, which is zero if the task was deleted.
-func describeTask(ctx context.Context, task *checkpoint.Task) (line taskLine, unreadable, err error) {
+func describeTask(ctx context.Context, task *checkpoint.Task) taskLine {
 	status, err := task.Status(ctx)
-	if err == nil && (status.Deleted || status.Seq == 0) {
-		return taskLine{}, nil, nil
-	}
-	line = taskLine{Task: task.Name(), Epoch: status.Epoch, Claimed: status.Claimed, Newest: status.Newest}
-	switch {
-	case errors.Is(err, checkpoint.ErrCorrupt), errors.Is(err, checkpoint.ErrVersion):
+	line := taskLine{Task: task.Name(), Epoch: status.Epoch, Claimed: status.Claimed, Newest: status.Newest, err: err}
+	if err != nil {
 		line.Error = oneLine(err.Error())
-		return line, err, nil
+	} else {
+		line.deleted = status.Deleted || status.Seq == 0
 	}
-	return line, nil, err
+	return line
 }
 
 func taskTable(w *bytes.Buffer, list []taskLine) {

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
 // print writes a result to stdout: doc as one JSON document, or what human
@@ -94,4 +97,39 @@ func some(m map[string]string) string {
 		b.WriteString(pair)
 	}
 	return b.String()
+}
+
+// title names a checkpoint.
+func title(c *checkpoint.Checkpoint) string {
+	s := fmt.Sprintf("checkpoint %d of %q", c.Seq, c.Task)
+	if c.Savepoint != "" {
+		s += fmt.Sprintf(" (savepoint %q)", c.Savepoint)
+	}
+	return s
+}
+
+func files(c *checkpoint.Checkpoint) string { return counted(c.Files, "file", "files") }
+
+// counted writes how many there are of something.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}
+
+// requests says what was asked of a store.
+func requests(u backend.Stats) string {
+	var parts []string
+	for _, v := range []struct {
+		verb string
+		backend.Count
+	}{{"create", u.Create}, {"put", u.Put}, {"get", u.Get}, {"list", u.List}, {"delete", u.Delete}} {
+		part := fmt.Sprintf("%s %d", v.verb, v.Calls)
+		if v.Bytes > 0 {
+			part += " (" + size(v.Bytes) + ")"
+		}
+		parts = append(parts, part)
+	}
+	return "requests: " + strings.Join(parts, ", ")
 }

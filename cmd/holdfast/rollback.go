@@ -90,3 +90,13 @@ func (r *rolledBack) sentence() string {
 	}
 	return fmt.Sprintf("%s is the newest again, in place of checkpoint %d", title(r.Checkpoint), *r.Replaces)
 }
+
+// statusToWrite returns a task's status for someone who will make its next
+// manifest. A newest checkpoint that can not be read is in nobody's way then.
+func statusToWrite(ctx context.Context, task *checkpoint.Task) (checkpoint.Status, error) {
+	status, err := task.Status(ctx)
+	if status.Seq > 0 {
+		err = nil
+	}
+	return status, err
+}

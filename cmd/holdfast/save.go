@@ -8,12 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
@@ -154,16 +152,6 @@ func (p *program) save(ctx context.Context, url, name string, from source, s che
 	})
 }
 
-// statusToWrite returns a task's status for someone who will make its next
-// manifest. A newest checkpoint that can not be read is in nobody's way then.
-func statusToWrite(ctx context.Context, task *checkpoint.Task) (checkpoint.Status, error) {
-	status, err := task.Status(ctx)
-	if status.Seq > 0 {
-		err = nil
-	}
-	return status, err
-}
-
 // checkSource refuses what can not be saved before anything is done.
 func checkSource(dir string) error {
 	info, err := os.Stat(dir)
@@ -179,22 +167,6 @@ func checkSource(dir string) error {
 	return err
 }
 
-// title names a checkpoint.
-func title(c *checkpoint.Checkpoint) string {
-	s := fmt.Sprintf("checkpoint %d of %q", c.Seq, c.Task)
-	if c.Savepoint != "" {
-		s += fmt.Sprintf(" (savepoint %q)", c.Savepoint)
-	}
-	return s
-}
-
-func files(c *checkpoint.Checkpoint) string {
-	if c.Files == 1 {
-		return "1 file"
-	}
-	return strconv.Itoa(c.Files) + " files"
-}
-
 // stored says what a save had to store. Data that can be compressed takes less
 // than it was in the files; the names and times of files are stored with it.
 func stored(c *checkpoint.Checkpoint) string {
@@ -202,20 +174,4 @@ func stored(c *checkpoint.Checkpoint) string {
 		return "nothing new to store"
 	}
 	return "stored " + size(c.NewBytes)
-}
-
-// requests says what was asked of a store.
-func requests(u backend.Stats) string {
-	var parts []string
-	for _, v := range []struct {
-		verb string
-		backend.Count
-	}{{"create", u.Create}, {"put", u.Put}, {"get", u.Get}, {"list", u.List}, {"delete", u.Delete}} {
-		part := fmt.Sprintf("%s %d", v.verb, v.Calls)
-		if v.Bytes > 0 {
-			part += " (" + size(v.Bytes) + ")"
-		}
-		parts = append(parts, part)
-	}
-	return "requests: " + strings.Join(parts, ", ")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"golang.org/x/sync/errgroup"
 
@@ -51,4 +52,24 @@ func taskOrNone(args []string) string {
 		return ""
 	}
 	return args[0]
+}
+
+// firstFailure returns the first of n tasks' errors, and says how many more
+// there are.
+func firstFailure(n int, errOf func(int) error) error {
+	var first error
+	more := 0
+	for i := range n {
+		switch err := errOf(i); {
+		case err == nil:
+		case first == nil:
+			first = err
+		default:
+			more++
+		}
+	}
+	if more > 0 {
+		return fmt.Errorf("%w (and %s failed)", first, counted(more, "other task", "other tasks"))
+	}
+	return first
 }
