@@ -59,6 +59,9 @@ func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first for
 		return built{}, err
 	}
 	defer func() { _ = w.close() }() // it was only read
+	if err := w.checkOwners(); err != nil {
+		return built{}, err
+	}
 	if w.full {
 		base = new(baseline)
 	}

@@ -32,6 +32,10 @@ var (
 	// ErrChanged means that a file changed while it was read for a save.
 	ErrChanged = errors.New("changed while it was saved")
 
+	// ErrOwners means that the owners of files, which are to be saved or restored,
+	// are not known or cannot be set. Nothing was saved or restored.
+	ErrOwners = errors.New("owners cannot be kept")
+
 	// ErrGone means that a checkpoint was retired by the task's retention
 	// while it was read. A newer one exists.
 	ErrGone = errors.New("checkpoint is no longer retained")

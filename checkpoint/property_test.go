@@ -139,7 +139,7 @@ func TestEveryCheckpointGivesBackItsState(t *testing.T) {
 		var states []string
 		actions := newEditor(t, dir).steps()
 		actions[""] = func(t *rapid.T) {
-			commit(t, o, checkpoint.Snapshot{State: checkpoint.Dir(dir)})
+			commit(t, o, checkpoint.Snapshot{State: checkpoint.Dir(dir).Owners()}) // and so with setuid and setgid
 			states = append(states, describe(t, dir))
 		}
 		t.Repeat(actions)
@@ -161,7 +161,7 @@ func TestEveryCheckpointGivesBackItsState(t *testing.T) {
 		// A restore syncs a file system, which takes its time: one of each run.
 		i := rapid.IntRange(0, len(list)-1).Draw(t, "restored")
 		target := filepath.Join(tempDir(t), "target")
-		if err := list[i].Restore(t.Context(), target, checkpoint.RestoreOptions{}); err != nil {
+		if err := list[i].Restore(t.Context(), target, checkpoint.RestoreOptions{Owners: true}); err != nil {
 			t.Fatal(err)
 		}
 		if got := describe(t, target); got != states[i] {

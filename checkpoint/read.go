@@ -97,6 +97,8 @@ type Entry struct {
 	Size    int64       // of a regular file, in bytes
 	ModTime time.Time   // zero if it is not known
 	Target  string      // of a symbolic link
+	UID     int64       // of its owner; -1 if it was saved without owners
+	GID     int64       // of its group; -1 likewise
 }
 
 // Entries returns what is in the checkpoint's state, every directory before
@@ -112,7 +114,10 @@ func (c *Checkpoint) Entries(ctx context.Context) ([]Entry, error) {
 	}
 	entries := make([]Entry, len(list))
 	for i, e := range list {
-		entries[i] = Entry{e.Path, e.Mode, e.Size, e.ModTime, e.Target}
+		entries[i] = Entry{e.Path, e.Mode, e.Size, e.ModTime, e.Target, -1, -1}
+		if e.Owner != nil {
+			entries[i].UID, entries[i].GID = int64(e.Owner.UID), int64(e.Owner.GID)
+		}
 	}
 	return entries, nil
 }

@@ -25,6 +25,11 @@ type RestoreOptions struct {
 	// Replace replaces a target directory that is not empty. What it has of the
 	// state is not fetched again: its files are read and compared.
 	Replace bool
+	// Owners gives all files, directories and links the owner and group, by number,
+	// that they were saved with: see [Source.Owners]. Restore fails with ErrOwners,
+	// before it fetches anything, if they were saved without or this process may
+	// not do that.
+	Owners bool
 	// Progress, if it is not nil, is told how the restore comes along, from
 	// several goroutines but one call at a time. The restore waits for it.
 	Progress func(Progress)
@@ -35,37 +40,52 @@ type RestoreOptions struct {
 // Restore fails or the process is killed, dir is as it was. Restore needs
 // permission to write to dir's parent.
 //
-// Permissions and modification times are restored, those of links excepted;
-// owners are not.
+// Permissions and modification times are restored, those of links excepted. A time
+// that the file system cannot hold becomes another one, of which Options.Logger is
+// told. Owners are not restored unless opts says so, and without them neither setuid
+// nor setgid is: a program would run as whoever restores it.
+//
+// Whoever else may change names in dir's parent can make Restore fail, and can put
+// something else in dir's place; nothing but the new directory and, with Replace,
+// the old one is written, changed or removed.
 func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOptions) error {
 	tree, err := c.tree(ctx)
 	if err != nil {
 		return err
 	}
+	if opts.Owners && !tree.owned() {
+		return fmt.Errorf("%w: checkpoint %d was saved without them", ErrOwners, c.Seq)
+	}
 	out, err := atomicdir.Begin(dir, opts.Replace)
 	if err != nil {
 		return err
 	}
-	if err := c.restore(ctx, out, dir, tree, &meter{report: opts.Progress}); err != nil {
+	r := newRestorer(out.Root(), tree, &meter{report: opts.Progress})
+	r.owners = opts.Owners
+	if err := c.restore(ctx, r, out.Old()); err != nil {
 		return errors.Join(err, out.Abort())
 	}
-	return out.Commit()
-}
-
-func (c *Checkpoint) restore(ctx context.Context, out *atomicdir.Dir, dir string, t *tree, m *meter) error {
-	root, err := os.OpenRoot(out.Path())
-	if err != nil {
+	if err := out.Commit(r.finish()); err != nil {
 		return err
 	}
-	defer root.Close()
-	r := newRestorer(root, t, m)
+	if n := r.odd.Load(); n > 0 {
+		c.task.job.opts.Logger.WarnContext(ctx, "the file system cannot hold the times of some files, which have other ones now",
+			"task", c.Task, "checkpoint", c.Seq, "files", n)
+	}
+	return nil
+}
+
+func (c *Checkpoint) restore(ctx context.Context, r *restorer, old *os.Root) error {
+	if err := r.checkOwners(); err != nil {
+		return err
+	}
 	if err := r.makeNodes(ctx); err != nil {
 		return err
 	}
-	if err := r.reuse(ctx, dir); err != nil {
+	if err := r.reuse(ctx, old); err != nil {
 		return err
 	}
-	if err := c.fetch(ctx, t.Catalog, r.missing(), r.fetched); err != nil {
+	if err := c.fetch(ctx, r.tree.Catalog, r.missing(), r.fetched); err != nil {
 		return err
 	}
 	return r.setAttributes(ctx)
@@ -136,39 +156,14 @@ func (r *restorer) eachFile(ctx context.Context, do func(*node) error) error {
 	return group.Wait()
 }
 
-// setAttributes comes last. Directories come after what is in them: writing
-// there changes their time, and may not be permitted any more.
-func (r *restorer) setAttributes(ctx context.Context) error {
-	set := func(n *node) error { return setAttributes(r.root, n) }
-	if err := r.eachFile(ctx, set); err != nil {
-		return err
-	}
-	for i := range slices.Backward(r.tree.nodes) {
-		if n := &r.tree.nodes[i]; n.Mode.IsDir() {
-			if err := set(n); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func setAttributes(root *os.Root, n *node) error {
-	path := filepath.FromSlash(n.Path)
-	if !n.ModTime.IsZero() {
-		if err := root.Chtimes(path, n.ModTime, n.ModTime); err != nil {
-			return err
-		}
-	}
-	return root.Chmod(path, n.Mode)
-}
-
 // A restorer writes chunks to where they belong. It may be used by several
 // goroutines at once.
 type restorer struct {
-	root  *os.Root
-	tree  *tree
-	meter *meter
+	root   *os.Root
+	tree   *tree
+	meter  *meter
+	owners bool         // are restored
+	odd    atomic.Int64 // files whose times the file system cannot hold
 
 	// The places of chunk id are places[first[id]:first[id+1]].
 	first  []uint32

@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,16 +17,11 @@ import (
 // reuse copies what the old directory has of the state: its files are cut and
 // hashed as a save would do it. Bytes are copied and not linked, because a
 // process that should be dead may still write to the old files. What can not be
-// read there is fetched.
-func (r *restorer) reuse(ctx context.Context, dir string) error {
-	old, err := os.OpenRoot(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+// read there is fetched. There may be no old directory.
+func (r *restorer) reuse(ctx context.Context, old *os.Root) error {
+	if old == nil {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	defer old.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	paths := make(chan string)
 	for range runtime.GOMAXPROCS(0) {

@@ -21,6 +21,7 @@ type Source struct {
 	immutable []string
 	reread    bool
 	full      bool
+	owners    bool
 }
 
 // Dir is the directory at path: its regular files, directories and symbolic
@@ -80,6 +81,16 @@ func (s Source) Reread() Source {
 // does not need it.
 func (s Source) Full() Source {
 	s.full = true
+	return s
+}
+
+// Owners returns s with the owner and group of every file, directory and link, by
+// number, which [Checkpoint.Restore] gives back if it is asked to; [Owner.Resume]
+// does not. A state whose file system does not
+// say who they are is refused with ErrOwners: it has to be a [Dir], on Linux or
+// macOS.
+func (s Source) Owners() Source {
+	s.owners = true
 	return s
 }
 

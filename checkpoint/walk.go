@@ -104,6 +104,7 @@ func tick(t time.Time) time.Duration {
 // time is taken for unknown.
 func (w *walk) describe(n *node, info fs.FileInfo) {
 	n.Mode, n.ModTime = info.Mode(), info.ModTime()
+	n.Owner = w.ownerOf(info)
 	n.Size, n.ChangeTime, n.Inode = 0, time.Time{}, 0
 	if !n.Mode.IsRegular() {
 		return
@@ -182,8 +183,8 @@ func walkHash(nodes []node) (sum format.Hash) {
 		if n.Mode.IsRegular() && n.ChangeTime.IsZero() {
 			return format.Hash{}
 		}
-		b = fmt.Appendf(b[:0], "%q %q %d %d %d %d %d\n", n.Path, n.Target, n.Mode, n.Size,
-			n.ModTime.UnixNano(), n.ChangeTime.UnixNano(), n.Inode)
+		b = fmt.Appendf(b[:0], "%q %q %d %d %d.%d %d.%d %d %v\n", n.Path, n.Target, n.Mode, n.Size,
+			n.ModTime.Unix(), n.ModTime.Nanosecond(), n.ChangeTime.Unix(), n.ChangeTime.Nanosecond(), n.Inode, n.Owner)
 		_, _ = h.Write(b) // which never fails
 	}
 	h.Sum(sum[:0])

@@ -68,7 +68,7 @@ func (s *Store) openTemps(ctx context.Context, root *os.Root) (*temps, error) {
 func (t *temps) tryLock(id string) (lock *filelock.Lock, err error) {
 	name := lockName(id)
 	err = t.step("lock", name, func() error {
-		lock, err = filelock.TryLock(t.root, name)
+		lock, err = filelock.TryLock(t.root, name, 0o666)
 		return err
 	})
 	return lock, err

@@ -40,6 +40,7 @@ var kinds = []struct {
 	{checkpoint.ErrGone, exitAbsent, "'holdfast ls' shows those that are"},
 	{checkpoint.ErrNoCheckpoint, exitAbsent, "'holdfast ls' shows what there is"},
 	{checkpoint.ErrNotEmpty, exitFailed, "give --force to replace what is in it"},
+	{checkpoint.ErrOwners, exitFailed, "leave --owners out to do without"},
 	{backend.ErrNoStore, exitFailed, "make the bucket or directory, or correct the URL"},
 	{backend.ErrNoSpace, exitFailed, "nothing was saved; make room in the store and try again"},
 	{backend.ErrThrottled, exitFailed, "try again later"},

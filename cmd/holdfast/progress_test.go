@@ -244,7 +244,7 @@ func TestProgressOfCommands(t *testing.T) {
 		if err := p.save(t.Context(), url, "orders", source{dir: state}, checkpoint.Snapshot{}, checkpoint.Retention{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.restore(t.Context(), url, "orders", out, "", false); err != nil {
+		if err := p.restore(t.Context(), url, "orders", out, "", checkpoint.RestoreOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if diff := difference(t, out, state); diff != "" {

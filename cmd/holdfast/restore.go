@@ -12,7 +12,7 @@ import (
 )
 
 func (p *program) restoreCommand() *cobra.Command {
-	at, force := "", false
+	at, opts := "", checkpoint.RestoreOptions{}
 	cmd := &cobra.Command{
 		Use:   "restore URL TASK DIR",
 		Short: "Restore a checkpoint into a directory",
@@ -21,7 +21,11 @@ byte is checked. DIR appears in one step: when the command fails or is killed,
 DIR is as it was.
 
 DIR must be empty or absent. With --force, what is in it is replaced: all of it.
-Data that DIR has already is copied from there, and only the rest is fetched.`,
+Data that DIR has already is copied from there, and only the rest is fetched.
+
+With --owners, files get the owners that they were saved with (save --owners); that
+mostly takes root. Without it they belong to who restores them, and a program that
+ran as its owner (setuid, setgid) does not any more.`,
 		Example: `  holdfast restore file:///var/lib/orders orders/7 ./state
   holdfast restore orders/7 ./state --at before-upgrade --force`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -29,11 +33,12 @@ Data that DIR has already is copied from there, and only the rest is fetched.`,
 			if err != nil {
 				return err
 			}
-			return p.restore(cmd.Context(), url, args[0], args[1], at, force)
+			return p.restore(cmd.Context(), url, args[0], args[1], at, opts)
 		},
 	}
 	atFlag(cmd, &at)
-	cmd.Flags().BoolVar(&force, "force", false, "replace what is in DIR")
+	cmd.Flags().BoolVar(&opts.Replace, "force", false, "replace what is in DIR")
+	cmd.Flags().BoolVar(&opts.Owners, "owners", false, "give files the owners and groups, by number, that they were saved with")
 	p.output(cmd)
 	return cmd
 }
@@ -42,13 +47,14 @@ func atFlag(cmd *cobra.Command, at *string) {
 	cmd.Flags().Func("at", "number or savepoint of the checkpoint, `SEQ|NAME` (default: the newest)", nonEmpty(at))
 }
 
-func (p *program) restore(ctx context.Context, url, name, dir, at string, force bool) error {
+func (p *program) restore(ctx context.Context, url, name, dir, at string, opts checkpoint.RestoreOptions) error {
 	if err := checkApart(url, dir); err != nil {
 		return err
 	}
 	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
 		report, stop := p.follow("restoring", "fetched")
-		c, err := restoreTask(ctx, task, dir, at, checkpoint.RestoreOptions{Replace: force, Progress: report})
+		opts.Progress = report
+		c, err := restoreTask(ctx, task, dir, at, opts)
 		stop()
 		if err != nil {
 			return err

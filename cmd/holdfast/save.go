@@ -57,6 +57,7 @@ that any of them keeps, and savepoints that have not expired.`,
 	f.Func("savepoint-expires", "let retention remove the savepoint when it is `D` old: 36h, 7d, 2w (default: never)", duration(&s.SavepointExpires))
 	f.Func("immutable", "files with names like `PATTERN`, such as '*.sst', are never written again: do not open those saved before; may be repeated", patterns(&from.immutable))
 	f.BoolVar(&from.full, "full", false, "store everything anew, and share nothing with earlier checkpoints: after damage in the store")
+	f.BoolVar(&from.owners, "owners", false, "save who owns each file, and its group, by number")
 	f.BoolVar(&from.reread, "reread", false, "open and compare every file, whatever its times and name say")
 	keepFlags(cmd, &keep)
 	p.output(cmd)
@@ -113,6 +114,7 @@ type source struct {
 	immutable []string // patterns
 	reread    bool
 	full      bool
+	owners    bool
 }
 
 func (f *source) state() checkpoint.Source {
@@ -122,6 +124,9 @@ func (f *source) state() checkpoint.Source {
 	}
 	if f.full {
 		s = s.Full()
+	}
+	if f.owners {
+		s = s.Owners()
 	}
 	return s
 }

@@ -46,11 +46,13 @@ type shown struct {
 // An entry is a file, directory or symbolic link as JSON shows it.
 type entry struct {
 	Path   string     `json:"path"`
-	Type   string     `json:"type"`   // "file", "dir" or "symlink"
-	Mode   string     `json:"mode"`   // permissions in octal, as chmod takes them
-	Size   int64      `json:"size"`   // of a file, in bytes
-	MTime  *time.Time `json:"mtime"`  // nil if it is not known
-	Target string     `json:"target"` // of a symlink
+	Type   string     `json:"type"`          // "file", "dir" or "symlink"
+	Mode   string     `json:"mode"`          // permissions in octal, as chmod takes them
+	Size   int64      `json:"size"`          // of a file, in bytes
+	MTime  *time.Time `json:"mtime"`         // nil if it is not known, or RFC 3339 cannot write it
+	Target string     `json:"target"`        // of a symlink
+	UID    *int64     `json:"uid,omitempty"` // nil if it was saved without owners
+	GID    *int64     `json:"gid,omitempty"` // nil likewise
 }
 
 func (p *program) show(ctx context.Context, url, name, at string) error {
@@ -79,8 +81,11 @@ func describe(e checkpoint.Entry) entry {
 	case e.Mode.Type() == fs.ModeSymlink:
 		d.Type = "symlink"
 	}
-	if !e.ModTime.IsZero() {
+	if year := e.ModTime.Year(); !e.ModTime.IsZero() && year >= 0 && year <= 9999 {
 		d.MTime = &e.ModTime
+	}
+	if e.UID >= 0 {
+		d.UID, d.GID = &e.UID, &e.GID
 	}
 	return d
 }
@@ -125,6 +130,12 @@ func describeCheckpoint(w *bytes.Buffer, c *checkpoint.Checkpoint, entries []che
 	rows = [][]string{{"MODE", "SIZE", "MODIFIED", "PATH"}}
 	for _, e := range entries {
 		rows = append(rows, entryRow(e))
+	}
+	if entries[0].UID >= 0 { // of all, or of none
+		rows[0] = slices.Insert(rows[0], 1, "OWNER")
+		for i, e := range entries {
+			rows[i+1] = slices.Insert(rows[i+1], 1, fmt.Sprintf("%d:%d", e.UID, e.GID))
+		}
 	}
 	table(w, rows)
 }

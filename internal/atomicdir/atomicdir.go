@@ -12,6 +12,25 @@
 // before that leaves, like a kill, the old directory or the new one: also on a
 // file system that makes names durable in an order of its own, one by one. (Where
 // the old one is moved aside, that takes a journal: see package powerloss.)
+//
+// # Others who may write to the parent
+//
+// The directory is built with permissions for its owner alone, so nobody else can
+// put anything into it. Whoever may change names in the target's parent can give
+// its names to something else at any moment, though. So the parent is held by its
+// descriptor, and so is what is built; names are looked up there, no link is
+// followed, and before a directory is replaced or removed it is compared, by device
+// and inode, with the one that was made or found. Nothing is written, changed or
+// removed but what was built and, when it is replaced, the directory that was the
+// target when Begin looked.
+//
+// What is left to them: they can make it fail, leave what was built under another
+// name, and after Commit, as before it, put something else in the target's place.
+// Between a look at a name and its use they can make an empty directory, or a file
+// in the place of a lock's, be removed, which they could do themselves.
+// Directories above the parent are taken for what their names lead to when Begin
+// looks. On systems other than Unix it is not known who may write to a directory,
+// and all of this holds only as far as os.Root does.
 package atomicdir
 
 import (
@@ -21,9 +40,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
+	"runtime"
 	"strings"
-	"syscall"
 
 	"github.com/holdfast-io/holdfast/internal/filelock"
 )
@@ -36,12 +54,17 @@ var ErrNotEmpty = errors.New("the directory is not empty")
 // time.
 type Dir struct {
 	step    stepFunc
-	target  string // no link
+	parent  *folder // nil when all is over
+	shared  bool    // others may change names in parent
+	target  string  // a name in parent
 	replace bool
-	aside   string   // beside target; what is built
-	parent  *os.Root // of both
-	lock    *filelock.Lock
-	made    []string // directories above target, which were missing
+	old     *folder // what target was, or nil
+
+	aside string  // a name in parent: of what is built, and after an exchange of what is old
+	built *folder // nil until it is made
+	tried bool    // it may have become the target
+	lock  *filelock.Lock
+	made  []*folder // directories in which one was missing on the way to parent
 }
 
 // A stepFunc performs one step that changes what is on disk, or makes it durable:
@@ -60,12 +83,8 @@ const (
 	oldSuffix  = ".old" // the old directory, where it could not be exchanged
 )
 
-// asideName matches the names of directories that were built, or moved, aside,
-// without their prefix.
-var asideName = regexp.MustCompile(`^[a-z2-7]{26}(\.old)?$`)
-
-// prefix is what the names of all that is beside target begin with.
-func prefix(target string) string { return "." + filepath.Base(target) + ".holdfast-" }
+// prefix is what the names of all that is beside the target begin with.
+func (d *Dir) prefix() string { return "." + d.target + ".holdfast-" }
 
 // Begin starts to build what will be the directory target. It makes target's
 // parents, and removes what earlier processes left beside target when they
@@ -80,204 +99,106 @@ func start(target string, replace bool, step stepFunc) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{step: step, target: target, replace: replace}
-	if err := d.makeParents(filepath.Dir(target)); err != nil {
-		return nil, err
+	d := &Dir{step: step, target: filepath.Base(target), replace: replace}
+	if d.parent, err = d.openParent(filepath.Dir(target)); err != nil {
+		return nil, errors.Join(err, d.close())
 	}
-	d.parent, err = os.OpenRoot(filepath.Dir(target))
-	if err != nil {
-		return nil, err
+	d.shared = isShared(d.parent.info)
+	if err := d.takeLock(); err != nil {
+		return nil, errors.Join(err, d.close())
 	}
 	d.sweep()
-	if err = checkTarget(target, replace); err == nil {
+	if err = d.openTarget(); err == nil {
 		err = d.makeAside()
 	}
 	if err != nil {
-		return nil, errors.Join(err, d.parent.Close())
+		return nil, errors.Join(err, d.Abort())
 	}
 	return d, nil
 }
 
-// makeParents makes the directory at path, with those above it, if it is missing.
-func (d *Dir) makeParents(path string) error {
-	if info, err := os.Stat(path); err == nil && info.IsDir() || path == filepath.Dir(path) {
-		return err
-	}
-	if err := d.makeParents(filepath.Dir(path)); err != nil {
-		return err
-	}
-	err := d.step("mkdir", path, func() error { return os.Mkdir(path, 0o777) })
-	if errors.Is(err, fs.ErrExist) { // another process was faster, unless it is a file
-		info, statErr := os.Stat(path)
-		if statErr != nil || !info.IsDir() {
-			return &fs.PathError{Op: "mkdir", Path: path, Err: syscall.ENOTDIR}
-		}
-	} else if err != nil {
-		return err
-	}
-	d.made = append(d.made, path)
-	return nil
-}
-
-// resolve follows the links in target, so that one which names the directory
-// goes on to do so.
-func resolve(target string) (string, error) {
-	abs, err := filepath.Abs(target)
-	if err != nil {
-		return "", err
-	}
-	real, err := filepath.EvalSymlinks(abs)
-	if errors.Is(err, fs.ErrNotExist) {
-		// A directory that another process has made just now is no link.
-		if info, err := os.Lstat(abs); err == nil && info.Mode().Type() == fs.ModeSymlink {
-			return "", fmt.Errorf("%s: a symbolic link to nothing; remove it, or make the directory that it names", abs)
-		}
-		return abs, nil
-	}
-	if err == nil && filepath.Dir(real) == real {
-		return "", fmt.Errorf("%s: a root directory can not be replaced", real)
-	}
-	return real, err
-}
-
-func checkTarget(target string, replace bool) error {
-	info, err := os.Stat(target)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("%s: not a directory; choose another target", target)
-	}
-	if err := checkReplaceable(target, info); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(target)
-	if err == nil && len(entries) > 0 && !replace {
-		err = fmt.Errorf("%s: %w", target, ErrNotEmpty)
-	}
-	return err
-}
-
-// checkReplaceable refuses directories that another one can not take the place
-// of: a mount point, by the system; and this process's own, which would stand
-// in a directory that is no more.
-func checkReplaceable(target string, info fs.FileInfo) error {
-	parent, err := os.Stat(filepath.Dir(target))
-	if err != nil {
-		return err
-	}
-	if !sameDevice(info, parent) {
-		return fmt.Errorf("%s is a mount point, which can not be replaced; choose a directory below it", target)
-	}
-	if err := checkMounts(target); err != nil {
-		return err
-	}
-	if here, err := os.Stat("."); err == nil && os.SameFile(here, info) {
-		return fmt.Errorf("%s is the working directory, which can not be replaced; go elsewhere first", target)
-	}
-	return nil
-}
-
-// checkMounts refuses a directory in which something is mounted: it would be
-// deleted with the old directory.
-func checkMounts(target string) error {
-	point, err := mountBelow(target)
-	if err == nil && point != "" {
-		err = fmt.Errorf("%s is a mount point in the directory that is to be replaced, and what it holds would be lost; "+
-			"unmount it, or choose another directory", point)
-	}
-	return err
-}
-
-func (d *Dir) makeAside() (err error) {
+// takeLock takes the lock on a name that nobody has used.
+func (d *Dir) takeLock() (err error) {
 	for range 10 {
-		name := prefix(d.target) + strings.ToLower(rand.Text())
-		d.lock, err = d.tryLock(name)
-		if errors.Is(err, filelock.ErrHeld) {
-			continue // another process swept it before it was locked
-		}
-		if err != nil {
-			return err
-		}
-		d.aside = filepath.Join(filepath.Dir(d.target), name)
-		err := d.step("mkdir", d.aside, func() error { return os.Mkdir(d.aside, 0o777) })
-		if err != nil {
-			return errors.Join(err, d.release(d.lock, d.aside))
-		}
-		return nil
+		d.aside = d.prefix() + strings.ToLower(rand.Text())
+		d.lock, err = d.tryLock(d.aside)
+		if !errors.Is(err, filelock.ErrHeld) {
+			break
+		} // another process swept it before it was locked
 	}
 	return err
 }
 
 func (d *Dir) tryLock(name string) (lock *filelock.Lock, err error) {
 	name += lockSuffix
-	err = d.step("lock", filepath.Join(filepath.Dir(d.target), name), func() error {
-		lock, err = filelock.TryLock(d.parent, name)
+	err = d.step("lock", d.parent.path(name), func() error {
+		lock, err = filelock.TryLock(d.parent.Root, name, 0o600) // what it says is trusted
 		return err
 	})
 	return lock, err
 }
 
-// sweep removes what dead processes left beside the target, or puts it back. It
-// is best effort.
-func (d *Dir) sweep() {
-	for name := range d.leftovers() {
-		lock, err := d.tryLock(name)
-		if err != nil {
-			continue // its owner lives
-		}
-		// What is removed may be the old directory. That the new one has its
-		// place is made durable first.
-		if err := d.syncFile(filepath.Dir(d.target)); err != nil {
-			_ = lock.Unlock()
-			return
-		}
-		_ = d.release(lock, filepath.Join(filepath.Dir(d.target), name))
+// makeAside makes the directory to build in.
+func (d *Dir) makeAside() error {
+	path := d.parent.path(d.aside)
+	if err := d.step("mkdir", path, func() error { return d.parent.Mkdir(d.aside, 0o700) }); err != nil {
+		return err
 	}
+	made, err := d.parent.open(d.aside)
+	if err != nil {
+		return err
+	}
+	if err := d.checkNew(made); err != nil {
+		return errors.Join(err, made.close())
+	}
+	d.built = made
+	return d.note(made, d.old)
 }
 
-// leftovers returns what was built aside, by whoever. After a loss of power it
-// may have no lock; a living owner's has one.
-func (d *Dir) leftovers() map[string]bool {
-	entries, _ := os.ReadDir(d.parent.Name())
-	found := make(map[string]bool)
-	for _, e := range entries {
-		rest, ours := strings.CutPrefix(e.Name(), prefix(d.target))
-		name, isLock := strings.CutSuffix(e.Name(), lockSuffix)
-		if ours && (isLock || e.IsDir() && asideName.MatchString(rest)) {
-			found[strings.TrimSuffix(name, oldSuffix)] = true
-		}
+// checkNew makes sure that a directory is the one that was made, as far as can be
+// told: it is empty, and nobody else has any right to it.
+func (d *Dir) checkNew(made *folder) error {
+	lock, err := d.lock.File().Stat() // which this process has made, for its owner alone
+	if err != nil {
+		return err
 	}
-	return found
+	entries, err := made.list()
+	if err != nil {
+		return err
+	}
+	others := made.info.Mode().Perm() & 0o077
+	if len(entries) > 0 || others&^lock.Mode().Perm() != 0 || !sameOwner(made.info, lock) || !sameDevice(made.info, d.parent.info) {
+		return tampered(d.parent.path(d.aside))
+	}
+	return nil
 }
 
-// release removes what is beside a target, and then the lock on it: this order
-// leaves nothing that could not be swept. An old directory that nothing has taken
-// the place of is put back.
-func (d *Dir) release(lock *filelock.Lock, aside string) error {
-	if !exists(d.target) && exists(aside+oldSuffix) {
-		if err := d.rename(aside+oldSuffix, d.target); err != nil {
-			return errors.Join(err, lock.Unlock())
-		}
-	}
-	if err := errors.Join(d.removeAll(aside), d.removeAll(aside+oldSuffix)); err != nil {
-		return errors.Join(err, lock.Unlock())
-	}
-	return d.step("unlock", aside+lockSuffix, lock.Remove)
-}
+// Root returns the directory to put things into, which is the Dir's to close.
+// Nobody else has permission to enter it before Commit.
+func (d *Dir) Root() *os.Root { return d.built.Root }
 
-// Path returns the directory to put things into.
-func (d *Dir) Path() string { return d.aside }
+// Old returns the directory that is to be replaced, which is the Dir's to close,
+// or nil if there is none.
+func (d *Dir) Old() *os.Root {
+	if d.old == nil {
+		return nil
+	}
+	return d.old.Root
+}
 
 // Commit makes what was built durable and then the target's content. When it
 // fails, the target is as it was, unless the error is that of making the last
 // step durable. What can not be removed of an old directory is left to the
 // next Begin.
-func (d *Dir) Commit() error {
+//
+// The last thing that is done to what was built is to give the directory itself
+// the permissions, times and owner that it is to have: finish does that. If it is
+// nil, the directory gets the permissions of any new one.
+func (d *Dir) Commit(finish func(*os.Root) error) error {
 	err := d.syncTree()
+	if err == nil {
+		err = d.finish(finish)
+	}
 	if err == nil {
 		err = d.publish()
 	}
@@ -291,13 +212,108 @@ func (d *Dir) Commit() error {
 	return nil
 }
 
+func (d *Dir) finish(do func(*os.Root) error) error {
+	if do == nil {
+		do = asNew
+	}
+	if err := d.step("finish", d.parent.path(d.aside), func() error { return do(d.built.Root) }); err != nil {
+		return err
+	}
+	return d.orSyncAll(d.syncFolder(d.built))
+}
+
+// asNew gives a directory the permissions that a new one gets there, by the umask
+// and the file system.
+func asNew(dir *os.Root) error {
+	name := ".holdfast-" + rand.Text()
+	if err := dir.Mkdir(name, 0o777); err != nil {
+		return err
+	}
+	info, err := dir.Lstat(name)
+	if err := errors.Join(err, dir.Remove(name)); err != nil {
+		return err
+	}
+	return dir.Chmod(".", info.Mode())
+}
+
+// publish makes what was built the target.
+func (d *Dir) publish() error {
+	if !d.parent.has(d.aside, d.built) {
+		return tampered(d.parent.path(d.aside))
+	}
+	d.letGo()
+	err := d.rename(d.aside, d.target)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if !d.replace { // it was empty when it was looked at
+		return fmt.Errorf("%s: %w", d.parent.path(d.target), ErrNotEmpty)
+	}
+	if err := checkMounts(d.parent.path(d.target)); err != nil { // it may have come since
+		return err
+	}
+	if !d.isOld(d.target) {
+		return tampered(d.parent.path(d.target))
+	}
+	err = d.exchange()
+	if errors.Is(err, errors.ErrUnsupported) {
+		return d.moveAndRename()
+	}
+	if err == nil && !d.isOld(d.aside) {
+		_ = d.exchange() // back, unless someone is in the way again
+		err = tampered(d.parent.path(d.target))
+	}
+	return err
+}
+
+// letGo closes the directories that are about to be renamed, on a system that may
+// not rename what is open.
+func (d *Dir) letGo() {
+	if runtime.GOOS != "windows" {
+		return
+	}
+	_ = d.built.close()
+	if d.old != nil {
+		_ = d.old.close()
+	}
+}
+
+// isOld reports whether a name stands for what may be replaced: where others may
+// change names, that is the directory which was the target when Begin looked.
+func (d *Dir) isOld(name string) bool {
+	return !d.shared || d.old != nil && d.parent.has(name, d.old)
+}
+
+func (d *Dir) exchange() error {
+	d.tried = true
+	return d.step("exchange", d.parent.path(d.target), func() error { return exchange(d.parent, d.aside, d.target) })
+}
+
+// moveAndRename does in two steps what exchange would do in one.
+func (d *Dir) moveAndRename() error {
+	old := d.aside + oldSuffix
+	if err := d.rename(d.target, old); err != nil {
+		return err
+	}
+	if !d.isOld(old) {
+		_ = d.rename(old, d.target) // back, unless someone is in the way again
+		return tampered(d.parent.path(d.target))
+	}
+	return d.rename(d.aside, d.target) // if it fails, release puts the old one back
+}
+
+func (d *Dir) rename(from, to string) error {
+	d.tried = true
+	return d.step("rename", d.parent.path(to), func() error { return rename(d.parent, from, to) })
+}
+
 // settle makes the names on the way to the target durable.
 func (d *Dir) settle() error {
-	if err := d.syncFile(filepath.Dir(d.target)); err != nil {
+	if err := d.syncFolder(d.parent); err != nil {
 		return err
 	}
 	for _, dir := range d.made {
-		if err := d.syncFile(filepath.Dir(dir)); err != nil {
+		if err := d.syncFolder(dir); err != nil {
 			return err
 		}
 	}
@@ -306,74 +322,56 @@ func (d *Dir) settle() error {
 
 // leave leaves what is aside to the next Begin. It may be the old directory, and
 // a loss of power may yet put that back.
-func (d *Dir) leave() error {
-	err := errors.Join(d.lock.Unlock(), d.parent.Close())
-	d.parent = nil
-	return err
-}
-
-func (d *Dir) publish() error {
-	err := d.step("rename", d.target, func() error { return rename(d.aside, d.target) })
-	if !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if !d.replace { // it was empty when it was looked at
-		return fmt.Errorf("%s: %w", d.target, ErrNotEmpty)
-	}
-	if err := checkMounts(d.target); err != nil { // it may have come since
-		return err
-	}
-	err = d.step("exchange", d.target, func() error { return exchange(d.aside, d.target) })
-	if !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
-	return d.moveAndRename()
-}
-
-// moveAndRename does in two steps what exchange would do in one.
-func (d *Dir) moveAndRename() error {
-	if err := d.rename(d.target, d.aside+oldSuffix); err != nil {
-		return err
-	}
-	return d.rename(d.aside, d.target) // if it fails, release puts the old one back
-}
-
-func (d *Dir) rename(from, to string) error {
-	return d.step("rename", to, func() error { return os.Rename(from, to) })
-}
+func (d *Dir) leave() error { return errors.Join(d.lock.Unlock(), d.close()) }
 
 // Abort removes what was built. After Commit it does nothing.
 func (d *Dir) Abort() error {
 	if d.parent == nil {
 		return nil
 	}
-	err := errors.Join(d.release(d.lock, d.aside), d.parent.Close())
-	d.parent = nil
+	return errors.Join(d.discard(), d.release(d.lock, d.aside, d.known()), d.close())
+}
+
+// discard makes what was built ready to be removed by its name, or, if that name has
+// become another's, removes all that is in it.
+func (d *Dir) discard() error {
+	if d.built == nil {
+		return nil
+	}
+	there := d.parent.has(d.aside, d.built)
+	if !there && d.tried {
+		return nil // it may be the target
+	}
+	_ = d.built.file.Chmod(0o700) // what finish gave it may be in the way
+	if there {
+		return nil
+	}
+	err := d.step("remove", d.parent.path(d.aside), func() error { return clearOut(d.built.Root) })
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // someone has removed the directory itself
+	}
 	return err
 }
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return !errors.Is(err, fs.ErrNotExist)
-}
-
-func (d *Dir) removeAll(path string) error {
-	if !exists(path) {
-		return nil
-	}
-	return d.step("remove", path, func() error { return removeAll(path) })
-}
-
-// removeAll is os.RemoveAll for trees whose directories may be read-only.
-func removeAll(path string) error {
-	if os.RemoveAll(path) == nil {
-		return nil
-	}
-	_ = filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
-		if e != nil && e.IsDir() {
-			_ = os.Chmod(p, 0o700)
+// known returns the directories beside the target that are this process's to
+// remove.
+func (d *Dir) known() (list []identity) {
+	for _, f := range []*folder{d.built, d.old} {
+		if f != nil {
+			list = append(list, identityOf(f.info))
 		}
-		return nil
-	})
-	return os.RemoveAll(path)
+	}
+	return list
+}
+
+// close gives up all descriptors.
+func (d *Dir) close() error {
+	var err error
+	for _, f := range append(d.made, d.parent, d.built, d.old) {
+		if f != nil {
+			err = errors.Join(err, f.close())
+		}
+	}
+	d.parent = nil
+	return err
 }

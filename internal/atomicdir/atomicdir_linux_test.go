@@ -8,6 +8,8 @@ import (
 	"testing"
 )
 
+func init() { syscall.Umask(0o022) } // what is done in directories that others may write has tests of its own
+
 // asOrdinaryUser takes from the test's thread the right to write what it likes,
 // if it has that.
 func asOrdinaryUser(t *testing.T) {
@@ -40,13 +42,10 @@ func TestReadOnlyDirectories(t *testing.T) {
 	target := filepath.Join(parent, "x")
 	for _, gen := range []string{"one", "two", "three"} {
 		d := begin(t, target, true)
-		if err := fill(d.Path(), gen); err != nil {
+		if err := fill(d.at(), gen); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(d.Path(), 0o555); err != nil {
-			t.Fatal(err)
-		}
-		if err := d.Commit(); err != nil {
+		if err := d.Commit(func(dir *os.Root) error { return dir.Chmod(".", 0o555) }); err != nil {
 			t.Fatal(err)
 		}
 		wantGeneration(t, target, gen)

@@ -120,10 +120,30 @@ func build(target, gen string, replace bool) error {
 	if err != nil {
 		return err
 	}
-	if err := fill(d.Path(), gen); err != nil {
+	if err := fill(d.at(), gen); err != nil {
 		return errors.Join(err, d.Abort())
 	}
-	return d.Commit()
+	return d.Commit(nil)
+}
+
+// at returns the path of what is being built.
+func (d *Dir) at() string { return d.parent.path(d.aside) }
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// removeAll is os.RemoveAll for trees whose directories may be read-only.
+func removeAll(path string) error {
+	root, err := os.OpenRoot(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(clearOut(root), root.Close(), os.Remove(path))
 }
 
 // tempDir is t.TempDir for what may be read-only within.
@@ -222,15 +242,16 @@ func TestRelativeTarget(t *testing.T) {
 	t.Chdir(tempDir(t))
 	mustFill(t, "x", "old")
 	d := begin(t, "x", true)
-	if err := fill(d.Path(), "new"); err != nil {
+	if err := fill(d.at(), "new"); err != nil {
 		t.Fatal(err)
 	}
+	target := d.parent.path(d.target)
 	t.Chdir(tempDir(t)) // the target is where it was
-	if err := d.Commit(); err != nil {
+	if err := d.Commit(nil); err != nil {
 		t.Fatal(err)
 	}
-	wantGeneration(t, d.target, "new")
-	wantNothingAside(t, filepath.Dir(d.target))
+	wantGeneration(t, target, "new")
+	wantNothingAside(t, filepath.Dir(target))
 }
 
 func TestRefused(t *testing.T) {
@@ -288,11 +309,11 @@ func TestTargetThatIsFilledMeanwhile(t *testing.T) {
 					}
 				}
 				d := begin(t, target, replace)
-				if err := fill(d.Path(), "new"); err != nil {
+				if err := fill(d.at(), "new"); err != nil {
 					t.Fatal(err)
 				}
 				mustFill(t, target, "someone's")
-				err := d.Commit()
+				err := d.Commit(nil)
 				if replace {
 					if err != nil {
 						t.Error(err)
@@ -315,10 +336,10 @@ func TestTargetThatBecomesAFile(t *testing.T) {
 	parent := tempDir(t)
 	target := filepath.Join(parent, "x")
 	d := begin(t, target, true)
-	if err := errors.Join(fill(d.Path(), "new"), os.WriteFile(target, []byte("file"), 0o644)); err != nil {
+	if err := errors.Join(fill(d.at(), "new"), os.WriteFile(target, []byte("file"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Commit(); err == nil {
+	if err := d.Commit(nil); err == nil {
 		t.Error("it was replaced")
 	}
 	if data, err := os.ReadFile(target); string(data) != "file" {
@@ -332,7 +353,7 @@ func TestAbortLeavesNothing(t *testing.T) {
 	target := filepath.Join(parent, "x")
 	mustFill(t, target, "old")
 	d := begin(t, target, true)
-	if err := fill(d.Path(), "new"); err != nil { // with a read-only directory
+	if err := fill(d.at(), "new"); err != nil { // with a read-only directory
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -347,7 +368,7 @@ func TestAbortLeavesNothing(t *testing.T) {
 func TestAbortAfterCommitDoesNothing(t *testing.T) {
 	parent := tempDir(t)
 	d := begin(t, filepath.Join(parent, "x"), false)
-	if err := errors.Join(fill(d.Path(), "new"), d.Commit(), d.Abort()); err != nil {
+	if err := errors.Join(fill(d.at(), "new"), d.Commit(nil), d.Abort()); err != nil {
 		t.Error(err)
 	}
 	wantGeneration(t, filepath.Join(parent, "x"), "new")
@@ -383,7 +404,7 @@ func child(t *testing.T, variable, target string) (*exec.Cmd, *bufio.Reader) {
 func hold(target string) {
 	d, err := Begin(target, true)
 	if err == nil {
-		err = fill(d.Path(), "half")
+		err = fill(d.at(), "half")
 	}
 	fmt.Println(err)
 	untilParentIsGone()
@@ -466,7 +487,7 @@ func TestMoveAndRename(t *testing.T) {
 	target := filepath.Join(parent, "x")
 	mustFill(t, target, "old")
 	d := begin(t, target, true)
-	if err := errors.Join(fill(d.Path(), "new"), d.moveAndRename()); err != nil {
+	if err := errors.Join(fill(d.at(), "new"), d.moveAndRename()); err != nil {
 		t.Fatal(err)
 	}
 	wantGeneration(t, target, "new")
@@ -476,7 +497,7 @@ func TestMoveAndRename(t *testing.T) {
 	wantNames(t, parent, "x")
 
 	d = begin(t, target, true) // whose directory vanishes
-	if err := errors.Join(os.Remove(d.Path()), d.moveAndRename()); !errors.Is(err, fs.ErrNotExist) {
+	if err := errors.Join(os.Remove(d.at()), d.moveAndRename()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("err = %v, want ErrNotExist", err)
 	}
 	if err := d.Abort(); err != nil {
@@ -557,11 +578,11 @@ func replaceForEver(target string) {
 		d, err := Begin(target, true)
 		if err == nil {
 			fmt.Print("b")
-			err = fill(d.Path(), fmt.Sprint(os.Getpid(), " ", n))
+			err = fill(d.at(), fmt.Sprint(os.Getpid(), " ", n))
 		}
 		if err == nil {
 			fmt.Print("c")
-			err = d.Commit()
+			err = d.Commit(nil)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -42,10 +42,10 @@ func (f *fault) replace(target string, system wrap) error {
 	if err != nil {
 		return err
 	}
-	if err := fill(d.Path(), "new"); err != nil {
+	if err := fill(d.at(), "new"); err != nil {
 		return errors.Join(err, d.Abort())
 	}
-	return d.Commit()
+	return d.Commit(nil)
 }
 
 // Each step fails once, without and with its effect, for each reason that a disk

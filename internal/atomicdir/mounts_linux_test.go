@@ -42,7 +42,7 @@ func TestMountsAreNotReplaced(t *testing.T) {
 		}
 	}()
 	_, early := Begin(target, true)
-	for when, err := range map[string]error{"before it is built": early, "before it is put in place": late.Commit()} {
+	for when, err := range map[string]error{"before it is built": early, "before it is put in place": late.Commit(nil)} {
 		if err == nil || !strings.Contains(err.Error(), point+" is a mount point") {
 			t.Errorf("%s: %v", when, err)
 		}

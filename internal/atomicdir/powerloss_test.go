@@ -66,7 +66,7 @@ func (p *tape) step(op, path string, do func() error) error {
 		p.disk.Mkdir(at)
 	case op == "lock" && !p.disk.Has(at):
 		p.disk.Create(at)
-	case op == "lock":
+	case op == "lock", op == "finish":
 	case op == "unlock":
 		p.disk.Remove(at)
 	case op == "sync" && isDir(path):
@@ -140,14 +140,14 @@ var fewFiles = []string{"a", "sub/b"}
 
 // fill is fill, recorded.
 func (p *tape) fill(d *Dir, gen string) {
-	if err := fillWith(fewFiles, d.Path(), gen); err != nil {
+	if err := fillWith(fewFiles, d.at(), gen); err != nil {
 		p.t.Fatal(err)
 	}
-	at, err := filepath.Rel(p.base, d.Path())
+	at, err := filepath.Rel(p.base, d.at())
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	made, err := powerloss.Read(d.Path())
+	made, err := powerloss.Read(d.at())
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func (p *tape) commit(target, before, gen string, broken wrap) {
 	d := p.begin(target, broken)
 	p.fill(d, gen)
 	p.expect(before, gen)
-	if err := d.Commit(); err != nil {
+	if err := d.Commit(nil); err != nil {
 		p.t.Fatal(err)
 	}
 	p.expect(gen)
@@ -205,11 +205,11 @@ func (p *tape) kill(target, before, gen string, after bool) {
 		}
 		return record(op, path, do)
 	}
-	if err := d.syncTree(); err != nil {
+	if err := errors.Join(d.syncTree(), d.finish(nil)); err != nil {
 		p.t.Fatal(err)
 	}
 	_ = d.publish()
-	if err := errors.Join(d.lock.Unlock(), d.parent.Close()); err != nil {
+	if err := d.leave(); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -230,7 +230,7 @@ func (p *tape) run(broken wrap) {
 	p.expect("two", "three", "four")
 	d := p.begin(target, broken)
 	p.fill(d, "four")
-	if err := d.Commit(); err != nil {
+	if err := d.Commit(nil); err != nil {
 		p.t.Fatal(err)
 	}
 	p.expect("four")
@@ -249,13 +249,13 @@ func (p *tape) run(broken wrap) {
 		}
 		return record(op, path, do)
 	}
-	if err := d.Commit(); !errors.Is(err, syscall.EIO) {
+	if err := d.Commit(nil); !errors.Is(err, syscall.EIO) {
 		p.t.Errorf("Commit = %v, want EIO", err)
 	}
 	p.expect("five", "six", "seven")
 	d = p.begin(target, broken)
 	p.fill(d, "seven")
-	if err := d.Commit(); err != nil {
+	if err := d.Commit(nil); err != nil {
 		p.t.Fatal(err)
 	}
 	p.expect("seven")
@@ -313,7 +313,7 @@ func look(base string) (func(*allowed) string, error) {
 		found = now
 	}
 	if d, err = start(target, true, settled); err == nil {
-		err = errors.Join(fillWith(fewFiles, d.Path(), "next"), d.Commit())
+		err = errors.Join(fillWith(fewFiles, d.at(), "next"), d.Commit(nil))
 	}
 	if err != nil {
 		return nil, err

@@ -5,18 +5,20 @@ package atomicdir
 import (
 	"errors"
 	"io/fs"
-	"os"
 )
 
-// rename renames a directory, over another one only if that is empty. If it is
-// not, it fails with fs.ErrExist.
-func rename(a, b string) error {
-	if info, err := os.Lstat(b); err == nil && info.IsDir() {
-		if err := os.Remove(b); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// rename renames a directory in a folder, over another one only if that is empty.
+// If it is not, it fails with fs.ErrExist.
+func rename(in *folder, from, to string) error {
+	if info, err := in.Lstat(to); err == nil && info.IsDir() {
+		if err := in.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return os.Rename(a, b)
+	return in.Rename(from, to)
 }
 
-func exchange(string, string) error { return errors.ErrUnsupported }
+func exchange(*folder, string, string) error { return errors.ErrUnsupported }
+
+// removeEmpty removes a directory that is empty.
+func removeEmpty(in *folder, name string) error { return in.Remove(name) }

@@ -3,9 +3,7 @@ package atomicdir
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -14,22 +12,27 @@ import (
 // make one commit of what is asked of them at once.
 const syncs = 8
 
-// syncTree makes what was built durable, with all that is in it. Files that their
-// modes keep this process from opening need a system that can sync them all.
+// syncTree makes all that is in what was built durable.
 func (d *Dir) syncTree() error {
-	paths, err := syncable(d.aside)
-	if errors.Is(err, fs.ErrPermission) || len(paths) > many {
+	paths, err := syncable(d.built.FS())
+	if len(paths) > many {
 		return d.syncAll()
 	}
 	if err != nil {
-		return err
+		return d.orSyncAll(err)
 	}
 	var group errgroup.Group
 	group.SetLimit(syncs)
 	for _, p := range paths {
-		group.Go(func() error { return d.syncFile(p) })
+		group.Go(func() error { return d.syncPath(p) })
 	}
-	err = group.Wait()
+	return d.orSyncAll(group.Wait())
+}
+
+// orSyncAll returns what came of making files durable, after another attempt if
+// their modes keep this process from opening them. It needs a system that can sync
+// all files of a file system.
+func (d *Dir) orSyncAll(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return d.syncAll()
 	}
@@ -37,33 +40,30 @@ func (d *Dir) syncTree() error {
 }
 
 func (d *Dir) syncAll() error {
-	return d.step("syncall", d.aside, func() error { return syncAll(d.aside) })
+	return d.step("syncall", d.parent.path(d.aside), func() error { return syncAll(d.built.file) })
 }
 
-func (d *Dir) syncFile(path string) error {
-	return d.step("sync", path, func() error { return syncFile(path) })
+// syncPath makes a file or directory of what was built durable.
+func (d *Dir) syncPath(path string) error {
+	name := filepath.FromSlash(path)
+	return d.step("sync", filepath.Join(d.parent.path(d.aside), name), func() error {
+		f, err := d.built.Open(name)
+		if err != nil {
+			return err
+		}
+		return errors.Join(syncFile(f), f.Close())
+	})
 }
 
-// syncable returns the regular files and directories in a tree.
-func syncable(path string) (paths []string, err error) {
-	err = filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
-		if err == nil && (e.IsDir() || e.Type().IsRegular()) {
+func (d *Dir) syncFolder(f *folder) error { return d.step("sync", f.Name(), f.sync) }
+
+// syncable returns the regular files and directories in a tree, without its root.
+func syncable(tree fs.FS) (paths []string, err error) {
+	err = fs.WalkDir(tree, ".", func(p string, e fs.DirEntry, err error) error {
+		if err == nil && p != "." && (e.IsDir() || e.Type().IsRegular()) {
 			paths = append(paths, p)
 		}
 		return err
 	})
 	return paths, err
-}
-
-// syncFile makes a file durable, or the names in a directory.
-func syncFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	err = f.Sync()
-	if runtime.GOOS == "windows" {
-		err = nil // it syncs neither directories nor what is open for reading
-	}
-	return errors.Join(err, f.Close())
 }

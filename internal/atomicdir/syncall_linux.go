@@ -11,14 +11,9 @@ import (
 // there too, so it is for trees whose files would take minutes one by one.
 const many = 2000
 
-func syncAll(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return &os.PathError{Op: "syncfs", Path: path, Err: err}
+func syncAll(dir *os.File) error {
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return &os.PathError{Op: "syncfs", Path: dir.Name(), Err: err}
 	}
 	return nil
 }

@@ -27,13 +27,14 @@ type Lock struct {
 	file *os.File
 }
 
-// TryLock locks the file name in root, which it makes if it is missing. It
-// does not wait: it fails with ErrHeld if the lock is held, and with
-// errors.ErrUnsupported where the system or the file system has no locks.
+// TryLock locks the file name in root, which it makes with permissions perm (before
+// umask) if it is missing. It does not wait: it fails with ErrHeld if the lock is
+// held, and with errors.ErrUnsupported where the system or the file system has no
+// locks.
 //
 // root stays open until the Lock is given back.
-func TryLock(root *os.Root, name string) (*Lock, error) {
-	f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
+func TryLock(root *os.Root, name string, perm os.FileMode) (*Lock, error) {
+	f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE, perm)
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +62,10 @@ func (l *Lock) acquire() error {
 	}
 	return err
 }
+
+// File returns the file, which stays the Lock's to close. Its holder may read and
+// write it.
+func (l *Lock) File() *os.File { return l.file }
 
 // Unlock gives the lock back and leaves the file.
 func (l *Lock) Unlock() error {

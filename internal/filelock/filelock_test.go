@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 func hold(dir string) {
 	root, err := os.OpenRoot(dir)
 	if err == nil {
-		_, err = TryLock(root, "lock")
+		_, err = TryLock(root, "lock", 0o666)
 	}
 	fmt.Println(err)
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
@@ -46,7 +46,7 @@ func openRoot(t *testing.T) *os.Root {
 
 func mustLock(t *testing.T, root *os.Root) *Lock {
 	t.Helper()
-	l, err := TryLock(root, "lock")
+	l, err := TryLock(root, "lock", 0o666)
 	if err != nil {
 		t.Fatalf("TryLock = %v, want a lock", err)
 	}
@@ -56,7 +56,7 @@ func mustLock(t *testing.T, root *os.Root) *Lock {
 func TestExcludes(t *testing.T) {
 	root := openRoot(t)
 	l := mustLock(t, root)
-	if _, err := TryLock(root, "lock"); !errors.Is(err, ErrHeld) {
+	if _, err := TryLock(root, "lock", 0o666); !errors.Is(err, ErrHeld) {
 		t.Fatalf("second TryLock = %v, want ErrHeld", err)
 	}
 	if err := l.Unlock(); err != nil {
@@ -90,7 +90,7 @@ func TestKilledProcessLosesItsLock(t *testing.T) {
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "<nil>\n" {
 		t.Fatalf("child's TryLock: %q, %v", line, err)
 	}
-	if _, err := TryLock(root, "lock"); !errors.Is(err, ErrHeld) {
+	if _, err := TryLock(root, "lock", 0o666); !errors.Is(err, ErrHeld) {
 		t.Errorf("TryLock while the child lives = %v, want ErrHeld", err)
 	}
 	if err := child.Process.Kill(); err != nil {
@@ -111,7 +111,7 @@ func TestRemoveNeverLetsTwoIn(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 300 {
-				l, err := TryLock(root, "lock")
+				l, err := TryLock(root, "lock", 0o666)
 				if errors.Is(err, ErrHeld) {
 					continue
 				}
@@ -142,7 +142,7 @@ func TestErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"dir", "missing/lock", "../lock"} {
-		if l, err := TryLock(root, name); err == nil {
+		if l, err := TryLock(root, name, 0o666); err == nil {
 			_ = l.Unlock()
 			t.Errorf("TryLock(%q) gave a lock", name)
 		}

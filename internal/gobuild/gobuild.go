@@ -67,7 +67,7 @@ func lock(ctx context.Context, dir string) (unlock func() error, err error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		l, err := filelock.TryLock(root, "lock")
+		l, err := filelock.TryLock(root, "lock", 0o666)
 		if err == nil {
 			return func() error { return errors.Join(l.Unlock(), root.Close()) }, nil
 		}

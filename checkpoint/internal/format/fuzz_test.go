@@ -137,13 +137,15 @@ func FuzzDecodeRetained(f *testing.F) {
 }
 
 func FuzzDecodeTree(f *testing.F) {
-	data, err := encodeTree(goldenTree)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(data)
-	for i := range goldenTree {
-		f.Add(appendEntry(nil, &goldenTree[i]))
+	for _, tree := range [][]Entry{goldenTree, goldenOwned} {
+		data, err := encodeTree(tree)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+		for i := range tree {
+			f.Add(appendEntry(nil, &tree[i]))
+		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var tree []Entry

@@ -157,6 +157,15 @@ var goldenTree = []Entry{
 	{Path: "ü", Mode: fs.ModeDir | 0o555, ModTime: moment},
 }
 
+// goldenOwned is a tree that was saved with owners, and with times of any year.
+var goldenOwned = []Entry{
+	{Path: ".", Mode: fs.ModeDir | 0o755, ModTime: time.Date(2400, 2, 29, 0, 0, 0, 5, time.UTC), Owner: &Owner{0, 0}},
+	{Path: "a", Mode: fs.ModeDir | fs.ModeSetgid | 0o770, ModTime: time.Date(1066, 10, 14, 0, 0, 0, 0, time.UTC), Owner: &Owner{1000, 100}},
+	{Path: "a/f", Mode: fs.ModeSetuid | 0o755, ModTime: time.Date(292000000000, 1, 1, 0, 0, 0, 0, time.UTC), Owner: &Owner{0, 1<<32 - 2}, Size: 5,
+		ChangeTime: moment, Inode: 7, Chunks: []Chunk{chunkOf(SegmentID{}, 0, "hello")}},
+	{Path: "l", Mode: fs.ModeSymlink | 0o777, ModTime: moment, Owner: &Owner{1<<32 - 2, 0}, Target: "a/f"},
+}
+
 var goldenTable = []Chunk{
 	chunkOf(SegmentID{}, 0, "hello"), // at the place that goes without saying
 	chunkOf(SegmentID{}, 5, "there"),
@@ -235,16 +244,20 @@ func TestGoldenRetained(t *testing.T) {
 	wantEqual(t, got, goldenRetained)
 }
 
-func TestGoldenTree(t *testing.T) {
-	data, err := encodeTree(goldenTree)
-	if err != nil {
-		t.Fatal(err)
+func TestGoldenTrees(t *testing.T) {
+	for name, tree := range map[string][]Entry{"tree.hex": goldenTree, "tree-owners.hex": goldenOwned} {
+		t.Run(name, func(t *testing.T) {
+			data, err := encodeTree(tree)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := DecodeTree(goldenHex(t, name, data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, got, tree)
+		})
 	}
-	got, err := DecodeTree(goldenHex(t, "tree.hex", data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantEqual(t, got, goldenTree)
 }
 
 func TestGoldenTable(t *testing.T) {
@@ -270,7 +283,7 @@ func goldenHex(t *testing.T, name string, data []byte) []byte {
 
 // A golden file that no test reads would prove nothing.
 func TestGoldenFilesAreAllRead(t *testing.T) {
-	read := []string{"retained.json", "tree.hex", "table.hex"}
+	read := []string{"retained.json", "tree.hex", "tree-owners.hex", "table.hex"}
 	for name := range goldenManifests {
 		read = append(read, name+".json")
 	}

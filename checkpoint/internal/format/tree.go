@@ -17,6 +17,7 @@ type Entry struct {
 	Mode    fs.FileMode // type and permissions, with setuid, setgid and sticky
 	ModTime time.Time   // zero if it is not known
 	Target  string      // of a symbolic link
+	Owner   *Owner      // of all entries of a tree, or of none
 
 	// The rest is a regular file's.
 
@@ -37,8 +38,26 @@ type Entry struct {
 	Table  []Chunk
 }
 
+// An Owner says whom a file belongs to, by numbers: a user and a group.
+type Owner struct{ UID, GID uint32 }
+
+// String returns "user:group", or "" for no owner.
+func (o *Owner) String() string {
+	if o == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", o.UID, o.GID)
+}
+
+// noID is the number that stands for no user or group: see chown(2).
+const noID = math.MaxUint32
+
 // modeMask is what is kept of a mode.
 const modeMask = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky | fs.ModePerm
+
+// ownedBit in an encoded mode says that the owner follows. It is a bit that no
+// fs.FileMode has, and one of the low ones, so that a mode stays as short.
+const ownedBit = 1 << 9
 
 // MaxTree bounds an encoded tree, in bytes: the list of about ten million
 // files. Writers and readers hold it in memory.
@@ -61,9 +80,10 @@ const MaxTreeChunks = 16
 // order of their names.
 //
 //	entry   = length, body                  length of the body
-//	body    = path, mode, mtime, [target | file]
+//	body    = path, mode, [owner], mtime, [target | file]
 //	path    = length, bytes                 target likewise
-//	mode    = io/fs.FileMode, as far as modeMask goes
+//	mode    = io/fs.FileMode, as far as modeMask goes; and ownedBit if owner follows
+//	owner   = user, group
 //	mtime   = seconds since 1970, nanoseconds
 //	file    = size*2 + tabled, seen, chunk...       chunks of the table if tabled
 //	seen    = 0 | nanoseconds + 1, seconds, inode   change time and inode
@@ -100,7 +120,13 @@ func (t *TreeEncoder) Bytes() []byte { return t.tree }
 
 func appendBody(b []byte, e *Entry) []byte {
 	b = appendString(b, e.Path)
-	b = binary.AppendUvarint(b, uint64(e.Mode))
+	if o := e.Owner; o != nil {
+		b = binary.AppendUvarint(b, uint64(e.Mode)|ownedBit)
+		b = binary.AppendUvarint(b, uint64(o.UID))
+		b = binary.AppendUvarint(b, uint64(o.GID))
+	} else {
+		b = binary.AppendUvarint(b, uint64(e.Mode))
+	}
 	b = binary.AppendVarint(b, e.ModTime.Unix())
 	b = binary.AppendUvarint(b, uint64(e.ModTime.Nanosecond()))
 	switch e.Mode.Type() {
@@ -164,8 +190,11 @@ func decodeEntry(body []byte) (Entry, error) {
 	d := decoder{rest: body}
 	e := Entry{Path: string(d.bytes())}
 	mode := d.uvarint()
+	e.Mode = fs.FileMode(mode &^ ownedBit)
+	if mode&ownedBit != 0 {
+		e.Owner = d.owner()
+	}
 	seconds, nanos := d.varint(), d.uvarint()
-	e.Mode = fs.FileMode(mode)
 	e.ModTime = time.Unix(seconds, int64(nanos)).UTC()
 	switch e.Mode.Type() {
 	case fs.ModeSymlink:
@@ -177,6 +206,14 @@ func decodeEntry(body []byte) (Entry, error) {
 		return Entry{}, fmt.Errorf("entry %q is malformed", e.Path)
 	}
 	return e, nil
+}
+
+func (d *decoder) owner() *Owner {
+	uid, gid := d.uvarint(), d.uvarint()
+	if uid >= noID || gid >= noID {
+		d.fail()
+	}
+	return &Owner{uint32(uid), uint32(gid)}
 }
 
 // file reads what appendFile writes, to the end of d.
@@ -216,8 +253,9 @@ func (d *decoder) seen(e *Entry) {
 
 // order checks entries one after another.
 type order struct {
-	last string // path of the entry before, or ""
-	dir  bool   // which is a directory
+	last  string // path of the entry before, or ""
+	dir   bool   // which is a directory
+	owned bool   // and has an owner
 }
 
 // check reports what is wrong with e as the next entry.
@@ -231,11 +269,14 @@ func (o *order) check(e *Entry) error {
 	if !o.open(path.Dir(e.Path)) {
 		return fmt.Errorf("entry %q in no directory", e.Path)
 	}
+	if o.last != "" && o.owned != (e.Owner != nil) {
+		return fmt.Errorf("of the entries %q and %q only one has an owner", o.last, e.Path)
+	}
 	return nil
 }
 
 // pass takes e, which has been checked, as the last one.
-func (o *order) pass(e *Entry) { o.last, o.dir = e.Path, e.Mode.IsDir() }
+func (o *order) pass(e *Entry) { o.last, o.dir, o.owned = e.Path, e.Mode.IsDir(), e.Owner != nil }
 
 // open reports whether the entries so far hold directory dir and do not lead
 // past what is in it: it is the last entry, or that one is below it.
@@ -275,6 +316,8 @@ func (e *Entry) check() error {
 		return fmt.Errorf("entry with path %q", e.Path)
 	case e.Mode&^modeMask != 0 || e.Mode.Type() == fs.ModeDir|fs.ModeSymlink:
 		return fmt.Errorf("entry %q has mode %v", e.Path, e.Mode)
+	case e.Owner != nil && (e.Owner.UID == noID || e.Owner.GID == noID):
+		return fmt.Errorf("entry %q belongs to %v", e.Path, e.Owner)
 	case e.Mode.Type() == fs.ModeSymlink && (e.Target == "" || strings.ContainsRune(e.Target, 0)):
 		return fmt.Errorf("link %q has target %q", e.Path, e.Target)
 	case e.Mode.Type() != fs.ModeSymlink && e.Target != "":

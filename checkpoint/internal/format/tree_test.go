@@ -41,7 +41,13 @@ func trees() *rapid.Generator[[]Entry] {
 		if rapid.Bool().Draw(t, "root") {
 			entries = append(entries, drawEntry(t, ".", fs.ModeDir))
 		}
-		return drawDir(t, entries, ".", 3)
+		entries = drawDir(t, entries, ".", 3)
+		if rapid.Bool().Draw(t, "owned") {
+			for i := range entries {
+				entries[i].Owner = &Owner{rapid.Uint32Max(noID-1).Draw(t, "user"), rapid.Uint32Max(noID-1).Draw(t, "group")}
+			}
+		}
+		return entries
 	})
 }
 
@@ -170,6 +176,11 @@ func TestTreesThatMakeNoSenseAreNeitherWrittenNorRead(t *testing.T) {
 		{"link to nothing", []Entry{{Path: "a", Mode: fs.ModeSymlink}}, false},
 		{"link with a zero", []Entry{{Path: "a", Mode: fs.ModeSymlink, Target: "\x00"}}, false},
 		{"directory and link at once", []Entry{{Path: "a", Mode: fs.ModeSymlink | fs.ModeDir, Target: "x"}}, false},
+		{"owned", []Entry{{Path: "a", Owner: &Owner{1, noID - 1}}, {Path: "b", Owner: &Owner{}}}, true},
+		{"half of it owned", []Entry{{Path: "a", Owner: &Owner{}}, file("b")}, false},
+		{"the other half owned", []Entry{file("a"), {Path: "b", Owner: &Owner{}}}, false},
+		{"no one's", []Entry{{Path: "a", Owner: &Owner{noID, 1}}}, false},
+		{"no group's", []Entry{{Path: "a", Owner: &Owner{1, noID}}}, false},
 		{"sizes differ", []Entry{{Path: "f", Size: 1}}, false},
 		{"negative size", []Entry{{Path: "f", Size: -1}}, false},
 		{"chunk", chunked(1, Chunk{Size: 1}), true},
@@ -274,6 +285,11 @@ func TestBytesThatAreNoTreeAreRefused(t *testing.T) {
 		{"its table", entry(file + "\x03\x00" + "\x04" + hash), true},
 		{"its change time and inode", entry(file + "\x02\x01\x00\x07" + "\x04" + hash), true},
 
+		{"its owner", entry("\x01f\x80\x04\x05\x06\x00\x00" + "\x00\x00"), true},
+		{"its owner in 33 bits", entry("\x01f\x80\x04\x80\x80\x80\x80\x10\x06\x00\x00" + "\x00\x00"), false},
+		{"its group in 33 bits", entry("\x01f\x80\x04\x05\x80\x80\x80\x80\x10\x00\x00" + "\x00\x00"), false},
+		{"its owner alone", entry("\x01f\x80\x04\x05"), false},
+		{"a bit beside that of the owner", entry("\x01f\x80\x08\x00\x00" + "\x00\x00"), false},
 		{"empty entry", entry(""), false},
 		{"bytes after the body", entry("\x01d\x80\x80\x80\x80\x08\x00\x00extra"), false},
 		{"bytes after a link", entry("\x01l\x80\x80\x80\x40\x00\x00\x01textra"), false},
@@ -472,5 +488,15 @@ func BenchmarkDecodeTree(b *testing.B) {
 		if _, err := DecodeTree(data); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Who does not ask for owners does not pay for them.
+func TestOwnersTakeNoRoomUnlessThereAreSome(t *testing.T) {
+	e := Entry{Path: "f", Mode: 0o644, ModTime: moment}
+	bare := len(appendEntry(nil, &e))
+	e.Owner = &Owner{0, 0}
+	if owned := len(appendEntry(nil, &e)); owned != bare+2 {
+		t.Errorf("%d bytes with an owner, %d without", owned, bare)
 	}
 }

@@ -1,0 +1,94 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// setAttributes comes last. Directories come after what is in them: writing
+// there changes their time, and may not be permitted any more. The root directory
+// comes when all else is durable: see finish.
+func (r *restorer) setAttributes(ctx context.Context) error {
+	if err := r.eachFile(ctx, r.setAttributesOf); err != nil {
+		return err
+	}
+	for i := range slices.Backward(r.tree.nodes) {
+		n := &r.tree.nodes[i]
+		if n.Mode.IsRegular() || n.Path == "." {
+			continue
+		}
+		if err := r.setAttributesOf(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish returns what gives the root directory its attributes, or nil if the tree
+// does not say what they are.
+func (r *restorer) finish() func(*os.Root) error {
+	if len(r.tree.nodes) == 0 || r.tree.nodes[0].Path != "." {
+		return nil
+	}
+	return func(*os.Root) error { return r.setAttributesOf(&r.tree.nodes[0]) }
+}
+
+// setAttributesOf gives a file or directory what it was saved with; of a link, only
+// the owner. The owner comes first: a change of it takes setuid and setgid away.
+func (r *restorer) setAttributesOf(n *node) error {
+	path := filepath.FromSlash(n.Path)
+	mode := n.Mode &^ (fs.ModeSetuid | fs.ModeSetgid)
+	if r.owners {
+		mode = n.Mode
+		if err := own(r.root, path, n.Owner); err != nil {
+			return err
+		}
+	}
+	if n.Mode.Type() == fs.ModeSymlink {
+		return nil
+	}
+	if err := r.setTime(path, n.ModTime); err != nil {
+		return err
+	}
+	return r.root.Chmod(path, mode)
+}
+
+// These times every file system holds: FAT's begin with 1980, and seconds since
+// 1970 in 32 bits, as in ext3 and in an XFS without bigtime, end in 2038.
+var (
+	firstTime = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
+	lastTime  = time.Unix(1<<31-1, 0)
+)
+
+// setTime sets the time at which a file was modified, if it is known. A time that
+// the file system cannot hold is counted.
+func (r *restorer) setTime(path string, t time.Time) error {
+	if t.IsZero() {
+		return nil
+	}
+	if !t.Before(firstTime) && t.Before(lastTime) {
+		return r.root.Chtimes(path, t, t)
+	}
+	err := setAnyTime(r.root, path, t)
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ERANGE) || errors.Is(err, syscall.EOVERFLOW) || errors.Is(err, errors.ErrUnsupported) {
+		r.odd.Add(1)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	info, err := r.root.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if off := info.ModTime().Unix() - t.Unix(); off < -2 || off > 2 { // FAT counts in steps of 2 s
+		r.odd.Add(1)
+	}
+	return nil
+}

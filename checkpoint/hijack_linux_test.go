@@ -1,0 +1,75 @@
+package checkpoint_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+)
+
+// Whoever owns the directory above the target may give its names to something
+// else at any moment. What the restore writes, changes and removes is its own all
+// the same.
+func TestRestoreIsNotLedAway(t *testing.T) {
+	task := newTask(t)
+	c := commit(t, claim(t, task), checkpoint.Snapshot{State: checkpoint.Dir(makeState(t))})
+	victim := t.TempDir()
+	for _, err := range []error{
+		os.WriteFile(filepath.Join(victim, "precious"), []byte("precious"), 0o600),
+		os.Mkdir(filepath.Join(victim, "private"), 0o700),
+		os.Chmod(victim, 0o755),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := digest(t, os.DirFS(victim))
+	wins := 0
+	for range 100 {
+		parent := tempDir(t)
+		if err := os.Chmod(parent, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		stop := make(chan struct{})
+		var adversary sync.WaitGroup
+		adversary.Go(func() { leadAway(stop, parent, victim) })
+		if err := c.Restore(t.Context(), filepath.Join(parent, "x"), checkpoint.RestoreOptions{}); err != nil {
+			wins++
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("an error of more than one line: %v", err)
+			}
+		}
+		close(stop)
+		adversary.Wait()
+		if now := digest(t, os.DirFS(victim)); now != before {
+			t.Fatalf("elsewhere there is now\n%s\nand it was\n%s", now, before)
+		}
+	}
+	t.Logf("the adversary made %d of 100 restores fail", wins)
+}
+
+// leadAway gives the name of what is being built to a link that leads to victim.
+func leadAway(stop chan struct{}, parent, victim string) {
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		entries, err := os.ReadDir(parent)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			name := filepath.Join(parent, e.Name())
+			if e.IsDir() && strings.Contains(e.Name(), ".holdfast-") && os.Rename(name, filepath.Join(parent, "stolen")) == nil {
+				_ = errors.Join(os.Symlink(victim, name))
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,42 @@
+package atomicdir
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// Nobody else can put anything into what is being built, whatever the umask is.
+// What is put in place has the mode that a new directory has, unless it is given
+// another one.
+func TestBuiltInPrivate(t *testing.T) {
+	for _, umask := range []int{0, 0o002, 0o022, 0o077} {
+		parent := tempDir(t)
+		old := syscall.Umask(umask)
+		defer syscall.Umask(old)
+		d := begin(t, filepath.Join(parent, "x"), false)
+		info, err := os.Stat(d.at())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode(); got != fs.ModeDir|0o700 {
+			t.Errorf("umask %03o: it is built in a directory with mode %v", umask, got)
+		}
+		if err := fill(d.at(), "new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Commit(nil); err != nil {
+			t.Fatal(err)
+		}
+		info, err = os.Stat(filepath.Join(parent, "x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := info.Mode(), fs.ModeDir|0o777&^fs.FileMode(umask); got != want {
+			t.Errorf("umask %03o: the target has mode %v, want %v", umask, got, want)
+		}
+		wantGeneration(t, filepath.Join(parent, "x"), "new")
+	}
+}
