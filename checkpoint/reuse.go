@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
@@ -20,14 +18,15 @@ import (
 // process that should be dead may still write to the old files. What can not be
 // read there is fetched.
 func (r *restorer) reuse(ctx context.Context, dir string) error {
-	old, err := os.OpenRoot(dir)
+	root, err := openRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer old.Close()
+	defer root.Close()
+	old := dirFS{root}
 	group, ctx := errgroup.WithContext(ctx)
 	paths := make(chan string)
 	for range runtime.GOMAXPROCS(0) {
@@ -41,7 +40,7 @@ func (r *restorer) reuse(ctx context.Context, dir string) error {
 			return nil
 		})
 	}
-	_ = fs.WalkDir(old.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+	_ = fs.WalkDir(old, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return nil
 		}
@@ -63,8 +62,8 @@ type reuser struct {
 	buf    []byte
 }
 
-func (w *reuser) reuse(ctx context.Context, old *os.Root, path string) error {
-	f, err := old.Open(filepath.FromSlash(path))
+func (w *reuser) reuse(ctx context.Context, old fs.FS, path string) error {
+	f, _, err := openRegular(old, path)
 	if err != nil {
 		return nil
 	}
