@@ -30,10 +30,11 @@ func (a *agedFS) Open(name string) (fs.File, error) {
 			return f, err
 		}
 	}
+	aged := agedFile{f, f.(syscall.Conn), a}
 	if a.forwards {
-		return agedFile{f, a}, nil
+		return aged, nil
 	}
-	return agedFileAt{agedFile{f, a}, f.(io.ReaderAt)}, nil
+	return agedFileAt{aged, f.(io.ReaderAt)}, nil
 }
 
 func (a *agedFS) ReadDir(name string) ([]fs.DirEntry, error) {
@@ -63,6 +64,7 @@ func (d agedEntry) Info() (fs.FileInfo, error) { return d.fs.age(d.DirEntry.Info
 
 type agedFile struct {
 	fs.File
+	syscall.Conn
 	fs *agedFS
 }
 

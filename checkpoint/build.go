@@ -218,6 +218,9 @@ func (b *builder) packFiles(ctx context.Context) error {
 	if err == nil {
 		err = b.moveOut(ctx, l)
 	}
+	if err == nil {
+		err = b.lookAgain(ctx, l)
+	}
 	return l.finish(err)
 }
 

@@ -29,7 +29,8 @@ var (
 	// It may have, or may yet. An owner settles it before its next commit.
 	ErrUnknown = errors.New("outcome unknown")
 
-	// ErrChanged means that a file changed while it was read for a save.
+	// ErrChanged means that a state changed while it was saved. The error names the
+	// file.
 	ErrChanged = errors.New("changed while it was saved")
 
 	// ErrOwners means that the owners of files, which are to be saved or restored,

@@ -228,7 +228,7 @@ type rereader struct {
 
 func (r *rereader) readAt(p []byte, offset int64) (err error) {
 	if r.file == nil {
-		if r.file, err = r.fsys.Open(r.name); err != nil {
+		if r.file, _, err = openRegular(r.fsys, r.name); err != nil {
 			return err
 		}
 	}

@@ -172,7 +172,12 @@ func TestEveryCheckpointGivesBackItsState(t *testing.T) {
 
 func tempDir(t tester) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "holdfast-test-")
+	return tempDirIn(t, "")
+}
+
+func tempDirIn(t tester, parent string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(parent, "holdfast-test-")
 	if err != nil {
 		t.Fatal(err)
 	}

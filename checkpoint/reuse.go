@@ -4,7 +4,6 @@ import (
 	"context"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
@@ -18,10 +17,11 @@ import (
 // hashed as a save would do it. Bytes are copied and not linked, because a
 // process that should be dead may still write to the old files. What can not be
 // read there is fetched. There may be no old directory.
-func (r *restorer) reuse(ctx context.Context, old *os.Root) error {
-	if old == nil {
+func (r *restorer) reuse(ctx context.Context, dir *os.Root) error {
+	if dir == nil {
 		return nil
 	}
+	old := dirFS{dir}
 	group, ctx := errgroup.WithContext(ctx)
 	paths := make(chan string)
 	for range runtime.GOMAXPROCS(0) {
@@ -35,7 +35,7 @@ func (r *restorer) reuse(ctx context.Context, old *os.Root) error {
 			return nil
 		})
 	}
-	_ = fs.WalkDir(old.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+	_ = fs.WalkDir(old, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return nil
 		}
@@ -57,8 +57,8 @@ type reuser struct {
 	buf    []byte
 }
 
-func (w *reuser) reuse(ctx context.Context, old *os.Root, path string) error {
-	f, err := old.Open(filepath.FromSlash(path))
+func (w *reuser) reuse(ctx context.Context, old fs.FS, path string) error {
+	f, _, err := openRegular(old, path)
 	if err != nil {
 		return nil
 	}

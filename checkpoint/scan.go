@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/cut"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -12,17 +13,34 @@ import (
 // readFiles packs the files that base does not have as they are.
 func (b *builder) readFiles(l *pipeline) error {
 	if b.walk.stream != nil {
-		if b.base.tree != nil {
-			b.choose(b.base.tree.need())
-		}
-		n := &b.walk.nodes[len(b.walk.nodes)-1]
-		var err error
-		if n.Size, err = l.add(b.walk.stream, cut.Data, &n.chunks); err != nil {
-			return fmt.Errorf("stream %q: %w", b.walk.name, err)
-		}
-		b.meter.add(Progress{Files: 1, AllBytes: n.Size})
-		return nil
+		return b.readStream(l)
 	}
+	todo := b.toRead()
+	defer b.walk.writeAhead(todo)()
+	for _, i := range todo {
+		if err := b.walk.fail(b.walk.nodes[i].Path, b.readFile(l, i)); err != nil {
+			return err
+		}
+		b.meter.add(Progress{Files: 1})
+	}
+	return nil
+}
+
+func (b *builder) readStream(l *pipeline) (err error) {
+	if b.base.tree != nil {
+		b.choose(b.base.tree.need())
+	}
+	n := &b.walk.nodes[len(b.walk.nodes)-1]
+	if n.Size, err = l.add(b.walk.stream, cut.Data, &n.chunks); err != nil {
+		return fmt.Errorf("stream %q: %w", b.walk.name, err)
+	}
+	b.meter.add(Progress{Files: 1, AllBytes: n.Size})
+	return nil
+}
+
+// toRead returns the files that are to be read. The others get the chunks that
+// they have in base.
+func (b *builder) toRead() (list []int) {
 	var old []node // of base, from the one on that comes next
 	if b.base.tree != nil {
 		old = b.base.tree.nodes
@@ -35,17 +53,29 @@ func (b *builder) readFiles(l *pipeline) error {
 		for len(old) > 0 && format.ComparePaths(old[0].Path, n.Path) < 0 {
 			old = old[1:]
 		}
-		if len(old) > 0 && b.walk.unchanged(n, &old[0]) {
-			n.chunks, n.table = old[0].chunks, old[0].table
-			b.meter.add(Progress{Files: 1, Bytes: n.Size})
+		if len(old) == 0 || !b.walk.unchanged(n, &old[0]) {
+			list = append(list, i)
 			continue
 		}
-		if err := b.walk.fail(n.Path, b.readFile(l, n)); err != nil {
-			return err
-		}
-		b.meter.add(Progress{Files: 1})
+		n.chunks, n.table = old[0].chunks, old[0].table
+		b.meter.add(Progress{Files: 1, Bytes: n.Size})
 	}
-	return nil
+	return list
+}
+
+// writeAhead tells the system of the files that readFile will protect.
+func (w *walk) writeAhead(todo []int) (stop func()) {
+	dir, ok := w.fsys.(dirFS)
+	if !ok {
+		return func() {}
+	}
+	var names []string
+	for _, i := range todo {
+		if n := &w.nodes[i]; !n.ChangeTime.IsZero() {
+			names = append(names, n.Path)
+		}
+	}
+	return dir.writeAhead(names)
 }
 
 // unchanged reports whether a file is known to be what it was, unopened.
@@ -63,18 +93,22 @@ func (w *walk) unchanged(n, old *node) bool {
 
 // readFile packs a regular file, and makes sure that it stayed the same all
 // the while: a torn file must not be stored.
-func (b *builder) readFile(l *pipeline, n *node) error {
-	f, err := b.walk.fsys.Open(n.Path)
+//
+// Its times are recorded, for the next save to rely on, only if every change from
+// now on will move them. So the file is protected from unseen writes before it is
+// read: what was written before is read, and what is written later moves the times.
+func (b *builder) readFile(l *pipeline, i int) error {
+	n := &b.walk.nodes[i]
+	f, before, err := openRegular(b.walk.fsys, n.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	before, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !before.Mode().IsRegular() {
-		return fmt.Errorf("%w: it is no longer a regular file", ErrChanged)
+	known := !n.ChangeTime.IsZero()
+	if known {
+		if known, err = catchMappedWrites(f); err != nil {
+			return err
+		}
 	}
 	read, err := l.add(f, cut.Data, &n.chunks)
 	if err != nil {
@@ -87,23 +121,34 @@ func (b *builder) readFile(l *pipeline, n *node) error {
 	if err := compare(before, after, read); err != nil {
 		return err
 	}
-	b.walk.describe(n, after)
+	b.walk.describe(i, after)
+	if !known {
+		n.ChangeTime, n.Inode = time.Time{}, 0
+	}
 	was, _ := identity(before)
-	if is, _ := identity(after); was != is {
+	if was != b.walk.seen[i].changed {
 		return b.readAgain(l, n)
 	}
 	return nil
 }
 
-// errWritten says that a file was written to while it was read.
-var errWritten = fmt.Errorf("%w: it was written to; save from a copy or a snapshot that nobody writes to", ErrChanged)
+// What became of a file, or of its name, while a state was saved.
+var (
+	errWritten  = changed("it was written to")
+	errRemoved  = changed("it was removed")
+	errAdded    = changed("it was added")
+	errReplaced = changed("it was replaced")
+)
+
+func changed(how string) error {
+	return fmt.Errorf("%w: %s; save from a copy or a snapshot that nobody writes to", ErrChanged, how)
+}
 
 // compare compares a file's description before it was read to that after.
 func compare(before, after fs.FileInfo, read int64) error {
 	switch {
 	case before.Size() != after.Size() || read != after.Size():
-		return fmt.Errorf("%w: %d bytes before, %d read, %d after; save from a copy or a snapshot that nobody writes to",
-			ErrChanged, before.Size(), read, after.Size())
+		return changed(fmt.Sprintf("%d bytes before, %d read, %d after", before.Size(), read, after.Size()))
 	case !before.ModTime().Equal(after.ModTime()):
 		return errWritten
 	}
@@ -118,7 +163,7 @@ func (b *builder) readAgain(l *pipeline, n *node) error {
 	if err := l.wait(); err != nil {
 		return err
 	}
-	f, err := b.walk.fsys.Open(n.Path)
+	f, _, err := openRegular(b.walk.fsys, n.Path)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 
@@ -30,23 +29,31 @@ type Source struct {
 // pipes are refused.
 //
 // A file is not opened if its size, its times of modification and change, and
-// its inode are as they were when the checkpoint before was made.
+// its inode are as they were when the checkpoint before was made, and if every
+// change since then is sure to have moved them. That is so on ext4, XFS and Btrfs,
+// on Linux, also with writes through memory maps; elsewhere, and in a tmpfs, every
+// file is opened. A save that reads a file has its dirty pages written to the disk.
+//
+// A save fails with ErrChanged if a file in the directory is written to, replaced,
+// added or removed before the last file was read. docs/protocol.md, "What a save
+// trusts", says what it cannot see.
 func Dir(path string) Source {
 	return Source{base: path, open: func() (fs.FS, func() error, error) {
 		if path == "" {
 			return nil, nil, backend.Invalidf("the state's directory has no name")
 		}
-		root, err := os.OpenRoot(path)
+		root, err := openRoot(path)
 		if err != nil {
 			return nil, nil, err
 		}
-		return root.FS(), root.Close, nil
+		return dirFS{root}, root.Close, nil
 	}}
 }
 
 // FS is everything in fsys. Symbolic links need an fsys that is an
-// fs.ReadLinkFS. Files are opened unless fsys describes them as the operating
-// system does: see [Dir].
+// fs.ReadLinkFS. Files are opened unless they are the operating system's, as those
+// of os.DirFS are: see [Dir]. A file of fsys that wraps one of these has to be a
+// syscall.Conn, too, and its FileInfo to have the same Sys.
 func FS(fsys fs.FS) Source {
 	return Source{open: func() (fs.FS, func() error, error) {
 		return fsys, func() error { return nil }, nil
@@ -69,7 +76,8 @@ func (s Source) Immutable(patterns ...string) Source {
 }
 
 // Reread returns s with every file opened and compared, whatever its times say
-// and whatever was promised of it.
+// and whatever was promised of it. It is for a state that something may have
+// written to while it was saved before, unseen.
 func (s Source) Reread() Source {
 	s.reread = true
 	return s

@@ -28,7 +28,7 @@ type live struct {
 }
 
 func newLive(t tester) *live {
-	l := &live{tester: t, dir: tempDir(t)}
+	l := &live{tester: t, dir: diskDir(t)}
 	l.opened.FS = &agedFS{FS: os.DirFS(l.dir)}
 	return l
 }
@@ -379,7 +379,7 @@ func TestFileOfTheSameTickIsOpenedAgain(t *testing.T) {
 					Data: []byte("one"), Mode: 0o644, ModTime: changed,
 					Sys: &syscall.Stat_t{Ino: 7, Ctim: syscall.NsecToTimespec(changed.UnixNano())},
 				}
-				state := &openedFS{FS: fstest.MapFS{"f": file}}
+				state := &openedFS{FS: asIfOnDisk(w, fstest.MapFS{"f": file})}
 				task, job, _ := w.process()
 				o := claim(w, task)
 				commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(state)})
@@ -427,7 +427,7 @@ func TestEveryTraceOfAChangeIsSeen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			stat := &syscall.Stat_t{Ino: 7, Ctim: syscall.NsecToTimespec(old.UnixNano())}
 			file := &fstest.MapFile{Data: []byte("one"), Mode: 0o644, ModTime: old, Sys: stat}
-			state := &openedFS{FS: fstest.MapFS{"f": file, "other": {Sys: stat, ModTime: old}}}
+			state := &openedFS{FS: asIfOnDisk(t, fstest.MapFS{"f": file, "other": {Sys: stat, ModTime: old}})}
 			o := claim(t, newTask(t))
 			commit(t, o, checkpoint.Snapshot{State: checkpoint.FS(state)})
 			state.take()

@@ -32,6 +32,15 @@ type walk struct {
 	close func() error
 	began time.Time
 	nodes []node
+	seen  []stamp // by node
+}
+
+// A stamp tells a file from others, and from what it was: when its inode last
+// changed, and the inode's number. It is zero if that is not known. A node has it
+// only if it says whether the file changes again.
+type stamp struct {
+	changed time.Time
+	inode   uint64
 }
 
 // walk opens the state and finds out what it consists of.
@@ -72,9 +81,8 @@ func (w *walk) add(path string, d fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
-	var n node
-	n.Path = path
-	w.describe(&n, info)
+	w.nodes, w.seen = append(w.nodes, node{Entry: format.Entry{Path: path}}), append(w.seen, stamp{})
+	n := w.describe(len(w.nodes)-1, info)
 	switch {
 	case !fs.ValidPath(path):
 		return errors.New("the name is not valid UTF-8, which a checkpoint can not hold; rename it")
@@ -85,7 +93,6 @@ func (w *walk) add(path string, d fs.DirEntry) error {
 	default:
 		err = fmt.Errorf("it is a %s, which a checkpoint can not hold; leave it out of the directory", typeName(n.Mode))
 	}
-	w.nodes = append(w.nodes, n)
 	return err
 }
 
@@ -99,21 +106,23 @@ func tick(t time.Time) time.Duration {
 	return 100 * time.Millisecond
 }
 
-// describe takes over what info says of a node. A file that changed less than a
-// tick before the walk began may be written to without any sign, so its change
-// time is taken for unknown.
-func (w *walk) describe(n *node, info fs.FileInfo) {
+// describe takes over what info says of a node, which it returns. A file that
+// changed less than a tick before the walk began may be written to without any
+// sign, so its change time is taken for unknown.
+func (w *walk) describe(i int, info fs.FileInfo) *node {
+	n, seen := &w.nodes[i], &w.seen[i]
 	n.Mode, n.ModTime = info.Mode(), info.ModTime()
 	n.Owner = w.ownerOf(info)
+	seen.changed, seen.inode = identity(info)
 	n.Size, n.ChangeTime, n.Inode = 0, time.Time{}, 0
 	if !n.Mode.IsRegular() {
-		return
+		return n
 	}
 	n.Size = info.Size()
-	changed, inode := identity(info)
-	if changed.Before(w.began.Add(-tick(changed))) {
-		n.ChangeTime, n.Inode = changed, inode
+	if seen.changed.Before(w.began.Add(-tick(seen.changed))) {
+		n.ChangeTime, n.Inode = seen.changed, seen.inode
 	}
+	return n
 }
 
 // fail returns what it means that err happened at path.
@@ -122,7 +131,7 @@ func (w *walk) fail(path string, err error) error {
 		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) && path != "." {
-		err = fmt.Errorf("%w: it was removed; save from a copy or a snapshot that nobody writes to", ErrChanged)
+		err = errRemoved
 	}
 	return atPath(w.base, path, err)
 }

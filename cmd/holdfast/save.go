@@ -26,8 +26,8 @@ func (p *program) saveCommand() *cobra.Command {
 TASK. The task need not exist. Whoever owned the task is fenced: a job that
 still runs can not commit any more, and has to be started again.
 
-DIR holds regular files, directories and symbolic links. If a file changes while
-it is read, nothing is saved.
+DIR holds regular files, directories and symbolic links. If anything in it changes
+while it is saved, nothing is saved.
 
 Only what is new is sent. A file whose size, times and inode are what they were
 for the checkpoint before is not opened. The others are read and cut into chunks;

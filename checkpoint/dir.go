@@ -1,0 +1,78 @@
+package checkpoint
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// A dirFS is the tree below a directory. Names lead nowhere else, and opening
+// what has become a FIFO or a device does not wait.
+type dirFS struct{ root *os.Root }
+
+// openRoot opens a directory. What is no directory is refused: by its name alone a
+// FIFO would be opened, which waits for a writer.
+func openRoot(path string) (*os.Root, error) {
+	root, err := os.OpenRoot(path + string(filepath.Separator) + ".")
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+		pe.Path = path
+	}
+	return root, err
+}
+
+func (d dirFS) open(name string, flags int) (*os.File, error) {
+	local, err := filepath.Localize(name)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	return d.root.OpenFile(local, os.O_RDONLY|flags, 0)
+}
+
+func (d dirFS) Open(name string) (fs.File, error) {
+	f, err := d.open(name, openFlags)
+	if err != nil {
+		return nil, err // and no file that is not nil
+	}
+	return f, nil
+}
+
+func (d dirFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	f, err := d.open(name, openFlags|openDirFlags)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	list, err := f.ReadDir(-1)
+	slices.SortFunc(list, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
+	return list, err
+}
+
+func (d dirFS) ReadLink(name string) (string, error) {
+	return d.root.Readlink(filepath.FromSlash(name))
+}
+
+func (d dirFS) Lstat(name string) (fs.FileInfo, error) {
+	return d.root.Lstat(filepath.FromSlash(name))
+}
+
+// openRegular opens a regular file. What has taken its place since it was listed
+// is not read: whoever reads from a FIFO may wait for ever.
+func openRegular(fsys fs.FS, name string) (fs.File, fs.FileInfo, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%w: it is no longer a regular file", ErrChanged)
+	}
+	if err != nil {
+		_ = f.Close() // nothing was read
+		return nil, nil, err
+	}
+	return f, info, nil
+}

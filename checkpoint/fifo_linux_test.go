@@ -1,0 +1,166 @@
+package checkpoint_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+)
+
+// becomeFIFO puts a named pipe in the place of what is at path, which may be a
+// directory with files in it.
+func becomeFIFO(t *testing.T, path string) {
+	t.Helper()
+	if err := errors.Join(os.RemoveAll(path), syscall.Mkfifo(path, 0o644)); err != nil {
+		t.Error(err)
+	}
+}
+
+// neverWaits runs do. If that waits for somebody to open the other end of a FIFO,
+// the test fails, and gives it an end.
+func neverWaits(t *testing.T, fifo string, do func() error) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(10 * time.Second):
+		t.Errorf("it waits for a writer of the FIFO")
+	}
+	f, err := os.OpenFile(fifo, os.O_RDWR, 0) // which does not wait
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return <-done
+}
+
+// When a FIFO takes the place of a file after the directory was listed, a save
+// does not wait for somebody to write to it.
+func TestFileThatBecomesAFIFO(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := os.WriteFile(path, []byte("data"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o := claim(t, newTask(t))
+	err := neverWaits(t, path, func() error {
+		_, err := o.Commit(t.Context(), checkpoint.Snapshot{
+			State: checkpoint.Dir(dir),
+			Progress: func() func(checkpoint.Progress) {
+				swap := sync.OnceFunc(func() { becomeFIFO(t, path) })
+				return func(checkpoint.Progress) { swap() } // first when the directory was listed
+			}(),
+		})
+		return err
+	})
+	if !errors.Is(err, checkpoint.ErrChanged) || !strings.HasPrefix(err.Error(), path+": ") {
+		t.Errorf("err = %v", err)
+	}
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("data"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, o, checkpoint.Snapshot{State: checkpoint.Dir(dir)})
+}
+
+// The same goes for a directory, which is opened to be listed.
+func TestDirectoryThatBecomesAFIFO(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d")
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, calls := range []int{1, 2, 3} { // before the directory is listed, at one of these
+		t.Run(fmt.Sprint(calls), func(t *testing.T) {
+			if err := errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o755)); err != nil {
+				t.Fatal(err)
+			}
+			task := newTask(t)
+			o := claim(t, task)
+			ctx := &countedContext{Context: t.Context()}
+			err := neverWaits(t, path, func() error {
+				commit := checkpoint.Snapshot{State: checkpoint.Dir(dir)}
+				ctx.arm(calls, func() { becomeFIFO(t, path) })
+				_, err := o.Commit(ctx, commit)
+				return err
+			})
+			if err == nil || !strings.HasPrefix(err.Error(), path+": ") {
+				t.Errorf("err = %v", err)
+			}
+		})
+	}
+}
+
+// A countedContext does something when it is asked for the n-th time whether it
+// has ended.
+type countedContext struct {
+	context.Context
+	mu    sync.Mutex
+	calls int
+	do    func()
+}
+
+func (c *countedContext) arm(calls int, do func()) { c.calls, c.do = calls, do }
+
+func (c *countedContext) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls--; c.calls == 0 {
+		c.do()
+	}
+	return c.Context.Err()
+}
+
+// A FIFO that is given as the state's directory is refused.
+func TestFIFOThatIsNoDirectory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	becomeFIFO(t, path)
+	o := claim(t, newTask(t))
+	err := neverWaits(t, path, func() error {
+		_, err := o.Commit(t.Context(), checkpoint.Snapshot{State: checkpoint.Dir(path)})
+		return err
+	})
+	if want := "open " + path + ": not a directory"; err == nil || err.Error() != want {
+		t.Errorf("err = %v, want %s", err, want)
+	}
+}
+
+// A restore looks in the old directory for what need not be fetched. What became
+// a FIFO there meanwhile is fetched.
+func TestOldFileThatBecomesAFIFO(t *testing.T) {
+	state := t.TempDir()
+	const files = 200 // more than are opened before the first of them was read
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(state, fmt.Sprintf("%03d", i)), noise(2000+i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made := commit(t, claim(t, newTask(t)), checkpoint.Snapshot{State: checkpoint.Dir(state)})
+	target := filepath.Join(t.TempDir(), "target")
+	if err := made.Restore(t.Context(), target, checkpoint.RestoreOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	last := filepath.Join(target, fmt.Sprintf("%03d", files-1))
+	swap := sync.OnceFunc(func() { becomeFIFO(t, last) })
+	err := neverWaits(t, last, func() error {
+		return made.Restore(t.Context(), target, checkpoint.RestoreOptions{Replace: true, Progress: func(p checkpoint.Progress) {
+			if p.Bytes > 0 && p.Files > 0 {
+				swap()
+			}
+		}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := digest(t, os.DirFS(target)), digest(t, os.DirFS(state)); got != want {
+		t.Errorf("it is\n%s\nwant\n%s", got, want)
+	}
+}
