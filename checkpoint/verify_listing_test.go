@@ -184,3 +184,48 @@ func TestRollbackDoesNotTakeAListingsWord(t *testing.T) {
 		}
 	})
 }
+
+// What is committed between the verifier's requests is in the listing, which comes
+// after the newest manifest was read: nothing has to be asked for one by one.
+func TestVerifyAsksForNothingThatIsListed(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o := w.library()
+		for before := 1; before <= 4; before++ {
+			requests, probes := 0, 0
+			store := hookedGets{w.bucket.Open(), func() {
+				if requests++; requests == before {
+					commit(w, o, with(10+before, 100<<10))
+				}
+			}, func(p []byte) {
+				if len(p) == 2 {
+					probes++
+				}
+			}}
+			task, err := checkpoint.New(store, checkpoint.Options{Requests: 1}).Task("orders/7")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r, err := task.Verify(w.Context(), structure); err != nil || len(r.Problems) > 0 || probes > 0 || requests < before {
+				t.Errorf("a commit before request %d of %d: %d segments were asked for; %+v, %v", before, requests, probes, r, err)
+			}
+		}
+	})
+}
+
+// hookedGets calls before before each read, and get with the buffer of each Get.
+type hookedGets struct {
+	backend.Store
+	before func()
+	get    func(p []byte)
+}
+
+func (s hookedGets) Get(ctx context.Context, key string, offset int64, p []byte) (int, error) {
+	s.before()
+	s.get(p)
+	return s.Store.Get(ctx, key, offset, p)
+}
+
+func (s hookedGets) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
+	s.before()
+	return s.Store.List(ctx, prefix, after)
+}

@@ -349,8 +349,8 @@ var inRepairs = []mistake{
 		file:   "checkpoint/verify.go",
 		old:    `v.begin, v.list, v.open,`,
 		new:    `v.list, v.begin, v.open,`,
-		breaks: "no false alarm",
-		tests:  by("checkpoint", "TestVerifierThatSleeps"),
+		breaks: "no request for each segment",
+		tests:  by("checkpoint", "TestVerifyAsksForNothingThatIsListed"),
 	},
 	{
 		name:   "what was retired while it was verified is taken for lost",
