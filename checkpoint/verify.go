@@ -245,8 +245,8 @@ func (v *verifier) openOne(ctx context.Context, s *subject) error {
 	case err != nil:
 		return err
 	}
-	s.checkpoint = c
 	v.name(m, c.content)
+	s.checkpoint = c.bare()
 	if at := m.Checkpoint.ContentAt; at != nil {
 		v.exists(at)
 	}
@@ -326,11 +326,11 @@ func (v *verifier) sizes(s *subject) {
 // state verifies the list of a checkpoint's files, the tables, and where chunks
 // lie.
 func (v *verifier) state(ctx context.Context, s *subject) error {
-	tree, err := twice(func() (*tree, error) { return s.checkpoint.tree(ctx) })
+	all, err := twice(func() (*survey, error) { return s.checkpoint.survey(ctx) })
 	if wanted := v.opts.Data || v.opts.Restorable && v.isCurrent(s); err != nil || !wanted {
 		return err
 	}
-	return v.data(ctx, s, tree)
+	return v.data(ctx, s, all)
 }
 
 // isCurrent reports whether s is the current checkpoint, as far as is known.
