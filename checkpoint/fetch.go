@@ -157,15 +157,15 @@ func (w *fetcher) toDecode(f *fetch) (n int64) {
 	return n
 }
 
-// join returns the data of chunks, end to end.
-func (c *Checkpoint) join(ctx context.Context, cat *catalog.Catalog, ids []catalog.ID) ([]byte, error) {
+// join returns the data of chunks, end to end, in buf if that has room for it.
+func (c *Checkpoint) join(ctx context.Context, cat *catalog.Catalog, ids []catalog.ID, buf []byte) ([]byte, error) {
 	at := make(map[catalog.ID][]int, len(ids)) // where each begins
 	size := 0
 	for _, id := range ids {
 		at[id] = append(at[id], size)
 		size += int(cat.Size(id))
 	}
-	data := make([]byte, size)
+	data := slices.Grow(buf[:0], size)[:size]
 	use := func(list []got) error {
 		for _, g := range list {
 			for _, start := range at[g.id] {
@@ -219,15 +219,6 @@ func (t *Task) readSegment(ctx context.Context, id format.SegmentID, offset int6
 		return &objectError{key, fmt.Errorf("segment %s: %w: it ends before byte %d; expected %d bytes at %d", key, ErrCorrupt, offset+int64(len(p)), len(p), offset)}
 	}
 	return err
-}
-
-// readChunk fetches one chunk from its segment and checks it.
-func (t *Task) readChunk(ctx context.Context, c *format.Chunk) ([]byte, error) {
-	stored := make([]byte, c.StoredSize())
-	if err := t.readSegment(ctx, c.Segment, c.Offset, stored); err != nil {
-		return nil, err
-	}
-	return t.decode(new([]byte), c, stored)
 }
 
 // decode returns the data of a chunk whose stored bytes were read, and makes

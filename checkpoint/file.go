@@ -3,12 +3,12 @@ package checkpoint
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"slices"
 	"sync"
 
+	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -18,14 +18,15 @@ type File struct {
 	fs   *StateFS
 	info info
 
-	mu     sync.Mutex
-	pos    int64
-	chunks []format.Chunk // nil until they are needed
-	ends   []int64        // where in the file each chunk ends
-	data   []byte         // from start on
-	start  int64
-	ahead  int64 // how much was read ahead
-	closed bool
+	mu      sync.Mutex
+	pos     int64
+	catalog *catalog.Catalog // of chunks
+	chunks  []catalog.ID     // nil until they are needed
+	ends    []int64          // where in the file each chunk ends
+	data    []byte           // from start on
+	start   int64
+	ahead   int64 // how much was read ahead
+	closed  bool
 }
 
 var (
@@ -43,7 +44,7 @@ func (f *File) Close() error {
 	if f.closed {
 		return f.fail("close", fs.ErrClosed)
 	}
-	f.closed, f.data = true, nil
+	f.closed, f.data, f.catalog, f.chunks, f.ends = true, nil, nil, nil, nil
 	return nil
 }
 
@@ -144,11 +145,15 @@ const (
 // run returns the chunks from number i on that lie end to end, up to the one
 // with the file's byte before end.
 func (f *File) run(i int, end int64) []format.Chunk {
-	first, k := i, i+1
-	for k < len(f.chunks) && f.ends[k-1] < end && follows(&f.chunks[k-1], &f.chunks[k]) {
-		k++
+	run := []format.Chunk{f.catalog.Chunk(f.chunks[i])}
+	for k := i + 1; k < len(f.chunks) && f.ends[k-1] < end; k++ {
+		next := f.catalog.Chunk(f.chunks[k])
+		if !follows(&run[len(run)-1], &next) {
+			break
+		}
+		run = append(run, next)
 	}
-	return f.chunks[first:k]
+	return run
 }
 
 // follows reports whether b lies right behind a.
@@ -158,48 +163,40 @@ func follows(a, b *format.Chunk) bool {
 
 // load finds out what chunks the file has.
 func (f *File) load(ctx context.Context) error {
-	chunks := f.info.e.Chunks
-	if f.info.e.Table != nil {
+	all, chunks := f.fs.catalog, f.info.e.chunks
+	if f.info.e.table != nil {
 		var err error
-		if chunks, err = f.table(ctx); err != nil {
+		if all, chunks, err = f.table(ctx); err != nil {
 			return err
 		}
 	}
 	ends := make([]int64, len(chunks))
 	end := int64(0)
-	for i := range chunks {
-		end += chunks[i].Size
+	for i, id := range chunks {
+		end += all.Size(id)
 		ends[i] = end
 	}
-	f.chunks, f.ends = chunks, ends
+	f.catalog, f.chunks, f.ends = all, chunks, ends
 	return nil
 }
 
-func (f *File) table(ctx context.Context) ([]format.Chunk, error) {
-	list := f.info.e.Table
-	var data []byte
-	for len(list) > 0 {
-		n := 1
-		for n < len(list) && follows(&list[n-1], &list[n]) {
-			n++
-		}
-		part, err := f.fs.c.readRun(ctx, list[:n])
-		if err != nil {
-			return nil, err
-		}
-		data, list = append(data, part...), list[n:]
+// table reads the file's table.
+func (f *File) table(ctx context.Context) (*catalog.Catalog, []catalog.ID, error) {
+	l, e := f.fs.c.loaderOf(f.fs.places), f.info.e
+	own, err := l.addAll((&tree{Catalog: f.fs.catalog}).places(e.table)) // in the loader's catalog
+	if err != nil {
+		return nil, nil, f.fs.c.damaged(err)
 	}
-	var chunks []format.Chunk
-	for ch, err := range format.DecodeTable(data, f.info.e.Size) {
-		if err == nil {
-			err = f.fs.places.Check(&ch)
-		}
-		if err != nil {
-			return nil, f.fs.c.damaged(fmt.Errorf("table of file %q: %w", f.info.e.Path, err))
-		}
-		chunks = append(chunks, ch)
+	var chunks []catalog.ID
+	found := func(ids []catalog.ID) { chunks = append(chunks, ids...) }
+	r := tableReader{l: l}
+	if err := r.add(ctx, own, newTable(e.Path, e.Size, format.DataCut, found)); err != nil {
+		return nil, nil, err
 	}
-	return chunks, nil
+	if err := r.end(ctx); err != nil {
+		return nil, nil, err
+	}
+	return l.catalog, chunks, nil
 }
 
 func (f *File) fail(op string, err error) error {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -21,8 +22,9 @@ type StateFS struct {
 	ctx     context.Context
 	c       *Checkpoint
 	places  format.Places
-	entries map[string]*format.Entry
-	dirs    map[string][]*format.Entry // by name
+	catalog *catalog.Catalog   // of the chunks in the list of files
+	nodes   map[string]*node   // without the chunks in their tables
+	dirs    map[string][]*node // by name
 }
 
 var (
@@ -38,18 +40,21 @@ func (c *Checkpoint) FS(ctx context.Context) (*StateFS, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree, err := l.entries(ctx)
+	f := &StateFS{ctx: ctx, c: c, places: l.places, catalog: l.catalog, nodes: make(map[string]*node), dirs: make(map[string][]*node)}
+	f.nodes["."] = &node{Entry: format.Entry{Path: ".", Mode: fs.ModeDir | 0o755}}
+	err = l.entries(ctx, func(e *format.Entry) error {
+		n, err := l.node(e)
+		if err != nil {
+			return err
+		}
+		f.nodes[n.Path] = &n
+		if n.Path != "." {
+			f.dirs[path.Dir(n.Path)] = append(f.dirs[path.Dir(n.Path)], &n)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	f := &StateFS{ctx: ctx, c: c, places: l.places, entries: make(map[string]*format.Entry), dirs: make(map[string][]*format.Entry)}
-	f.entries["."] = &format.Entry{Path: ".", Mode: fs.ModeDir | 0o755}
-	for i := range tree {
-		e := &tree[i]
-		f.entries[e.Path] = e
-		if e.Path != "." {
-			f.dirs[path.Dir(e.Path)] = append(f.dirs[path.Dir(e.Path)], e)
-		}
 	}
 	return f, nil
 }
@@ -116,22 +121,25 @@ func (f *StateFS) ReadLink(name string) (string, error) {
 }
 
 // follow returns what name stands for when every link in it is followed.
-func (f *StateFS) follow(op, name string) (*format.Entry, error) { return f.walk(op, name, true) }
+func (f *StateFS) follow(op, name string) (*node, error) { return f.walk(op, name, true) }
 
 // lookup is follow, but for a link at the end.
-func (f *StateFS) lookup(op, name string) (*format.Entry, error) { return f.walk(op, name, false) }
+func (f *StateFS) lookup(op, name string) (*node, error) { return f.walk(op, name, false) }
 
 // maxLinks bounds the links that are followed for one name, as systems do.
 const maxLinks = 40
 
 // walk goes from name to name as an operating system would: what ".." means
 // depends on where the links before it lead.
-func (f *StateFS) walk(op, name string, followLast bool) (*format.Entry, error) {
-	fail := func(err error) (*format.Entry, error) { return nil, &fs.PathError{Op: op, Path: name, Err: err} }
+func (f *StateFS) walk(op, name string, followLast bool) (*node, error) {
+	fail := func(err error) (*node, error) { return nil, &fs.PathError{Op: op, Path: name, Err: err} }
 	if !fs.ValidPath(name) {
 		return fail(fs.ErrInvalid)
 	}
-	at := f.entries["."]
+	if n := f.nodes[name]; n != nil && (n.Mode.Type() != fs.ModeSymlink || !followLast) {
+		return n, nil // nothing lies below a link, so that there is none in the name
+	}
+	at := f.nodes["."]
 	rest := strings.Split(name, "/")
 	for links := 0; len(rest) > 0; {
 		part := rest[0]
@@ -144,10 +152,10 @@ func (f *StateFS) walk(op, name string, followLast bool) (*format.Entry, error) 
 		case part == ".." && at.Path == ".":
 			return fail(errLeadsOut)
 		case part == "..":
-			at = f.entries[path.Dir(at.Path)]
+			at = f.nodes[path.Dir(at.Path)]
 			continue
 		}
-		next := f.entries[path.Join(at.Path, part)]
+		next := f.nodes[path.Join(at.Path, part)]
 		if next == nil {
 			return fail(fs.ErrNotExist)
 		}
@@ -173,7 +181,7 @@ var (
 
 // info describes an entry under the name by which it was reached.
 type info struct {
-	e    *format.Entry
+	e    *node
 	name string
 }
 

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"strings"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/codec"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -60,6 +62,7 @@ type Job struct {
 	store backend.Store // with retries and limits
 	meter *backend.Meter
 	codec *codec.Codec
+	parts *semaphore.Weighted // see partMemory
 	opts  Options
 }
 
@@ -78,7 +81,7 @@ func New(store backend.Store, opts Options) *Job {
 	opts = opts.withDefaults()
 	meter := new(backend.Meter)
 	store = backend.Limit(meter.Wrap(store), opts.Requests)
-	return &Job{store: backend.Retry(store, opts.Backoff), meter: meter, codec: codec.New(), opts: opts}
+	return &Job{store: backend.Retry(store, opts.Backoff), meter: meter, codec: codec.New(), parts: semaphore.NewWeighted(partMemory), opts: opts}
 }
 
 // Stats returns what the job has asked of its store since it was opened,

@@ -169,6 +169,9 @@ func (p *packer) spill(c *codec.Codec, what string, data []byte) (*format.Chunk,
 	}
 	stored := data
 	e, encoded := c.Encode(nil, data)
+	if int64(len(data)) > format.MaxSpilled(int64(len(encoded))) {
+		e = format.Raw
+	}
 	if e != format.Raw {
 		stored = encoded
 	}

@@ -67,18 +67,50 @@ func (t *Task) content(ctx context.Context, c *format.Checkpoint) (*format.Conte
 	if c.Content != nil {
 		return c.Content, nil
 	}
-	data, err := t.readChunk(ctx, c.ContentAt)
+	var content *format.Content
+	err := t.readPart(ctx, c.ContentAt, func(data []byte) (err error) {
+		content, err = format.DecodeContent(data)
+		return err
+	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, t.missing(ctx, c.Seq, err)
 	}
-	if err != nil {
-		return nil, err
+	return content, err
+}
+
+// partMemory bounds what it takes to read parts of manifests that lie in segments, in
+// bytes, in all that a job reads at the same time, unless a single part takes more.
+const partMemory = 64 << 20
+
+// readPart reads a part of a manifest, when there is memory for it, and decodes it. In
+// memory, JSON takes several times as much as it is long.
+func (t *Task) readPart(ctx context.Context, at *format.Chunk, decode func(data []byte) error) error {
+	takes := min(at.StoredSize()+8*at.Size, partMemory)
+	if err := t.job.parts.Acquire(ctx, takes); err != nil {
+		return err
 	}
-	content, err := format.DecodeContent(data)
+	defer t.job.parts.Release(takes)
+	stored, err := t.readStored(ctx, at)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", t.place(c.ContentAt.Segment), err)
+		return err
 	}
-	return content, nil
+	data, err := t.decode(new([]byte), at, stored)
+	if err != nil {
+		return err
+	}
+	if err := decode(data); err != nil {
+		return t.inSegment(at.Segment, fmt.Errorf("%s: %w", t.place(at.Segment), err))
+	}
+	return nil
+}
+
+// bare returns c without what need not be in memory to verify it: a job may keep
+// many checkpoints, and each may have many offsets.
+func (c *Checkpoint) bare() *Checkpoint {
+	b, content := *c, *c.content
+	b.Offsets, b.Labels, content.Offsets, content.Labels = nil, nil, nil, nil
+	b.content = &content
+	return &b
 }
 
 // read returns the data of one chunk.
@@ -88,6 +120,22 @@ func (c *Checkpoint) read(ctx context.Context, ch *format.Chunk) ([]byte, error)
 		return nil, err
 	}
 	return c.task.decode(new([]byte), ch, stored)
+}
+
+// firstRead is how much of a part is read before room is made for the rest, in bytes:
+// what a manifest says that there is need not be there.
+const firstRead = 1 << 20
+
+// readStored returns the stored bytes of a part, by two requests if it is a large one.
+func (t *Task) readStored(ctx context.Context, at *format.Chunk) ([]byte, error) {
+	size := at.StoredSize()
+	stored := make([]byte, min(size, firstRead))
+	err := t.readSegment(ctx, at.Segment, at.Offset, stored)
+	if err != nil || size <= firstRead {
+		return stored, err
+	}
+	stored = append(stored, make([]byte, size-firstRead)...)
+	return stored, t.readSegment(ctx, at.Segment, at.Offset+firstRead, stored[firstRead:])
 }
 
 // An Entry describes one file, directory or symbolic link of a checkpoint.
@@ -108,16 +156,20 @@ func (c *Checkpoint) Entries(ctx context.Context) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := l.entries(ctx)
+	entries := []Entry{}
+	err = l.entries(ctx, func(e *format.Entry) error {
+		if _, err := l.node(e); err != nil {
+			return err
+		}
+		entry := Entry{e.Path, e.Mode, e.Size, e.ModTime, e.Target, -1, -1}
+		if e.Owner != nil {
+			entry.UID, entry.GID = int64(e.Owner.UID), int64(e.Owner.GID)
+		}
+		entries = append(entries, entry)
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	entries := make([]Entry, len(list))
-	for i, e := range list {
-		entries[i] = Entry{e.Path, e.Mode, e.Size, e.ModTime, e.Target, -1, -1}
-		if e.Owner != nil {
-			entries[i].UID, entries[i].GID = int64(e.Owner.UID), int64(e.Owner.GID)
-		}
 	}
 	return entries, nil
 }

@@ -58,7 +58,7 @@ type ProblemKind string
 
 // The kinds of problem.
 const (
-	Missing ProblemKind = "missing" // it does not exist
+	Missing ProblemKind = "missing" // a read of it found that it does not exist
 	Damaged ProblemKind = "damaged" // it is not what was written
 )
 

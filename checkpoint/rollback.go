@@ -2,7 +2,7 @@ package checkpoint
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io/fs"
 	"strconv"
 
@@ -80,9 +80,9 @@ func (t *Task) goBack(ctx context.Context, c *Checkpoint, released bool) (s *ste
 // wantSegments returns ErrCorrupt if a segment that c needs is not there. Who
 // goes back does so because something went wrong: it must not get worse.
 func (t *Task) wantSegments(ctx context.Context, c *Checkpoint) error {
-	lacks := make(map[format.SegmentID]bool)
+	lacks := make(map[format.SegmentID]format.Segment)
 	for _, s := range c.content.Segments {
-		lacks[s.ID] = true
+		lacks[s.ID] = s
 	}
 	if len(lacks) == 0 {
 		return nil
@@ -95,8 +95,14 @@ func (t *Task) wantSegments(ctx context.Context, c *Checkpoint) error {
 			delete(lacks, id)
 		}
 	}
-	for id := range lacks {
-		return t.missing(ctx, c.Seq, fmt.Errorf("segment %s: %w", format.SegmentKey(t.history.dir, id), fs.ErrNotExist))
+	for _, s := range lacks { // as far as a listing tells
+		err := t.probe(ctx, s)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = t.missing(ctx, c.Seq, err)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -250,15 +250,18 @@ func (t *Task) all(ctx context.Context, s *step) ([]format.Retained, error) {
 	if s.RetainedAt == nil {
 		return s.allCheckpoints(s.Retained), nil
 	}
-	data, err := t.readChunk(ctx, s.RetainedAt)
+	var retained []format.Retained
+	err := t.readPart(ctx, s.RetainedAt, func(data []byte) (err error) {
+		retained, err = s.DecodeRetained(data)
+		return err
+	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, t.missingList(ctx, s, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	retained, err := s.DecodeRetained(data)
-	return s.allCheckpoints(retained), err
+	return s.allCheckpoints(retained), nil
 }
 
 // missingList tells why the retained list of step s is not there.

@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -33,9 +32,17 @@ func (t *tree) need() *catalog.Used {
 // forget makes the catalog forget what the tree does not need.
 func (t *tree) forget() {
 	renumber := t.Keep(t.need())
+	seen := make(map[*catalog.ID]bool) // of lists that files may share
 	for i := range t.nodes {
-		renumber(t.nodes[i].chunks)
-		renumber(t.nodes[i].table)
+		n := &t.nodes[i]
+		renumber(n.table)
+		if len(n.chunks) > format.MaxEntryChunks {
+			if seen[&n.chunks[0]] {
+				continue
+			}
+			seen[&n.chunks[0]] = true
+		}
+		renumber(n.chunks)
 	}
 	renumber(t.list)
 	renumber(t.table)
@@ -67,184 +74,20 @@ func (c *Checkpoint) tree(ctx context.Context) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := l.entries(ctx)
+	t := &tree{Catalog: l.catalog}
+	err = l.entries(ctx, func(e *format.Entry) error {
+		n, err := l.node(e)
+		t.nodes = append(t.nodes, n)
+		return err
+	})
+	t.list, t.table = l.list, l.table
+	if err == nil {
+		err = l.tables(ctx, t.nodes)
+	}
 	if err != nil {
-		return nil, err
-	}
-	l.tree.nodes = make([]node, len(entries))
-	for i, e := range entries {
-		chunks, table := l.addAll(e.Chunks), l.addAll(e.Table)
-		e.Chunks, e.Table = nil, nil
-		l.tree.nodes[i] = node{Entry: e, chunks: chunks, table: table}
-	}
-	if err := l.tables(ctx); err != nil {
 		return nil, err // and no tree whose files lack their chunks
 	}
-	return l.tree, nil
-}
-
-// A loader makes a tree of what a checkpoint's content names.
-type loader struct {
-	c       *Checkpoint
-	tree    *tree
-	places  format.Places
-	numbers map[format.SegmentID]int // of segments in the catalog
-}
-
-func (c *Checkpoint) newLoader() (*loader, error) {
-	places, err := c.content.Places()
-	if err != nil {
-		return nil, c.damaged(err)
-	}
-	l := &loader{c: c, places: places, numbers: make(map[format.SegmentID]int)}
-	l.tree = &tree{Catalog: catalog.New(0)}
-	if len(c.content.Inline) > 0 {
-		l.numbers[format.SegmentID{}] = l.tree.AddSegment(format.Segment{Size: int64(len(c.content.Inline))})
-	}
-	for _, s := range c.content.Segments {
-		l.numbers[s.ID] = l.tree.AddSegment(s)
-	}
-	return l, nil
-}
-
-// add adds a chunk, which was checked, to the catalog and to a list.
-func (l *loader) add(list *[]catalog.ID, ch *format.Chunk) {
-	id, ok := l.tree.Find(ch.Hash)
-	if !ok || l.tree.Chunk(id) != *ch {
-		id = l.tree.Add(l.numbers[ch.Segment], ch)
-	}
-	*list = append(*list, id)
-}
-
-func (l *loader) addAll(chunks []format.Chunk) []catalog.ID {
-	if len(chunks) == 0 {
-		return nil
-	}
-	list := make([]catalog.ID, 0, len(chunks))
-	for i := range chunks {
-		l.add(&list, &chunks[i])
-	}
-	return list
-}
-
-// entries reads the list of files.
-func (l *loader) entries(ctx context.Context) ([]format.Entry, error) {
-	if err := l.list(ctx); err != nil {
-		return nil, err
-	}
-	data, err := l.c.join(ctx, l.tree.Catalog, l.tree.list)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := format.DecodeTree(data)
-	if err != nil {
-		return nil, l.c.damaged(err)
-	}
-	for i := range entries {
-		for _, chunks := range [][]format.Chunk{entries[i].Chunks, entries[i].Table} {
-			if err := l.check(chunks); err != nil {
-				return nil, l.c.damaged(fmt.Errorf("file %q: %w", entries[i].Path, err))
-			}
-		}
-	}
-	return entries, nil
-}
-
-// list finds out what chunks the list of files has.
-func (l *loader) list(ctx context.Context) error {
-	c := l.c.content
-	chunks := l.addAll(c.Tree) // which were checked with the manifest
-	if c.TreeSize == 0 {
-		l.tree.list = chunks
-		return nil
-	}
-	l.tree.table = chunks
-	data, err := l.c.join(ctx, l.tree.Catalog, chunks)
-	if err != nil {
-		return err
-	}
-	if l.tree.list, err = l.table(data, c.TreeSize); err != nil {
-		return l.c.damaged(fmt.Errorf("table of the list of files: %w", err))
-	}
-	return nil
-}
-
-// check makes sure that chunks lie where the checkpoint says that its data is.
-func (l *loader) check(chunks []format.Chunk) error {
-	for i := range chunks {
-		if err := l.places.Check(&chunks[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// tables reads the tables of all files, several files at a time.
-func (l *loader) tables(ctx context.Context) error {
-	nodes := l.tree.nodes
-	for len(nodes) > 0 {
-		n, size := 0, int64(0)
-		var list []catalog.ID
-		for n < len(nodes) && (size == 0 || size < tablesSize) {
-			for _, id := range nodes[n].table {
-				size += l.tree.Size(id)
-			}
-			list = append(list, nodes[n].table...)
-			n++
-		}
-		if err := l.someTables(ctx, nodes[:n], list); err != nil {
-			return err
-		}
-		nodes = nodes[n:]
-	}
-	return nil
-}
-
-// tablesSize is how many bytes of tables are read at a time, if no single one
-// is larger.
-const tablesSize = 8 << 20
-
-const (
-	tableEntry = 35      // what most chunks take in a table, in bytes
-	maxRoom    = 1 << 18 // chunks that room is made for before they are seen
-)
-
-func (l *loader) someTables(ctx context.Context, nodes []node, list []catalog.ID) error {
-	data, err := l.c.join(ctx, l.tree.Catalog, list)
-	if err != nil {
-		return err
-	}
-	l.tree.Grow(min(len(data)/tableEntry, maxRoom)) // of a sparse file, most are the same
-	for i := range nodes {
-		n := &nodes[i]
-		size := 0
-		for _, id := range n.table {
-			size += int(l.tree.Size(id))
-		}
-		if size == 0 {
-			continue
-		}
-		var err error
-		if n.chunks, err = l.table(data[:size], n.Size); err != nil {
-			return l.c.damaged(fmt.Errorf("table of file %q: %w", n.Path, err))
-		}
-		data = data[size:]
-	}
-	return nil
-}
-
-// table adds the chunks in a table to the catalog, and returns them.
-func (l *loader) table(data []byte, size int64) (list []catalog.ID, err error) {
-	for ch, err := range format.DecodeTable(data, size) {
-		if err == nil {
-			err = l.places.Check(&ch)
-		}
-		if err != nil {
-			return nil, err
-		}
-		l.add(&list, &ch)
-	}
-	return slices.Clip(list), nil
+	return t, nil
 }
 
 // damaged says which checkpoint it is that an error is about.

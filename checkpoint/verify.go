@@ -31,7 +31,10 @@ type VerifyOptions struct {
 // is in the store: that every manifest, list of files and table can be read and
 // has the hash that it should have, that every segment that they name exists
 // and has the right size, and that every chunk lies within its segment. It
-// learns of segments by one listing of the task's objects.
+// learns of segments by one listing of the task's objects. It asks for those that
+// the listing leaves out, or shows with another size, one by one: missing is only
+// what a read of it does not find. A segment that cannot be read for another
+// reason, such as permissions, is an error of Verify.
 //
 // It may run at any time, beside owners, saves and collectors. What is retired
 // meanwhile is no damage. It returns an error if the task could not be
@@ -44,9 +47,10 @@ func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) 
 		v := &verifier{
 			task: t, opts: opts, problems: make(map[string]*problem),
 			segments: make(map[format.SegmentID]int64), named: make(map[format.SegmentID]bool),
+			wrong:   make(map[format.Segment]error),
 			checked: make(map[spot]bool),
 		}
-		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.states, v.settle} {
+		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.look, v.states, v.settle} {
 			if err := stage(ctx); err != nil {
 				return nil, err
 			}
@@ -68,6 +72,7 @@ type verifier struct {
 	subjects   []*subject
 
 	segments  map[format.SegmentID]int64 // sizes of all that exist
+	wrong     map[format.Segment]error   // what is wrong with those that do not, or are of another size
 	manifests []backend.Object           // likewise
 	foreign   []string
 	proof     *backend.Object // the record of the last one
@@ -165,11 +170,11 @@ func kindOf(err error) ProblemKind {
 	return Damaged
 }
 
-// twice reads once more what is not what was written: a bit may have flipped on
-// its way here, and a repair would drop what is whole.
+// twice reads once more what is not there, or not what was written: a bit may have
+// flipped on its way here, and a repair would drop what is whole.
 func twice[T any](read func() (T, error)) (T, error) {
 	got, err := read()
-	if errors.Is(err, ErrCorrupt) {
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
 		return read()
 	}
 	return got, err
@@ -199,6 +204,9 @@ func (v *verifier) list(ctx context.Context) error {
 func (v *verifier) open(ctx context.Context) error {
 	if v.step != nil {
 		v.name(v.step.Manifest, new(format.Content))
+		if at := v.step.RetainedAt; at != nil && !v.unlisted {
+			v.exists(at)
+		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(v.task.job.opts.Requests)
@@ -226,12 +234,6 @@ func (v *verifier) openOne(ctx context.Context, s *subject) error {
 		return err
 	}
 	t := v.task
-	if at := m.Checkpoint.ContentAt; at != nil {
-		if _, ok := v.segments[at.Segment]; !ok {
-			v.missing(at.Segment, s)
-			return nil
-		}
-	}
 	c, err := twice(func() (*Checkpoint, error) { return t.open(ctx, m.Checkpoint) })
 	switch {
 	case errors.Is(err, ErrGone):
@@ -243,9 +245,22 @@ func (v *verifier) openOne(ctx context.Context, s *subject) error {
 	case err != nil:
 		return err
 	}
-	s.checkpoint = c
 	v.name(m, c.content)
+	s.checkpoint = c.bare()
+	if at := m.Checkpoint.ContentAt; at != nil {
+		v.exists(at)
+	}
 	return nil
+}
+
+// exists notes that a part of a segment was read, which the listing may have left
+// out.
+func (v *verifier) exists(at *format.Chunk) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if _, listed := v.segments[at.Segment]; !listed {
+		v.segments[at.Segment] = at.Offset + at.StoredSize()
+	}
 }
 
 // manifest returns a manifest that has the checkpoint, nil if that can not be
@@ -271,11 +286,6 @@ func (v *verifier) manifest(ctx context.Context, s *subject) (*format.Manifest, 
 	}
 	s.repeated = true
 	return &newest, nil
-}
-
-func (v *verifier) missing(id format.SegmentID, hurts ...*subject) {
-	key := format.SegmentKey(v.task.history.dir, id)
-	v.found(key, Missing, fmt.Sprintf("segment %s does not exist", key), hurts...)
 }
 
 // states verifies the states, one after the other.
@@ -304,16 +314,11 @@ func (v *verifier) states(ctx context.Context) error {
 	return nil
 }
 
-// sizes compares the segments that a checkpoint names with those that exist.
+// sizes notes what is wrong with the segments that a checkpoint names.
 func (v *verifier) sizes(s *subject) {
 	for _, seg := range s.checkpoint.content.Segments {
-		size, ok := v.segments[seg.ID]
-		switch {
-		case !ok:
-			v.missing(seg.ID, s)
-		case size != seg.Size:
-			key := format.SegmentKey(v.task.history.dir, seg.ID)
-			v.found(key, Damaged, fmt.Sprintf("segment %s: it has %d bytes; expected %d", key, size, seg.Size), s)
+		if err := v.wrong[seg]; err != nil {
+			v.found(format.SegmentKey(v.task.history.dir, seg.ID), kindOf(err), err.Error(), s)
 		}
 	}
 }
@@ -321,11 +326,11 @@ func (v *verifier) sizes(s *subject) {
 // state verifies the list of a checkpoint's files, the tables, and where chunks
 // lie.
 func (v *verifier) state(ctx context.Context, s *subject) error {
-	tree, err := twice(func() (*tree, error) { return s.checkpoint.tree(ctx) })
+	all, err := twice(func() (*survey, error) { return s.checkpoint.survey(ctx) })
 	if wanted := v.opts.Data || v.opts.Restorable && v.isCurrent(s); err != nil || !wanted {
 		return err
 	}
-	return v.data(ctx, s, tree)
+	return v.data(ctx, s, all)
 }
 
 // isCurrent reports whether s is the current checkpoint, as far as is known.
@@ -384,9 +389,12 @@ func (v *verifier) retired(ctx context.Context) error {
 	if len(v.problems) == 0 {
 		return nil
 	}
-	_, all, err := v.task.newestAndAll(ctx)
+	newest, all, err := v.task.newestAndAll(ctx)
 	if errors.Is(err, ErrCorrupt) {
 		return nil // and so it was before, or nothing is known to be retired
+	}
+	if err == nil && newest != nil {
+		err = v.task.noneAfter(ctx, newest.Seq)
 	}
 	for _, s := range v.subjects {
 		if !slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == s.Seq }) {

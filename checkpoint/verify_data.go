@@ -25,18 +25,14 @@ func spotOf(ch *format.Chunk) spot {
 
 // data reads the data of a checkpoint's files that was not read for another
 // one.
-func (v *verifier) data(ctx context.Context, s *subject, t *tree) error {
-	data := new(catalog.Used)
-	for i := range t.nodes {
-		t.Use(data, t.nodes[i].chunks)
-	}
+func (v *verifier) data(ctx context.Context, s *subject, all *survey) error {
 	var ids []catalog.ID
-	for id := range catalog.ID(t.Len()) {
-		if data.Has(id) && v.wanted(s, t.Chunk(id)) {
+	for id := range catalog.ID(all.Len()) {
+		if all.data.Has(id) && v.wanted(s, all.Chunk(id)) {
 			ids = append(ids, id)
 		}
 	}
-	return s.checkpoint.eachFetch(ctx, t.Catalog, ids, func(ctx context.Context, w *fetcher, f *fetch) error {
+	return s.checkpoint.eachFetch(ctx, all.Catalog, ids, func(ctx context.Context, w *fetcher, f *fetch) error {
 		return v.check(ctx, s, w, f)
 	})
 }

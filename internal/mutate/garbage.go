@@ -349,8 +349,8 @@ var inRepairs = []mistake{
 		file:   "checkpoint/verify.go",
 		old:    `v.begin, v.list, v.open,`,
 		new:    `v.list, v.begin, v.open,`,
-		breaks: "no false alarm",
-		tests:  by("checkpoint", "TestVerifierThatSleeps"),
+		breaks: "no request for each segment",
+		tests:  by("checkpoint", "TestVerifyAsksForNothingThatIsListed"),
 	},
 	{
 		name:   "what was retired while it was verified is taken for lost",
@@ -370,11 +370,47 @@ var inRepairs = []mistake{
 	},
 	{
 		name:   "a segment that is too long passes",
-		file:   "checkpoint/verify.go",
-		old:    `case size != seg.Size:`,
-		new:    `case size < seg.Size:`,
+		file:   "checkpoint/verify_look.go",
+		old:    `case err == nil && n > 1:`,
+		new:    `case err == nil && n > 2:`,
 		breaks: "I6",
 		tests:  by("checkpoint", "TestVerifyTruncated"),
+	},
+	{
+		name:   "what a listing leaves out is missing",
+		file:   "checkpoint/verify_look.go",
+		old:    `err := v.task.probe(ctx, seg)`,
+		new:    `err := fmt.Errorf("segment: %w", fs.ErrNotExist)`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestVerifyDoesNotTakeAListingsWord"),
+	},
+	{
+		name: "a segment that cannot be read is damaged",
+		file: "checkpoint/verify_look.go",
+		old: `case !errors.Is(err, ErrCorrupt):
+		return err
+	}
+	v.wrong`,
+		new: `}
+	v.wrong`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestVerifyOfWhatIsNeitherListedNorRead"),
+	},
+	{
+		name:   "a verification believes that the manifest that is listed last is the last one",
+		file:   "checkpoint/verify.go",
+		old:    `err = v.task.noneAfter(ctx, newest.Seq)`,
+		new:    `err = nil`,
+		breaks: "no false alarm",
+		tests:  by("checkpoint", "TestVerifyBehindAHiddenManifest"),
+	},
+	{
+		name:   "who goes back takes what a listing leaves out for missing",
+		file:   "checkpoint/rollback.go",
+		old:    `err := t.probe(ctx, s)`,
+		new:    `_, err := s, fs.ErrNotExist`,
+		breaks: "no false alarm",
+		tests:  by("checkpoint", "TestRollbackDoesNotTakeAListingsWord"),
 	},
 	{
 		name: "a segment with a part of a manifest is said to be garbage",

@@ -39,6 +39,13 @@ type chunk struct {
 	encoding format.Encoding
 }
 
+func pack(segment int, ch *format.Chunk) chunk {
+	return chunk{
+		hash: ch.Hash, segment: uint32(segment), encoding: ch.Encoding,
+		offset: uint32(ch.Offset), size: uint32(ch.Size), stored: uint32(ch.Stored),
+	}
+}
+
 // New returns an empty catalog with room for some chunks.
 func New(room int) *Catalog {
 	return &Catalog{
@@ -86,12 +93,37 @@ func (c *Catalog) Add(segment int, ch *format.Chunk) ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	id := ID(len(c.chunks))
-	c.chunks = append(c.chunks, chunk{
-		hash: ch.Hash, segment: uint32(segment), encoding: ch.Encoding,
-		offset: uint32(ch.Offset), size: uint32(ch.Size), stored: uint32(ch.Stored),
-	})
+	c.chunks = append(c.chunks, pack(segment, ch))
 	c.byHash[key(ch.Hash)] = id
 	return id
+}
+
+// A Set adds chunks to a catalog, each one once: also those whose hashes are the same,
+// or begin alike, of which Find knows one. It is used by one goroutine, while nobody
+// else adds to the catalog.
+type Set struct {
+	c       *Catalog
+	unfound map[chunk]ID // those of which Find knows another
+}
+
+// Set returns a Set of the chunks in an empty catalog.
+func (c *Catalog) Set() *Set { return &Set{c, make(map[chunk]ID)} }
+
+// Add returns the ID of a chunk that lies in a segment, by its number. It reports
+// whether the catalog has got it just now.
+func (s *Set) Add(segment int, ch *format.Chunk) (id ID, isNew bool) {
+	want := pack(segment, ch)
+	id, taken := s.c.byHash[key(ch.Hash)]
+	if taken && s.c.chunks[id] == want {
+		return id, false
+	}
+	if old, ok := s.unfound[want]; ok {
+		return old, false
+	}
+	if taken {
+		s.unfound[s.c.chunks[id]] = id
+	}
+	return s.c.Add(segment, ch), true
 }
 
 // Find returns the chunk with a hash.

@@ -11,6 +11,8 @@ import (
 	"math"
 
 	"github.com/zeebo/blake3"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
 // A Cutter makes chunks of some sizes. It is constant, so that any number of
@@ -23,9 +25,9 @@ type Cutter struct {
 // The kinds of chunk: docs/decisions/0011-chunking.md has the measurements.
 var (
 	// Data is for what jobs store: 4 KiB to 32 KiB, about 16 KiB on average.
-	Data = newCutter(4<<10, 16<<10, 32<<10)
+	Data = newCutter(int(format.DataCut.Min), 16<<10, int(format.DataCut.Max))
 	// Meta is for tables and lists of files: 1 KiB to 8 KiB, about 4 KiB on average.
-	Meta = newCutter(1<<10, 4<<10, 8<<10)
+	Meta = newCutter(int(format.MetaCut.Min), 4<<10, int(format.MetaCut.Max))
 )
 
 // newCutter returns a Cutter of chunks that are min to max bytes long, with a

@@ -61,5 +61,18 @@ func (c *Chunk) checkSpilled() error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
+	if c.Size > MaxSpilled(c.StoredSize()) {
+		return corruptf("a part of %d bytes, stored in %d; at most %d times as many are", c.Size, c.StoredSize(), maxRatio)
+	}
 	return nil
 }
+
+// maxRatio is by how much parts of manifests are compressed at most. Lists of segments
+// and of checkpoints become 5 to 15 times smaller, and offsets that are all zero 40
+// times.
+const maxRatio = 64
+
+// MaxSpilled returns how many bytes a part of a manifest may have that is stored in
+// so many. One that repeats itself more is stored as it is, so that nothing small
+// becomes very large in the memory of who reads it. What is small anyway is excepted.
+func MaxSpilled(stored int64) int64 { return max(maxRatio*stored, 4*MaxPart) }

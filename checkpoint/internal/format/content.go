@@ -18,12 +18,12 @@ type Content struct {
 
 	// Segments lists every segment that Tree, and what Tree describes, lies in:
 	// this checkpoint's own and those of earlier ones.
-	Segments []Segment `json:"segments,omitempty"`
+	Segments Segments `json:"segments,omitempty"`
 	// Tree is the encoded entries, in pieces: see [DecodeTree]. When they are
 	// many, TreeSize is set, and Tree is the table of the tree instead, which is
 	// TreeSize bytes long: see [DecodeTable].
-	Tree     []Chunk `json:"tree,omitempty"`
-	TreeSize int64   `json:"tree_size,omitempty"`
+	Tree     Chunks `json:"tree,omitempty"`
+	TreeSize int64  `json:"tree_size,omitempty"`
 	// Inline is the new data of a checkpoint that has too little for a segment
 	// of its own. What it shares with earlier ones lies in Segments: no other
 	// checkpoint can refer to this.
@@ -87,8 +87,11 @@ type Places map[SegmentID]int64
 func (c *Content) Places() (Places, error) {
 	p := Places{SegmentID{}: int64(len(c.Inline))}
 	for _, s := range c.Segments {
-		if _, twice := p[s.ID]; twice || s.Size <= 0 || s.Size > MaxSegment {
-			return nil, corruptf("segment %q of %d bytes", s.ID, s.Size)
+		if err := s.check(); err != nil {
+			return nil, corruptf("%w", err)
+		}
+		if _, twice := p[s.ID]; twice {
+			return nil, corruptf("segment %q twice", s.ID)
 		}
 		p[s.ID] = s.Size
 	}

@@ -47,3 +47,16 @@ func appendString(b []byte, s string) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s)))
 	return append(b, s...)
 }
+
+// parts is what is decoded when it comes in parts.
+type parts struct {
+	rest []byte // what is not decoded yet
+	buf  []byte // which rest is the end of
+}
+
+// add takes over a part, of which it keeps a copy.
+func (p *parts) add(part []byte) {
+	n := copy(p.buf, p.rest)
+	p.buf = append(p.buf[:n], part...)
+	p.rest = p.buf
+}

@@ -3,6 +3,7 @@ package format
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -265,8 +266,19 @@ func (c *Checkpoint) check(m *Manifest) error {
 // checkRetained checks the list of the checkpoints beside m's own. Their order
 // can not be told from their numbers.
 func (m *Manifest) checkRetained(list []Retained) error {
-	seen := make(map[uint64]bool, len(list))
-	for _, r := range list {
+	check := m.checkEachRetained()
+	for i := range list {
+		if err := check(&list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkEachRetained returns what checks such a list, one after the other.
+func (m *Manifest) checkEachRetained() func(*Retained) error {
+	seen := make(map[uint64]bool)
+	return func(r *Retained) error {
 		switch {
 		case r.Seq == 0 || r.Seq >= m.Seq:
 			return corruptf("retained checkpoint %d in manifest %d", r.Seq, m.Seq)
@@ -277,12 +289,9 @@ func (m *Manifest) checkRetained(list []Retained) error {
 		case r.Time.IsZero():
 			return corruptf("retained checkpoint %d has no time", r.Seq)
 		}
-		if err := checkExpiry(r.Seq, r.Savepoint, r.ExpiresAfter); err != nil {
-			return err
-		}
 		seen[r.Seq] = true
+		return checkExpiry(r.Seq, r.Savepoint, r.ExpiresAfter)
 	}
-	return nil
 }
 
 // EncodeRetained returns a retained list as JSON, to be stored in a segment.
@@ -291,14 +300,11 @@ func EncodeRetained(list []Retained) ([]byte, error) { return marshal(list) }
 // DecodeRetained reads what EncodeRetained returned for m. It returns an error
 // that wraps ErrCorrupt if it can not vouch for it.
 func (m *Manifest) DecodeRetained(data []byte) ([]Retained, error) {
-	var list []Retained
-	if err := json.Unmarshal(data, &list); err != nil {
-		return nil, corruptf("retained list: %v", err)
+	list, err := decodeList(data, m.checkEachRetained())
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		err = corruptf("retained list: %w", err)
 	}
-	if err := m.checkRetained(list); err != nil {
-		return nil, err
-	}
-	return list, nil
+	return list, err
 }
 
 // marshal is json.Marshal that leaves <, > and & readable.

@@ -7,7 +7,7 @@ import (
 )
 
 // MaxTable bounds an encoded table, in bytes: the chunks of a file of half a
-// TiB in chunks of 16 KiB. Writers and readers hold it in memory.
+// TiB in chunks of 16 KiB. Writers hold it in memory.
 const MaxTable = 1 << 30
 
 // AppendTable appends the table of a file with these chunks, in order, to b.
@@ -45,26 +45,75 @@ func AppendTable(b []byte, chunks iter.Seq[Chunk]) []byte {
 // nothing in proportion to data, which must not change meanwhile.
 func DecodeTable(data []byte, size int64) iter.Seq2[Chunk, error] {
 	return func(yield func(Chunk, error) bool) {
-		d := decoder{rest: data}
-		var at place
-		var sum int64
-		for n := 1; len(d.rest) > 0; n++ {
-			c, err := d.checkedChunk(&at)
-			if err != nil {
-				yield(Chunk{}, corruptf("table: chunk %d: %w", n, err))
-				return
-			}
-			if sum += c.Size; sum > size {
-				break
-			}
-			if !yield(c, nil) {
-				return
-			}
-		}
-		if sum != size {
-			yield(Chunk{}, corruptf("table: chunks of %d bytes for a file of %d", sum, size))
-		}
+		t := TableDecoder{size: size, parts: parts{rest: data}}
+		t.decode(yield, 1)
+		t.end(yield)
 	}
+}
+
+// A TableDecoder is [DecodeTable] for a table that comes in parts. It has memory for
+// one part, however many there are.
+type TableDecoder struct {
+	parts
+	size int64 // of the file
+	at   place
+	n    int
+	sum  int64
+	done bool // it has failed, or nobody wants more
+}
+
+// NewTableDecoder returns a decoder of the table of a file of size bytes.
+func NewTableDecoder(size int64) *TableDecoder { return &TableDecoder{size: size} }
+
+// Add yields the chunks that are sure to be in the table so far, of which part comes
+// next. part may be used again afterwards.
+func (t *TableDecoder) Add(part []byte) iter.Seq2[Chunk, error] {
+	return func(yield func(Chunk, error) bool) {
+		t.add(part)
+		t.decode(yield, maxChunkLen)
+	}
+}
+
+// End yields the rest.
+func (t *TableDecoder) End() iter.Seq2[Chunk, error] {
+	return func(yield func(Chunk, error) bool) {
+		t.decode(yield, 1)
+		t.end(yield)
+	}
+}
+
+// maxChunkLen is more than any chunk takes, however it is written.
+const maxChunkLen = 3*binary.MaxVarintLen64 + segmentIDLen + 1 + len(Hash{})
+
+// decode yields chunks as long as there are so many bytes.
+func (t *TableDecoder) decode(yield func(Chunk, error) bool, least int) {
+	for !t.done && len(t.rest) >= least {
+		t.n++
+		d := decoder{rest: t.rest}
+		c, err := d.checkedChunk(&t.at)
+		if err != nil {
+			t.fail(yield, corruptf("table: chunk %d: %w", t.n, err))
+			return
+		}
+		t.rest = d.rest
+		if t.sum += c.Size; t.sum > t.size {
+			t.end(yield)
+			return
+		}
+		t.done = !yield(c, nil)
+	}
+}
+
+// end yields an error if the chunks do not have size bytes.
+func (t *TableDecoder) end(yield func(Chunk, error) bool) {
+	if !t.done && t.sum != t.size {
+		t.fail(yield, corruptf("table: chunks of %d bytes for a file of %d", t.sum, t.size))
+	}
+}
+
+func (t *TableDecoder) fail(yield func(Chunk, error) bool, err error) {
+	t.done = true
+	yield(Chunk{}, err)
 }
 
 // place is where a list of chunks has come to: the end of the last one. The

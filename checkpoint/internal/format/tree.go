@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"iter"
 	"math"
 	"path"
 	"strings"
@@ -60,8 +61,16 @@ const modeMask = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | f
 const ownedBit = 1 << 9
 
 // MaxTree bounds an encoded tree, in bytes: the list of about ten million
-// files. Writers and readers hold it in memory.
+// files. Writers hold it in memory.
 const MaxTree = 1 << 30
+
+// MaxPath bounds the path of an entry and the target of a link, in bytes. Linux
+// takes 4 KiB in one call, Windows about 32,000 characters.
+const MaxPath = 32 << 10
+
+// MaxDepth bounds the names in a path: Linux takes as many in one call. What is done
+// with an entry may cost a step for each of them.
+const MaxDepth = 2 << 10
 
 // MaxEntryChunks is how many chunks a writer lists in an entry itself before
 // it makes a table. It is the writer's choice: a reader takes any number.
@@ -165,25 +174,87 @@ func appendFile(b []byte, e *Entry) []byte {
 // is not so. Where chunks lie is for [Places] to check.
 func DecodeTree(data []byte) ([]Entry, error) {
 	var entries []Entry
-	var in order
-	for len(data) > 0 {
-		d := decoder{rest: data}
-		body := d.bytes()
-		if d.failed {
-			return nil, corruptf("the tree ends within entry %d", len(entries)+1)
-		}
-		data = d.rest
-		e, err := decodeEntry(body)
-		if err == nil {
-			err = in.check(&e)
-		}
+	t := TreeDecoder{parts: parts{rest: data}}
+	for e, err := range t.decode {
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+			return nil, err
 		}
-		in.pass(&e)
 		entries = append(entries, e)
 	}
+	if err := t.End(); err != nil {
+		return nil, err
+	}
 	return entries, nil
+}
+
+// A TreeDecoder is [DecodeTree] for a tree that comes in parts, and that holds it
+// against what the manifest claims. It has memory for one part and for one entry.
+type TreeDecoder struct {
+	parts
+	n      int
+	in     order
+	claims *Claims // nil if nothing is claimed
+}
+
+// NewTreeDecoder returns a decoder of the tree of a state that has so many regular
+// files, and so many bytes in them.
+func NewTreeDecoder(files int, bytes int64) *TreeDecoder {
+	return &TreeDecoder{claims: &Claims{Files: files, Bytes: bytes}}
+}
+
+// Add yields the entries that end in part, which comes next. What it finds wrong it
+// yields last. part may be used again afterwards.
+func (t *TreeDecoder) Add(part []byte) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		t.add(part)
+		t.decode(yield)
+	}
+}
+
+// End returns an error that wraps ErrCorrupt if the tree ends within an entry.
+func (t *TreeDecoder) End() error {
+	if len(t.rest) > 0 {
+		return corruptf("the tree ends within entry %d", t.n+1)
+	}
+	return nil
+}
+
+// decode yields the entries that are there as a whole.
+func (t *TreeDecoder) decode(yield func(Entry, error) bool) {
+	for len(t.rest) > 0 {
+		d := decoder{rest: t.rest}
+		length := d.uvarint()
+		if d.failed && len(t.rest) >= binary.MaxVarintLen64 {
+			yield(Entry{}, corruptf("entry %d is malformed", t.n+1))
+			return
+		}
+		if most := t.claims.maxEntry(); length > most {
+			yield(Entry{}, corruptf("entry %d has %d bytes; at most %d can be", t.n+1, length, most))
+			return
+		}
+		body := d.take(length)
+		if d.failed {
+			return
+		}
+		t.rest = d.rest
+		t.n++
+		e, err := decodeEntry(body)
+		if err == nil {
+			err = t.in.check(&e)
+		}
+		if err != nil {
+			yield(Entry{}, fmt.Errorf("%w: %w", ErrCorrupt, err))
+			return
+		}
+		if err := t.claims.take(&e); err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		t.in.pass(&e)
+		if !yield(e, nil) {
+			return
+		}
+	}
 }
 
 func decodeEntry(body []byte) (Entry, error) {
@@ -312,6 +383,12 @@ func rank(c byte) byte {
 // check reports what is wrong with e alone.
 func (e *Entry) check() error {
 	switch {
+	case len(e.Path) > MaxPath:
+		return fmt.Errorf("entry %.100q has a path of %d bytes, more than %d", e.Path, len(e.Path), MaxPath)
+	case strings.Count(e.Path, "/") >= MaxDepth:
+		return fmt.Errorf("entry %.100q has a path of %d names, more than %d", e.Path, strings.Count(e.Path, "/")+1, MaxDepth)
+	case len(e.Target) > MaxPath:
+		return fmt.Errorf("link %q has a target of %d bytes, more than %d", e.Path, len(e.Target), MaxPath)
 	case !fs.ValidPath(e.Path) || strings.ContainsRune(e.Path, 0) || e.Path == "." && !e.Mode.IsDir():
 		return fmt.Errorf("entry with path %q", e.Path)
 	case e.Mode&^modeMask != 0 || e.Mode.Type() == fs.ModeDir|fs.ModeSymlink:

@@ -1,0 +1,126 @@
+package format
+
+import (
+	"fmt"
+	"math"
+)
+
+// What a writer makes is bounded by what it says that there is: so many bytes of
+// files are cut into so many chunks at most, and these take a table of so many
+// bytes. A reader holds this against what it reads, so that a few bytes that someone
+// put into the store on purpose cannot make it take memory or time beyond measure.
+
+// Cut says how long the chunks of a list are, in bytes: of a file's data, or of a
+// table or a list of files. The last chunk of a list may be shorter.
+type Cut struct{ Min, Max int64 }
+
+// The cuts that writers make. Package cut finds the places.
+var (
+	DataCut = Cut{4 << 10, 32 << 10}
+	MetaCut = Cut{1 << 10, 8 << 10}
+)
+
+// MaxChunks returns how many chunks size bytes, of which there are some, are cut
+// into at most.
+func (c Cut) MaxChunks(size int64) int64 { return (size-1)/c.Min + 1 }
+
+// maxTableEntry is what a chunk of up to 512 KiB takes in a table at most: its
+// size (3 bytes), segment (20), offset (4), encoding (1), stored size (3) and hash.
+const maxTableEntry = 3 + segmentIDLen + 4 + 1 + 3 + int64(len(Hash{}))
+
+// MaxTableOf returns how long the table of size bytes, of which there are some, is
+// at most.
+func (c Cut) MaxTableOf(size int64) int64 {
+	if n := c.MaxChunks(size); n <= MaxTable/maxTableEntry {
+		return n * maxTableEntry
+	}
+	return MaxTable
+}
+
+// A CutChecker checks that chunks, one after the other, are such as a cut makes.
+type CutChecker struct {
+	Cut
+	n     int
+	short bool // the one before was shorter than any but the last is
+}
+
+// Check returns an error that wraps ErrCorrupt if a chunk cannot come next.
+func (c *CutChecker) Check(ch *Chunk) error {
+	c.n++
+	switch {
+	case ch.Size > c.Max:
+		return corruptf("chunk %d has %d bytes; at most %d are cut", c.n, ch.Size, c.Max)
+	case c.short:
+		return corruptf("chunk %d is shorter than %d bytes, and not the last", c.n-1, c.Min)
+	}
+	c.short = ch.Size < c.Min
+	return nil
+}
+
+// Check returns an error that wraps ErrCorrupt if chunks are not such as c makes.
+func (c Cut) Check(chunks []Chunk) error {
+	k := CutChecker{Cut: c}
+	for i := range chunks {
+		if err := k.Check(&chunks[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckTable returns an error that wraps ErrCorrupt if chunks cannot be those of
+// the table of size bytes that c has cut.
+func (c Cut) CheckTable(chunks []Chunk, size int64) error {
+	if err := MetaCut.Check(chunks); err != nil {
+		return err
+	}
+	most, sum := c.MaxTableOf(size), int64(0)
+	for i := range chunks {
+		if sum += chunks[i].Size; sum > most {
+			return corruptf("a table of more than %d bytes for %d, which are cut into at most %d chunks", most, size, c.MaxChunks(size))
+		}
+	}
+	return nil
+}
+
+// Claims is what a manifest says that a state has, less what was found of it.
+type Claims struct {
+	Files int   // regular files
+	Bytes int64 // in them
+}
+
+// take takes an entry, which has been checked, off the claims. It returns an error
+// that wraps ErrCorrupt if the state has more than was claimed, or if the entry has
+// more chunks, or a longer table, than a writer makes of so many bytes.
+func (c *Claims) take(e *Entry) error {
+	if c == nil || !e.Mode.IsRegular() {
+		return nil
+	}
+	switch {
+	case c.Files <= 0:
+		return corruptf("file %q: there are more files than the manifest says", e.Path)
+	case e.Size > c.Bytes:
+		return corruptf("file %q of %d bytes: of all that the manifest says that there are, %d are left", e.Path, e.Size, c.Bytes)
+	}
+	c.Files--
+	c.Bytes -= e.Size
+	err := DataCut.Check(e.Chunks)
+	if len(e.Table) > 0 {
+		err = DataCut.CheckTable(e.Table, e.Size)
+	}
+	if err != nil {
+		return fmt.Errorf("file %q: %w", e.Path, err)
+	}
+	return nil
+}
+
+// maxEntry returns how long the next entry may be, in bytes. Its path and target are
+// bounded, and so are the chunks of its table, if it is a file of all that is left. In
+// place of a table a writer lists a few chunks; there is room for a thousand.
+func (c *Claims) maxEntry() uint64 {
+	if c == nil {
+		return math.MaxUint64
+	}
+	const others = 2*MaxPath + 64<<10
+	return others + uint64(MetaCut.MaxTableOf(DataCut.MaxTableOf(c.Bytes)))
+}

@@ -1,0 +1,231 @@
+package checkpoint_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A lyingList is a store whose listings show objects other than they are, or
+// leave them out. What its Get says is true.
+type lyingList struct {
+	backend.Store
+	show func(prefix string, o backend.Object) (backend.Object, bool)
+}
+
+func (s lyingList) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
+	return func(yield func(backend.Object, error) bool) {
+		for o, err := range s.Store.List(ctx, prefix, after) {
+			shown := true
+			if err == nil {
+				o, shown = s.show(prefix, o)
+			}
+			if shown && !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
+// hides leaves an object out of some of the listings that would show it.
+func hides(key string, from func(prefix string) bool) func(string, backend.Object) (backend.Object, bool) {
+	return func(prefix string, o backend.Object) (backend.Object, bool) { return o, o.Key != key || !from(prefix) }
+}
+
+// resizes shows an object with a size that it does not have.
+func resizes(key string, by int64) func(string, backend.Object) (backend.Object, bool) {
+	return func(_ string, o backend.Object) (backend.Object, bool) {
+		if o.Key == key {
+			o.Size = max(o.Size+by, 0)
+		}
+		return o, true
+	}
+}
+
+// through opens the task through a store whose listings are not to be relied on.
+func (w *world) through(show func(string, backend.Object) (backend.Object, bool)) *checkpoint.Task {
+	w.Helper()
+	job := checkpoint.New(lyingList{w.bucket.Open(), show}, checkpoint.Options{Backoff: backend.Backoff{Attempts: 2}})
+	task, err := job.Task("orders/7")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return task
+}
+
+// Whatever object a listing leaves out, or shows with another size: what a Get
+// finds is neither missing nor damaged, and a repair drops nothing.
+func TestVerifyDoesNotTakeAListingsWord(t *testing.T) {
+	everywhere := func(string) bool { return true }
+	inVerifysOwn := func(prefix string) bool { return prefix == dir+"/" }
+	for what, lie := range map[string]func(key string) func(string, backend.Object) (backend.Object, bool){
+		"left out of one":     func(key string) func(string, backend.Object) (backend.Object, bool) { return hides(key, inVerifysOwn) },
+		"left out of all":     func(key string) func(string, backend.Object) (backend.Object, bool) { return hides(key, everywhere) },
+		"a byte too short":    func(key string) func(string, backend.Object) (backend.Object, bool) { return resizes(key, -1) },
+		"a byte too long":     func(key string) func(string, backend.Object) (backend.Object, bool) { return resizes(key, 1) },
+		"without any content": func(key string) func(string, backend.Object) (backend.Object, bool) { return resizes(key, -1<<40) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.library()
+				all := w.objects("")
+				for _, o := range all[1:] { // the newest manifest is another test's
+					task := w.through(lie(o.Key))
+					for _, opts := range []checkpoint.VerifyOptions{structure, allData} {
+						r, err := task.Verify(w.Context(), opts)
+						if err != nil || r.Whole != 5 || len(r.Problems) > 0 {
+							t.Fatalf("%s: %+v, %v; want 5 whole", o.Key, r, err)
+						}
+						if n := len(w.objects(segments)); r.Live.Segments != n {
+							t.Errorf("%s: %d segments of %d are live", o.Key, r.Live.Segments, n)
+						}
+						if out, err := r.Repair(w.Context(), fence); err != nil || len(out.Dropped) > 0 {
+							t.Errorf("%s: %+v, %v; want nothing", o.Key, out, err)
+						}
+					}
+				}
+				if left := w.objects(""); !slices.Equal(left, all) {
+					t.Errorf("%d objects are left of %d", len(left), len(all))
+				}
+			})
+		})
+	}
+}
+
+// What can neither be listed nor read is not known to be missing.
+func TestVerifyOfWhatIsNeitherListedNorRead(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.library()
+		for _, o := range w.objects(segments) {
+			var task *checkpoint.Task
+			refusing := refusedGet{lyingList{w.bucket.Open(), hides(o.Key, func(string) bool { return true })}, o.Key}
+			job := checkpoint.New(refusing, checkpoint.Options{})
+			task, err := job.Task("orders/7")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := task.Verify(w.Context(), structure)
+			if !errors.Is(err, backend.ErrPermission) || errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), o.Key) {
+				t.Errorf("%s: %+v, %v; want ErrPermission", o.Key, r, err)
+			}
+		}
+	})
+}
+
+// refusedGet refuses to read one object.
+type refusedGet struct {
+	backend.Store
+	key string
+}
+
+func (s refusedGet) Get(ctx context.Context, key string, offset int64, p []byte) (int, error) {
+	if key == s.key {
+		return 0, &backend.Error{Op: "get", Store: "refusing", Key: key, Err: backend.ErrPermission}
+	}
+	return s.Store.Get(ctx, key, offset, p)
+}
+
+// A newest manifest that a listing leaves out may have retired what the one
+// before retains: what is not there any more is no damage then.
+func TestVerifyBehindAHiddenManifest(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(checkpoint.Options{Retention: checkpoint.Retention{Last: 1}})
+		commit(w, o, with(1, 100<<10))
+		last := commit(w, o, with(2, 100<<10))
+		synctest.Wait() // the first one's segments are deleted
+		key := format.ManifestKey(dir, last.Seq)
+		before := w.objects("")
+
+		// By one listing, and then no more.
+		listings := 0
+		task := w.through(hides(key, func(string) bool { listings++; return listings == 1 }))
+		if r, err := task.Verify(w.Context(), allData); err != nil || r.Whole != 1 || len(r.Problems) > 0 || r.Manifest != last.Seq {
+			t.Errorf("left out once: %+v, %v; want 1 whole", r, err)
+		}
+
+		// By all of them.
+		task = w.through(hides(key, func(string) bool { return true }))
+		r, err := task.Verify(w.Context(), allData)
+		if !errors.Is(err, backend.ErrUnsupported) || errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(fmt.Sprint(err), key) {
+			t.Errorf("left out always: %+v, %v; want ErrUnsupported", r, err)
+		}
+		if after := w.objects(""); !slices.Equal(before, after) {
+			t.Errorf("%v are left of %v", after, before)
+		}
+	})
+}
+
+// Who goes back believes a listing no more than a verifier does.
+func TestRollbackDoesNotTakeAListingsWord(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.library()
+		for _, o := range w.objects(segments) {
+			task := w.through(hides(o.Key, func(string) bool { return true }))
+			if c, err := task.Rollback(w.Context(), "3"); err != nil || c.Seq != 3 {
+				t.Errorf("%s is not listed: %v", o.Key, err)
+			}
+		}
+		refusing := refusedGet{lyingList{w.bucket.Open(), hides(w.objects(segments)[0].Key, func(string) bool { return true })}, w.objects(segments)[0].Key}
+		task, err := checkpoint.New(refusing, checkpoint.Options{}).Task("orders/7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := task.Rollback(w.Context(), "2"); !errors.Is(err, backend.ErrPermission) || errors.Is(err, checkpoint.ErrCorrupt) {
+			t.Errorf("what can not be read: %v, want ErrPermission", err)
+		}
+	})
+}
+
+// What is committed between the verifier's requests is in the listing, which comes
+// after the newest manifest was read: nothing has to be asked for one by one.
+func TestVerifyAsksForNothingThatIsListed(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o := w.library()
+		for before := 1; before <= 4; before++ {
+			requests, probes := 0, 0
+			store := hookedGets{w.bucket.Open(), func() {
+				if requests++; requests == before {
+					commit(w, o, with(10+before, 100<<10))
+				}
+			}, func(p []byte) {
+				if len(p) == 2 {
+					probes++
+				}
+			}}
+			task, err := checkpoint.New(store, checkpoint.Options{Requests: 1}).Task("orders/7")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r, err := task.Verify(w.Context(), structure); err != nil || len(r.Problems) > 0 || probes > 0 || requests < before {
+				t.Errorf("a commit before request %d of %d: %d segments were asked for; %+v, %v", before, requests, probes, r, err)
+			}
+		}
+	})
+}
+
+// hookedGets calls before before each read, and get with the buffer of each Get.
+type hookedGets struct {
+	backend.Store
+	before func()
+	get    func(p []byte)
+}
+
+func (s hookedGets) Get(ctx context.Context, key string, offset int64, p []byte) (int, error) {
+	s.before()
+	s.get(p)
+	return s.Store.Get(ctx, key, offset, p)
+}
+
+func (s hookedGets) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
+	s.before()
+	return s.Store.List(ctx, prefix, after)
+}
