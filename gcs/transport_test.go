@@ -85,32 +85,14 @@ func TestUploadGivenUpNeverLooksWhole(t *testing.T) {
 	if err := body.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := sendBody(t, t.Context(), body); got != "" || !errors.Is(err, io.ErrClosedPipe) {
+	if got, err := sendBody(t, body); got != "" || !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("sent %q, %v, want an error", got, err)
 	}
 }
 
-// Nor does one that is read on after the request was ended for its stalling.
-func TestStalledUploadNeverLooksWhole(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		body := io.NopCloser(io.MultiReader(strings.NewReader("sent, "), sleeper(2*StallTimeout), strings.NewReader("and the closing boundary")))
-		if got, err := sendBody(t, t.Context(), body); got != "sent, " || !errors.Is(err, errStalled) {
-			t.Errorf("sent %q, %v, want the stall", got, err)
-		}
-	})
-}
-
-// sleeper is an empty reader that takes its time.
-type sleeper time.Duration
-
-func (s sleeper) Read([]byte) (int, error) {
-	time.Sleep(time.Duration(s))
-	return 0, io.EOF
-}
-
 // sendBody sends a request through the driver's transport, and returns what the
 // one below it got to read.
-func sendBody(t *testing.T, ctx context.Context, body io.ReadCloser) (string, error) {
+func sendBody(t *testing.T, body io.ReadCloser) (string, error) {
 	t.Helper()
 	var got []byte
 	read := roundTripper(func(r *http.Request) (_ *http.Response, err error) {
@@ -119,7 +101,7 @@ func sendBody(t *testing.T, ctx context.Context, body io.ReadCloser) (string, er
 		}
 		return nil, err
 	})
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://store.test", body)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://store.test", body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,20 +111,6 @@ func sendBody(t *testing.T, ctx context.Context, body io.ReadCloser) (string, er
 	}
 	return string(got), err
 }
-
-// The SDK hears of a cancellation a moment before a context does that is derived
-// from the one it waits for; in that moment the body must not look whole either.
-func TestUploadEndsWithTheContextThatTheSDKWaitsFor(t *testing.T) {
-	body := io.NopCloser(strings.NewReader("what the SDK had sent, and the closing boundary"))
-	if got, err := sendBody(t, endedAlone{t.Context()}, body); got != "" || !errors.Is(err, context.Canceled) {
-		t.Errorf("sent %q, %v, want the end of the context", got, err)
-	}
-}
-
-// endedAlone has ended, and those derived from it have not heard of it.
-type endedAlone struct{ context.Context }
-
-func (endedAlone) Err() error { return context.Canceled }
 
 // The same over a real connection: the server learns that the body is not whole.
 func TestCancelledUploadOverHTTP(t *testing.T) {

@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // Mistakes in the drivers, and in what stands between them and the engine.
 
 var inBackend = []mistake{
@@ -298,11 +300,13 @@ var inGCS = []mistake{
 	},
 	{
 		name:   "an upload that was cut off looks whole",
-		file:   "gcs/transport.go",
-		old:    `if ended := b.dog.ended(); ended != nil {`,
-		new:    `if ended := b.dog.ended(); ended != nil && n == 0 && err == nil {`,
+		file:   "internal/httpclient/watch.go",
+		old:    `if ended := b.watch.ended(); ended != nil {`,
+		new:    `if ended := b.watch.ended(); ended != nil && n == 0 && err == nil {`,
 		breaks: "A1",
-		tests:  by("gcs", "TestCancelledUploadNeverLooksWhole", "TestStalledUploadNeverLooksWhole"),
+		tests: slices.Concat(
+			by("internal/httpclient", "TestStalledBodyNeverLooksWhole"),
+			by("gcs", "TestCancelledUploadNeverLooksWhole")),
 	},
 	{
 		name:   "what a service stored is not compared with what was sent",
