@@ -17,6 +17,11 @@ import (
 // error that is worth another attempt.
 const StallTimeout = httpclient.StallTimeout
 
+// LowestRate is how many bytes a second a request moves at the least, taken over
+// five minutes, before it is ended in the same way. A link so slow that it does
+// not give that to each request wants fewer at once.
+const LowestRate = httpclient.LowestRate
+
 // writeBuffer holds one chunk of an upload with its frame, in bytes. The SDK
 // does not say how long a body is, so that net/http sends it in chunks, each as
 // large as io.Copy's buffer, 32 KiB; with its own buffer of 4 KiB it takes three

@@ -66,9 +66,9 @@ var _ backend.Store = (*Store)(nil)
 // New returns the store under prefix in bucket, for programs that configure
 // the client themselves. It uses the client's settings, but for these: nothing
 // is tried again by the SDK, checksums are the driver's, a request on which no
-// byte moves for [StallTimeout] is ended, and sessions with a directory bucket
-// of S3 Express are the store's own. The client is not changed, and Close
-// leaves its connections open.
+// byte moves for [StallTimeout], or that is slower than [LowestRate], is ended,
+// and sessions with a directory bucket of S3 Express are the store's own. The
+// client is not changed, and Close leaves its connections open.
 //
 // It sends no request. An error wraps backend.ErrInvalid.
 func New(client *sdk.Client, bucket, prefix string, o Options) (*Store, error) {

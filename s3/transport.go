@@ -13,6 +13,11 @@ import (
 // error that is worth another attempt.
 const StallTimeout = httpclient.StallTimeout
 
+// LowestRate is how many bytes a second a request moves at the least, taken over
+// five minutes, before it is ended in the same way. A link so slow that it does
+// not give that to each request wants fewer at once.
+const LowestRate = httpclient.LowestRate
+
 // direct sends requests through a transport as they are. A redirect is the
 // answer: its target would not accept the signature, and Create sends one
 // request at most.

@@ -126,6 +126,45 @@ func TestSlowUpload(t *testing.T) {
 	})
 }
 
+// A server that answers a byte at a time does not hold a call for ever.
+func TestTrickle(t *testing.T) {
+	for _, verb := range []string{"put", "get", "list", "delete"} {
+		t.Run(verb, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &wire{answer: func(r *request) (*http.Response, error) {
+					resp := respond(200, "")
+					resp.Header.Set("Content-Length", "3600")
+					resp.Body = &slowBody{r.Context(), 3600, time.Second, false}
+					return resp, nil
+				}}
+				s := w.open(t, Options{})
+				began := time.Now()
+				err := call(t.Context(), s, verb)
+				if verb == "get" { // call's wants less than is sent
+					_, err = s.Get(t.Context(), "key", 0, make([]byte, 3600))
+				}
+				wantKind(t, err, errAny)
+				if err == nil || !strings.Contains(err.Error(), "bytes moved in 5m0s") {
+					t.Errorf("got %v, want the end of a trickle", err)
+				}
+				if took := time.Since(began); took > 6*time.Minute {
+					t.Errorf("took %v", took)
+				}
+			})
+		})
+	}
+}
+
+// An answer has as many bytes as were asked for, also if they are many.
+func TestLargeGet(t *testing.T) {
+	data := strings.Repeat("x", 32<<20)
+	w := &wire{answer: always(func() *http.Response { return respond(200, data) })}
+	p := make([]byte, len(data))
+	if n, err := w.open(t, Options{}).Get(t.Context(), "key", 0, p); n != len(p) || err != nil {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+}
+
 // Whatever comes of a request, nothing that watched it is left behind.
 func TestWatchEnds(t *testing.T) {
 	for name, answer := range map[string]func() (*http.Response, error){

@@ -158,7 +158,7 @@ func TestStallEndsWithContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := exchange(t, limits{stall: StallTimeout}, newRequest(t, ctx, nil), func(r *http.Request) (*http.Response, error) {
+		_, err := exchange(t, defaults, newRequest(t, ctx, nil), func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
 			return nil, r.Context().Err()
 		})
@@ -194,7 +194,7 @@ func (s sleeper) Read([]byte) (int, error) {
 func sendBody(t *testing.T, ctx context.Context, body io.Reader) (string, error) {
 	t.Helper()
 	var got []byte
-	_, err := exchange(t, limits{stall: StallTimeout}, newRequest(t, ctx, body), func(r *http.Request) (_ *http.Response, err error) {
+	_, err := exchange(t, defaults, newRequest(t, ctx, body), func(r *http.Request) (_ *http.Response, err error) {
 		if got, err = io.ReadAll(r.Body); err == nil {
 			err = errors.New("the body looks whole")
 		}
@@ -222,7 +222,7 @@ func (endedAlone) Err() error { return context.Canceled }
 // of unknown length.
 func TestNoBodyStaysNone(t *testing.T) {
 	for _, body := range []io.Reader{nil, http.NoBody} {
-		_, err := exchange(t, limits{stall: StallTimeout}, newRequest(t, t.Context(), body), func(r *http.Request) (*http.Response, error) {
+		_, err := exchange(t, defaults, newRequest(t, t.Context(), body), func(r *http.Request) (*http.Response, error) {
 			if r.Body != nil && r.Body != http.NoBody {
 				t.Errorf("%v became %v", body, r.Body)
 			}
@@ -234,6 +234,144 @@ func TestNoBodyStaysNone(t *testing.T) {
 	}
 }
 
+// flow is a body of some bytes at a rate, in equal pieces, one each second.
+type flow struct {
+	ctx  context.Context
+	left int
+	rate int // bytes a second
+}
+
+func (f *flow) Read(p []byte) (int, error) {
+	if f.left == 0 {
+		return 0, io.EOF
+	}
+	select {
+	case <-f.ctx.Done():
+		return 0, f.ctx.Err()
+	case <-time.After(time.Second):
+	}
+	n := min(f.left, f.rate)
+	f.left -= n
+	return n, nil // p has room, and what is in it does not matter
+}
+
+func (f *flow) Close() error { return nil }
+
+// roomy reads into a buffer that has room for each piece of a flow.
+func roomy(r io.Reader) (n int, err error) {
+	p := make([]byte, 1<<20)
+	for err == nil {
+		var k int
+		k, err = r.Read(p)
+		n += k
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// carry sends so many bytes, or has them answered, at a rate, and returns how
+// many came to the other side.
+func carry(t *testing.T, up bool, size, rate int) (n int, err error) {
+	t.Helper()
+	req := newRequest(t, t.Context(), nil)
+	if up {
+		req = newRequest(t, t.Context(), &flow{t.Context(), size, rate})
+	} else {
+		req.Header.Set("Range", "bytes=0-")
+	}
+	resp, err := Do(req, func(r *http.Request) (*http.Response, error) {
+		if !up {
+			return answer(&flow{r.Context(), size, rate}), nil
+		}
+		if n, err = roomy(r.Body); err != nil {
+			return nil, err
+		}
+		return answer(http.NoBody), nil
+	})
+	if err != nil {
+		return n, err
+	}
+	if !up {
+		n, err = roomy(resp.Body)
+	}
+	return n, errors.Join(err, resp.Body.Close())
+}
+
+// directions runs a test for both of them, by a clock of its own.
+func directions(t *testing.T, test func(t *testing.T, up bool)) {
+	for name, up := range map[string]bool{"up": true, "down": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { test(t, up) })
+		})
+	}
+}
+
+// What moves a byte now and then does not stall, and is ended all the same.
+func TestTrickle(t *testing.T) {
+	for _, rate := range []int{1, LowestRate - 1} {
+		directions(t, func(t *testing.T, up bool) {
+			began := time.Now()
+			n, err := carry(t, up, rate*3600, rate)
+			if err == nil || !strings.HasPrefix(err.Error(), "request ended because only ") || errors.Is(err, context.Canceled) {
+				t.Errorf("%d bytes a second: %d came, %v", rate, n, err)
+			}
+			if took := time.Since(began); took < rateWindow || took > rateWindow+StallTimeout {
+				t.Errorf("%d bytes a second: took %v", rate, took)
+			}
+		})
+	}
+}
+
+// A slow link is no trickle: also not if all the requests of a job share it.
+func TestSlowLink(t *testing.T) {
+	for _, test := range []struct{ size, rate int }{{64 << 20, 64 << 10}, {16 << 20, LowestRate}} {
+		directions(t, func(t *testing.T, up bool) {
+			if n, err := carry(t, up, test.size, test.rate); n != test.size || err != nil {
+				t.Errorf("%d bytes a second: %d of %d came, %v", test.rate, n, test.size, err)
+			}
+		})
+	}
+}
+
+// What a request has moved at once does not let it trickle for long.
+func TestTrickleAfterBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		req := newRequest(t, t.Context(), nil)
+		req.Header.Set("Range", "bytes=0-")
+		began := time.Now()
+		_, err := exchange(t, defaults, req, func(r *http.Request) (*http.Response, error) {
+			burst := strings.NewReader(strings.Repeat("x", 64<<20))
+			return answer(io.NopCloser(io.MultiReader(burst, &flow{r.Context(), 3600, 1}))), nil
+		})
+		if err == nil || !strings.HasPrefix(err.Error(), "request ended because only ") {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took > 2*(rateWindow+StallTimeout) {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// An answer without the data of an object has an end, however fast it comes.
+func TestEndlessAnswer(t *testing.T) {
+	long := func(*http.Request) (*http.Response, error) {
+		return answer(io.NopCloser(io.LimitReader(endless{}, 64<<20))), nil
+	}
+	data, err := exchange(t, defaults, newRequest(t, t.Context(), nil), long)
+	if err == nil || err.Error() != "request ended because its answer has more than 16 MiB" {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+	if len(data) > maxAnswer {
+		t.Errorf("%d bytes were let through", len(data))
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
 // Whatever comes of a request, nothing that watched it is left behind.
 func TestWatchEnds(t *testing.T) {
 	for name, give := range map[string]func() (*http.Response, error){
@@ -242,7 +380,7 @@ func TestWatchEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var sent *http.Request
-			_, err := exchange(t, limits{stall: StallTimeout}, newRequest(t, t.Context(), nil), func(r *http.Request) (*http.Response, error) {
+			_, err := exchange(t, defaults, newRequest(t, t.Context(), nil), func(r *http.Request) (*http.Response, error) {
 				sent = r
 				return give()
 			})
@@ -305,9 +443,35 @@ func TestServerHangs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = exchange(t, limits{stall: stall}, req, transport.RoundTrip)
+			_, err = exchange(t, limits{stall: stall, window: time.Hour}, req, transport.RoundTrip)
 			wantStalled(t, err, "200ms")
 		})
+	}
+}
+
+// A server that sends a byte at a time, over a real connection. It does so as
+// fast as it can: the rate that is asked for is what is high here. (One that takes
+// a byte at a time fills the buffers of the connection, and is a stall.)
+func TestServerTrickles(t *testing.T) {
+	url, transport := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			if _, err := w.Write([]byte("x")); err != nil {
+				t.Logf("server: %v", err)
+				return
+			}
+			w.(http.Flusher).Flush()
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fast := limits{stall: 10 * time.Second, window: 200 * time.Millisecond, rate: 1 << 30}
+	_, err = exchange(t, fast, req, transport.RoundTrip)
+	if err == nil || !strings.HasPrefix(err.Error(), "request ended because only ") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -299,6 +299,17 @@ var inGCS = []mistake{
 		tests:  by("gcs", "TestAnswers"),
 	},
 	{
+		name:   "what a service stored is not compared with what was sent",
+		file:   "gcs/gcs.go",
+		old:    `if attrs.CRC32C != sum || attrs.Size != int64(len(data)) {`,
+		new:    `if attrs.Size < 0 {`,
+		breaks: "A1",
+		tests:  by("gcs", "TestWriteChecksTheAnswer"),
+	},
+}
+
+var overHTTP = []mistake{
+	{
 		name:   "an upload that was cut off looks whole",
 		file:   "internal/httpclient/watch.go",
 		old:    `if ended := b.watch.ended(); ended != nil {`,
@@ -309,11 +320,35 @@ var inGCS = []mistake{
 			by("gcs", "TestCancelledUploadNeverLooksWhole")),
 	},
 	{
-		name:   "what a service stored is not compared with what was sent",
-		file:   "gcs/gcs.go",
-		old:    `if attrs.CRC32C != sum || attrs.Size != int64(len(data)) {`,
-		new:    `if attrs.Size < 0 {`,
-		breaks: "A1",
-		tests:  by("gcs", "TestWriteChecksTheAnswer"),
+		name:   "a request that moves a byte now and then goes on",
+		file:   "internal/httpclient/watch.go",
+		old:    `if w.bytes < w.limits.quota() {`,
+		new:    `if w.bytes == 0 {`,
+		breaks: "a call comes to its end",
+		tests:  slices.Concat(by("internal/httpclient", "TestTrickle"), by("s3", "TestTrickle"), by("gcs", "TestTrickle")),
+	},
+	{
+		name:   "a request that began fast may trickle",
+		file:   "internal/httpclient/watch.go",
+		old:    `w.since, w.bytes = time.Now(), 0`,
+		new:    `w.since = time.Now()`,
+		breaks: "a call comes to its end",
+		tests:  by("internal/httpclient", "TestTrickleAfterBurst"),
+	},
+	{
+		name:   "a slow link is taken for a trickle",
+		file:   "internal/httpclient/watch.go",
+		old:    `w.bytes += int64(n)`,
+		new:    `w.bytes++`,
+		breaks: "a call comes to its end",
+		tests:  by("internal/httpclient", "TestSlowLink"),
+	},
+	{
+		name:   "a list without end is read",
+		file:   "internal/httpclient/watch.go",
+		old:    `if req.Header.Get("Range") != "" {`,
+		new:    `if req != nil {`,
+		breaks: "a call comes to its end",
+		tests:  by("internal/httpclient", "TestEndlessAnswer"),
 	},
 }
