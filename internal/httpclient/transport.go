@@ -19,7 +19,7 @@ const (
 // Tune sets up the transport of a store that owns it, and that talks to one
 // host.
 func Tune(t *http.Transport) {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second, Control: boundUnsent}
 	t.DialContext = dialer.DialContext
 	t.TLSHandshakeTimeout = tlsTimeout
 	t.MaxIdleConns, t.MaxIdleConnsPerHost = idleConns, idleConns

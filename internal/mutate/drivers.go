@@ -344,6 +344,14 @@ var overHTTP = []mistake{
 		tests:  by("internal/httpclient", "TestSlowLink"),
 	},
 	{
+		name:   "what waits in the system's buffer is taken for sent",
+		file:   "internal/httpclient/transport.go",
+		old:    `, Control: boundUnsent}`,
+		new:    `}`,
+		breaks: "a call comes to its end",
+		tests:  by("internal/httpclient", "TestUnsentIsBounded"),
+	},
+	{
 		name:   "a list without end is read",
 		file:   "internal/httpclient/watch.go",
 		old:    `if req.Header.Get("Range") != "" {`,
