@@ -61,6 +61,7 @@ type Job struct {
 	ledger *backend.Ledger
 	codec  *codec.Codec
 	opts   Options
+	life   lifetime
 }
 
 // Open opens the job at a URL, with the drivers that the program imports. It
@@ -76,17 +77,33 @@ func Open(ctx context.Context, url string, opts Options) (*Job, error) {
 // New returns the job in a store that is open already. The job closes it.
 func New(store backend.Store, opts Options) *Job {
 	opts = opts.withDefaults()
-	ledger := new(backend.Ledger)
-	store = backend.Limit(ledger.Wrap(store), opts.Requests)
-	return &Job{store: backend.Retry(store, opts.Backoff), ledger: ledger, codec: codec.New(), opts: opts}
+	j := &Job{ledger: new(backend.Ledger), codec: codec.New(), opts: opts}
+	store = backend.Limit(j.ledger.Wrap(store), opts.Requests)
+	j.store = backend.Retry(j.life.wrap(store), opts.Backoff)
+	return j
 }
 
 // Usage returns what the job has asked of its store since it was opened,
 // failed attempts included.
 func (j *Job) Usage() backend.Usage { return j.ledger.Usage() }
 
-// Close closes the store. Owners of the job's tasks are closed first.
-func (j *Job) Close() error { return j.store.Close() }
+// Close closes the job's owners, as [Owner.Close] does, and then the store. It
+// releases no task. A second Close waits as the first does.
+//
+// It waits for what is under way: for each call that writes to the store or to a
+// directory (claims, commits, saves, releases, restores, and what prunes, repairs
+// or collects), and for the clean-up that commits have left behind. It interrupts
+// none of them. To have it return sooner, end their contexts first.
+//
+// Calls that come while it waits, or later, fail with an error that wraps
+// fs.ErrClosed. So does a call that only reads, and a file of a [StateFS], at its
+// next request. Close must not be called by what a call waits for, which is its
+// Progress, its Source, or the writer of its Stream: they would wait for each
+// other.
+func (j *Job) Close() error {
+	j.life.close()
+	return j.store.Close()
+}
 
 // Task returns the task with a name, which may be any text without control
 // characters that is not too long: "Partition 3", "orders/7". It sends no

@@ -38,6 +38,11 @@ type RestoreOptions struct {
 // Permissions and modification times are restored, those of links excepted;
 // owners are not.
 func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOptions) error {
+	ctx, end, err := c.task.job.life.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	tree, err := c.tree(ctx)
 	if err != nil {
 		return err
