@@ -67,7 +67,7 @@ func (c *cleaner) retire(before, after []format.Retained, s *step, made *format.
 	c.queue = append(c.queue, r)
 	if !c.busy {
 		c.busy = true
-		c.running.Go(c.run)
+		c.task.job.life.leave(&c.running, c.run)
 	}
 }
 
@@ -85,7 +85,7 @@ func dropped(before, after []format.Retained) []format.Retained {
 // commit failed.
 func (c *cleaner) discard(ctx context.Context, keys []string) {
 	ctx = context.WithoutCancel(ctx)
-	c.running.Go(func() { c.delete(ctx, keys) })
+	c.task.job.life.leave(&c.running, func() { c.delete(ctx, keys) })
 }
 
 // close waits until what is under way is done.

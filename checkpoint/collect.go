@@ -38,8 +38,13 @@ type Collected struct {
 // If a retained checkpoint is damaged, it may need segments that nobody knows
 // of. Then no segment is deleted, and the error wraps ErrCorrupt.
 func (t *Task) Collect(ctx context.Context, opts CollectOptions) (Collected, error) {
+	ctx, end, err := t.job.life.begin(ctx)
+	if err != nil {
+		return Collected{}, err
+	}
+	defer end()
 	c := &collector{task: t, dryRun: opts.DryRun}
-	_, err := again(ctx, func() (struct{}, error) { return struct{}{}, c.collect(ctx) })
+	_, err = again(ctx, func() (struct{}, error) { return struct{}{}, c.collect(ctx) })
 	return c.done, err
 }
 

@@ -64,6 +64,7 @@ type Job struct {
 	codec *codec.Codec
 	parts *semaphore.Weighted // see partMemory
 	opts  Options
+	life  lifetime
 }
 
 // Open opens the job at a URL, with the drivers that the program imports. It
@@ -79,17 +80,33 @@ func Open(ctx context.Context, url string, opts Options) (*Job, error) {
 // New returns the job in a store that is open already. The job closes it.
 func New(store backend.Store, opts Options) *Job {
 	opts = opts.withDefaults()
-	meter := new(backend.Meter)
-	store = backend.Limit(meter.Wrap(store), opts.Requests)
-	return &Job{store: backend.Retry(store, opts.Backoff), meter: meter, codec: codec.New(), parts: semaphore.NewWeighted(partMemory), opts: opts}
+	j := &Job{meter: new(backend.Meter), codec: codec.New(), parts: semaphore.NewWeighted(partMemory), opts: opts}
+	store = backend.Limit(j.meter.Wrap(store), opts.Requests)
+	j.store = backend.Retry(j.life.wrap(store), opts.Backoff)
+	return j
 }
 
 // Stats returns what the job has asked of its store since it was opened,
 // failed attempts included.
 func (j *Job) Stats() backend.Stats { return j.meter.Stats() }
 
-// Close closes the store. Owners of the job's tasks are closed first.
-func (j *Job) Close() error { return j.store.Close() }
+// Close closes the job's owners, as [Owner.Close] does, and then the store. It
+// releases no task. A second Close waits as the first does.
+//
+// It waits for what is under way: for each call that writes to the store or to a
+// directory (claims, commits, saves, releases, restores, and what prunes, repairs
+// or collects), and for the clean-up that commits have left behind. It interrupts
+// none of them. To have it return sooner, end their contexts first.
+//
+// Calls that come while it waits, or later, fail with an error that wraps
+// fs.ErrClosed. So does a call that only reads, and a file of a [StateFS], at its
+// next request. Close must not be called by what a call waits for, which is its
+// Progress, its Source, or the writer of its Stream: they would wait for each
+// other.
+func (j *Job) Close() error {
+	j.life.close()
+	return j.store.Close()
+}
 
 // Task returns the task with a name, which may be any text without control
 // characters that is not too long: "Partition 3", "orders/7". It sends no

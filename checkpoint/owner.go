@@ -1,12 +1,13 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -23,6 +24,7 @@ type Owner struct {
 	baseline *baseline         // base's checkpoint, or nil if it was not read yet
 	segments uint32            // how many were ever begun: no number is used twice
 	pending  *pending          // an attempt whose outcome is unknown
+	inUse    string            // why the state is in use by now, or ""
 	ended    error             // why nothing more can be committed
 	cleaner  *cleaner
 }
@@ -48,6 +50,19 @@ func (t turn) take(ctx context.Context) error {
 
 func (t turn) give() { <-t }
 
+// enter begins a call, to which what the owner has belongs until it leaves.
+func (o *Owner) enter(ctx context.Context) (_ context.Context, leave func(), err error) {
+	ctx, end, err := o.task.job.life.begin(ctx)
+	if err != nil {
+		return ctx, nil, err
+	}
+	if err := o.turn.take(ctx); err != nil {
+		end()
+		return ctx, nil, err
+	}
+	return ctx, func() { o.turn.give(); end() }, nil
+}
+
 // pending is an attempt and what becomes of the owner if it succeeds.
 type pending struct {
 	*attempt
@@ -62,6 +77,11 @@ type pending struct {
 // other error the task may have been claimed all the same, for nobody: claim it
 // again.
 func (t *Task) Claim(ctx context.Context) (*Owner, error) {
+	ctx, end, err := t.job.life.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	s, err := t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
 		return t.history.follow(base, format.KindClaim, newWriter()), nil
 	})
@@ -90,11 +110,19 @@ func (o *Owner) Epoch() uint64 { return o.epoch }
 // after Claim, the one to go on from. It returns ErrNoCheckpoint if there is
 // none.
 func (o *Owner) Checkpoint(ctx context.Context) (*Checkpoint, error) {
-	if err := o.turn.take(ctx); err != nil {
+	ctx, leave, err := o.enter(ctx)
+	if err != nil {
 		return nil, err
 	}
+	defer leave()
+	if errors.Is(o.ended, errOwnerClosed) {
+		return nil, o.ended
+	}
+	return o.checkpoint(ctx)
+}
+
+func (o *Owner) checkpoint(ctx context.Context) (*Checkpoint, error) {
 	c := o.base.checkpoint()
-	o.turn.give()
 	if c == nil {
 		return nil, fmt.Errorf("task %q has no checkpoint: %w", o.task.Name(), ErrNoCheckpoint)
 	}
@@ -105,15 +133,48 @@ func (o *Owner) Checkpoint(ctx context.Context) (*Checkpoint, error) {
 // replacing whatever dir holds, and returns that checkpoint. If the task has
 // none yet, dir is made empty, and the checkpoint is one of nothing: its Seq is
 // 0 and it has no offsets.
+//
+// It is the first thing that an owner does: once it has succeeded, or Commit was
+// called, the state is in use, and Resume is refused with an error that wraps
+// backend.ErrInvalid. To go back to the last checkpoint, close what uses the
+// state, close the owner, and claim the task again.
+//
+// A dir that holds what an earlier process left there is resumed into much
+// faster than a new one. Its files are read and compared, and what they have in
+// common with the checkpoint is not fetched. They may be in any condition,
+// half written after a crash or of another checkpoint, since every byte is
+// checked. But nothing may have them open any more: a database that does goes on
+// with the files that were replaced, so that what it writes is in no checkpoint.
 func (o *Owner) Resume(ctx context.Context, dir string) (*Checkpoint, error) {
-	c, err := o.Checkpoint(ctx)
+	ctx, leave, err := o.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if err := o.mayResume(ctx); err != nil {
+		return nil, err
+	}
+	c, err := o.checkpoint(ctx)
 	if errors.Is(err, ErrNoCheckpoint) {
 		c, err = o.task.describe(new(format.Checkpoint), new(format.Content)), nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return c, c.Restore(ctx, dir, RestoreOptions{Replace: true})
+	if err := c.Restore(ctx, dir, RestoreOptions{Replace: true}); err != nil {
+		return nil, err
+	}
+	o.inUse = "has resumed already, into " + dir
+	return c, nil
+}
+
+// mayResume returns why the owner can not begin, or begin again.
+func (o *Owner) mayResume(ctx context.Context) error {
+	if err := o.ready(ctx); err != nil || o.inUse == "" {
+		return err
+	}
+	return backend.Invalidf("task %q: this owner %s. Its state is in use: close first what uses it, and then this owner; "+
+		"then claim the task again, and resume", o.task.Name(), o.inUse)
 }
 
 // Commit saves a snapshot as the task's next checkpoint. When it returns nil,
@@ -124,14 +185,17 @@ func (o *Owner) Resume(ctx context.Context, dir string) (*Checkpoint, error) {
 // does anything else, unless the error is ErrFenced too. After any other error
 // it was not committed, and the last good checkpoint stands; Commit may be
 // called again.
-func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
-	if err := o.turn.take(ctx); err != nil {
+func (o *Owner) Commit(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) {
+	defer func() { s.State.failed(err) }()
+	ctx, leave, err := o.enter(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer o.turn.give()
+	defer leave()
 	if err := o.ready(ctx); err != nil {
 		return nil, err
 	}
+	o.inUse = cmp.Or(o.inUse, "has committed already")
 	if err := s.check(o.existing); err != nil {
 		return nil, err
 	}
@@ -172,10 +236,11 @@ func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) 
 //
 // After ErrUnknown it may be called again.
 func (o *Owner) Release(ctx context.Context) error {
-	if err := o.turn.take(ctx); err != nil {
+	ctx, leave, err := o.enter(ctx)
+	if err != nil {
 		return err
 	}
-	defer o.turn.give()
+	defer leave()
 	switch err := o.ready(ctx); {
 	case errors.Is(err, errReleased):
 		return nil
@@ -193,25 +258,19 @@ func (o *Owner) Release(ctx context.Context) error {
 // the claim. It costs space, not safety.
 func (o *Owner) CleanUpFailures() int64 { return o.cleaner.failures.Load() }
 
-// Close waits for the clean-up that commits have left behind. It does not
-// release the task. It does not interrupt a Commit.
+// Close waits for the call that is under way, and for the clean-up that commits
+// have left behind; it interrupts neither. It does not release the task. Calls
+// that come later fail with an error that wraps fs.ErrClosed, or with the one that
+// had ended the owner before. [Job.Close] does the same for each owner.
 func (o *Owner) Close() error {
 	o.turn <- struct{}{}
 	defer o.turn.give()
 	if o.ended == nil {
-		o.ended = errClosed
+		o.ended = errOwnerClosed
 	}
 	o.cleaner.close()
 	return nil
 }
-
-// errClosed is an fs.ErrClosed with a text of its own.
-var errClosed error = closedError{}
-
-type closedError struct{}
-
-func (closedError) Error() string { return "the owner is closed" }
-func (closedError) Unwrap() error { return fs.ErrClosed }
 
 var errReleased = errors.New("the owner has released the task; claim it again")
 

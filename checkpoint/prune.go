@@ -60,6 +60,11 @@ func (t *Task) Prune(ctx context.Context, keep Retention, opts PruneOptions) (Pr
 	if err := keep.check(); err != nil {
 		return Pruned{}, err
 	}
+	ctx, end, err := t.job.life.begin(ctx)
+	if err != nil {
+		return Pruned{}, err
+	}
+	defer end()
 	if opts.DryRun {
 		return again(ctx, func() (Pruned, error) { return t.pruneNothing(ctx, keep) })
 	}

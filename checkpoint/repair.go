@@ -45,6 +45,11 @@ func (r *Report) Repair(ctx context.Context, opts RepairOptions) (Repaired, erro
 	if r.blocked != nil {
 		return out, r.blocked
 	}
+	ctx, end, err := r.task.job.life.begin(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer end()
 	if len(r.drop) > 0 {
 		done, err := r.dropHurt(ctx, opts.Fence)
 		if err != nil {
@@ -53,7 +58,6 @@ func (r *Report) Repair(ctx context.Context, opts RepairOptions) (Repaired, erro
 		out.Dropped, out.WentBackTo = append(out.Dropped, done.Dropped...), done.WentBackTo
 		out.Left = slices.DeleteFunc(out.Left, func(seq uint64) bool { return slices.Contains(r.drop, seq) })
 	}
-	var err error
 	out.Collected, err = r.task.Collect(ctx, CollectOptions{})
 	return out, err
 }

@@ -49,6 +49,11 @@ type RestoreOptions struct {
 // something else in dir's place; nothing but the new directory and, with Replace,
 // the old one is written, changed or removed.
 func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOptions) error {
+	ctx, end, err := c.task.job.life.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	tree, err := c.tree(ctx)
 	if err != nil {
 		return err

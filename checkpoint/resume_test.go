@@ -5,9 +5,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
@@ -35,6 +37,89 @@ func TestResume(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "s" {
 		t.Errorf("with a checkpoint the directory holds %v, %v", left, err)
+	}
+}
+
+// A state that is in use is not replaced: neither by a second Resume nor by one
+// after a Commit, whether that went well or not.
+func TestResumeIsTheFirstThing(t *testing.T) {
+	for name, begin := range map[string]func(*checkpoint.Owner, string) error{
+		"after a resume": func(o *checkpoint.Owner, dir string) error { _, err := o.Resume(t.Context(), dir); return err },
+		"after a commit": func(o *checkpoint.Owner, _ string) error { _, err := o.Commit(t.Context(), at(2)); return err },
+		"after a commit that failed": func(o *checkpoint.Owner, _ string) error {
+			_, err := o.Commit(t.Context(), checkpoint.Snapshot{State: checkpoint.Dir("")})
+			if err == nil {
+				return errors.New("it did not fail")
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			task := newTask(t)
+			commit(t, claim(t, task), with(1, 100))
+			o := claim(t, task)
+			dir := filepath.Join(t.TempDir(), "state")
+			if err := begin(o, dir); err != nil {
+				t.Fatal(err)
+			}
+			database := filepath.Join(dir, "database")
+			if err := errors.Join(os.MkdirAll(dir, 0o777), os.WriteFile(database, []byte("in use"), 0o666)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := o.Resume(t.Context(), dir)
+			if !errors.Is(err, backend.ErrInvalid) || !strings.Contains(err.Error(), "close first what uses it") {
+				t.Errorf("resume: %v, want that it be closed first", err)
+			}
+			if data, err := os.ReadFile(database); err != nil || string(data) != "in use" {
+				t.Errorf("the state in use is now %q, %v", data, err)
+			}
+			if _, err := o.Commit(t.Context(), at(3)); err != nil {
+				t.Errorf("the owner is of no more use: %v", err)
+			}
+		})
+	}
+}
+
+// A Resume that failed has changed nothing, and may be called again.
+func TestResumeAgainAfterItFailed(t *testing.T) {
+	task := newTask(t)
+	commit(t, claim(t, task), with(1, 100))
+	o := claim(t, task)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Resume(t.Context(), filepath.Join(file, "state")); err == nil {
+		t.Fatal("it resumed below a file")
+	}
+	if _, err := o.Resume(t.Context(), filepath.Join(dir, "state")); err != nil {
+		t.Error(err)
+	}
+}
+
+// An owner that has ended says so, and replaces nothing.
+func TestResumeOfAnOwnerThatHasEnded(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(*checkpoint.Owner) error
+		want error
+	}{
+		"closed":   {func(o *checkpoint.Owner) error { return o.Close() }, fs.ErrClosed},
+		"released": {func(o *checkpoint.Owner) error { return o.Release(t.Context()) }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := claim(t, newTask(t))
+			if err := test.end(o); err != nil {
+				t.Fatal(err)
+			}
+			dir := filepath.Join(t.TempDir(), "state")
+			if _, err := o.Resume(t.Context(), dir); err == nil || test.want != nil && !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("there is a directory: %v", err)
+			}
+		})
 	}
 }
 

@@ -16,6 +16,11 @@ import (
 // then. It returns ErrNoCheckpoint if there is no such checkpoint, and ErrCorrupt
 // if it is not whole, as far as a listing tells: no data is read.
 func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
+	ctx, end, err := t.job.life.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	c, err := t.whole(ctx, at)
 	if err != nil {
 		return nil, err
@@ -36,6 +41,11 @@ func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
 // fenced by it, of which Options.Logger is told. After ErrUnknown the task may
 // have gone back, or may yet; after any other error it has not.
 func (t *Task) Rollback(ctx context.Context, at string) (*Checkpoint, error) {
+	ctx, end, err := t.job.life.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	c, err := t.whole(ctx, at)
 	if err != nil {
 		return nil, err

@@ -17,7 +17,13 @@ import (
 // writer is first, it returns ErrConflict and nothing is saved. After ErrUnknown,
 // which an ErrConflict may be too, it may have been saved, or may yet be; after
 // any other error nothing was.
-func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
+func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) {
+	defer func() { s.State.failed(err) }()
+	ctx, end, err := t.job.life.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	base, existing, err := t.newestAndAll(ctx)
 	if err != nil {
 		return nil, err

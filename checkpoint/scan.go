@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -31,6 +32,8 @@ func (b *builder) readStream(l *pipeline) (err error) {
 		b.choose(b.base.tree.need())
 	}
 	n := &b.walk.nodes[len(b.walk.nodes)-1]
+	stop := context.AfterFunc(l.ctx, func() { b.walk.interrupt(context.Cause(l.ctx)) })
+	defer stop()
 	if n.Size, err = l.add(b.walk.stream, cut.Data, &n.chunks); err != nil {
 		return fmt.Errorf("stream %q: %w", b.walk.name, err)
 	}

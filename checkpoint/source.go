@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"io/fs"
@@ -61,8 +62,15 @@ func FS(fsys fs.FS) Source {
 }
 
 // Stream is a single file with the given name, a valid path by io/fs, whose
-// content is what r yields until io.EOF. A commit that fails has read some of
-// it.
+// content is what r yields until io.EOF.
+//
+// The reader is the caller's, and so is closing it after a save that went well,
+// which has read it to its end. A save that fails has read some of it, and closes
+// it, so that whoever writes to its other end does not wait for ever: by
+// CloseWithError if r has that method, as an [io.PipeReader] does, or else by Close
+// if it has that one. It does so too when the save is refused before it begins.
+// Only CloseWithError interrupts a Read, when the context has ended or an upload
+// has failed meanwhile.
 func Stream(name string, r io.Reader) Source { return Source{name: name, stream: r} }
 
 // Immutable returns s with a promise: a file whose name matches one of the
@@ -102,6 +110,26 @@ func (s Source) Owners() Source {
 	return s
 }
 
+// failed tells the other end of a stream that its save ended with err, unless
+// that is nil.
+func (s *Source) failed(err error) {
+	if err == nil || s.interrupt(err) {
+		return
+	}
+	if r, ok := s.stream.(io.Closer); ok {
+		_ = r.Close() // what the save failed with is the error to report
+	}
+}
+
+// interrupt ends a Read of the stream that may be under way, if it can be.
+func (s *Source) interrupt(err error) bool {
+	r, ok := s.stream.(interface{ CloseWithError(error) error })
+	if ok {
+		_ = r.CloseWithError(err) // as in failed
+	}
+	return ok
+}
+
 func (s *Source) empty() bool { return s.open == nil && s.stream == nil }
 
 // isImmutable reports whether a file with that path was declared immutable.
@@ -138,7 +166,7 @@ func fill(ctx context.Context, p []byte, r io.Reader) (n int, end bool, err erro
 			return n, true, nil
 		}
 		if err != nil {
-			return n, false, err
+			return n, false, cmp.Or(ctx.Err(), err) // the end of ctx may have closed r
 		}
 		if empty++; k > 0 {
 			empty = 0

@@ -19,6 +19,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
 // failsAfter yields what r yields and then err.
@@ -344,6 +345,125 @@ func TestEndlessStreamIsInterrupted(t *testing.T) {
 	if _, err := task.Newest(t.Context()); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 		t.Errorf("newest: %v", err)
 	}
+}
+
+// Whoever writes to a stream hears why its save failed, and does not wait for a
+// reader that is gone; also if the save is refused before it reads.
+func TestWriterOfAStreamHearsOfTheFailure(t *testing.T) {
+	full := errors.New("the store is full")
+	for name, test := range map[string]struct {
+		save func(*world, *checkpoint.Task, checkpoint.Source) error
+		want error
+	}{
+		"commit": {func(w *world, task *checkpoint.Task, s checkpoint.Source) error {
+			_, err := claim(w, task).Commit(w.Context(), checkpoint.Snapshot{State: s})
+			return err
+		}, full},
+		"save": {func(w *world, task *checkpoint.Task, s checkpoint.Source) error {
+			_, err := task.Save(w.Context(), checkpoint.Snapshot{State: s})
+			return err
+		}, full},
+		"refused": {func(w *world, task *checkpoint.Task, s checkpoint.Source) error {
+			_, err := task.Save(w.Context(), checkpoint.Snapshot{State: s, OffsetsAre: "elephants"})
+			return err
+		}, backend.ErrInvalid},
+		"closed owner": {func(w *world, task *checkpoint.Task, s checkpoint.Source) error {
+			o := claim(w, task)
+			if err := o.Close(); err != nil {
+				return err
+			}
+			_, err := o.Commit(w.Context(), checkpoint.Snapshot{State: s})
+			return err
+		}, fs.ErrClosed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				task, _, _ := w.open(checkpoint.Options{SegmentSize: 64 << 10},
+					faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", Err: fmt.Errorf("%w: %w", full, backend.ErrNoSpace)})
+				r, pipe := io.Pipe()
+				wrote := in(func() error {
+					for n := range 100 {
+						if _, err := pipe.Write(noise(100<<10 + n)); err != nil {
+							return err
+						}
+					}
+					return errors.New("it was all read")
+				})
+				err := test.save(w, task, checkpoint.Stream("s", r))
+				if !errors.Is(err, test.want) {
+					t.Errorf("the save: %v, want %v", err, test.want)
+				}
+				select {
+				case err := <-wrote:
+					if !errors.Is(err, test.want) {
+						t.Errorf("the writer was told %v, want %v", err, test.want)
+					}
+				case <-time.After(time.Hour):
+					t.Error("the writer still waits after an hour")
+					_ = r.Close()
+					<-wrote
+				}
+			})
+		})
+	}
+}
+
+// A silent writer does not hold a commit whose upload has failed, or whose
+// context has ended.
+func TestSilentWriterDoesNotHoldACommit(t *testing.T) {
+	for name, want := range map[string]error{"upload failed": backend.ErrNoSpace, "context ended": context.DeadlineExceeded} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				task, _, store := w.open(checkpoint.Options{SegmentSize: 64 << 10})
+				o := claim(w, task)
+				ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
+				defer cancel()
+				if name == "upload failed" {
+					ctx = w.Context()
+					store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", Err: backend.ErrNoSpace})
+				}
+				r, pipe := io.Pipe()
+				committed := in(func() error {
+					_, err := o.Commit(ctx, checkpoint.Snapshot{State: checkpoint.Stream("s", r)})
+					return err
+				})
+				if _, err := pipe.Write(noise(1 << 20)); err != nil { // and no more
+					t.Logf("the writer: %v", err)
+				}
+				select {
+				case err := <-committed:
+					if !errors.Is(err, want) {
+						t.Errorf("commit: %v, want %v", err, want)
+					}
+				case <-time.After(time.Hour):
+					t.Error("the commit still waits after an hour")
+					_ = r.Close()
+					<-committed
+				}
+			})
+		})
+	}
+}
+
+// A save closes the reader of a stream when it fails, and only then.
+func TestReaderOfAStreamIsClosedOnFailure(t *testing.T) {
+	for name, r := range map[string]io.Reader{"good": strings.NewReader("x"), "bad": iotest.ErrReader(errors.New("broken"))} {
+		c := &closing{Reader: r}
+		_, err := newTask(t).Save(t.Context(), checkpoint.Snapshot{State: checkpoint.Stream("s", c)})
+		if failed := err != nil; failed != (name == "bad") || c.closed != failed {
+			t.Errorf("%s: the save: %v; closed: %t", name, err, c.closed)
+		}
+	}
+}
+
+type closing struct {
+	io.Reader
+	closed bool
+}
+
+func (c *closing) Close() error {
+	c.closed = true
+	return nil
 }
 
 type readerFunc func([]byte) (int, error)

@@ -12,11 +12,11 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"time"
 
 	"google.golang.org/api/googleapi"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
 // A failure is what went wrong with a request, in one line, and what to do about
@@ -67,23 +67,14 @@ func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 		f.judgeAnswer(a, op, s.name)
 	case errors.As(err, &foreign):
 		f.judgeForeign(op)
-	case ended(ctx) != nil:
-		f.judgeEnd(ended(ctx))
+	case httpclient.Ended(ctx) != nil:
+		f.judgeEnd(httpclient.Ended(ctx))
 	case errors.As(err, &unauthenticated):
 		f.judgeCredentials(unauthenticated)
 	default:
 		f.judgeNetwork()
 	}
 	return s.error(op, key, f)
-}
-
-// ended returns why the caller's context ended, or nil. The network may notice
-// a deadline a moment before the context does.
-func ended(ctx context.Context) error {
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return ctx.Err()
 }
 
 // judgeEnd puts the end of the caller's context first. The SDK often has nothing

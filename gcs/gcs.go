@@ -65,7 +65,7 @@ var _ backend.Store = (*Store)(nil)
 // google.golang.org/api/transport/http.NewClient makes it. Close leaves its
 // connections open. What is wrapped around it is the driver's: nothing is tried
 // again, no redirect is followed, and a request on which no byte moves for
-// [StallTimeout] is ended.
+// [StallTimeout], or that is slower than [LowestRate], is ended.
 //
 // (It does not take a *blob.Bucket or a *storage.Client, because these give no
 // way to tell a missing object from a missing bucket, or to keep a Get to one

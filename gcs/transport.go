@@ -1,56 +1,38 @@
 package gcs
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
-	"time"
+
+	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
 // StallTimeout is how long a request may go without a byte moving in either
 // direction, waiting for the response included, before it is ended with an
 // error that is worth another attempt.
-const StallTimeout = 30 * time.Second
+const StallTimeout = httpclient.StallTimeout
 
-const (
-	dialTimeout = 10 * time.Second // both shorter than StallTimeout, so that
-	tlsTimeout  = 10 * time.Second // the error says which step it was
+// LowestRate is how many bytes a second a request moves at the least, taken over
+// five minutes, before it is ended in the same way. A link so slow that it does
+// not give that to each request wants fewer at once.
+const LowestRate = httpclient.LowestRate
 
-	// idleConns is how many connections stay open between requests: as many as
-	// a process is likely to use at once. A connection too many costs little,
-	// one too few a TLS handshake for each request.
-	idleConns = 128
-
-	// writeBuffer holds one chunk of an upload with its frame. The SDK does not
-	// say how long a body is, so that net/http sends it in chunks, each as large
-	// as io.Copy's buffer, 32 KiB; with its own buffer of 4 KiB it takes three
-	// writes for each. That was half of the CPU time of an upload.
-	writeBuffer = 33 << 10
-)
+// writeBuffer holds one chunk of an upload with its frame, in bytes. The SDK
+// does not say how long a body is, so that net/http sends it in chunks, each as
+// large as io.Copy's buffer, 32 KiB; with its own buffer of 4 KiB it takes three
+// writes for each. That was half of the CPU time of an upload.
+const writeBuffer = 33 << 10
 
 // newTransport returns the transport of a store that owns it. It finds a proxy
 // in HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 func newTransport() *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialer.DialContext,
-		TLSHandshakeTimeout: tlsTimeout,
-		MaxIdleConnsPerHost: idleConns,
-		IdleConnTimeout:     90 * time.Second,
-		WriteBufferSize:     writeBuffer,
-		// Parallel transfers want a TCP connection each; HTTP/2 would put them
-		// on one. (gcsfuse made the same choice.)
-		Protocols: new(http.Protocols),
-	}
-	t.Protocols.SetHTTP1(true)
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, WriteBufferSize: writeBuffer}
+	httpclient.Tune(t)
 	return t
 }
 
@@ -68,8 +50,8 @@ func guard(client *http.Client) *http.Client {
 }
 
 // guarded holds the SDK to what the contract says about requests: a download is
-// one, a request ends when nothing moves, its body never looks whole when it is
-// not, and its answer is Cloud Storage's before the SDK takes it for one.
+// one, a request ends in time, its body never looks whole when it is not, and
+// its answer is Cloud Storage's before the SDK takes it for one.
 type guarded struct{ next http.RoundTripper }
 
 func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -77,24 +59,20 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := call.send(); err != nil {
 		return nil, err // a download has no body to close
 	}
-	ctx, cancel := context.WithCancelCause(req.Context())
-	dog := &watchdog{caller: req.Context(), ctx: ctx, cancel: cancel}
-	dog.timer = time.AfterFunc(StallTimeout, func() { cancel(errStalled) })
-	req = req.WithContext(ctx)
+	req = req.WithContext(req.Context()) // a copy, to be changed
 	askForKind(req)
-	body := &requestBody{ReadCloser: req.Body, dog: dog}
-	if req.Body != nil {
+	body := &multipartBody{ReadCloser: req.Body}
+	if req.Body != nil && req.Body != http.NoBody {
 		req.Body = body
 	}
-	resp, err := g.next.RoundTrip(req)
+	resp, err := httpclient.Do(req, g.next.RoundTrip)
 	if err != nil {
-		err = mismatch(dog.explain(err))
-		dog.stop()
-		return nil, err
+		return nil, mismatch(err)
 	}
-	dog.moved()
 	body.answered.Store(true)
-	resp.Body = &responseBody{resp.Body, dog, call}
+	if call != nil {
+		resp.Body = &download{resp.Body, call}
+	}
 	if err := vet(req, resp); err != nil {
 		_ = resp.Body.Close() // the connection is given up
 		return nil, err
@@ -147,59 +125,17 @@ func (r *onlyRequest) send() error {
 	return nil
 }
 
-// A watchdog cancels a request unless something moves.
-type watchdog struct {
-	caller context.Context // the SDK waits for its end
-	ctx    context.Context // the request's, derived from it
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-}
-
-// moved gives the request its full time anew, unless it has ended.
-func (d *watchdog) moved() {
-	if d.timer.Stop() {
-		d.timer.Reset(StallTimeout)
-	}
-}
-
-// ended returns why the request has ended, or nil. A context has an error before
-// anyone who waits for its end hears of it, and before those derived from it do.
-func (d *watchdog) ended() error { return cmp.Or(d.caller.Err(), context.Cause(d.ctx)) }
-
-func (d *watchdog) stop() {
-	d.timer.Stop()
-	d.cancel(nil)
-}
-
-// explain puts the stall in the place of the cancelled context that it caused.
-func (d *watchdog) explain(err error) error {
-	if errors.Is(context.Cause(d.ctx), errStalled) {
-		return errStalled
-	}
-	return err
-}
-
-var errStalled = fmt.Errorf("request ended because no byte moved for %v", StallTimeout)
-
-// requestBody tells the watchdog of each read, and mends how the SDK's
-// multipart reader ends.
-type requestBody struct {
+// multipartBody is the SDK's multipart reader, but for how that ends. (It also
+// answers a cancelled upload with the boundary that ends a whole one. Whoever
+// reads that far has a truncated object that looks complete; package httpclient
+// does not let it through.)
+type multipartBody struct {
 	io.ReadCloser
-	dog      *watchdog
 	answered atomic.Bool
 }
 
-func (b *requestBody) Read(p []byte) (int, error) {
+func (b *multipartBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if ended := b.dog.ended(); ended != nil {
-		// The multipart reader answers a cancelled upload with the boundary that
-		// ends a whole one, and whoever reads that far has a truncated object that
-		// looks complete.
-		return 0, ended
-	}
-	if n > 0 {
-		b.dog.moved()
-	}
 	if errors.Is(err, io.ErrClosedPipe) && b.answered.Load() {
 		// The SDK closes the multipart reader when it has the head of the answer.
 		// If the service answered at the last boundary, the body's end may not be
@@ -209,31 +145,16 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// responseBody tells the watchdog of each read, and ends the watch when it is
-// closed.
-type responseBody struct {
+// download is a response's body that notes why it ended early.
+type download struct {
 	io.ReadCloser
-	dog  *watchdog
 	call *onlyRequest
 }
 
-func (b *responseBody) Read(p []byte) (int, error) {
+func (b *download) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.dog.moved()
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		return n, err
-	}
-	err = b.dog.explain(err)
-	if b.call != nil {
+	if err != nil && !errors.Is(err, io.EOF) {
 		b.call.cut = err
 	}
 	return n, err
-}
-
-func (b *responseBody) Close() error {
-	err := b.ReadCloser.Close()
-	b.dog.stop()
-	return err
 }

@@ -85,32 +85,14 @@ func TestUploadGivenUpNeverLooksWhole(t *testing.T) {
 	if err := body.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := sendBody(t, t.Context(), body); got != "" || !errors.Is(err, io.ErrClosedPipe) {
+	if got, err := sendBody(t, body); got != "" || !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("sent %q, %v, want an error", got, err)
 	}
 }
 
-// Nor does one that is read on after the request was ended for its stalling.
-func TestStalledUploadNeverLooksWhole(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		body := io.NopCloser(io.MultiReader(strings.NewReader("sent, "), sleeper(2*StallTimeout), strings.NewReader("and the closing boundary")))
-		if got, err := sendBody(t, t.Context(), body); got != "sent, " || !errors.Is(err, errStalled) {
-			t.Errorf("sent %q, %v, want the stall", got, err)
-		}
-	})
-}
-
-// sleeper is an empty reader that takes its time.
-type sleeper time.Duration
-
-func (s sleeper) Read([]byte) (int, error) {
-	time.Sleep(time.Duration(s))
-	return 0, io.EOF
-}
-
 // sendBody sends a request through the driver's transport, and returns what the
 // one below it got to read.
-func sendBody(t *testing.T, ctx context.Context, body io.ReadCloser) (string, error) {
+func sendBody(t *testing.T, body io.ReadCloser) (string, error) {
 	t.Helper()
 	var got []byte
 	read := roundTripper(func(r *http.Request) (_ *http.Response, err error) {
@@ -119,7 +101,7 @@ func sendBody(t *testing.T, ctx context.Context, body io.ReadCloser) (string, er
 		}
 		return nil, err
 	})
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://store.test", body)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://store.test", body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,20 +111,6 @@ func sendBody(t *testing.T, ctx context.Context, body io.ReadCloser) (string, er
 	}
 	return string(got), err
 }
-
-// The SDK hears of a cancellation a moment before a context does that is derived
-// from the one it waits for; in that moment the body must not look whole either.
-func TestUploadEndsWithTheContextThatTheSDKWaitsFor(t *testing.T) {
-	body := io.NopCloser(strings.NewReader("what the SDK had sent, and the closing boundary"))
-	if got, err := sendBody(t, endedAlone{t.Context()}, body); got != "" || !errors.Is(err, context.Canceled) {
-		t.Errorf("sent %q, %v, want the end of the context", got, err)
-	}
-}
-
-// endedAlone has ended, and those derived from it have not heard of it.
-type endedAlone struct{ context.Context }
-
-func (endedAlone) Err() error { return context.Canceled }
 
 // The same over a real connection: the server learns that the body is not whole.
 func TestCancelledUploadOverHTTP(t *testing.T) {
@@ -335,7 +303,7 @@ func TestSlowIsNotStalled(t *testing.T) {
 			r := respondPart(0, 9, 10, "")
 			r.ContentLength = 10
 			time.Sleep(20 * time.Second) // the head of the answer is a move, too
-			r.Body = io.NopCloser(&slow{req.Context(), "abcdefghij"})
+			r.Body = io.NopCloser(&slow{req.Context(), "abcdefghij", 20 * time.Second})
 			return r, nil
 		}}
 		p := make([]byte, 10)
@@ -347,10 +315,11 @@ func TestSlowIsNotStalled(t *testing.T) {
 	})
 }
 
-// slow gives a byte every 20 seconds, until its request ends.
+// slow gives a byte after each pause, until its request ends.
 type slow struct {
-	ctx  context.Context
-	rest string
+	ctx   context.Context
+	rest  string
+	pause time.Duration
 }
 
 func (s *slow) Read(p []byte) (int, error) {
@@ -358,12 +327,56 @@ func (s *slow) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	select {
-	case <-time.After(20 * time.Second):
+	case <-time.After(s.pause):
 	case <-s.ctx.Done():
 		return 0, s.ctx.Err()
 	}
 	p[0], s.rest = s.rest[0], s.rest[1:]
 	return 1, nil
+}
+
+// A server that answers a byte at a time does not hold a call for ever.
+func TestTrickle(t *testing.T) {
+	for verb, call := range verbs {
+		if verb == "delete" {
+			continue // reads no answer
+		}
+		t.Run(verb, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &wire{answer: func(r *request) (*http.Response, error) {
+					resp := respondPart(0, 3599, 3600, "")
+					resp.ContentLength = 3600
+					resp.Body = io.NopCloser(&slow{r.Context(), strings.Repeat("x", 3600), time.Second})
+					return resp, nil
+				}}
+				s := w.open(t, Options{})
+				began := time.Now()
+				var err error
+				if verb == "get" { // call's wants less than is sent
+					_, err = s.Get(t.Context(), "key", 0, make([]byte, 3600))
+				} else {
+					err = call(t.Context(), s)
+				}
+				wantKind(t, err, errAny)
+				if err == nil || !strings.Contains(err.Error(), "bytes moved in 5m0s") {
+					t.Errorf("got %v, want the end of a trickle", err)
+				}
+				if took := time.Since(began); took > 6*time.Minute {
+					t.Errorf("took %v", took)
+				}
+			})
+		})
+	}
+}
+
+// An answer has as many bytes as were asked for, also if they are many.
+func TestLargeGet(t *testing.T) {
+	data := strings.Repeat("x", 32<<20)
+	w := &wire{answer: always(func() *http.Response { return respondPart(0, len(data)-1, len(data), data) })}
+	p := make([]byte, len(data))
+	if n, err := w.open(t, Options{}).Get(t.Context(), "key", 0, p); n != len(p) || err != nil {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
 }
 
 // A slow upload is not stalled either: each piece that is read is a move.

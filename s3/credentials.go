@@ -7,6 +7,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
 // credentials passes on what a provider of the SDK gives, and marks its errors,
@@ -53,8 +54,8 @@ func (e *credentialsError) Unwrap() error { return e.cause }
 func (f *failure) judgeCredentials(ctx context.Context, e *credentialsError) {
 	f.text = "no credentials: " + e.Error()
 	switch {
-	case ended(ctx) != nil:
-		f.kind = ended(ctx)
+	case httpclient.Ended(ctx) != nil:
+		f.kind = httpclient.Ended(ctx)
 	case !e.worked:
 		f.kind = backend.ErrPermission
 		f.advise("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give the machine a role")

@@ -12,13 +12,13 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
-	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
 // A failure is what went wrong with a request, in one line, and what to do about
@@ -67,8 +67,8 @@ func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 		f.judgeCredentials(ctx, unauthenticated)
 	case errorCode(err) != "":
 		s.judgeAnswer(ctx, f, op)
-	case ended(ctx) != nil:
-		f.kind = ended(ctx)
+	case httpclient.Ended(ctx) != nil:
+		f.kind = httpclient.Ended(ctx)
 		f.text = f.kind.Error() + " (" + f.text + ")"
 	case unreadable(err):
 		s.judgeAnswer(ctx, f, op)
@@ -76,15 +76,6 @@ func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 		f.judgeNetwork()
 	}
 	return s.error(op, key, f)
-}
-
-// ended returns why the caller's context ended, or nil. The network may notice
-// a deadline a moment before the context does.
-func ended(ctx context.Context) error {
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return ctx.Err()
 }
 
 // errorCode returns the service's code for err, or "" if the service did not

@@ -27,6 +27,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
 func init() { backend.Register("s3", OpenURL) }
@@ -162,7 +163,7 @@ func ownTransport(cfg *aws.Config) *http.Transport {
 		base = awshttp.NewBuildableClient()
 	}
 	t := base.GetTransport()
-	tune(t)
+	httpclient.Tune(t)
 	return t
 }
 

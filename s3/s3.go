@@ -18,7 +18,6 @@ import (
 	"math"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
@@ -67,16 +66,12 @@ var _ backend.Store = (*Store)(nil)
 // New returns the store under prefix in bucket, for programs that configure
 // the client themselves. It uses the client's settings, but for these: nothing
 // is tried again by the SDK, checksums are the driver's, a request on which no
-// byte moves for [StallTimeout] is ended, and sessions with a directory bucket
-// of S3 Express are the store's own. The client is not changed, and Close
-// leaves its connections open.
+// byte moves for [StallTimeout], or that is slower than [LowestRate], is ended,
+// and sessions with a directory bucket of S3 Express are the store's own. The
+// client is not changed, and Close leaves its connections open.
 //
 // It sends no request. An error wraps backend.ErrInvalid.
 func New(client *sdk.Client, bucket, prefix string, o Options) (*Store, error) {
-	return newStore(client, bucket, prefix, o, StallTimeout)
-}
-
-func newStore(client *sdk.Client, bucket, prefix string, o Options, stall time.Duration) (*Store, error) {
 	l := location{bucket: bucket, prefix: prefix, options: o}
 	if err := l.check(); err != nil {
 		return nil, err
@@ -88,7 +83,7 @@ func newStore(client *sdk.Client, bucket, prefix string, o Options, stall time.D
 		directory: strings.HasSuffix(bucket, "--x-s3") || strings.HasSuffix(bucket, "--xa-s3"), // itself, or an access point of one
 	}
 	s.client = sdk.New(client.Options(), func(o *sdk.Options) {
-		o.HTTPClient = &watched{o.HTTPClient, stall}
+		o.HTTPClient = watched{o.HTTPClient}
 		s.configure(o)
 	})
 	return s, nil

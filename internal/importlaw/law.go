@@ -38,10 +38,12 @@ var (
 var law = []tree{
 	{"backend", nil, []string{everything},
 		"the contract takes nothing but the standard library with it"},
-	{"s3", []string{"backend"}, slices.Concat(google, gocloud),
+	{"s3", []string{"backend", "internal/httpclient"}, slices.Concat(google, gocloud),
 		"a driver knows its own SDK, the contract and nothing else of this module"},
-	{"gcs", []string{"backend"}, aws, // its SDK comes with gocloud.dev's wrapper
+	{"gcs", []string{"backend", "internal/httpclient"}, aws, // its SDK comes with gocloud.dev's wrapper
 		"a driver knows its own SDK, the contract and nothing else of this module"},
+	{"internal/httpclient", nil, []string{everything},
+		"what the drivers share is HTTP alone: no vendor, and no store"},
 	{"local", []string{"backend", "internal/filelock"}, sdks,
 		"a program that keeps its checkpoints on disk links no cloud SDK"},
 	{"conformance", []string{"backend"}, sdks,

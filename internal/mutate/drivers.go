@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // Mistakes in the drivers, and in what stands between them and the engine.
 
 var inBackend = []mistake{
@@ -297,19 +299,64 @@ var inGCS = []mistake{
 		tests:  by("gcs", "TestAnswers"),
 	},
 	{
-		name:   "an upload that was cut off looks whole",
-		file:   "gcs/transport.go",
-		old:    `if ended := b.dog.ended(); ended != nil {`,
-		new:    `if ended := b.dog.ended(); ended != nil && n == 0 && err == nil {`,
-		breaks: "A1",
-		tests:  by("gcs", "TestCancelledUploadNeverLooksWhole", "TestStalledUploadNeverLooksWhole"),
-	},
-	{
 		name:   "what a service stored is not compared with what was sent",
 		file:   "gcs/gcs.go",
 		old:    `if attrs.CRC32C != sum || attrs.Size != int64(len(data)) {`,
 		new:    `if attrs.Size < 0 {`,
 		breaks: "A1",
 		tests:  by("gcs", "TestWriteChecksTheAnswer"),
+	},
+}
+
+var overHTTP = []mistake{
+	{
+		name:   "an upload that was cut off looks whole",
+		file:   "internal/httpclient/watch.go",
+		old:    `if ended := b.watch.ended(); ended != nil {`,
+		new:    `if ended := b.watch.ended(); ended != nil && n == 0 && err == nil {`,
+		breaks: "A1",
+		tests: slices.Concat(
+			by("internal/httpclient", "TestStalledBodyNeverLooksWhole"),
+			by("gcs", "TestCancelledUploadNeverLooksWhole")),
+	},
+	{
+		name:   "a request that moves a byte now and then goes on",
+		file:   "internal/httpclient/watch.go",
+		old:    `if w.bytes < w.limits.quota() {`,
+		new:    `if w.bytes == 0 {`,
+		breaks: "a call comes to its end",
+		tests:  slices.Concat(by("internal/httpclient", "TestTrickle"), by("s3", "TestTrickle"), by("gcs", "TestTrickle")),
+	},
+	{
+		name:   "a request that began fast may trickle",
+		file:   "internal/httpclient/watch.go",
+		old:    `w.since, w.bytes = time.Now(), 0`,
+		new:    `w.since = time.Now()`,
+		breaks: "a call comes to its end",
+		tests:  by("internal/httpclient", "TestTrickleAfterBurst"),
+	},
+	{
+		name:   "a slow link is taken for a trickle",
+		file:   "internal/httpclient/watch.go",
+		old:    `w.bytes += int64(n)`,
+		new:    `w.bytes++`,
+		breaks: "a call comes to its end",
+		tests:  by("internal/httpclient", "TestSlowLink"),
+	},
+	{
+		name:   "what waits in the system's buffer is taken for sent",
+		file:   "internal/httpclient/transport.go",
+		old:    `, Control: boundUnsent}`,
+		new:    `}`,
+		breaks: "a call comes to its end",
+		tests:  by("internal/httpclient", "TestUnsentIsBounded"),
+	},
+	{
+		name:   "a list without end is read",
+		file:   "internal/httpclient/watch.go",
+		old:    `if req.Header.Get("Range") != "" {`,
+		new:    `if req != nil {`,
+		breaks: "a call comes to its end",
+		tests:  by("internal/httpclient", "TestEndlessAnswer"),
 	},
 }

@@ -1,0 +1,443 @@
+package checkpoint_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	_ "github.com/holdfast-io/holdfast/local"
+)
+
+// held is a store whose requests wait, once it is shut, until it is opened. It
+// takes a request after its Close for an error of whoever sends it.
+type held struct {
+	backend.Store
+	t tester
+
+	mu     sync.Mutex
+	gate   chan struct{} // nil if it is open
+	verb   string        // that waits; "" is every one
+	closed bool
+}
+
+func (s *held) shut(verb string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gate, s.verb = make(chan struct{}), verb
+}
+
+func (s *held) open() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.gate)
+	s.gate = nil
+}
+
+func (s *held) wait(verb string) {
+	s.mu.Lock()
+	gate := s.gate
+	if s.verb != "" && s.verb != verb {
+		gate = nil
+	}
+	s.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		s.t.Errorf("%s while the store is closed, or after", verb)
+	}
+}
+
+func (s *held) Create(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	s.wait("create")
+	return s.Store.Create(ctx, key, data)
+}
+
+func (s *held) Put(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	s.wait("put")
+	return s.Store.Put(ctx, key, data)
+}
+
+func (s *held) Get(ctx context.Context, key string, offset int64, p []byte) (int, error) {
+	s.wait("get")
+	return s.Store.Get(ctx, key, offset, p)
+}
+
+func (s *held) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
+	return func(yield func(backend.Object, error) bool) {
+		s.wait("list")
+		s.Store.List(ctx, prefix, after)(yield)
+	}
+}
+
+func (s *held) Delete(ctx context.Context, keys ...string) error {
+	s.wait("delete")
+	return s.Store.Delete(ctx, keys...)
+}
+
+func (s *held) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	return s.Store.Close()
+}
+
+// heldJob returns a job over a held store, its task, and an owner of that which
+// has committed twice.
+func (w *world) heldJob() (*held, *checkpoint.Job, *checkpoint.Task, *checkpoint.Owner) {
+	w.Helper()
+	store := &held{Store: w.bucket.Open(), t: w}
+	job := checkpoint.New(store, checkpoint.Options{SegmentSize: 64 << 10})
+	task, err := job.Task("orders/7")
+	if err != nil {
+		w.Fatal(err)
+	}
+	o := claim(w, task)
+	commit(w, o, with(1, 200<<10))
+	commit(w, o, with(2, 200<<10))
+	synctest.Wait() // for the clean-up
+	return store, job, task, o
+}
+
+// in runs f, and returns what gives its error when it has returned.
+func in(f func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return done
+}
+
+func pending(done <-chan error) bool {
+	synctest.Wait()
+	return len(done) == 0
+}
+
+func wantJobClosed(t tester, what string, err error) {
+	t.Helper()
+	if !errors.Is(err, fs.ErrClosed) || err.Error() != "the job is closed" {
+		t.Errorf("%s: %v, want that the job is closed", what, err)
+	}
+}
+
+// What writes to the store or to a directory is waited for, and ends well.
+func TestJobCloseWaits(t *testing.T) {
+	for name, call := range map[string]func(*world, *checkpoint.Task, *checkpoint.Owner, *checkpoint.Checkpoint) error{
+		"commit": func(w *world, _ *checkpoint.Task, o *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
+			_, err := o.Commit(w.Context(), with(3, 200<<10))
+			return err
+		},
+		"release": func(w *world, _ *checkpoint.Task, o *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
+			return o.Release(w.Context())
+		},
+		"claim": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
+			_, err := task.Claim(w.Context())
+			return err
+		},
+		"claim of an older one": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
+			_, err := task.ClaimAt(w.Context(), "2")
+			return err
+		},
+		"rollback": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
+			_, err := task.Rollback(w.Context(), "2")
+			return err
+		},
+		"save": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
+			_, err := task.Save(w.Context(), with(3, 200<<10))
+			return err
+		},
+		"prune": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
+			_, err := task.Prune(w.Context(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{Fence: true})
+			return err
+		},
+		"collect": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
+			_, err := task.Collect(w.Context(), checkpoint.CollectOptions{})
+			return err
+		},
+		"restore": func(w *world, _ *checkpoint.Task, _ *checkpoint.Owner, c *checkpoint.Checkpoint) error {
+			return c.Restore(w.Context(), filepath.Join(tempDir(w), "state"), checkpoint.RestoreOptions{})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				store, job, task, o := w.heldJob()
+				c, err := task.Newest(w.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				store.shut("")
+				called := in(func() error { return call(w, task, o, c) })
+				synctest.Wait()
+				closed := in(job.Close)
+				if !pending(closed) || !pending(called) {
+					t.Fatal("one of them did not wait")
+				}
+				_, err = task.Claim(w.Context())
+				wantJobClosed(t, "a claim meanwhile", err)
+				_, err = task.Newest(w.Context())
+				wantJobClosed(t, "a read meanwhile", err)
+				store.open()
+				if err := <-called; err != nil {
+					t.Errorf("it failed: %v", err)
+				}
+				if err := <-closed; err != nil {
+					t.Errorf("close: %v", err)
+				}
+				w.wantReadable()
+			})
+		})
+	}
+}
+
+// A Resume holds its owner's turn, and is waited for as the others are.
+func TestJobCloseWaitsForResume(t *testing.T) {
+	inWorld(t, func(w *world) {
+		store, job, task, _ := w.heldJob()
+		o := claim(w, task)
+		target := filepath.Join(tempDir(w), "state")
+		store.shut("get")
+		resumed := in(func() error { _, err := o.Resume(w.Context(), target); return err })
+		synctest.Wait()
+		committed := in(func() error { _, err := o.Commit(w.Context(), at(3)); return err })
+		synctest.Wait()
+		closed := in(job.Close)
+		if !pending(closed) || !pending(resumed) || !pending(committed) {
+			t.Fatal("one of them did not wait")
+		}
+		store.open()
+		if err := errors.Join(<-resumed, <-committed, <-closed); err != nil {
+			t.Error(err)
+		}
+		w.wantHistory("3 2 1")
+	})
+}
+
+// What commits leave to the background is waited for as well.
+func TestJobCloseWaitsForCleanUp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		store := &held{Store: w.bucket.Open(), t: w}
+		job := checkpoint.New(store, lastOne)
+		task, err := job.Task("orders/7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := claim(w, task)
+		commit(w, o, with(1, 200<<10))
+		synctest.Wait()
+		store.shut("delete")
+		commit(w, o, with(2, 200<<10))
+		closed := in(job.Close)
+		if !pending(closed) {
+			t.Fatal("it did not wait")
+		}
+		store.open()
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+		if n := o.CleanUpFailures(); n > 0 {
+			t.Errorf("%d clean-ups failed", n)
+		}
+		w.wantHistory("2")
+	})
+}
+
+// A call that only reads ends at its next request, and none is cut short.
+func TestJobCloseEndsReads(t *testing.T) {
+	inWorld(t, func(w *world) {
+		store, job, task, _ := w.heldJob()
+		store.shut("")
+		read := in(func() error { _, err := task.Newest(w.Context()); return err })
+		synctest.Wait()
+		closed := in(job.Close)
+		if !pending(closed) || !pending(read) {
+			t.Fatal("one of them did not wait")
+		}
+		store.open()
+		wantJobClosed(t, "the read", <-read)
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Afterwards every call says so.
+func TestClosedJob(t *testing.T) {
+	inWorld(t, func(w *world) {
+		_, job, task, o := w.heldJob()
+		c, err := task.Newest(w.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fsys, err := c.FS(w.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		report, err := task.Verify(w.Context(), checkpoint.VerifyOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := job.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx := w.Context()
+		for name, call := range map[string]func() error{
+			"owner's checkpoint": func() error { _, err := o.Checkpoint(ctx); return err },
+			"resume":             func() error { _, err := o.Resume(ctx, tempDir(w)); return err },
+			"commit":             func() error { _, err := o.Commit(ctx, at(3)); return err },
+			"release":            func() error { return o.Release(ctx) },
+			"claim":              func() error { _, err := task.Claim(ctx); return err },
+			"claim at":           func() error { _, err := task.ClaimAt(ctx, "2"); return err },
+			"save":               func() error { _, err := task.Save(ctx, at(3)); return err },
+			"rollback":           func() error { _, err := task.Rollback(ctx, "2"); return err },
+			"status":             func() error { _, err := task.Status(ctx); return err },
+			"newest":             func() error { _, err := task.Newest(ctx); return err },
+			"at":                 func() error { _, err := task.At(ctx, "2"); return err },
+			"checkpoints":        func() error { _, err := task.Checkpoints(ctx); return err },
+			"collect":            func() error { _, err := task.Collect(ctx, checkpoint.CollectOptions{}); return err },
+			"prune": func() error {
+				_, err := task.Prune(ctx, checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{})
+				return err
+			},
+			"repair":  func() error { _, err := report.Repair(ctx, checkpoint.RepairOptions{}); return err },
+			"restore": func() error { return c.Restore(ctx, tempDir(w), checkpoint.RestoreOptions{}) },
+			"tasks": func() error {
+				for _, err := range job.Tasks(ctx) {
+					return err
+				}
+				return nil
+			},
+		} {
+			wantJobClosed(t, name, call())
+		}
+		if _, err := fs.ReadFile(fsys, "s"); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("a file: %v, want fs.ErrClosed", err)
+		}
+		if err := o.Close(); err != nil {
+			t.Errorf("owner's close: %v", err)
+		}
+	})
+}
+
+// Whoever goes through the tasks may close the job there.
+func TestJobClosedWhileItIsListed(t *testing.T) {
+	_, job, _ := awkwardJob(t)
+	var seen int
+	var last error
+	for _, err := range job.Tasks(t.Context()) {
+		if last = err; err != nil {
+			continue
+		}
+		seen++
+		if err := job.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen != 1 || !errors.Is(last, fs.ErrClosed) {
+		t.Errorf("%d tasks, and then %v", seen, last)
+	}
+}
+
+// Several may close it at once, and with it its owners; all wait.
+func TestJobClosedByMany(t *testing.T) {
+	inWorld(t, func(w *world) {
+		store, job, _, o := w.heldJob()
+		store.shut("")
+		committed := in(func() error { _, err := o.Commit(w.Context(), at(3)); return err })
+		synctest.Wait()
+		var closes []<-chan error
+		for _, f := range []func() error{job.Close, o.Close, job.Close, o.Close} {
+			closes = append(closes, in(f))
+		}
+		for i, done := range closes {
+			if !pending(done) {
+				t.Errorf("close %d did not wait", i)
+			}
+		}
+		store.open()
+		if err := <-committed; err != nil {
+			t.Error(err)
+		}
+		for _, done := range closes {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// The end of its context ends a commit, and so what waits for that: also if the
+// writer of its stream is silent.
+func TestJobCloseWaitsNoLongerThanTheContext(t *testing.T) {
+	inWorld(t, func(w *world) {
+		_, job, _, o := w.heldJob()
+		r, _ := io.Pipe()
+		ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
+		defer cancel()
+		committed := in(func() error {
+			_, err := o.Commit(ctx, checkpoint.Snapshot{State: checkpoint.Stream("s", r)})
+			return err
+		})
+		synctest.Wait()
+		closed := in(job.Close)
+		select {
+		case err := <-committed:
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("commit: %v, want the end of its context", err)
+			}
+		case <-time.After(time.Hour):
+			t.Error("Commit waits for a silent writer, an hour after its context ended")
+			_ = r.Close()
+		}
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The same with a store of files, which are closed with it.
+func TestJobOnDiskClosedDuringCommit(t *testing.T) {
+	job, err := checkpoint.Open(t.Context(), "file://"+filepath.ToSlash(t.TempDir()), checkpoint.Options{SegmentSize: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := job.Task("orders/7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := claim(t, task)
+	r, w := io.Pipe()
+	committed := in(func() error {
+		_, err := o.Commit(t.Context(), checkpoint.Snapshot{State: checkpoint.Stream("s", r)})
+		return err
+	})
+	if _, err := w.Write(noise(300 << 10)); err != nil { // the commit has begun
+		t.Fatal(err)
+	}
+	closed := in(job.Close)
+	for !errors.Is(o.Release(ended(t)), fs.ErrClosed) { // until the job is being closed
+	}
+	if _, err := w.Write(noise(300 << 10)); err != nil {
+		t.Errorf("the commit does not go on: %v", err)
+	}
+	if err := errors.Join(w.Close(), <-committed, <-closed); err != nil {
+		t.Error(err)
+	}
+}
+
+// ended returns a context that has ended.
+func ended(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
