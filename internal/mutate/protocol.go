@@ -147,6 +147,24 @@ var inTheProtocol = []mistake{
 		breaks: "I1, I2",
 		tests:  by("checkpoint", "TestRepairRefuses", "TestUnreadableIsNotEmpty", "TestDamageIsFound"),
 	},
+	{
+		name:   "a number that leaves no room for the next is read",
+		file:   "checkpoint/internal/format/manifest.go",
+		old:    `case m.Seq > maxNumber || m.Epoch > maxNumber:`,
+		new:    `case m.Seq > maxNumber:`,
+		breaks: "I2",
+		tests:  by("checkpoint", "TestNumbersNearTheEndAreRefused"),
+	},
+	{
+		name: "what no reader takes is written",
+		file: "checkpoint/internal/format/manifest.go",
+		old: `if err := m.check(m.Task, m.Seq); err != nil {
+		return nil, unreadable("manifest", err)
+	}`,
+		new:    ``,
+		breaks: "I2",
+		tests:  by("checkpoint", "TestNothingIsWrittenThatCannotBeRead"),
+	},
 }
 
 var inOwners = []mistake{

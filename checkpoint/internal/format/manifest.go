@@ -19,6 +19,12 @@ const MaxManifest = 64 << 10
 // inline data (a third more in base64) and the retained list, 54 KiB together.
 const MaxPart = 16 << 10
 
+// maxNumber bounds the numbers of manifests and epochs. Each step adds one to
+// them, so none comes near it; a larger one is from a writer that is in error, or
+// hostile, and near 2^64 the next would be 0. A signed integer of 64 bits, all
+// that many languages have, holds every number up to it.
+const maxNumber = 1<<63 - 1
+
 // Kind says what a manifest is for.
 type Kind string
 
@@ -140,9 +146,13 @@ const sumLen = len(`,"sum":"`) + 2*len(Hash{}) + len("\"}\n")
 
 // Encode returns m's bytes: one JSON object on one line, whose last field is
 // the hash of all the bytes before that field. This holds for every version,
-// so that damage can be told from novelty.
+// so that damage can be told from novelty. What DecodeManifest would refuse is
+// not encoded: it would stand in everybody's way.
 func (m *Manifest) Encode() ([]byte, error) {
 	m.Version = Version
+	if err := m.check(m.Task, m.Seq); err != nil {
+		return nil, unreadable("manifest", err)
+	}
 	data, err := marshal(m)
 	if err != nil {
 		return nil, err
@@ -152,6 +162,12 @@ func (m *Manifest) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("manifest of %d bytes, more than %d", len(data), MaxManifest)
 	}
 	return data, nil
+}
+
+// unreadable is the error of an encoder whose bytes no decoder would take. It is
+// no ErrCorrupt, which is about what the store holds.
+func unreadable(what string, err error) error {
+	return fmt.Errorf("%s that could not be read, and is not written: %s", what, err.Error())
 }
 
 // appendSum makes the sum of a JSON object its last field.
@@ -220,6 +236,8 @@ func (m *Manifest) check(task string, seq uint64) error {
 		return corruptf("it is number %d of task %q; expected number %d of %q", m.Seq, m.Task, seq, task)
 	case m.Epoch == 0:
 		return corruptf("it has no epoch")
+	case m.Seq > maxNumber || m.Epoch > maxNumber:
+		return corruptf("it is number %d, of epoch %d; both end at %d", m.Seq, m.Epoch, uint64(maxNumber))
 	case m.Kind == KindCommit && (c == nil || c.Seq != seq):
 		return corruptf("a commit without its checkpoint")
 	case m.Kind == KindDeleted && c != nil:
@@ -262,16 +280,27 @@ func (c *Checkpoint) check(m *Manifest) error {
 	return c.Content.check()
 }
 
-// checkRetained checks the list of the checkpoints beside m's own. Their order
-// can not be told from their numbers.
+// checkRetained checks the list of the checkpoints beside m's own.
 func (m *Manifest) checkRetained(list []Retained) error {
-	seen := make(map[uint64]bool, len(list))
 	for _, r := range list {
 		switch {
-		case r.Seq == 0 || r.Seq >= m.Seq:
+		case r.Seq >= m.Seq:
 			return corruptf("retained checkpoint %d in manifest %d", r.Seq, m.Seq)
 		case r.Seq == m.Checkpoint.Seq:
 			return corruptf("retained checkpoint %d is the current one", r.Seq)
+		}
+	}
+	return checkRetained(list)
+}
+
+// checkRetained checks what holds of a retained list in any manifest. The order
+// of the checkpoints cannot be told from their numbers.
+func checkRetained(list []Retained) error {
+	seen := make(map[uint64]bool, len(list))
+	for _, r := range list {
+		switch {
+		case r.Seq == 0 || r.Seq > maxNumber:
+			return corruptf("retained checkpoint %d", r.Seq)
 		case seen[r.Seq]:
 			return corruptf("retained checkpoint %d twice", r.Seq)
 		case r.Time.IsZero():
@@ -285,8 +314,14 @@ func (m *Manifest) checkRetained(list []Retained) error {
 	return nil
 }
 
-// EncodeRetained returns a retained list as JSON, to be stored in a segment.
-func EncodeRetained(list []Retained) ([]byte, error) { return marshal(list) }
+// EncodeRetained returns a retained list as JSON, which may be stored in a
+// segment.
+func EncodeRetained(list []Retained) ([]byte, error) {
+	if err := checkRetained(list); err != nil {
+		return nil, unreadable("list of retained checkpoints", err)
+	}
+	return marshal(list)
+}
 
 // DecodeRetained reads what EncodeRetained returned for m. It returns an error
 // that wraps ErrCorrupt if it can not vouch for it.
