@@ -5,6 +5,7 @@ import (
 	"iter"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/codec"
@@ -61,6 +62,10 @@ type Job struct {
 	ledger *backend.Ledger
 	codec  *codec.Codec
 	opts   Options
+
+	// clock is the machine's, of which the time that passes in the process can be
+	// told too. It is a second opinion: nothing is decided by it alone.
+	clock func() time.Time
 }
 
 // Open opens the job at a URL, with the drivers that the program imports. It
@@ -78,7 +83,10 @@ func New(store backend.Store, opts Options) *Job {
 	opts = opts.withDefaults()
 	ledger := new(backend.Ledger)
 	store = backend.Limit(ledger.Wrap(store), opts.Requests)
-	return &Job{store: backend.Retry(store, opts.Backoff), ledger: ledger, codec: codec.New(), opts: opts}
+	return &Job{
+		store: backend.Retry(store, opts.Backoff), ledger: ledger, codec: codec.New(), opts: opts,
+		clock: time.Now, //nolint:forbidigo // see there
+	}
 }
 
 // Usage returns what the job has asked of its store since it was opened,

@@ -19,6 +19,7 @@ type Owner struct {
 	writer   format.WriterID
 	epoch    uint64
 	base     *step             // the last step, which is this owner's
+	listed   listed            // a step of its, as a listing told of it
 	existing []format.Retained // all checkpoints as of base, base's first
 	baseline *baseline         // base's checkpoint, or nil if it was not read yet
 	segments uint32            // how many were ever begun: no number is used twice
@@ -26,6 +27,10 @@ type Owner struct {
 	ended    error             // why nothing more can be committed
 	cleaner  *cleaner
 }
+
+// listed is the time of a step that a listing told, and when that was by the
+// process's own clock, which does not jump.
+type listed struct{ at, own time.Time }
 
 // A turn is a lock that can be waited for with a context.
 type turn chan struct{}
@@ -79,7 +84,8 @@ func (t *Task) owner(ctx context.Context, s *step) (*Owner, error) {
 	}
 	return &Owner{
 		task: t, turn: make(turn, 1), writer: s.Writer, epoch: s.Epoch,
-		base: s, existing: all, cleaner: newCleaner(context.WithoutCancel(ctx), t, s),
+		base: s, listed: listed{s.time, t.job.clock()}, existing: all,
+		cleaner: newCleaner(context.WithoutCancel(ctx), t, s),
 	}, nil
 }
 
@@ -255,7 +261,7 @@ func (o *Owner) settle(ctx context.Context) error {
 	}
 	made, err := o.task.history.create(ctx, p.attempt)
 	if err == nil {
-		err = o.task.confirm(ctx, p.attempt, o.base.time, made)
+		err = o.confirm(ctx, p.attempt, made)
 	}
 	if errors.Is(err, ErrUnknown) {
 		return err
@@ -275,6 +281,27 @@ func (o *Owner) settle(ctx context.Context) error {
 		err = o.ended
 	}
 	o.drop(ctx, p.built)
+	return err
+}
+
+// confirm closes the hole that create-if-absent has: when base's successor was made
+// by another writer and deleted since, a create of that number succeeds. It cannot
+// have been deleted within the fence window, so there is nothing to ask unless more
+// than half of that lies between the two steps, by the store's clock (I5).
+//
+// That is so if the replies tell the same time as listings do, of which the claim
+// made sure. If a reply is not what the owner's own clock would have it, something
+// may have come between: it looks as well. Nothing is decided by that clock.
+func (o *Owner) confirm(ctx context.Context, a *attempt, made time.Time) error {
+	away := made.Sub(o.base.time)
+	apart := made.Sub(o.listed.at) - o.task.job.clock().Sub(o.listed.own)
+	if away >= 0 && away <= FenceWindow/2 && apart.Abs() <= maxApart {
+		return nil
+	}
+	at, err := o.task.look(ctx, a, made)
+	if err == nil && !at.IsZero() {
+		o.listed = listed{at, o.task.job.clock()}
+	}
 	return err
 }
 
