@@ -140,15 +140,15 @@ func chaos(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	bucket := mem.NewBucket(time.Now)
 	a := newAudit(bucket, time.Now)
-	a.last, a.apart = 1, 5*time.Minute
+	const apart = 5 * time.Minute // as far as a store may be off in its replies
+	a.last, a.apart = 1, 2*apart  // one too early, another too late
 	var wg sync.WaitGroup
 	for p := range 3 {
 		opts := checkpoint.Options{
 			Retention: checkpoint.Retention{Last: 1 + rnd.IntN(3)}, Logger: slog.New(slog.DiscardHandler),
 			Backoff: backend.Backoff{Attempts: 1 + rnd.IntN(4)},
 		}
-		// Replies come by way of a proxy, by whose clock they are as wrong as they may be.
-		ahead := time.Duration(rnd.IntN(3)-1) * a.apart
+		ahead := time.Duration(rnd.IntN(3)-1) * apart
 		store := chaotic{Store: proxied{a.open(), &ahead}, mu: new(sync.Mutex), rnd: rand.New(rand.NewPCG(seed, uint64(p)+2))}
 		wg.Go(func() {
 			for range 3 {

@@ -24,9 +24,10 @@ import (
 const FenceWindow = time.Hour
 
 // maxApart is by how much two times may differ that the store tells of one object:
-// the reply to its Create, and a listing. A4 allows the clocks of a store a quarter
-// of the fence window, and this leaves two thirds of that to the store. It is also
-// what Kerberos allows between two machines (RFC 4120): clocks that are kept by NTP
+// in the reply to its Create, and in a listing. A4 allows a quarter of the fence window
+// between any two times. One may be told too early by that much and the other too late,
+// which takes two thirds of the quarter, and leaves a third to the store's own clocks.
+// Kerberos allows as much between two machines (RFC 4120); clocks that are kept by NTP
 // are within a second.
 const maxApart = FenceWindow / 12
 
