@@ -19,7 +19,8 @@ type Owner struct {
 	writer   format.WriterID
 	epoch    uint64
 	base     *step             // the last step, which is this owner's
-	listed   listed            // a step of its, as a listing told of it
+	listed   stamp             // of the last step of its that a listing told of
+	ages     stamp             // of the last step, or of an earlier time: ages count from no later
 	existing []format.Retained // all checkpoints as of base, base's first
 	baseline *baseline         // base's checkpoint, or nil if it was not read yet
 	segments uint32            // how many were ever begun: no number is used twice
@@ -27,10 +28,6 @@ type Owner struct {
 	ended    error             // why nothing more can be committed
 	cleaner  *cleaner
 }
-
-// listed is the time of a step that a listing told, and when that was by the
-// process's own clock, which does not jump.
-type listed struct{ at, own time.Time }
 
 // A turn is a lock that can be waited for with a context.
 type turn chan struct{}
@@ -82,9 +79,14 @@ func (t *Task) owner(ctx context.Context, s *step) (*Owner, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, now := reckon(all, t.job.clock())
+	if now.IsZero() {
+		now = s.time
+	}
 	return &Owner{
 		task: t, turn: make(turn, 1), writer: s.Writer, epoch: s.Epoch,
-		base: s, listed: listed{s.time, t.job.clock()}, existing: all,
+		base: s, existing: all, listed: newStamp(s.time),
+		ages:    newStamp(latest(now, earliest(s.time, t.job.clock()))),
 		cleaner: newCleaner(context.WithoutCancel(ctx), t, s),
 	}, nil
 }
@@ -145,7 +147,8 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	if err := keep.check(); err != nil {
 		return nil, err
 	}
-	kept := keep.pick(o.existing)
+	existing, now := reckon(o.existing, o.task.job.clock())
+	kept := keep.pick(existing, earliest(now, o.ages.store))
 	b, err := o.build(ctx, &s, kept)
 	if err != nil {
 		o.cleaner.discard(ctx, b.segments)
@@ -294,13 +297,13 @@ func (o *Owner) settle(ctx context.Context) error {
 // may have come between: it looks as well. Nothing is decided by that clock.
 func (o *Owner) confirm(ctx context.Context, a *attempt, made time.Time) error {
 	away := made.Sub(o.base.time)
-	apart := made.Sub(o.listed.at) - o.task.job.clock().Sub(o.listed.own)
+	apart := made.Sub(o.listed.store) - o.listed.passed()
 	if away >= 0 && away <= FenceWindow/2 && apart.Abs() <= maxApart {
 		return nil
 	}
 	at, err := o.task.look(ctx, a, made)
 	if err == nil && !at.IsZero() {
-		o.listed = listed{at, o.task.job.clock()}
+		o.listed = newStamp(at)
 	}
 	return err
 }
@@ -316,7 +319,7 @@ func (o *Owner) drop(ctx context.Context, b built) {
 // advance makes a settled attempt the base of what follows.
 func (o *Owner) advance(p *pending, made time.Time) {
 	before := o.existing
-	o.base = &step{p.manifest, made}
+	o.base, o.ages = &step{p.manifest, made}, o.ages.follow(made)
 	o.existing = o.base.allCheckpoints(p.existing)
 	if p.content != nil {
 		o.baseline = &baseline{o.task.describe(o.base.checkpoint(), p.content), p.tree}

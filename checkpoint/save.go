@@ -31,7 +31,7 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (*Checkpoint, error) {
 	}
 	m := t.history.follow(base, format.KindCommit, newWriter())
 	m.Released = true
-	kept := keep.pick(existing)
+	kept := keep.pick(reckon(existing, t.job.clock()))
 	from, err := t.baseline(ctx, base.checkpoint())
 	if err != nil {
 		return nil, err

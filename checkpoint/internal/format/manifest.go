@@ -81,8 +81,10 @@ type Checkpoint struct {
 	// from that manifest, which can not know it: the object's own time says so.
 	Time time.Time `json:"time,omitzero"`
 
+	CountsFrom time.Time `json:"counts_from,omitzero"` // see [Retained]
+
 	Savepoint    string `json:"savepoint,omitempty"`
-	ExpiresAfter int64  `json:"expires_after,omitempty"` // see [Retained]
+	ExpiresAfter int64  `json:"expires_after,omitempty"` // likewise
 	Files        int    `json:"files"`                   // regular files
 	Bytes        int64  `json:"bytes"`                   // in them
 	NewBytes     int64  `json:"new_bytes"`               // stored for this checkpoint
@@ -98,9 +100,21 @@ type Retained struct {
 	Time      time.Time `json:"time"` // as in Checkpoint
 	Savepoint string    `json:"savepoint,omitempty"`
 
-	// ExpiresAfter is for how many seconds after Time a savepoint is one that
-	// retention must not drop. Zero is for ever.
+	// ExpiresAfter is for how many seconds a savepoint is one that retention must
+	// not drop. Zero is for ever.
 	ExpiresAfter int64 `json:"expires_after,omitempty"`
+
+	// CountsFrom stands for Time in what retention decides, if Time has turned out
+	// to be wrong. Zero if it has not.
+	CountsFrom time.Time `json:"counts_from,omitzero"`
+}
+
+// From returns the time from which the checkpoint's age counts.
+func (r Retained) From() time.Time {
+	if r.CountsFrom.IsZero() {
+		return r.Time
+	}
+	return r.CountsFrom
 }
 
 // Expires returns the time from which on a savepoint is a checkpoint like
@@ -109,13 +123,13 @@ func (r Retained) Expires() time.Time {
 	if r.ExpiresAfter == 0 {
 		return time.Time{}
 	}
-	return r.Time.Add(time.Duration(r.ExpiresAfter) * time.Second)
+	return r.From().Add(time.Duration(r.ExpiresAfter) * time.Second)
 }
 
 // Retained returns how c, which has a time, is listed once it is not the
 // current checkpoint any more.
 func (c *Checkpoint) Retained() Retained {
-	return Retained{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint, ExpiresAfter: c.ExpiresAfter}
+	return Retained{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint, ExpiresAfter: c.ExpiresAfter, CountsFrom: c.CountsFrom}
 }
 
 // MaxExpiry bounds ExpiresAfter: the most seconds that a time.Duration can hold.
