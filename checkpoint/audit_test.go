@@ -33,7 +33,10 @@ type audit struct {
 	// damage says that the store damages what is written, so that what is there
 	// need not be whole. It must be noticed, and nothing else may be harmed.
 	damage bool
-	blind  bool // a manifest was damaged, so that the history is not known
+	// apart is by how much replies and listings may tell different times: a manifest
+	// may go that much before the fence window ends by the bucket's clock.
+	apart time.Duration
+	blind bool // a manifest was damaged, so that the history is not known
 
 	mu      sync.Mutex
 	newest  *auditStep
@@ -75,7 +78,7 @@ func newAudit(bucket *mem.Bucket, now func() time.Time) *audit {
 // copy returns an audit that knows what a knows, of a copy of its bucket.
 func (a *audit) copy(bucket *mem.Bucket) *audit {
 	b := newAudit(bucket, a.now)
-	b.last, b.damage, b.newest = a.last, a.damage, a.newest
+	b.last, b.damage, b.apart, b.newest = a.last, a.damage, a.apart, a.newest
 	maps.Copy(b.steps, a.steps)
 	maps.Copy(b.sizes, a.sizes)
 	maps.Copy(b.times, a.times)
@@ -292,7 +295,7 @@ func (a *audit) deleted(key string) {
 		a.badf("%s is deleted, and still needed", key)
 	}
 	_, seq, _ := format.ParseManifestKey(key)
-	if s := a.steps[seq]; s != nil && !a.blind && s.made.Equal(made) && a.newest.made.Sub(made) <= checkpoint.FenceWindow {
+	if s := a.steps[seq]; s != nil && !a.blind && s.made.Equal(made) && a.newest.made.Sub(made) <= checkpoint.FenceWindow-a.apart {
 		a.badf("%s is deleted within the fence window", key)
 	}
 	delete(a.sizes, key)

@@ -300,15 +300,13 @@ func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
 }
 
 // placeContent returns the content itself or, if it is large, where it has
-// been packed. Inline data, which has a bound of its own, does not count.
+// been packed.
 func (b *builder) placeContent(content *format.Content) (*format.Content, *format.Chunk, error) {
-	bare := *content
-	bare.Inline = nil
-	data, err := format.EncodeContent(&bare)
-	if err != nil || len(data) <= format.MaxPart {
+	if small, err := content.IsPart(); small || err != nil {
 		return content, nil, err
 	}
-	if data, err = format.EncodeContent(content); err != nil {
+	data, err := format.EncodeContent(content)
+	if err != nil {
 		return nil, nil, err
 	}
 	at, err := b.packer.spill(b.task.job.codec, "offsets, labels and tree", data)

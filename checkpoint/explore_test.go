@@ -43,6 +43,13 @@ type role struct {
 	dies   bool // it may die; that of a reader or a collector is nobody's concern
 	before func(*process)
 	run    func(*process)
+	ahead  time.Duration // by how much the times in its replies are; of those in listings the bucket's are
+}
+
+// behind returns the role as one whose replies are told by a proxy's clock.
+func (r role) behind(ahead time.Duration) role {
+	r.ahead = ahead
+	return r
 }
 
 var (
@@ -111,7 +118,7 @@ var plays = []*play{
 	{name: "first", last: 2, faults: 1, depth: 8,
 		roles: []role{heir("one", big), heir("other", small), collector, reader}},
 	{name: "window", last: 1, before: history, faults: 1, jumps: 2, depth: 7,
-		roles: []role{owner(small, small), heir("heir", small, other, small), collector}},
+		roles: []role{owner(small, small).behind(-5 * time.Minute), heir("heir", small, other, small).behind(5 * time.Minute), collector}},
 	{name: "saves", last: 2, before: history, faults: 1, depth: 8,
 		roles: []role{saver("one", other, big), saver("other", big), collector, reader}},
 	{name: "back", last: 2, before: history, faults: 1, depth: 7,

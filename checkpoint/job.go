@@ -5,6 +5,7 @@ import (
 	"iter"
 	"log/slog"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -65,6 +66,10 @@ type Job struct {
 	parts *semaphore.Weighted // see partMemory
 	opts  Options
 	life  lifetime
+
+	// clock is the machine's, of which the time that passes in the process can be
+	// told too. It is a second opinion: nothing is decided by it alone.
+	clock func() time.Time
 }
 
 // Open opens the job at a URL, with the drivers that the program imports. It
@@ -80,7 +85,10 @@ func Open(ctx context.Context, url string, opts Options) (*Job, error) {
 // New returns the job in a store that is open already. The job closes it.
 func New(store backend.Store, opts Options) *Job {
 	opts = opts.withDefaults()
-	j := &Job{meter: new(backend.Meter), codec: codec.New(), parts: semaphore.NewWeighted(partMemory), opts: opts}
+	j := &Job{
+		meter: new(backend.Meter), codec: codec.New(), parts: semaphore.NewWeighted(partMemory), opts: opts,
+		clock: time.Now, //nolint:forbidigo // see there
+	}
 	store = backend.Limit(j.meter.Wrap(store), opts.Requests)
 	j.store = backend.Retry(j.life.wrap(store), opts.Backoff)
 	return j

@@ -20,6 +20,8 @@ type Owner struct {
 	writer   format.WriterID
 	epoch    uint64
 	base     *step             // the last step, which is this owner's
+	listed   stamp             // of the last step of its that a listing told of
+	ages     stamp             // of the last step, or of an earlier time: ages count from no later
 	existing []format.Retained // all checkpoints as of base, base's first
 	baseline *baseline         // base's checkpoint, or nil if it was not read yet
 	segments uint32            // how many were ever begun: no number is used twice
@@ -97,9 +99,15 @@ func (t *Task) owner(ctx context.Context, s *step) (*Owner, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, now := reckon(all, t.job.clock())
+	if now.IsZero() {
+		now = s.time
+	}
 	return &Owner{
 		task: t, turn: make(turn, 1), writer: s.Writer, epoch: s.Epoch,
-		base: s, existing: all, cleaner: newCleaner(context.WithoutCancel(ctx), t, s),
+		base: s, existing: all, listed: newStamp(s.time),
+		ages:    newStamp(latest(now, earliest(s.time, t.job.clock()))),
+		cleaner: newCleaner(context.WithoutCancel(ctx), t, s),
 	}, nil
 }
 
@@ -203,7 +211,8 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (_ *Checkpoint, err erro
 	if err := keep.check(); err != nil {
 		return nil, err
 	}
-	kept := keep.pick(o.existing)
+	existing, now := reckon(o.existing, o.task.job.clock())
+	kept := keep.pick(existing, earliest(now, o.ages.store))
 	b, err := o.build(ctx, &s, kept)
 	if err != nil {
 		o.cleaner.discard(ctx, b.segments)
@@ -314,7 +323,7 @@ func (o *Owner) settle(ctx context.Context) error {
 	}
 	made, err := o.task.history.create(ctx, p.attempt)
 	if err == nil {
-		err = o.task.confirm(ctx, p.attempt, o.base.time, made)
+		err = o.confirm(ctx, p.attempt, made)
 	}
 	if errors.Is(err, ErrUnknown) {
 		return err
@@ -337,6 +346,27 @@ func (o *Owner) settle(ctx context.Context) error {
 	return err
 }
 
+// confirm closes the hole that create-if-absent has: when base's successor was made
+// by another writer and deleted since, a create of that number succeeds. It cannot
+// have been deleted within the fence window, so there is nothing to ask unless more
+// than half of that lies between the two steps, by the store's clock (I5).
+//
+// That is so if the replies tell the same time as listings do, of which the claim
+// made sure. If a reply is not what the owner's own clock would have it, something
+// may have come between: it looks as well. Nothing is decided by that clock.
+func (o *Owner) confirm(ctx context.Context, a *attempt, made time.Time) error {
+	away := made.Sub(o.base.time)
+	apart := made.Sub(o.listed.store) - o.listed.passed()
+	if away >= 0 && away <= FenceWindow/2 && apart.Abs() <= maxApart {
+		return nil
+	}
+	at, err := o.task.look(ctx, a, made)
+	if err == nil && !at.IsZero() {
+		o.listed = newStamp(at)
+	}
+	return err
+}
+
 // drop forgets what was built and will not be committed.
 func (o *Owner) drop(ctx context.Context, b built) {
 	if b.undo != nil {
@@ -348,7 +378,7 @@ func (o *Owner) drop(ctx context.Context, b built) {
 // advance makes a settled attempt the base of what follows.
 func (o *Owner) advance(p *pending, made time.Time) {
 	before := o.existing
-	o.base = &step{p.manifest, made}
+	o.base, o.ages = &step{p.manifest, made}, o.ages.follow(made)
 	o.existing = o.base.allCheckpoints(p.existing)
 	if p.content != nil {
 		o.baseline = &baseline{o.task.describe(o.base.checkpoint(), p.content), p.tree}

@@ -28,6 +28,7 @@ func inDatedWorld(t tester, f func(*dated)) {
 	run(t, func(w *world) {
 		d := &dated{w, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 		w.bucket = mem.NewBucket(func() time.Time { return d.now })
+		w.machine = func() time.Time { return d.now }
 		f(d)
 	})
 }

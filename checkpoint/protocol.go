@@ -23,6 +23,14 @@ import (
 // owner and a collector that disagreed on it could hurt each other.
 const FenceWindow = time.Hour
 
+// maxApart is by how much two times may differ that the store tells of one object:
+// in the reply to its Create, and in a listing. A4 allows a quarter of the fence window
+// between any two times. One may be told too early by that much and the other too late,
+// which takes two thirds of the quarter, and leaves a third to the store's own clocks.
+// Kerberos allows as much between two machines (RFC 4120); clocks that are kept by NTP
+// are within a second.
+const maxApart = FenceWindow / 12
+
 // isSame reports whether the object that was written at one time is the one that
 // was found with another before, and so whether what was read in between is.
 // Once a manifest is deleted, one who slept may make another of its number, which
@@ -41,7 +49,7 @@ type history struct {
 // A step is a manifest that is in the store.
 type step struct {
 	*format.Manifest
-	time time.Time // of the object, by the store's clock
+	time time.Time // of the object, by the store's clock: as a reply or a listing told it
 }
 
 // errLost means that another manifest stands under the number of ours.
@@ -352,7 +360,8 @@ func (h *history) tryClaim(ctx context.Context, next func(base *step) (*format.M
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.create(ctx, a); err != nil {
+	made, err := h.create(ctx, a)
+	if err != nil {
 		return nil, err
 	}
 	a.open = true // it is in the store, whether that comes out or not
@@ -374,7 +383,25 @@ func (h *history) tryClaim(ctx context.Context, next func(base *step) (*format.M
 	case seq < m.Seq:
 		return nil, a.fail(h.hidden(m.Seq))
 	}
+	if err := h.agree(m.Seq, made, at); err != nil {
+		return nil, a.fail(err)
+	}
 	return &step{m, at}, nil
+}
+
+// agree makes sure that the reply to the Create of manifest seq and a listing tell
+// the same time of it. Ages are told from both (A4), and a proxy that sets the Date
+// of replies itself, by a clock that is wrong, would make them mean nothing.
+func (h *history) agree(seq uint64, replied, listed time.Time) error {
+	if listed.Sub(replied).Abs() <= maxApart {
+		return nil
+	}
+	return fmt.Errorf("task %q: the store tells two times of %s: %s in its reply, and %s in its listing. "+
+		"They must agree within %v, because who is fenced and what is old is told by both. "+
+		"The cause is usually a reverse proxy that sets the Date of replies by a clock of its own: "+
+		"let it pass the store's Date on (nginx: proxy_pass_header Date), or correct the clock that is wrong: %w",
+		h.name, format.ManifestKey(h.dir, seq), replied.UTC().Format(time.RFC3339), listed.UTC().Format(time.RFC3339),
+		maxApart, backend.ErrUnsupported)
 }
 
 // follow returns the manifest after base by a new writer: it repeats base's
@@ -407,42 +434,33 @@ func (s *step) checkpoint() *format.Checkpoint {
 // checkpoint has been retired since.
 var errOvertaken = errors.New("the task has gone on without it")
 
-// confirm closes the hole that create-if-absent has: when base's successor
-// was made by another writer and deleted since, a create of that number
-// succeeds. It can not have been deleted within the fence window, so there is
-// nothing to ask unless more than half of that lies between the two steps,
-// by the store's clock (I5).
-func (t *Task) confirm(ctx context.Context, a *attempt, base, made time.Time) error {
-	away := made.Sub(base)
-	if away >= 0 && away <= FenceWindow/2 {
-		return nil
-	}
-	return t.look(ctx, a)
-}
-
-// look makes sure that a's manifest, which is in the store, is in the history:
-// it is the last step, or a later one retains its checkpoint. Its error is
-// errOvertaken if it is not, or ErrUnknown.
-func (t *Task) look(ctx context.Context, a *attempt) error {
+// look makes sure that a's manifest, which is in the store since the time that the
+// reply told, is in the history: it is the last step, or a later one retains its
+// checkpoint. Its error is errOvertaken if it is not, or ErrUnknown. It returns the
+// time that the listing tells, or zero if others have gone on.
+func (t *Task) look(ctx context.Context, a *attempt, replied time.Time) (listed time.Time, err error) {
 	a.open = true
-	seq, _, err := t.history.newestSeq(ctx)
+	seq, at, err := t.history.newestSeq(ctx)
 	if err != nil {
-		return a.fail(err)
+		return time.Time{}, a.fail(err)
 	}
 	if seq == a.manifest.Seq {
-		return nil
+		if err := t.history.agree(seq, replied, at); err != nil {
+			return time.Time{}, a.fail(err)
+		}
+		return at, nil
 	}
 	if seq < a.manifest.Seq {
-		return a.fail(t.history.hidden(a.manifest.Seq))
+		return time.Time{}, a.fail(t.history.hidden(a.manifest.Seq))
 	}
 	all, err := t.allForSure(ctx)
 	if err != nil {
-		return a.fail(err)
+		return time.Time{}, a.fail(err)
 	}
 	if slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == a.manifest.Seq }) {
-		return nil // others have gone on from it
+		return time.Time{}, nil // others have gone on from it
 	}
-	return fmt.Errorf("manifest %d of task %q: %w, to number %d", a.manifest.Seq, t.Name(), errOvertaken, seq)
+	return time.Time{}, fmt.Errorf("manifest %d of task %q: %w, to number %d", a.manifest.Seq, t.Name(), errOvertaken, seq)
 }
 
 func newWriter() (w format.WriterID) {

@@ -78,10 +78,11 @@ type pruning struct {
 }
 
 // prune returns what r makes of all checkpoints, of which there is at least the
-// current one.
-func (r Retention) prune(all []format.Retained) *pruning {
+// current one, by what the machine's clock says as well.
+func (r Retention) prune(all []format.Retained, machine time.Time) *pruning {
 	p := &pruning{verdicts: make([]Verdict, len(all))}
-	for i, reasons := range r.orDefault().reasons(all) {
+	all, now := reckon(all, machine)
+	for i, reasons := range r.orDefault().reasons(all, now) {
 		c, why := all[i], []string{}
 		if i == 0 {
 			why = append(why, "current")
@@ -115,14 +116,14 @@ func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (Pruned, e
 		if p != nil && p.done(all) {
 			return nil, errPruned // by an attempt that another writer has gone on from
 		}
-		if p = keep.prune(all); len(p.gone) == 0 {
+		if p = keep.prune(all, t.job.clock()); len(p.gone) == 0 {
 			return nil, errPruned
 		}
 		if base.claimed() && !fence {
 			return nil, fmt.Errorf("task %q (epoch %d, writer %s): %w", t.Name(), base.Epoch, base.Writer, ErrClaimed)
 		}
 		m := t.history.follow(base, format.KindClaim, newWriter())
-		m.Released = true
+		m.Released, m.Checkpoint.CountsFrom = true, p.kept[0].CountsFrom
 		_, err = t.retain(ctx, m, (&step{Manifest: m}).others(p.kept))
 		return m, err
 	})
@@ -178,7 +179,7 @@ func (t *Task) pruneNothing(ctx context.Context, keep Retention) (Pruned, error)
 	if err != nil {
 		return Pruned{}, err
 	}
-	p := keep.prune(all)
+	p := keep.prune(all, t.job.clock())
 	out := Pruned{Checkpoints: p.verdicts}
 	if len(p.gone) == 0 {
 		return out, nil

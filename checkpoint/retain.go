@@ -13,11 +13,16 @@ import (
 // It becomes true by the commit that it is applied to, or by [Task.Prune];
 // objects that nothing needs any more are deleted after that.
 //
-// No clock but the store's is used, and that is read off the checkpoints: ages
-// count back from the latest of them, so that a task which stands still keeps
-// what it has. What a commit makes is not among them yet, as its time is known
-// only afterwards: until the next commit that many more may stay, but none is
-// dropped too early.
+// The times are the store's, and are read off the checkpoints: ages count back
+// from the latest of them, so that a task which stands still keeps what it has.
+// What a commit makes is not among them yet, as its time is known only afterwards:
+// until the next commit that many more may stay, but none is dropped too early.
+//
+// One time that is wrong drops nothing. The latest counts only if the clock of the
+// machine, or another checkpoint, has reached it as well, and if for an owner at
+// least half as much time has passed in its own process. A checkpoint whose time is
+// shown to be wrong by the others and the machine's clock counts from when it must
+// have been there.
 //
 // Checkpoints count from the one that was the current one last. That is the
 // order of their times, unless the task has gone back to an older one: what it
@@ -69,13 +74,15 @@ func (r Retention) orDefault() Retention {
 // pick returns those of old that stay beside a new checkpoint. The one that was
 // the current one last comes first in old: after a task has gone back, that is
 // the one that it went back to.
-func (r Retention) pick(old []format.Retained) []format.Retained {
+//
+// Ages count back from now; see reckon.
+func (r Retention) pick(old []format.Retained, now time.Time) []format.Retained {
 	r = r.orDefault()
 	if r.Last > 0 {
 		r.Last-- // for the new one
 	}
 	var kept []format.Retained
-	for i, why := range r.reasons(old) {
+	for i, why := range r.reasons(old, now) {
 		if len(why) > 0 {
 			kept = append(kept, old[i])
 		}
@@ -84,13 +91,10 @@ func (r Retention) pick(old []format.Retained) []format.Retained {
 }
 
 // reasons says for each checkpoint of a list by which rules it stays, if by any.
-func (r Retention) reasons(list []format.Retained) [][]string {
-	var now time.Time
-	for _, c := range list {
-		if c.Time.After(now) {
-			now = c.Time
-		}
-	}
+//
+// A period is that of the store's time, right or wrong: a wrong one then takes one
+// period at most from the others.
+func (r Retention) reasons(list []format.Retained, now time.Time) [][]string {
 	periods := r.periods()
 	reasons := make([][]string, len(list))
 	for i, c := range list {
@@ -101,7 +105,7 @@ func (r Retention) reasons(list []format.Retained) [][]string {
 		if r.Last < 0 || i < r.Last {
 			why = append(why, "last")
 		}
-		if r.Within > 0 && now.Sub(c.Time) <= r.Within {
+		if r.Within > 0 && now.Sub(c.From()) <= r.Within {
 			why = append(why, "within")
 		}
 		for j := range periods {

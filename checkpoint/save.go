@@ -37,7 +37,7 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) 
 	}
 	m := t.history.follow(base, format.KindCommit, newWriter())
 	m.Released = true
-	kept := keep.pick(existing)
+	kept := keep.pick(reckon(existing, t.job.clock()))
 	from, err := t.baseline(ctx, base.checkpoint())
 	if err != nil {
 		return nil, err
@@ -92,7 +92,7 @@ func (t *Task) saveStep(ctx context.Context, m *format.Manifest) (*step, error) 
 	at, err := t.history.create(ctx, a)
 	if err == nil {
 		a.open = true
-		err = t.confirmSave(ctx, a)
+		err = t.confirmSave(ctx, a, at)
 	}
 	switch {
 	case err == nil:
@@ -110,13 +110,14 @@ func (t *Task) saveStep(ctx context.Context, m *format.Manifest) (*step, error) 
 // confirmSave makes sure that a save whose manifest is in the store became a
 // part of the history: what was read before it may be old, and the number may
 // have been used and deleted meanwhile.
-func (t *Task) confirmSave(ctx context.Context, a *attempt) error {
+func (t *Task) confirmSave(ctx context.Context, a *attempt, made time.Time) error {
 	if a.manifest.Seq <= 2 { // the first writer may have died before it had
 		if err := t.history.prove(ctx, a.manifest); err != nil {
 			return err
 		}
 	}
-	return t.look(ctx, a)
+	_, err := t.look(ctx, a, made)
+	return err
 }
 
 // discardTime bounds the time that a save which failed spends on tidying up,

@@ -64,7 +64,8 @@ type process struct {
 // A door is a store whose calls wait.
 type door struct {
 	backend.Store
-	p *process
+	p     *process
+	ahead time.Duration // by how much the times in replies are
 }
 
 // An op is what a call does, by names that are the same in each schedule.
@@ -149,7 +150,9 @@ func (e event) Conflicts(f event) bool {
 func newStage(p *play) *stage {
 	s := &stage{play: p, ops: make(map[string]*op)}
 	for i, role := range p.roles {
-		s.procs = append(s.procs, s.newProcess(i, role.name))
+		p := s.newProcess(i, role.name)
+		p.door.ahead = role.ahead
+		s.procs = append(s.procs, p)
 	}
 	s.anyone = s.newProcess(len(p.roles), "anyone")
 	return s
@@ -459,7 +462,7 @@ func (d *door) wait(verb string, keys ...string) {
 
 func (d *door) Create(ctx context.Context, key string, data []byte) (backend.Object, error) {
 	d.wait("create", key)
-	return d.Store.Create(ctx, key, data)
+	return proxied{d.Store, &d.ahead}.Create(ctx, key, data)
 }
 
 func (d *door) Put(ctx context.Context, key string, data []byte) (backend.Object, error) {

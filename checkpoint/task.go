@@ -313,7 +313,7 @@ func (t *Task) readRetained(ctx context.Context, r format.Retained) (*format.Man
 	if m.Kind != format.KindCommit {
 		return nil, fmt.Errorf("manifest %s: %w: it is a %s; expected a commit", format.ManifestKey(t.history.dir, r.Seq), ErrCorrupt, m.Kind)
 	}
-	m.Checkpoint.Time = r.Time
+	m.Checkpoint.Time, m.Checkpoint.CountsFrom = r.Time, r.CountsFrom
 	return m, nil
 }
 

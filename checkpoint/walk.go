@@ -32,13 +32,13 @@ type walk struct {
 	close func() error
 	began time.Time
 	nodes []node
-	seen  []stamp // by node
+	seen  []fileStamp // by node
 }
 
-// A stamp tells a file from others, and from what it was: when its inode last
+// A fileStamp tells a file from others, and from what it was: when its inode last
 // changed, and the inode's number. It is zero if that is not known. A node has it
 // only if it says whether the file changes again.
-type stamp struct {
+type fileStamp struct {
 	changed time.Time
 	inode   uint64
 }
@@ -81,7 +81,7 @@ func (w *walk) add(path string, d fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
-	w.nodes, w.seen = append(w.nodes, node{Entry: format.Entry{Path: path}}), append(w.seen, stamp{})
+	w.nodes, w.seen = append(w.nodes, node{Entry: format.Entry{Path: path}}), append(w.seen, fileStamp{})
 	n := w.describe(len(w.nodes)-1, info)
 	switch {
 	case !fs.ValidPath(path):

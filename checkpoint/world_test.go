@@ -97,7 +97,8 @@ func with(n, bytes int) checkpoint.Snapshot {
 // no time.
 type world struct {
 	tester
-	bucket *mem.Bucket
+	bucket  *mem.Bucket
+	machine func() time.Time // the clock of the machine that processes run on; nil is the test's
 }
 
 // inWorld runs f in a synctest bubble, whose clock is the store's.
@@ -121,6 +122,9 @@ func (w *world) open(opts checkpoint.Options, faults ...faultstore.Fault) (*chec
 	opts.Backoff = backend.Backoff{Attempts: 4}
 	opts.Logger = slog.New(slog.DiscardHandler)
 	job := checkpoint.New(store, opts)
+	if w.machine != nil {
+		checkpoint.SetClock(job, w.machine)
+	}
 	task, err := job.Task("orders/7")
 	if err != nil {
 		w.Fatal(err)

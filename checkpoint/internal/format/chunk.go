@@ -55,8 +55,8 @@ func (c *Chunk) check() error {
 
 // checkSpilled checks the place of a part of a manifest.
 func (c *Chunk) checkSpilled() error {
-	if c.Segment == (SegmentID{}) {
-		return corruptf("a part that is not in a segment")
+	if c.Segment == (SegmentID{}) || c.Segment.Epoch > maxNumber {
+		return corruptf("a part in segment %q", c.Segment)
 	}
 	if err := c.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)

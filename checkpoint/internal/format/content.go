@@ -37,7 +37,21 @@ type Segment struct {
 }
 
 // EncodeContent returns c as JSON, which may be stored in a segment.
-func EncodeContent(c *Content) ([]byte, error) { return marshal(c) }
+func EncodeContent(c *Content) ([]byte, error) {
+	if err := c.check(); err != nil {
+		return nil, unreadable("content", err)
+	}
+	return marshal(c)
+}
+
+// IsPart reports whether c, without its inline data, which has a bound of its
+// own, is small enough for a manifest.
+func (c *Content) IsPart() (bool, error) {
+	bare := *c
+	bare.Inline = nil
+	data, err := marshal(&bare)
+	return len(data) <= MaxPart, err
+}
 
 // DecodeContent reads what EncodeContent returns. It returns an error that
 // wraps ErrCorrupt if it can not vouch for it.

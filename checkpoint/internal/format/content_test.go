@@ -35,6 +35,8 @@ func TestContentThatCanNotBeReliedOnIsRefused(t *testing.T) {
 		{"segment of too many bytes", `{` + segments("67108865") + `}`, false},
 		{"segment listed twice", `{"segments":[{"id":` + idJSON + `,"size":1},{"id":` + idJSON + `,"size":1}]}`, false},
 		{"segment without name", `{"segments":[{"size":1}]}`, false},
+		{"segment of the last epoch", `{"segments":[{"id":"7fffffffffffffff-9f2c61d0a8b3e457-00000004","size":1}]}`, true},
+		{"segment of epoch 2^63", `{"segments":[{"id":"8000000000000000-9f2c61d0a8b3e457-00000004","size":1}]}`, false},
 		{"segment with the name of inline data", `{"segments":[{"id":"0000000000000000-0000000000000000-00000000","size":1}]}`, false},
 		{"tree in a segment that is not listed", `{` + tree("0", "1") + `}`, false},
 		{"tree past its segment's end", `{` + segments("100") + `,` + tree("90", "11") + `}`, false},

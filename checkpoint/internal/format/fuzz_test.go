@@ -1,6 +1,7 @@
 package format
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -39,6 +40,12 @@ func wantCorrupt(t *testing.T, err error) {
 func FuzzDecodeManifest(f *testing.F) {
 	for _, m := range goldenManifests {
 		f.Add(body(f, m)) // what is fuzzed is sealed: otherwise the sum would refuse it all
+	}
+	for _, last := range []string{"9223372036854775807", "9223372036854775808", "18446744073709551615"} {
+		for _, field := range []string{`"seq":`, `"epoch":`} {
+			first := body(f, goldenManifests["claim-first"])
+			f.Add(bytes.Replace(first, []byte(field+"1"), []byte(field+last), 1))
+		}
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var id struct {
@@ -89,6 +96,7 @@ func FuzzDecodeContent(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	f.Add([]byte(`{"segments":[{"id":"8000000000000000-9f2c61d0a8b3e457-00000004","size":1}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var c *Content
 		var err error
@@ -115,6 +123,7 @@ func FuzzDecodeRetained(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(data)
+	f.Add([]byte(`[{"seq":9223372036854775808,"time":"2026-11-22T10:00:00Z"}]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := &Manifest{Seq: 1 << 32, Checkpoint: &Checkpoint{Seq: 1 << 32}}
 		var list []Retained

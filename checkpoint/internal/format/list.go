@@ -18,7 +18,7 @@ func (l *Segments) UnmarshalJSON(data []byte) (err error) {
 }
 
 func (s *Segment) check() error {
-	if s.ID == (SegmentID{}) || s.Size <= 0 || s.Size > MaxSegment {
+	if s.ID == (SegmentID{}) || s.ID.Epoch > maxNumber || s.Size <= 0 || s.Size > MaxSegment {
 		return fmt.Errorf("segment %q of %d bytes", s.ID, s.Size)
 	}
 	return nil

@@ -20,6 +20,12 @@ const MaxManifest = 64 << 10
 // inline data (a third more in base64) and the retained list, 54 KiB together.
 const MaxPart = 16 << 10
 
+// maxNumber bounds the numbers of manifests and epochs. Each step adds one to
+// them, so none comes near it; a larger one is from a writer that is in error, or
+// hostile, and near 2^64 the next would be 0. A signed integer of 64 bits, all
+// that many languages have, holds every number up to it.
+const maxNumber = 1<<63 - 1
+
 // Kind says what a manifest is for.
 type Kind string
 
@@ -76,8 +82,10 @@ type Checkpoint struct {
 	// from that manifest, which can not know it: the object's own time says so.
 	Time time.Time `json:"time,omitzero"`
 
+	CountsFrom time.Time `json:"counts_from,omitzero"` // see [Retained]
+
 	Savepoint    string `json:"savepoint,omitempty"`
-	ExpiresAfter int64  `json:"expires_after,omitempty"` // see [Retained]
+	ExpiresAfter int64  `json:"expires_after,omitempty"` // likewise
 	Files        int    `json:"files"`                   // regular files
 	Bytes        int64  `json:"bytes"`                   // in them
 	NewBytes     int64  `json:"new_bytes"`               // stored for this checkpoint
@@ -93,9 +101,21 @@ type Retained struct {
 	Time      time.Time `json:"time"` // as in Checkpoint
 	Savepoint string    `json:"savepoint,omitempty"`
 
-	// ExpiresAfter is for how many seconds after Time a savepoint is one that
-	// retention must not drop. Zero is for ever.
+	// ExpiresAfter is for how many seconds a savepoint is one that retention must
+	// not drop. Zero is for ever.
 	ExpiresAfter int64 `json:"expires_after,omitempty"`
+
+	// CountsFrom stands for Time in what retention decides, if Time has turned out
+	// to be wrong. Zero if it has not.
+	CountsFrom time.Time `json:"counts_from,omitzero"`
+}
+
+// From returns the time from which the checkpoint's age counts.
+func (r Retained) From() time.Time {
+	if r.CountsFrom.IsZero() {
+		return r.Time
+	}
+	return r.CountsFrom
 }
 
 // Expires returns the time from which on a savepoint is a checkpoint like
@@ -104,13 +124,13 @@ func (r Retained) Expires() time.Time {
 	if r.ExpiresAfter == 0 {
 		return time.Time{}
 	}
-	return r.Time.Add(time.Duration(r.ExpiresAfter) * time.Second)
+	return r.From().Add(time.Duration(r.ExpiresAfter) * time.Second)
 }
 
 // Retained returns how c, which has a time, is listed once it is not the
 // current checkpoint any more.
 func (c *Checkpoint) Retained() Retained {
-	return Retained{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint, ExpiresAfter: c.ExpiresAfter}
+	return Retained{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint, ExpiresAfter: c.ExpiresAfter, CountsFrom: c.CountsFrom}
 }
 
 // MaxExpiry bounds ExpiresAfter: the most seconds that a time.Duration can hold.
@@ -141,9 +161,13 @@ const sumLen = len(`,"sum":"`) + 2*len(Hash{}) + len("\"}\n")
 
 // Encode returns m's bytes: one JSON object on one line, whose last field is
 // the hash of all the bytes before that field. This holds for every version,
-// so that damage can be told from novelty.
+// so that damage can be told from novelty. What DecodeManifest would refuse is
+// not encoded: it would stand in everybody's way.
 func (m *Manifest) Encode() ([]byte, error) {
 	m.Version = Version
+	if err := m.check(m.Task, m.Seq); err != nil {
+		return nil, unreadable("manifest", err)
+	}
 	data, err := marshal(m)
 	if err != nil {
 		return nil, err
@@ -153,6 +177,12 @@ func (m *Manifest) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("manifest of %d bytes, more than %d", len(data), MaxManifest)
 	}
 	return data, nil
+}
+
+// unreadable is the error of an encoder whose bytes no decoder would take. It is
+// no ErrCorrupt, which is about what the store holds.
+func unreadable(what string, err error) error {
+	return fmt.Errorf("%s that could not be read, and is not written: %s", what, err.Error())
 }
 
 // appendSum makes the sum of a JSON object its last field.
@@ -221,6 +251,8 @@ func (m *Manifest) check(task string, seq uint64) error {
 		return corruptf("it is number %d of task %q; expected number %d of %q", m.Seq, m.Task, seq, task)
 	case m.Epoch == 0:
 		return corruptf("it has no epoch")
+	case m.Seq > maxNumber || m.Epoch > maxNumber:
+		return corruptf("it is number %d, of epoch %d; both end at %d", m.Seq, m.Epoch, uint64(maxNumber))
 	case m.Kind == KindCommit && (c == nil || c.Seq != seq):
 		return corruptf("a commit without its checkpoint")
 	case m.Kind == KindDeleted && c != nil:
@@ -263,27 +295,31 @@ func (c *Checkpoint) check(m *Manifest) error {
 	return c.Content.check()
 }
 
-// checkRetained checks the list of the checkpoints beside m's own. Their order
-// can not be told from their numbers.
-func (m *Manifest) checkRetained(list []Retained) error {
-	check := m.checkEachRetained()
-	for i := range list {
-		if err := check(&list[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// checkRetained checks the list of the checkpoints beside m's own.
+func (m *Manifest) checkRetained(list []Retained) error { return checkEach(list, m.retainedChecker()) }
 
-// checkEachRetained returns what checks such a list, one after the other.
-func (m *Manifest) checkEachRetained() func(*Retained) error {
-	seen := make(map[uint64]bool)
+// retainedChecker returns what checks such a list, one after the other.
+func (m *Manifest) retainedChecker() func(*Retained) error {
+	check := retainedChecker()
 	return func(r *Retained) error {
 		switch {
-		case r.Seq == 0 || r.Seq >= m.Seq:
+		case r.Seq >= m.Seq:
 			return corruptf("retained checkpoint %d in manifest %d", r.Seq, m.Seq)
 		case r.Seq == m.Checkpoint.Seq:
 			return corruptf("retained checkpoint %d is the current one", r.Seq)
+		}
+		return check(r)
+	}
+}
+
+// retainedChecker returns what checks what holds of a retained list in any
+// manifest. The order of the checkpoints cannot be told from their numbers.
+func retainedChecker() func(*Retained) error {
+	seen := make(map[uint64]bool)
+	return func(r *Retained) error {
+		switch {
+		case r.Seq == 0 || r.Seq > maxNumber:
+			return corruptf("retained checkpoint %d", r.Seq)
 		case seen[r.Seq]:
 			return corruptf("retained checkpoint %d twice", r.Seq)
 		case r.Time.IsZero():
@@ -294,13 +330,28 @@ func (m *Manifest) checkEachRetained() func(*Retained) error {
 	}
 }
 
-// EncodeRetained returns a retained list as JSON, to be stored in a segment.
-func EncodeRetained(list []Retained) ([]byte, error) { return marshal(list) }
+func checkEach[T any](list []T, check func(*T) error) error {
+	for i := range list {
+		if err := check(&list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// EncodeRetained returns a retained list as JSON, which may be stored in a
+// segment.
+func EncodeRetained(list []Retained) ([]byte, error) {
+	if err := checkEach(list, retainedChecker()); err != nil {
+		return nil, unreadable("list of retained checkpoints", err)
+	}
+	return marshal(list)
+}
 
 // DecodeRetained reads what EncodeRetained returned for m. It returns an error
 // that wraps ErrCorrupt if it can not vouch for it.
 func (m *Manifest) DecodeRetained(data []byte) ([]Retained, error) {
-	list, err := decodeList(data, m.checkEachRetained())
+	list, err := decodeList(data, m.retainedChecker())
 	if err != nil && !errors.Is(err, ErrCorrupt) {
 		err = corruptf("retained list: %w", err)
 	}

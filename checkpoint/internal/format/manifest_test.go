@@ -123,6 +123,8 @@ func TestManifestThatCanNotBeReliedOnIsRefused(t *testing.T) {
 		{"no epoch", "claim-first", `"epoch":1`, `"epoch":0`},
 		{"negative epoch", "claim-first", `"epoch":1`, `"epoch":-1`},
 		{"epoch too large", "claim-first", `"epoch":1`, `"epoch":18446744073709551616`},
+		{"epoch near the end", "claim-first", `"epoch":1`, `"epoch":18446744073709551615`},
+		{"epoch 2^63", "claim-first", `"epoch":1`, `"epoch":9223372036854775808`},
 		{"writer too short", "claim-first", `"writer":"9f`, `"writer":"`},
 		{"token no hex", "claim-first", `"token":"01`, `"token":"zz`},
 		{"checkpoint from the future", "claim", `"checkpoint":{"seq":12`, `"checkpoint":{"seq":15`},
@@ -148,8 +150,10 @@ func TestManifestThatCanNotBeReliedOnIsRefused(t *testing.T) {
 		{"spilled, compressed to nothing", "commit-spilled", `"size":40000`, `"size":40000,"encoding":1`},
 		{"spilled, compressed to as much", "commit-spilled", `"size":40000`, `"size":40000,"stored":40000,"encoding":1`},
 		{"spilled, stored in fewer bytes as it is", "commit-spilled", `"size":40000`, `"size":40000,"stored":10`},
+		{"spilled in a segment of epoch 2^63", "commit-spilled", `"segment":"0`, `"segment":"8`},
 		{"spilled without hash", "commit-spilled", `"hash":"3f`, `"hash":"`},
 		{"segment without name", "claim", `"id":"0000000000000003-9f2c61d0a8b3e457-00000004"`, `"id":""`},
+		{"segment of epoch 2^63", "claim", `"id":"0`, `"id":"8`},
 		{"segment with a strange name", "claim", `"id":"0`, `"id":"/`},
 		{"retained from the future", "commit-segments", `"retained":[{"seq":11`, `"retained":[{"seq":13`},
 		{"retained is the manifest itself", "claim", `"retained":[{"seq":11`, `"retained":[{"seq":14`},
@@ -173,6 +177,66 @@ func TestManifestThatCanNotBeReliedOnIsRefused(t *testing.T) {
 				t.Errorf("err = %v, want ErrCorrupt", err)
 			}
 		})
+	}
+}
+
+// Numbers end at 2^63-1, for who reads and for who writes: one step later there
+// would be no manifest that anyone could read.
+func TestNumbersEnd(t *testing.T) {
+	for _, c := range []struct {
+		seq uint64
+		ok  bool
+	}{{1 << 62, true}, {1<<63 - 1, true}, {1 << 63, false}, {1<<64 - 1, false}} {
+		first := *goldenManifests["claim-first"]
+		number := fmt.Sprintf(`"seq":%d`, c.seq)
+		read := forge(t, &first, `"seq":1`, number)
+		if _, err := DecodeManifest(read, first.Task, c.seq); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("manifest %d is read: %v", c.seq, err)
+		}
+		first.Seq = c.seq
+		wantWritten(t, fmt.Sprintf("manifest %d", c.seq), c.ok)(first.Encode())
+		first.Seq, first.Epoch = 1, c.seq
+		wantWritten(t, fmt.Sprintf("epoch %d", c.seq), c.ok)(first.Encode())
+		wantWritten(t, fmt.Sprintf("list of %d", c.seq), c.ok)(EncodeRetained([]Retained{{Seq: c.seq, Time: moment}}))
+		segments := []Segment{{ID: SegmentID{Epoch: c.seq}, Size: 1}}
+		wantWritten(t, fmt.Sprintf("segment of epoch %d", c.seq), c.ok)(EncodeContent(&Content{Segments: segments}))
+		wantWritten(t, fmt.Sprintf("proof of %d", c.seq), c.ok)((&Proof{Task: "t", Seq: c.seq, Time: moment}).Encode())
+	}
+}
+
+func wantWritten(t *testing.T, what string, ok bool) func([]byte, error) {
+	return func(data []byte, err error) {
+		t.Helper()
+		if (err == nil) != ok || errors.Is(err, ErrCorrupt) || (data != nil) != ok {
+			t.Errorf("%s is written: %.100s, %v", what, data, err)
+		}
+	}
+}
+
+// What a reader refuses, a writer does not write.
+func TestWhatIsWrittenCanBeRead(t *testing.T) {
+	spoil := map[string]func(*Manifest, *Checkpoint){
+		"no epoch":                func(m *Manifest, _ *Checkpoint) { m.Epoch = 0 },
+		"no number":               func(m *Manifest, _ *Checkpoint) { m.Seq = 0 },
+		"another's checkpoint":    func(_ *Manifest, c *Checkpoint) { c.Seq++ },
+		"a later epoch":           func(m *Manifest, c *Checkpoint) { c.Epoch = m.Epoch + 1 },
+		"no content":              func(_ *Manifest, c *Checkpoint) { c.Content = nil },
+		"a list that names it":    func(m *Manifest, c *Checkpoint) { m.Retained = []Retained{{Seq: c.Seq, Time: moment}} },
+		"a list with a later one": func(m *Manifest, _ *Checkpoint) { m.Retained = []Retained{{Seq: m.Seq + 1, Time: moment}} },
+		"a segment twice": func(_ *Manifest, c *Checkpoint) {
+			c.Content.Segments = append(c.Content.Segments, c.Content.Segments[0])
+		},
+		"files past the segment's end": func(_ *Manifest, c *Checkpoint) {
+			c.Content.Tree = []Chunk{chunkOf(c.Content.Segments[0].ID, c.Content.Segments[0].Size, "x")}
+		},
+	}
+	for name, f := range spoil {
+		m := *goldenManifests["commit-segments"]
+		c, content := *m.Checkpoint, *m.Checkpoint.Content
+		m.Checkpoint, c.Content = &c, &content
+		wantWritten(t, "what is whole", true)(m.Encode())
+		f(&m, &c)
+		wantWritten(t, name, false)(m.Encode())
 	}
 }
 
@@ -203,9 +267,9 @@ func TestManifestThatIsTooLargeIsNotWritten(t *testing.T) {
 // together with the longest names.
 func TestLargestPartsFitIntoAManifest(t *testing.T) {
 	m := &Manifest{
-		Kind: KindCommit, Task: strings.Repeat("x", 200), Seq: 1<<64 - 1, Epoch: 1<<64 - 1, Released: true,
+		Kind: KindCommit, Task: strings.Repeat("x", 200), Seq: maxNumber, Epoch: maxNumber, Released: true,
 		Checkpoint: &Checkpoint{
-			Seq: 1<<64 - 1, Epoch: 1<<64 - 1, Time: time.Now(), Savepoint: strings.Repeat("\u2028", 128/3),
+			Seq: maxNumber, Epoch: maxNumber, Time: time.Now(), Savepoint: strings.Repeat("\u2028", 128/3),
 			Files: 1 << 62, Bytes: 1 << 62, NewBytes: 1 << 62,
 			Content: &Content{Inline: make([]byte, MaxPart), Labels: map[string]string{"l": ""}},
 		},

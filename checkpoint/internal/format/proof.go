@@ -23,6 +23,9 @@ const MaxProof = MaxManifest
 // Encode returns p's bytes: one JSON object with a sum, as a manifest is.
 func (p *Proof) Encode() ([]byte, error) {
 	p.Version = Version
+	if err := p.check(p.Task); err != nil {
+		return nil, unreadable("proof", err)
+	}
 	data, err := marshal(p)
 	if err != nil {
 		return nil, err
@@ -46,8 +49,15 @@ func DecodeProof(data []byte, task string) (*Proof, error) {
 	if err := json.Unmarshal(data, p); err != nil {
 		return nil, corruptf("%v", err)
 	}
-	if p.Version != Version || p.Task != task || p.Seq == 0 || p.Time.IsZero() {
-		return nil, corruptf("format %d, checkpoint %d of task %q; expected task %q", p.Version, p.Seq, p.Task, task)
+	if err := p.check(task); err != nil {
+		return nil, err
 	}
 	return p, nil
+}
+
+func (p *Proof) check(task string) error {
+	if p.Version != Version || p.Task != task || p.Seq == 0 || p.Seq > maxNumber || p.Time.IsZero() {
+		return corruptf("format %d, checkpoint %d of task %q; expected task %q", p.Version, p.Seq, p.Task, task)
+	}
+	return nil
 }

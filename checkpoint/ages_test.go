@@ -1,0 +1,410 @@
+package checkpoint_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/holdfast-io/holdfast/backend/mem"
+	"github.com/holdfast-io/holdfast/checkpoint"
+)
+
+const day = 24 * time.Hour
+
+// A skewed world's store and machine have clocks that the test sets: by how much
+// they are ahead of the bubble's, which is the time that passes.
+type skewed struct {
+	*world
+	store, wall time.Duration
+	n           int
+	owner       *checkpoint.Owner // nil if checkpoints are saved one by one
+}
+
+func inSkewedWorld(t *testing.T, f func(*skewed)) {
+	inWorld(t, func(w *world) { f(skew(w)) })
+}
+
+func skew(w *world) *skewed {
+	s := &skewed{world: w}
+	w.bucket = mem.NewBucket(func() time.Time { return time.Now().Add(s.store) })
+	w.machine = func() time.Time { return time.Now().Add(s.wall) }
+	return s
+}
+
+// byBoth runs f with an owner that lives on, and with saves.
+func byBoth(t *testing.T, keep checkpoint.Retention, f func(*testing.T, *skewed)) {
+	opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: keep}
+	t.Run("an owner", func(t *testing.T) {
+		inSkewedWorld(t, func(s *skewed) {
+			s.owner, _ = s.ownerWith(opts)
+			f(t, s)
+		})
+	})
+	t.Run("saves", func(t *testing.T) {
+		inSkewedWorld(t, func(s *skewed) { f(t, s) })
+	})
+}
+
+// save commits the next checkpoint, which is a savepoint if it has a name.
+func (s *skewed) save(keep checkpoint.Retention, savepoint string, expires time.Duration) {
+	s.Helper()
+	s.n++
+	snapshot := at(s.n)
+	snapshot.Savepoint, snapshot.SavepointExpires = savepoint, expires
+	var err error
+	if s.owner != nil {
+		_, err = s.owner.Commit(s.Context(), snapshot)
+	} else {
+		task, _, _ := s.open(checkpoint.Options{Retention: keep})
+		_, err = task.Save(s.Context(), snapshot)
+	}
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// saveAt commits one checkpoint while the store's clock is that much ahead.
+func (s *skewed) saveAt(keep checkpoint.Retention, ahead time.Duration) {
+	s.Helper()
+	s.store += ahead
+	s.save(keep, "", 0)
+	s.store -= ahead
+}
+
+// One commit dated far ahead drops nothing, neither at once nor later, and does
+// not stay longer than others do.
+func TestOneTimeFarAhead(t *testing.T) {
+	keep := checkpoint.Retention{Within: 7 * day}
+	for _, ahead := range []time.Duration{8 * day, 365 * day, 100 * 365 * day} {
+		byBoth(t, keep, func(t *testing.T, s *skewed) {
+			s.save(keep, "release", 30*day) // 1
+			for range 3 {
+				time.Sleep(day)
+				s.save(keep, "", 0)
+			}
+			time.Sleep(day)
+			s.saveAt(keep, ahead) // 5
+			for range 3 {
+				time.Sleep(day)
+				s.save(keep, "", 0) // what it drops is told by the checkpoints before it
+			}
+			s.wantHistory("8 7 6 5 4 3 2 1")
+			for range 7 {
+				time.Sleep(day)
+				s.save(keep, "", 0)
+			}
+			s.wantHistory("15 14 13 12 11 10 9 8 7 1") // and number 5 has gone with the one after it
+			for range 19 {
+				time.Sleep(day)
+				s.save(keep, "", 0)
+			}
+			if h := s.history(); strings.HasSuffix(h, " 1") {
+				t.Errorf("the savepoint of 30 days is there after 33: %s", h)
+			}
+		})
+	}
+}
+
+// A savepoint dated far ahead lives as long as it was meant to.
+func TestSavepointFarAhead(t *testing.T) {
+	keep := checkpoint.Retention{Last: 2}
+	byBoth(t, keep, func(t *testing.T, s *skewed) {
+		s.save(keep, "", 0)
+		s.store = 365 * day
+		s.save(keep, "night", 3*day) // 2
+		s.store = 0
+		var days int
+		for days = 1; days < 10; days++ {
+			time.Sleep(day)
+			s.save(keep, "", 0)
+			if !strings.Contains(s.history()+" ", " 2 ") {
+				break
+			}
+		}
+		if days < 4 || days > 6 {
+			t.Errorf("a savepoint of 3 days was dropped on day %d", days)
+		}
+	})
+}
+
+// One commit dated far back drops nothing, and is not dropped for it.
+func TestOneTimeFarBack(t *testing.T) {
+	keep := checkpoint.Retention{Within: 7 * day}
+	for _, back := range []time.Duration{3 * day, 365 * day, 29 * 365 * day} {
+		byBoth(t, keep, func(t *testing.T, s *skewed) {
+			s.save(keep, "release", 30*day) // 1
+			for range 3 {
+				time.Sleep(day)
+				s.save(keep, "", 0)
+			}
+			time.Sleep(day)
+			s.saveAt(keep, -back) // 5
+			for range 3 {
+				time.Sleep(day)
+				s.save(keep, "", 0)
+			}
+			s.wantHistory("8 7 6 5 4 3 2 1")
+			for range 7 {
+				time.Sleep(day)
+				s.save(keep, "", 0)
+			}
+			s.wantHistory("15 14 13 12 11 10 9 8 7 1")
+		})
+	}
+}
+
+// A savepoint dated far back does not expire at once.
+func TestSavepointFarBack(t *testing.T) {
+	keep := checkpoint.Retention{Last: 2}
+	byBoth(t, keep, func(t *testing.T, s *skewed) {
+		s.save(keep, "", 0)
+		s.store = -29 * 365 * day
+		s.save(keep, "night", 3*day) // 2
+		s.store = 0
+		for range 3 {
+			time.Sleep(day)
+			s.save(keep, "", 0)
+		}
+		s.wantHistory("5 4 2")
+		for range 3 {
+			time.Sleep(day)
+			s.save(keep, "", 0)
+		}
+		s.wantHistory("8 7")
+	})
+}
+
+// A store whose clock is set back for good, from a year ahead, or to a year
+// behind: what there is stays as long as if it had been made then, and what
+// comes after ages as it should.
+func TestStoreClockIsSetBack(t *testing.T) {
+	keep := checkpoint.Retention{Within: 7 * day, Daily: 3}
+	for _, c := range []struct{ before, after time.Duration }{{365 * day, 0}, {0, -365 * day}, {2 * day, 0}, {0, -2 * day}} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			byBoth(t, keep, func(t *testing.T, s *skewed) {
+				s.store = c.before
+				for range 8 {
+					time.Sleep(day)
+					s.save(keep, "", 0)
+				}
+				s.wantHistory("8 7 6 5 4 3 2 1")
+				s.store = c.after
+				for range 4 {
+					time.Sleep(day)
+					s.save(keep, "", 0)
+				}
+				for _, n := range []string{" 8 ", " 7 ", " 6 "} {
+					if !strings.Contains(s.history(), n) {
+						t.Errorf("after 4 days%sis gone: %s", n, s.history())
+					}
+				}
+				for range 16 {
+					time.Sleep(day)
+					s.save(keep, "", 0)
+				}
+				if n := len(strings.Fields(s.history())); n > 11 {
+					t.Errorf("after 20 days there are %d: %s", n, s.history())
+				}
+			})
+		})
+	}
+}
+
+// An owner on a machine that is the store, too: its clock is a year ahead for an
+// hour. The time that passes for the owner does not jump.
+func TestOwnerOutlivesAWrongClock(t *testing.T) {
+	keep := checkpoint.Retention{Within: 7 * day, Last: 1}
+	inSkewedWorld(t, func(s *skewed) {
+		s.owner, _ = s.ownerWith(checkpoint.Options{Retention: keep})
+		s.save(keep, "release", 30*day) // 1
+		for range 6 {
+			time.Sleep(day)
+			s.save(keep, "", 0)
+		}
+		s.store, s.wall = 365*day, 365*day
+		for range 60 {
+			time.Sleep(time.Minute)
+			s.save(keep, "", 0)
+		}
+		s.store, s.wall = 0, 0
+		for range 2 {
+			time.Sleep(time.Minute)
+			s.save(keep, "", 0)
+		}
+		synctest.Wait()
+		if h := s.history(); !strings.HasSuffix(h, " 7 6 5 4 3 2 1") {
+			t.Errorf("what a week had kept is gone: %s", h)
+		}
+		time.Sleep(8 * day)
+		s.save(keep, "", 0)
+		s.save(keep, "", 0)
+		if n := len(strings.Fields(s.history())); n > 65 {
+			t.Errorf("a week later %d are there: %s", n, s.history())
+		}
+		time.Sleep(8 * day)
+		s.save(keep, "", 0)
+		s.save(keep, "", 0)
+		s.save(keep, "", 0)
+		s.wantHistory("74 73 72 1")
+	})
+}
+
+// A machine that was suspended comes to the store's time again.
+func TestOwnerThatWasSuspended(t *testing.T) {
+	keep := checkpoint.Retention{Within: 2 * day, Last: 1}
+	inSkewedWorld(t, func(s *skewed) {
+		s.owner, _ = s.ownerWith(checkpoint.Options{Retention: keep})
+		s.save(keep, "", 0)
+		s.store, s.wall = 10*day, 10*day // for which nothing has passed in the process
+		for range 24 {
+			time.Sleep(12 * time.Hour)
+			s.save(keep, "", 0)
+		}
+		if n := len(strings.Fields(s.history())); n > 6 {
+			t.Errorf("12 days later there are %d: %s", n, s.history())
+		}
+	})
+}
+
+// The machine's clock may be wrong for good: what is kept is what would be.
+func TestMachineWithAWrongClock(t *testing.T) {
+	keep := checkpoint.Retention{Within: 3 * day, Daily: 2}
+	for _, wall := range []time.Duration{-20 * 365 * day, -5 * day, -time.Hour, time.Hour, 365 * day} {
+		byBoth(t, keep, func(t *testing.T, s *skewed) {
+			s.wall = wall
+			for range 10 {
+				time.Sleep(day)
+				s.save(keep, "", 0)
+			}
+			h := s.history()
+			if !strings.HasPrefix(h, "10 9 8 7") || len(strings.Fields(h)) > 6 {
+				t.Errorf("with the machine's clock %v ahead there are %s", wall, h)
+			}
+		})
+	}
+}
+
+// A time far ahead takes one hour, day, week or month, and no more.
+func TestPeriodsOutliveOneTime(t *testing.T) {
+	for _, ahead := range []time.Duration{365 * day, -365 * day} {
+		keep := checkpoint.Retention{Daily: 5}
+		byBoth(t, keep, func(t *testing.T, s *skewed) {
+			for range 6 {
+				time.Sleep(day)
+				s.save(keep, "", 0)
+			}
+			s.wantHistory("6 5 4 3 2 1")
+			time.Sleep(day)
+			s.saveAt(keep, ahead) // 7
+			for range 2 {
+				time.Sleep(day)
+				s.save(keep, "", 0)
+			}
+			// Of 9 and the five days before it, those of 8, 6, 5 and 4.
+			for _, n := range []string{"9", " 8", " 6", " 5", " 4"} {
+				if !strings.Contains(s.history(), n) {
+					t.Errorf("number%s is gone: %s", n, s.history())
+				}
+			}
+		})
+	}
+}
+
+// After a task has gone back, the order in which checkpoints count is not that in
+// which they were committed.
+func TestOneWrongTimeInATaskThatWentBack(t *testing.T) {
+	keep := checkpoint.Retention{Within: 7 * day}
+	for _, ahead := range []time.Duration{365 * day, -365 * day} {
+		byBoth(t, keep, func(t *testing.T, s *skewed) {
+			for range 4 {
+				s.save(keep, "", 0)
+				time.Sleep(day)
+			}
+			third := s.n // by its offset
+			back := func(offset int) {
+				t.Helper()
+				task, _, _ := s.open(checkpoint.Options{Retention: keep})
+				list, err := task.Checkpoints(s.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, c := range list {
+					if c.Offsets["in"] != fmt.Sprint(offset) {
+						continue
+					}
+					if _, err := task.Rollback(s.Context(), fmt.Sprint(c.Seq)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if s.owner != nil {
+					s.owner = claim(s, task)
+				}
+			}
+			back(2)
+			s.saveAt(keep, ahead) // 5
+			time.Sleep(day)
+			back(third)
+			for range 2 {
+				s.save(keep, "", 0)
+				time.Sleep(time.Hour)
+			}
+			s.wantHistory("7 6 4 5 2 3 1")
+			time.Sleep(8 * day)
+			for range 3 {
+				s.save(keep, "", 0)
+			}
+			s.wantHistory("10 9 8")
+		})
+	}
+}
+
+// With real commits, by owners and by saves: one time that is wrong drops nothing.
+func TestOneWrongTimeByCommits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) { run(t, oneWrongTimeByCommits) })
+	})
+}
+
+func oneWrongTimeByCommits(w *world) {
+	t := w.tester.(*rapid.T)
+	s := skew(w)
+	keep := checkpoint.Retention{
+		Last:   rapid.IntRange(2, 3).Draw(t, "last"), // what shows that a time is wrong, is another
+		Within: rapid.SampledFrom([]time.Duration{time.Hour, 3 * day}).Draw(t, "within"),
+	}
+	gap := rapid.SampledFrom([]time.Duration{time.Second, 20 * time.Minute, 5 * time.Hour, day, 9 * day})
+	n := rapid.IntRange(3, 12).Draw(t, "commits")
+	wrong := rapid.IntRange(1, n-1).Draw(t, "which")
+	by := rapid.SampledFrom([]time.Duration{-29 * 365 * day, -20 * day, 20 * day, 365 * day, 250 * 365 * day}).Draw(t, "by")
+	if rapid.Bool().Draw(t, "owned") {
+		s.owner, _ = s.ownerWith(checkpoint.Options{Retention: keep})
+	}
+	var ideal []dot
+	for i := range n {
+		time.Sleep(gap.Draw(t, "gap"))
+		if s.owner != nil && rapid.IntRange(0, 3).Draw(t, "heir") == 0 {
+			s.owner, _ = s.ownerWith(checkpoint.Options{Retention: keep})
+		}
+		d := dot{seq: uint64(s.n + 1), time: time.Now()}
+		name := ""
+		if rapid.IntRange(0, 3).Draw(t, "named") == 0 {
+			d.savepoint, name, d.expires = true, fmt.Sprint("n", i), rapid.SampledFrom([]time.Duration{0, time.Minute, 5 * day}).Draw(t, "expires")
+		}
+		if i == wrong {
+			s.store = by
+		}
+		s.save(keep, name, d.expires)
+		s.store = 0
+		ideal = modelKept(keep, append([]dot{d}, ideal...))
+	}
+	have := " " + s.history() + " "
+	for _, d := range ideal {
+		if !strings.Contains(have, fmt.Sprintf(" %d ", d.seq)) {
+			t.Errorf("commit %d is gone; number %d was told by %v wrong: %s", d.seq, wrong+1, by, have)
+		}
+	}
+}
