@@ -362,6 +362,51 @@ func TestOneWrongTimeInATaskThatWentBack(t *testing.T) {
 	}
 }
 
+// What was found out about a checkpoint's time stays known when the task goes back
+// to it.
+func TestCorrectedTimeStaysKnown(t *testing.T) {
+	keep := checkpoint.Retention{Within: 7 * day}
+	inSkewedWorld(t, func(s *skewed) {
+		s.save(keep, "", 0)
+		time.Sleep(day)
+		s.save(keep, "", 0)
+		s.saveAt(keep, -20*365*day) // 3
+		for range 2 {
+			time.Sleep(day)
+			s.save(keep, "", 0)
+		}
+		task, _, _ := s.open(checkpoint.Options{Retention: keep})
+		if _, err := task.Rollback(s.Context(), "3"); err != nil { // by manifest 6
+			t.Fatal(err)
+		}
+		for range 3 {
+			s.save(keep, "", 0)
+			time.Sleep(day)
+		}
+		s.wantHistory("8 7 6 3 5 4 2 1")
+	})
+}
+
+// A clock that is set back for good takes no hours or days from what was made before.
+func TestPeriodsOutliveAClockThatIsSetBack(t *testing.T) {
+	keep := checkpoint.Retention{Daily: 4}
+	byBoth(t, keep, func(t *testing.T, s *skewed) {
+		s.store = 365 * day
+		for range 6 {
+			time.Sleep(day)
+			s.save(keep, "", 0)
+		}
+		s.store = 0
+		for n, want := range []string{"7 6 5 4 3", "8 7 6 5 4", "9 8 7 6 5", "10 9 8 7 6", "11 10 9 8 7"} {
+			time.Sleep(day)
+			s.save(keep, "", 0)
+			if got := s.history(); got != want {
+				t.Errorf("after %d days there are %s, want %s", n+1, got, want)
+			}
+		}
+	})
+}
+
 // With real commits, by owners and by saves: one time that is wrong drops nothing.
 func TestOneWrongTimeByCommits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

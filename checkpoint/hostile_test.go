@@ -122,9 +122,6 @@ func (f *forger) flush() {
 	f.stored = nil
 }
 
-// repeat returns size bytes of p, end to end.
-func repeat(p []byte, size int) []byte { return bytes.Repeat(p, size/len(p)+1)[:size] }
-
 // period returns what of a table repeats itself if chunks come again and again.
 func period(chunks ...format.Chunk) []byte {
 	once := format.AppendTable(nil, slices.Values(chunks))

@@ -426,6 +426,9 @@ func TestJobOnDiskClosedDuringCommit(t *testing.T) {
 	}
 	closed := in(job.Close)
 	for !errors.Is(o.Release(ended(t)), fs.ErrClosed) { // until the job is being closed
+		if len(closed) > 0 {
+			t.Fatal("it did not wait")
+		}
 	}
 	if _, err := w.Write(noise(300 << 10)); err != nil {
 		t.Errorf("the commit does not go on: %v", err)

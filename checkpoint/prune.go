@@ -123,7 +123,7 @@ func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (Pruned, e
 			return nil, fmt.Errorf("task %q (epoch %d, writer %s): %w", t.Name(), base.Epoch, base.Writer, ErrClaimed)
 		}
 		m := t.history.follow(base, format.KindClaim, newWriter())
-		m.Released, m.Checkpoint.CountsFrom = true, p.kept[0].CountsFrom
+		m.Released = true
 		_, err = t.retain(ctx, m, (&step{Manifest: m}).others(p.kept))
 		return m, err
 	})

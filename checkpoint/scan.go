@@ -27,20 +27,6 @@ func (b *builder) readFiles(l *pipeline) error {
 	return nil
 }
 
-func (b *builder) readStream(l *pipeline) (err error) {
-	if b.base.tree != nil {
-		b.choose(b.base.tree.need())
-	}
-	n := &b.walk.nodes[len(b.walk.nodes)-1]
-	stop := context.AfterFunc(l.ctx, func() { b.walk.interrupt(context.Cause(l.ctx)) })
-	defer stop()
-	if n.Size, err = l.add(b.walk.stream, cut.Data, &n.chunks); err != nil {
-		return fmt.Errorf("stream %q: %w", b.walk.name, err)
-	}
-	b.meter.add(Progress{Files: 1, AllBytes: n.Size})
-	return nil
-}
-
 // toRead returns the files that are to be read. The others get the chunks that
 // they have in base.
 func (b *builder) toRead() (list []int) {
@@ -79,6 +65,29 @@ func (w *walk) writeAhead(todo []int) (stop func()) {
 		}
 	}
 	return dir.writeAhead(names)
+}
+
+// readStream packs the one file of a stream. A Read that waits for its writer is
+// ended, if that can be done, when an upload has failed or the save's context has
+// ended.
+func (b *builder) readStream(l *pipeline) error {
+	if b.base.tree != nil {
+		b.choose(b.base.tree.need())
+	}
+	n := &b.walk.nodes[len(b.walk.nodes)-1]
+	uploads := b.packer.ctx
+	stop := context.AfterFunc(uploads, func() { b.walk.interrupt(context.Cause(uploads)) })
+	var err error
+	n.Size, err = l.add(b.walk.stream, cut.Data, &n.chunks)
+	interrupted := !stop()
+	switch {
+	case err == nil:
+		b.meter.add(Progress{Files: 1, AllBytes: n.Size})
+		return nil
+	case interrupted:
+		return context.Cause(uploads)
+	}
+	return fmt.Errorf("stream %q: %w", b.walk.name, err)
 }
 
 // unchanged reports whether a file is known to be what it was, unopened.

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"cmp"
 	"context"
 	"io"
 	"io/fs"
@@ -166,7 +165,7 @@ func fill(ctx context.Context, p []byte, r io.Reader) (n int, end bool, err erro
 			return n, true, nil
 		}
 		if err != nil {
-			return n, false, cmp.Or(ctx.Err(), err) // the end of ctx may have closed r
+			return n, false, err
 		}
 		if empty++; k > 0 {
 			empty = 0

@@ -378,8 +378,10 @@ func TestWriterOfAStreamHearsOfTheFailure(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				task, _, _ := w.open(checkpoint.Options{SegmentSize: 64 << 10},
-					faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", Err: fmt.Errorf("%w: %w", full, backend.ErrNoSpace)})
+				task, _, store := w.open(checkpoint.Options{SegmentSize: 64 << 10})
+				if errors.Is(test.want, full) {
+					store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", Err: fmt.Errorf("%w: %w", full, backend.ErrNoSpace)})
+				}
 				r, pipe := io.Pipe()
 				wrote := in(func() error {
 					for n := range 100 {

@@ -148,43 +148,49 @@ func (a *account) read(s *stock, m *format.Manifest) (err error) {
 			return err
 		}
 	}
-	tree, err := a.join(s, a.content.Tree)
-	if err != nil {
-		return err
-	}
+	list := []format.Chunk(a.content.Tree)
 	if size := a.content.TreeSize; size > 0 { // that was the tree's table
-		var chunks []format.Chunk
-		for c, err := range format.DecodeTable(tree, size) {
-			if err != nil {
-				return err
-			}
-			chunks = append(chunks, c)
-		}
-		if tree, err = a.join(s, chunks); err != nil {
+		if list, err = a.table(s, list, size); err != nil {
 			return err
 		}
+	}
+	tree, err := a.join(s, list)
+	if err != nil {
+		return err
 	}
 	entries, err := format.DecodeTree(tree)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		a.data = append(a.data, e.Chunks...)
-		table, err := a.join(s, e.Table)
-		if err != nil {
-			return err
-		}
-		if e.Table == nil {
-			continue
-		}
-		for c, err := range format.DecodeTable(table, e.Size) {
-			if err != nil {
+	files := make([]file, len(entries))
+	for i, e := range entries {
+		files[i] = file{e, e.Chunks}
+		if e.Table != nil {
+			if files[i].chunks, err = a.table(s, e.Table, e.Size); err != nil {
 				return err
 			}
-			a.data = append(a.data, c)
 		}
+		a.data = append(a.data, files[i].chunks...)
+	}
+	if err := a.bounds(m.Checkpoint, files, list); err != nil {
+		return err
 	}
 	return a.check()
+}
+
+// table returns the chunks of size bytes, of which these are the table.
+func (a *account) table(s *stock, table []format.Chunk, size int64) (chunks []format.Chunk, err error) {
+	data, err := a.join(s, table)
+	if err != nil {
+		return nil, err
+	}
+	for c, err := range format.DecodeTable(data, size) {
+		if err != nil {
+			return nil, err
+		}
+		chunks = append(chunks, c)
+	}
+	return chunks, nil
 }
 
 // join decodes chunks of tables and trees, and notes them.

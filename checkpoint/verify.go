@@ -48,7 +48,7 @@ func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) 
 			task: t, opts: opts, problems: make(map[string]*problem),
 			segments: make(map[format.SegmentID]int64), named: make(map[format.SegmentID]bool),
 			wrong:   make(map[format.Segment]error),
-			checked: make(map[spot]bool),
+			checked: make(map[format.Hash]bool),
 		}
 		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.look, v.states, v.settle} {
 			if err := stage(ctx); err != nil {
@@ -81,8 +81,8 @@ type verifier struct {
 
 	mu       sync.Mutex
 	named    map[format.SegmentID]bool
-	problems map[string]*problem // by key
-	checked  map[spot]bool       // whether a chunk is right
+	problems map[string]*problem  // by key
+	checked  map[format.Hash]bool // whether a chunk is right, by its identity
 }
 
 // A subject is one checkpoint.

@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"maps"
 	"slices"
@@ -10,18 +9,6 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
-
-// A spot is a chunk in a segment, in less space: there may be many, and
-// checkpoints share most of them.
-type spot struct {
-	segment        format.SegmentID
-	offset, stored uint32
-	hash           uint64 // its beginning
-}
-
-func spotOf(ch *format.Chunk) spot {
-	return spot{ch.Segment, uint32(ch.Offset), uint32(ch.StoredSize()), binary.BigEndian.Uint64(ch.Hash[:])}
-}
 
 // data reads the data of a checkpoint's files that was not read for another
 // one.
@@ -46,7 +33,7 @@ func (v *verifier) wanted(s *subject, ch format.Chunk) bool {
 	if _, ok := v.segments[ch.Segment]; !ok {
 		return false // which is known to hurt it
 	}
-	right, done := v.checked[spotOf(&ch)]
+	right, done := v.checked[ch.Identity()]
 	if done && !right {
 		v.found(format.SegmentKey(v.task.history.dir, ch.Segment), Damaged, "", s)
 	}
@@ -104,6 +91,6 @@ func (v *verifier) mark(ch *format.Chunk, right bool) {
 		v.live += ch.StoredSize()
 	}
 	if ch.Segment != (format.SegmentID{}) {
-		v.checked[spotOf(ch)] = right
+		v.checked[ch.Identity()] = right
 	}
 }

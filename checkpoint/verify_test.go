@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/backend/mem"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/codec"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
@@ -613,4 +615,55 @@ func TestVerifyBesideFaults(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What was found of a chunk holds for exactly that chunk. A checkpoint that says
+// something else of the same bytes is read for itself.
+func TestVerifyTellsChunksApart(t *testing.T) {
+	inWorld(t, func(w *world) {
+		data := bytes.Repeat([]byte("compress me "), 1000)
+		right := codecChunk(data)
+		for what, other := range map[string]format.Chunk{
+			"a hash that begins alike": func(c format.Chunk) format.Chunk { c.Hash[31] ^= 1; return c }(right.Chunk),
+			"another encoding":         {Segment: right.Segment, Size: right.Stored, Hash: right.Hash},
+			"another size":             func(c format.Chunk) format.Chunk { c.Size--; return c }(right.Chunk),
+		} {
+			w.bucket = mem.NewBucket(time.Now)
+			w.write(format.SegmentKey(dir, right.Segment), right.stored)
+			var retained []format.Retained
+			for i, c := range []format.Chunk{other, right.Chunk} { // the newest is read first
+				var enc format.TreeEncoder
+				if err := enc.Add(&format.Entry{Path: "f", Size: c.Size, Chunks: []format.Chunk{c}}); err != nil {
+					t.Fatal(err)
+				}
+				content := &format.Content{
+					Segments: []format.Segment{{ID: right.Segment, Size: int64(len(right.stored))}},
+					Tree:     []format.Chunk{{Size: int64(len(enc.Bytes())), Hash: format.Sum(enc.Bytes())}},
+					Inline:   enc.Bytes(),
+				}
+				seq := uint64(i + 1)
+				at := w.put(&format.Manifest{
+					Kind: format.KindCommit, Task: "orders/7", Seq: seq, Epoch: 1, Retained: retained,
+					Checkpoint: &format.Checkpoint{Seq: seq, Epoch: 1, Files: 1, Bytes: c.Size, Content: content},
+				})
+				retained = []format.Retained{{Seq: seq, Time: at}}
+			}
+			if r, _ := w.verify(allData); r.Whole != 1 || !slices.Equal(r.Hurt, []uint64{1}) {
+				t.Errorf("%s: %+v; want number 1 to be hurt", what, r)
+			}
+		}
+	})
+}
+
+type storedChunk struct {
+	format.Chunk
+	stored []byte
+}
+
+// codecChunk returns data as a chunk of a segment of its own, compressed.
+func codecChunk(data []byte) storedChunk {
+	e, stored := codec.New().Encode(nil, data)
+	return storedChunk{format.Chunk{
+		Segment: format.SegmentID{Epoch: 1}, Size: int64(len(data)), Stored: int64(len(stored)), Encoding: e, Hash: format.Sum(data),
+	}, stored}
 }

@@ -111,10 +111,10 @@ var inTheProtocol = []mistake{
 		tests:  by("checkpoint", "TestOwnerMeetsAnotherClock"),
 	},
 	{
-		name:   "an owner compares a reply with the reply before it",
-		file:   "checkpoint/owner.go",
-		old:    `if err == nil && !at.IsZero() {`,
-		new:    `o.listed = listed{made, o.task.job.clock()}
+		name: "an owner compares a reply with the reply before it",
+		file: "checkpoint/owner.go",
+		old:  `if err == nil && !at.IsZero() {`,
+		new: `o.listed = listed{made, o.task.job.clock()}
 	if err == nil && !at.IsZero() {`,
 		breaks: "A4",
 		tests:  by("checkpoint", "TestOwnerMeetsAnotherClock", "TestOwnerMeetsADriftingClock"),

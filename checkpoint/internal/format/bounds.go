@@ -83,27 +83,27 @@ func (c Cut) CheckTable(chunks []Chunk, size int64) error {
 	return nil
 }
 
-// Claims is what a manifest says that a state has, less what was found of it.
-type Claims struct {
-	Files int   // regular files
-	Bytes int64 // in them
+// claims are what a manifest says that a state has, less what was found of it.
+type claims struct {
+	files int   // regular files
+	bytes int64 // in them
 }
 
 // take takes an entry, which has been checked, off the claims. It returns an error
 // that wraps ErrCorrupt if the state has more than was claimed, or if the entry has
 // more chunks, or a longer table, than a writer makes of so many bytes.
-func (c *Claims) take(e *Entry) error {
+func (c *claims) take(e *Entry) error {
 	if c == nil || !e.Mode.IsRegular() {
 		return nil
 	}
 	switch {
-	case c.Files <= 0:
+	case c.files <= 0:
 		return corruptf("file %q: there are more files than the manifest says", e.Path)
-	case e.Size > c.Bytes:
-		return corruptf("file %q of %d bytes: of all that the manifest says that there are, %d are left", e.Path, e.Size, c.Bytes)
+	case e.Size > c.bytes:
+		return corruptf("file %q of %d bytes: of all that the manifest says that there are, %d are left", e.Path, e.Size, c.bytes)
 	}
-	c.Files--
-	c.Bytes -= e.Size
+	c.files--
+	c.bytes -= e.Size
 	err := DataCut.Check(e.Chunks)
 	if len(e.Table) > 0 {
 		err = DataCut.CheckTable(e.Table, e.Size)
@@ -117,10 +117,10 @@ func (c *Claims) take(e *Entry) error {
 // maxEntry returns how long the next entry may be, in bytes. Its path and target are
 // bounded, and so are the chunks of its table, if it is a file of all that is left. In
 // place of a table a writer lists a few chunks; there is room for a thousand.
-func (c *Claims) maxEntry() uint64 {
+func (c *claims) maxEntry() uint64 {
 	if c == nil {
 		return math.MaxUint64
 	}
 	const others = 2*MaxPath + 64<<10
-	return others + uint64(MetaCut.MaxTableOf(DataCut.MaxTableOf(c.Bytes)))
+	return others + uint64(MetaCut.MaxTableOf(DataCut.MaxTableOf(c.bytes)))
 }

@@ -85,7 +85,7 @@ func (c *Content) check() error {
 			return corruptf("a list of files of more than %d bytes", MaxTree)
 		}
 	}
-	if c.TreeSize < 0 || c.TreeSize > MaxTree || c.TreeSize > 0 && c.Tree == nil {
+	if c.TreeSize < 0 || c.TreeSize > MaxTree || c.TreeSize > 0 && len(c.Tree) == 0 {
 		return corruptf("a list of files of %d bytes", c.TreeSize)
 	}
 	return nil

@@ -2,8 +2,11 @@ package format
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"io/fs"
+	"math"
 	"reflect"
 	"runtime"
 	"slices"
@@ -97,6 +100,12 @@ func FuzzDecodeContent(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte(`{"segments":[{"id":"8000000000000000-9f2c61d0a8b3e457-00000004","size":1}]}`))
+	for _, hostile := range []string{
+		`{"tree":[{},{},{},{}]}`, `{"segments":[{},{},{},{}]}`, `{"tree":[{"size":1}],"tree":[]}`, `{"tree":[{}`, `{"tree":null,"segments":null}`,
+		`{"offsets":{"a":"1","a":"2"},"labels":{"":""}}`, `{"tree_size":1073741824,"tree":[]}`,
+	} {
+		f.Add([]byte(hostile))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var c *Content
 		var err error
@@ -124,6 +133,9 @@ func FuzzDecodeRetained(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte(`[{"seq":9223372036854775808,"time":"2026-11-22T10:00:00Z"}]`))
+	for _, hostile := range []string{`[{},{},{}]`, `[{"seq":1},{"seq":1}]`, `[] []`, `null`, `[`, `[{"seq":1,"time":"2026-11-22T10:00:01Z"},{"seq":1,"time":"2026-11-22T10:00:01Z"}]`} {
+		f.Add([]byte(hostile))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := &Manifest{Seq: 1 << 32, Checkpoint: &Checkpoint{Seq: 1 << 32}}
 		var list []Retained
@@ -155,6 +167,9 @@ func FuzzDecodeTree(f *testing.F) {
 		for i := range tree {
 			f.Add(appendEntry(nil, &tree[i]))
 		}
+	}
+	for _, data := range hostileTrees() {
+		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var tree []Entry
@@ -199,6 +214,73 @@ func FuzzDecodeTable(f *testing.F) {
 		back, err := decodeTable(again, sizeOfAll(chunks))
 		if err != nil || !slices.Equal(back, chunks) {
 			t.Errorf("%+v, %v\nwant %+v", back, err, chunks)
+		}
+	})
+}
+
+// hostileTrees are such as someone might make who wants to harm a reader.
+func hostileTrees() map[string][]byte {
+	endless := binary.AppendUvarint(nil, 1<<62)
+	deep := appendEntry(nil, &Entry{Path: strings.Repeat("a/", 300) + "a"})
+	chunks := appendEntry(nil, &Entry{Path: "f", Size: 300, Chunks: slices.Repeat([]Chunk{{Size: 1, Hash: Hash{1}}}, 300)})
+	table := appendEntry(nil, &Entry{Path: "f", Size: 1, Table: slices.Repeat([]Chunk{{Size: MaxChunk}}, 16)})
+	huge := appendEntry(nil, &Entry{Path: "f", Size: math.MaxInt64, Table: []Chunk{{Size: 8 << 10}}})
+	target := appendEntry(nil, &Entry{Path: "l", Mode: fs.ModeSymlink, Target: strings.Repeat("/", 1000)})
+	return map[string][]byte{"endless": endless, "deep": deep, "chunks": chunks, "table": table, "huge": huge, "target": target}
+}
+
+// What comes in parts, with claims, is what DecodeTree says, or is refused, and within
+// the claims.
+func FuzzTreeDecoder(f *testing.F) {
+	data, err := encodeTree(goldenTree)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data, 10, int64(1<<40), 7)
+	for _, data := range hostileTrees() {
+		f.Add(data, 1, int64(1<<20), 100)
+		f.Add(data, 1, int64(math.MaxInt64), 1)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, files int, size int64, part int) {
+		part = max(part, 1+len(data)/64) // or it takes long
+		var tree []Entry
+		var err error
+		bounded(t, len(data), func() { tree, err = decodeParts(NewTreeDecoder(files, size), data, part) })
+		wantCorrupt(t, err)
+		var sum int64
+		n := 0
+		for _, e := range tree {
+			if e.Mode.IsRegular() {
+				n++
+			}
+			if sum += e.Size; sum > size || n > files || sum < 0 {
+				t.Fatalf("%d files of %d bytes; claimed are %d of %d", n, sum, files, size)
+			}
+			if int64(len(e.Chunks)) > DataCut.MaxChunks(max(e.Size, 1)) {
+				t.Fatalf("%d chunks of %d bytes", len(e.Chunks), e.Size)
+			}
+		}
+		if want, wantErr := DecodeTree(data); err == nil && (wantErr != nil || !reflect.DeepEqual(tree, want)) {
+			t.Errorf("%+v\nas a whole %+v, %v", tree, want, wantErr)
+		}
+	})
+}
+
+// A table that comes in parts is what it is as a whole.
+func FuzzTableDecoder(f *testing.F) {
+	f.Add(AppendTable(nil, slices.Values(goldenTable)), sizeOfAll(goldenTable), 5)
+	again := slices.Repeat([]Chunk{{Segment: SegmentID{Epoch: 1}, Size: 32 << 10, Encoding: Zstd, Stored: 20}}, 100)
+	f.Add(AppendTable(nil, slices.Values(again)), sizeOfAll(again), 200)
+	f.Add([]byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), int64(1), 1)
+	f.Fuzz(func(t *testing.T, data []byte, size int64, part int) {
+		part = max(part, 1+len(data)/64)
+		var got []Chunk
+		var err error
+		bounded(t, len(data)+min(part, len(data)), func() { got, err = decodeTableParts(data, size, min(part, len(data))) })
+		wantCorrupt(t, err)
+		want, wantErr := decodeTable(data, size)
+		if (err == nil) != (wantErr == nil) || !slices.Equal(got, want) {
+			t.Errorf("%+v, %v\nas a whole %+v, %v", got, err, want, wantErr)
 		}
 	})
 }

@@ -87,21 +87,21 @@ const maxChunkLen = 3*binary.MaxVarintLen64 + segmentIDLen + 1 + len(Hash{})
 
 // decode yields chunks as long as there are so many bytes.
 func (t *TableDecoder) decode(yield func(Chunk, error) bool, least int) {
-	for !t.done && len(t.rest) >= least {
+	d := decoder{rest: t.rest}
+	for !t.done && len(d.rest) >= least {
 		t.n++
-		d := decoder{rest: t.rest}
 		c, err := d.checkedChunk(&t.at)
 		if err != nil {
 			t.fail(yield, corruptf("table: chunk %d: %w", t.n, err))
 			return
 		}
-		t.rest = d.rest
 		if t.sum += c.Size; t.sum > t.size {
 			t.end(yield)
 			return
 		}
 		t.done = !yield(c, nil)
 	}
+	t.rest = d.rest
 }
 
 // end yields an error if the chunks do not have size bytes.

@@ -193,13 +193,13 @@ type TreeDecoder struct {
 	parts
 	n      int
 	in     order
-	claims *Claims // nil if nothing is claimed
+	claims *claims // nil if nothing is claimed
 }
 
 // NewTreeDecoder returns a decoder of the tree of a state that has so many regular
 // files, and so many bytes in them.
 func NewTreeDecoder(files int, bytes int64) *TreeDecoder {
-	return &TreeDecoder{claims: &Claims{Files: files, Bytes: bytes}}
+	return &TreeDecoder{claims: &claims{files: files, bytes: bytes}}
 }
 
 // Add yields the entries that end in part, which comes next. What it finds wrong it
