@@ -27,6 +27,9 @@ func (b *builder) lookAgain(ctx context.Context, l *pipeline) error {
 		if err != nil {
 			return w.fail(path, err)
 		}
+		for next < len(w.nodes) && w.seen[next].made {
+			next++
+		}
 		if next == len(w.nodes) || format.ComparePaths(path, w.nodes[next].Path) < 0 {
 			return w.fail(path, errAdded)
 		}
@@ -36,6 +39,9 @@ func (b *builder) lookAgain(ctx context.Context, l *pipeline) error {
 		next++
 		return w.fail(path, b.lookAt(l, next-1, d))
 	})
+	for next < len(w.nodes) && w.seen[next].made {
+		next++
+	}
 	if err == nil && next < len(w.nodes) {
 		err = w.fail(w.nodes[next].Path, errRemoved)
 	}

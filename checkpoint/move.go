@@ -37,13 +37,13 @@ const (
 // moveOut stores again what the new checkpoint needs of segments of base that
 // are not worth keeping.
 func (b *builder) moveOut(ctx context.Context, l *pipeline) error {
-	if b.base.tree == nil || b.walk.stream != nil {
+	if b.base.tree == nil || b.walk.open == nil {
 		return nil
 	}
 	if err := l.wait(); err != nil { // then all lists are complete
 		return err
 	}
-	any := false
+	any := len(b.walk.streams) > 0 // for which segments were chosen before
 	for b.choose(b.needed()) {
 		any = true // what moves is listed anew, so that less may be needed yet
 	}
@@ -53,6 +53,9 @@ func (b *builder) moveOut(ctx context.Context, l *pipeline) error {
 	m := mover{builder: b, l: l, at: make(map[catalog.ID]int)}
 	for i := range b.walk.nodes {
 		n := &b.walk.nodes[i]
+		if b.walk.seen[i].made {
+			continue // a stream goes by but once
+		}
 		if err := b.walk.fail(n.Path, m.store(ctx, n)); err != nil {
 			return err
 		}

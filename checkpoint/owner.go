@@ -239,6 +239,34 @@ func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) 
 	return b, err
 }
 
+// Check makes sure that the owner still is one: it returns ErrFenced if another
+// writer has taken the task over. Otherwise an owner learns that from its next
+// commit. It settles a commit that is in doubt first: unless its error is
+// ErrUnknown, too, the outcome of every earlier commit is known then, and what was
+// committed is what [Owner.Checkpoint] returns. It sends one request, and those that
+// settle the commit.
+func (o *Owner) Check(ctx context.Context) error {
+	ctx, leave, err := o.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := o.ready(ctx); err != nil {
+		return err
+	}
+	seq, _, err := o.task.history.newestSeq(ctx)
+	switch {
+	case err != nil:
+		return err
+	case seq < o.base.Seq:
+		return o.task.history.hidden(o.base.Seq)
+	case seq > o.base.Seq:
+		o.ended = fmt.Errorf("%w: manifest %d of task %q is not of this owner", ErrFenced, seq, o.task.Name())
+		return o.ended
+	}
+	return nil
+}
+
 // Release gives the task up: a manifest says that this owner will commit
 // nothing more. It is a courtesy, to people and to collectors; a task need not
 // be released to be claimed.

@@ -30,6 +30,11 @@ type RestoreOptions struct {
 	// before it fetches anything, if they were saved without or this process may
 	// not do that.
 	Owners bool
+	// Sub restores only what is below that directory of the state, a valid path by
+	// io/fs, as if it were the whole state: one part of a [Join], say. Empty is all.
+	// Restore fails with an error that wraps fs.ErrNotExist if there is no such
+	// directory.
+	Sub string
 	// Progress, if it is not nil, is told how the restore comes along, from
 	// several goroutines but one call at a time. The restore waits for it.
 	Progress func(Progress)
@@ -57,6 +62,11 @@ func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOption
 	tree, err := c.tree(ctx)
 	if err != nil {
 		return err
+	}
+	if opts.Sub != "" {
+		if tree, err = tree.below(opts.Sub); err != nil {
+			return fmt.Errorf("task %q, checkpoint %d: %w", c.Task, c.Seq, err)
+		}
 	}
 	if opts.Owners && !tree.owned() {
 		return fmt.Errorf("%w: checkpoint %d was saved without them", ErrOwners, c.Seq)

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,8 +12,8 @@ import (
 
 // readFiles packs the files that base does not have as they are.
 func (b *builder) readFiles(l *pipeline) error {
-	if b.walk.stream != nil {
-		return b.readStream(l)
+	if err := b.readStreams(l); err != nil {
+		return err
 	}
 	todo := b.toRead()
 	defer b.walk.writeAhead(todo)()
@@ -36,7 +35,7 @@ func (b *builder) toRead() (list []int) {
 	}
 	for i := range b.walk.nodes {
 		n := &b.walk.nodes[i]
-		if !n.Mode.IsRegular() {
+		if !n.Mode.IsRegular() || b.walk.seen[i].made {
 			continue
 		}
 		for len(old) > 0 && format.ComparePaths(old[0].Path, n.Path) < 0 {
@@ -65,29 +64,6 @@ func (w *walk) writeAhead(todo []int) (stop func()) {
 		}
 	}
 	return dir.writeAhead(names)
-}
-
-// readStream packs the one file of a stream. A Read that waits for its writer is
-// ended, if that can be done, when an upload has failed or the save's context has
-// ended.
-func (b *builder) readStream(l *pipeline) error {
-	if b.base.tree != nil {
-		b.choose(b.base.tree.need())
-	}
-	n := &b.walk.nodes[len(b.walk.nodes)-1]
-	uploads := b.packer.ctx
-	stop := context.AfterFunc(uploads, func() { b.walk.interrupt(context.Cause(uploads)) })
-	var err error
-	n.Size, err = l.add(b.walk.stream, cut.Data, &n.chunks)
-	interrupted := !stop()
-	switch {
-	case err == nil:
-		b.meter.add(Progress{Files: 1, AllBytes: n.Size})
-		return nil
-	case interrupted:
-		return context.Cause(uploads)
-	}
-	return fmt.Errorf("stream %q: %w", b.walk.name, err)
 }
 
 // unchanged reports whether a file is known to be what it was, unopened.

@@ -6,17 +6,18 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// A Source is the state that a save reads: made by [Dir], [FS] or [Stream].
-// The zero Source is no state at all.
+// A Source is the state that a save reads: made by [Dir], [FS], [Stream] or
+// [Join]. The zero Source is no state at all.
 type Source struct {
-	open      func() (tree fs.FS, close func() error, err error)
-	base      string    // where the tree is, for errors
-	name      string    // of a stream
-	stream    io.Reader // if it is one
+	open      func() (tree fs.FS, close func() error, err error) // nil if there is none
+	base      string                                             // where the tree is, for errors
+	streams   []stream
+	parts     map[string]Source // of Join
 	immutable []string
 	reread    bool
 	full      bool
@@ -70,7 +71,13 @@ func FS(fsys fs.FS) Source {
 // if it has that one. It does so too when the save is refused before it begins.
 // Only CloseWithError interrupts a Read, when the context has ended or an upload
 // has failed meanwhile.
-func Stream(name string, r io.Reader) Source { return Source{name: name, stream: r} }
+func Stream(name string, r io.Reader) Source { return Source{streams: []stream{{name, r}}} }
+
+// A stream is a file of a state that goes by once.
+type stream struct {
+	name   string
+	reader io.Reader
+}
 
 // Immutable returns s with a promise: a file whose name matches one of the
 // patterns, by [path.Match], is never changed once it is there, nor its name
@@ -109,30 +116,40 @@ func (s Source) Owners() Source {
 	return s
 }
 
-// failed tells the other end of a stream that its save ended with err, unless
+// failed tells the other ends of streams that their save ended with err, unless
 // that is nil.
 func (s *Source) failed(err error) {
-	if err == nil || s.interrupt(err) {
+	if err == nil {
 		return
 	}
-	if r, ok := s.stream.(io.Closer); ok {
-		_ = r.Close() // what the save failed with is the error to report
+	for _, from := range s.streams {
+		if from.interrupt(err) {
+			continue
+		}
+		if r, ok := from.reader.(io.Closer); ok {
+			_ = r.Close() // what the save failed with is the error to report
+		}
 	}
 }
 
 // interrupt ends a Read of the stream that may be under way, if it can be.
-func (s *Source) interrupt(err error) bool {
-	r, ok := s.stream.(interface{ CloseWithError(error) error })
+func (s *stream) interrupt(err error) bool {
+	r, ok := s.reader.(interface{ CloseWithError(error) error })
 	if ok {
 		_ = r.CloseWithError(err) // as in failed
 	}
 	return ok
 }
 
-func (s *Source) empty() bool { return s.open == nil && s.stream == nil }
+func (s *Source) empty() bool { return s.open == nil && len(s.streams) == 0 && s.parts == nil }
 
 // isImmutable reports whether a file with that path was declared immutable.
 func (s *Source) isImmutable(name string) bool {
+	if first, rest, ok := strings.Cut(name, "/"); ok && s.parts != nil {
+		if part := s.parts[first]; part.isImmutable(rest) {
+			return true
+		}
+	}
 	return slices.ContainsFunc(s.immutable, func(pattern string) bool {
 		ok, _ := path.Match(pattern, path.Base(name)) // patterns were checked
 		return ok
@@ -145,10 +162,12 @@ func (s *Source) check() error {
 			return backend.Invalidf("pattern %q of immutable files: %v", pattern, err)
 		}
 	}
-	if s.stream != nil && (!fs.ValidPath(s.name) || s.name == ".") {
-		return backend.Invalidf("stream name %q is not a valid path", s.name)
+	for _, from := range s.streams {
+		if !fs.ValidPath(from.name) || from.name == "." {
+			return backend.Invalidf("stream name %q is not a valid path", from.name)
+		}
 	}
-	return nil
+	return s.checkParts()
 }
 
 // fill reads until p is full or r ends. io.ReadFull will not do: it says

@@ -3,7 +3,10 @@ package checkpoint
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"strings"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
@@ -27,6 +30,33 @@ func (t *tree) need() *catalog.Used {
 	t.Use(used, t.list)
 	t.Use(used, t.table)
 	return used
+}
+
+// below returns the tree of what is in a directory, as if that were the root.
+func (t *tree) below(dir string) (*tree, error) {
+	if !fs.ValidPath(dir) {
+		return nil, backend.Invalidf("%q is not a valid path of a directory in the state", dir)
+	}
+	if dir == "." {
+		return t, nil
+	}
+	part := &tree{Catalog: t.Catalog}
+	for i := range t.nodes {
+		n := t.nodes[i]
+		below, ok := strings.CutPrefix(n.Path, dir+"/")
+		switch {
+		case n.Path == dir && n.Mode.IsDir():
+			below = "."
+		case !ok:
+			continue
+		}
+		n.Path = below
+		part.nodes = append(part.nodes, n)
+	}
+	if len(part.nodes) == 0 {
+		return nil, &fs.PathError{Op: "restore", Path: dir, Err: fs.ErrNotExist}
+	}
+	return part, nil
 }
 
 // forget makes the catalog forget what the tree does not need.

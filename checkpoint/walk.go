@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"path"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -41,6 +41,8 @@ type walk struct {
 type fileStamp struct {
 	changed time.Time
 	inode   uint64
+	stream  io.Reader // of the content, if it is not a file's
+	made    bool      // it is in no file system: a stream, or a directory around it
 }
 
 // walk opens the state and finds out what it consists of.
@@ -50,10 +52,8 @@ func (s *Source) walk(ctx context.Context) (*walk, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	if s.stream != nil {
-		w.nodes = streamNodes(s.name)
-	}
 	if s.open == nil {
+		w.addStreams()
 		return w, nil
 	}
 	var err error
@@ -72,6 +72,7 @@ func (s *Source) walk(ctx context.Context) (*walk, error) {
 	if err != nil {
 		return nil, errors.Join(err, w.close())
 	}
+	w.addStreams()
 	return w, nil
 }
 
@@ -133,7 +134,8 @@ func (w *walk) fail(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) && path != "." {
 		err = errRemoved
 	}
-	return atPath(w.base, path, err)
+	base, path := w.locate(path)
+	return atPath(base, path, err)
 }
 
 // atPath names the file that an error is about, once, and on one line. Errors
@@ -169,16 +171,6 @@ func typeName(m fs.FileMode) string {
 		return "device"
 	}
 	return "file of an unknown kind"
-}
-
-// streamNodes returns the nodes of a state that is one file with a name.
-func streamNodes(name string) []node {
-	var nodes []node
-	if dir := path.Dir(name); dir != "." { // the directories that the name needs
-		nodes = streamNodes(dir)
-		nodes[len(nodes)-1].Mode = fs.ModeDir | 0o755
-	}
-	return append(nodes, node{Entry: format.Entry{Path: name, Mode: 0o644}})
 }
 
 // walkHash returns a hash of what can be known of a state without opening its
