@@ -1,7 +1,6 @@
 package checkpoint_test
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,8 +27,8 @@ func TestRestoreIsNotLedAway(t *testing.T) {
 		}
 	}
 	before := digest(t, os.DirFS(victim))
-	wins := 0
-	for range 100 {
+	failed := 0
+	for range 50 {
 		parent := tempDir(t)
 		if err := os.Chmod(parent, 0o777); err != nil {
 			t.Fatal(err)
@@ -38,7 +37,7 @@ func TestRestoreIsNotLedAway(t *testing.T) {
 		var adversary sync.WaitGroup
 		adversary.Go(func() { leadAway(stop, parent, victim) })
 		if err := c.Restore(t.Context(), filepath.Join(parent, "x"), checkpoint.RestoreOptions{}); err != nil {
-			wins++
+			failed++
 			if strings.Contains(err.Error(), "\n") {
 				t.Errorf("an error of more than one line: %v", err)
 			}
@@ -49,12 +48,12 @@ func TestRestoreIsNotLedAway(t *testing.T) {
 			t.Fatalf("elsewhere there is now\n%s\nand it was\n%s", now, before)
 		}
 	}
-	t.Logf("the adversary made %d of 100 restores fail", wins)
+	t.Logf("the adversary made %d of 50 restores fail", failed)
 }
 
 // leadAway gives the name of what is being built to a link that leads to victim.
 func leadAway(stop chan struct{}, parent, victim string) {
-	for n := 0; ; n++ {
+	for {
 		select {
 		case <-stop:
 			return
@@ -67,7 +66,7 @@ func leadAway(stop chan struct{}, parent, victim string) {
 		for _, e := range entries {
 			name := filepath.Join(parent, e.Name())
 			if e.IsDir() && strings.Contains(e.Name(), ".holdfast-") && os.Rename(name, filepath.Join(parent, "stolen")) == nil {
-				_ = errors.Join(os.Symlink(victim, name))
+				_ = os.Symlink(victim, name) // if it fails, it has led nobody away
 				return
 			}
 		}

@@ -147,12 +147,13 @@ func (o *Owner) checkpoint(ctx context.Context) (*Checkpoint, error) {
 // backend.ErrInvalid. To go back to the last checkpoint, close what uses the
 // state, close the owner, and claim the task again.
 //
-// A dir that holds what an earlier process left there is resumed into much
-// faster than a new one. Its files are read and compared, and what they have in
-// common with the checkpoint is not fetched. They may be in any condition,
-// half written after a crash or of another checkpoint, since every byte is
-// checked. But nothing may have them open any more: a database that does goes on
-// with the files that were replaced, so that what it writes is in no checkpoint.
+// A dir that an earlier process has left behind may be used again, and costs less
+// than a new one: its files are read, and what they have in common with the
+// checkpoint is not fetched. They may be in any condition, half written or of
+// another checkpoint, because every byte is checked. But whoever used dir must
+// have ended for certain. A database that still has its files open goes on with
+// those that were replaced, so that what it writes is in no checkpoint; and what
+// it makes anew in dir is in the next one.
 func (o *Owner) Resume(ctx context.Context, dir string) (*Checkpoint, error) {
 	ctx, leave, err := o.enter(ctx)
 	if err != nil {

@@ -21,15 +21,13 @@ func TestSetuidIsNotRestored(t *testing.T) {
 	for name, mode := range map[string]fs.FileMode{"program": special | 0o755, "d": fs.ModeDir | special | 0o777, ".": fs.ModeDir | special | 0o755} {
 		path := filepath.Join(state, name)
 		var err error
-		if name == "program" {
+		switch name {
+		case "program":
 			err = os.WriteFile(path, []byte("#!/bin/sh\nid\n"), 0o755)
-		} else if name == "d" {
+		case "d":
 			err = os.Mkdir(path, 0o755)
 		}
-		if err == nil {
-			err = os.Chmod(path, mode)
-		}
-		if err != nil {
+		if err := errors.Join(err, os.Chmod(path, mode)); err != nil {
 			t.Fatal(err)
 		}
 	}

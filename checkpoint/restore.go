@@ -23,7 +23,8 @@ var ErrNotEmpty = atomicdir.ErrNotEmpty
 // RestoreOptions say how a checkpoint is restored.
 type RestoreOptions struct {
 	// Replace replaces a target directory that is not empty. What it has of the
-	// state is not fetched again: its files are read and compared.
+	// state is not fetched again: its files are read and compared. Nothing may
+	// use it any more: see [Owner.Resume].
 	Replace bool
 	// Owners gives all files, directories and links the owner and group, by number,
 	// that they were saved with: see [Source.Owners]. Restore fails with ErrOwners,

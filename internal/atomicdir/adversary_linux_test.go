@@ -515,7 +515,7 @@ func TestRemovalOfReadOnlyDirectories(t *testing.T) {
 	}
 }
 
-// A directory whose final permissions keep everybody out is removed when it can not
+// A directory whose final permissions keep everybody out is removed when it cannot
 // be put in place.
 func TestAbortOfWhatIsFinished(t *testing.T) {
 	parent := tempDir(t)

@@ -123,10 +123,10 @@ func (d *Dir) takeLock() (err error) {
 		d.aside = d.prefix() + strings.ToLower(rand.Text())
 		d.lock, err = d.tryLock(d.aside)
 		if !errors.Is(err, filelock.ErrHeld) {
-			break
-		} // another process swept it before it was locked
+			return err
+		}
 	}
-	return err
+	return err // others swept it each time before it was locked
 }
 
 func (d *Dir) tryLock(name string) (lock *filelock.Lock, err error) {
@@ -188,7 +188,7 @@ func (d *Dir) Old() *os.Root {
 
 // Commit makes what was built durable and then the target's content. When it
 // fails, the target is as it was, unless the error is that of making the last
-// step durable. What can not be removed of an old directory is left to the
+// step durable. What cannot be removed of an old directory is left to the
 // next Begin.
 //
 // The last thing that is done to what was built is to give the directory itself

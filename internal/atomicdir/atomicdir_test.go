@@ -447,7 +447,7 @@ func TestLeftoversOfTheDeadAreSwept(t *testing.T) {
 	wantGeneration(t, target, "new")
 }
 
-// Where a directory can not be exchanged, a process that is killed between the
+// Where a directory cannot be exchanged, a process that is killed between the
 // two renames leaves no target. The next one puts the old one back.
 func TestKilledBetweenTwoRenames(t *testing.T) {
 	aside := filepath.Join(".x.holdfast-abc")

@@ -101,7 +101,7 @@ func (f *folder) close() error {
 	if f.file == nil {
 		return nil
 	}
-	err := errors.Join(f.file.Close(), f.Root.Close())
+	err := errors.Join(f.file.Close(), f.Close())
 	f.file = nil
 	return err
 }

@@ -9,6 +9,6 @@ import (
 
 const many = math.MaxInt
 
-// syncAll has no call to make here: what can not be opened is left to the
+// syncAll has no call to make here: what cannot be opened is left to the
 // system to write in its own time.
 func syncAll(*os.File) error { return nil }

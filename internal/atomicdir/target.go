@@ -157,7 +157,7 @@ func (d *Dir) lookAtTarget() error {
 	return err
 }
 
-// checkReplaceable refuses directories that another one can not take the place
+// checkReplaceable refuses directories that another one cannot take the place
 // of: a mount point, by the system; and this process's own, which would stand
 // in a directory that is no more.
 func (d *Dir) checkReplaceable(path string) error {
