@@ -22,7 +22,7 @@ type attempt struct {
 	cut      *Cut      // nil until it was taken
 	cutAt    time.Time
 	pause    time.Duration // of the loop
-	last     bool
+	give     func()        // gives the turn to upload back
 }
 
 // A stage is where an attempt is: what it failed at.
@@ -50,12 +50,13 @@ var (
 // attempt tries to commit, and does what follows from how that went. work is what
 // the attempt lasts no longer than.
 func (t *Task) attempt(work context.Context) error {
-	a := &attempt{began: time.Now(), stage: atSettle, last: t.ctx.Err() != nil}
+	a := &attempt{began: time.Now(), stage: atSettle, give: func() {}}
+	defer func() { a.give() }()
 	ctx, cancel := t.bound(work, a.began)
 	defer cancel()
 	ctx, span := t.runner.telemetry.begin(ctx, "holdfast.commit", t.name)
 	c, err := t.commit(ctx, a)
-	if err != nil && work.Err() == nil && ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil { // say why
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
 	span(err)
@@ -89,7 +90,7 @@ func (t *Task) commit(ctx context.Context, a *attempt) (*checkpoint.Checkpoint, 
 	if err != nil {
 		return nil, err
 	}
-	defer give()
+	a.give = give
 	snapshot, err := t.takeCut(ctx, a)
 	if err != nil {
 		return nil, err
@@ -286,6 +287,7 @@ func (t *Task) committed(ctx context.Context, a *attempt, c *checkpoint.Checkpoi
 	t.covered = a.cutAt
 	t.mu.Unlock()
 	t.dropCut(a, c, nil)
+	a.give() // not before the cut is gone, and not after the hook
 	if t.spec.Hooks.After == nil {
 		return
 	}
@@ -308,6 +310,7 @@ func (t *Task) failed(ctx context.Context, a *attempt, err error) {
 	} else {
 		t.dropCut(a, nil, err)
 	}
+	a.give()
 	if t.work.Err() == nil {
 		t.runner.telemetry.failed(ctx, kind)
 		t.log.WarnContext(ctx, "a checkpoint failed; the one before stands", "kind", kind, "final", final != nil, "err", err)

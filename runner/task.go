@@ -331,6 +331,8 @@ func (t *Task) shut(err error) {
 	if err != nil {
 		t.closed = fmt.Errorf("task %q: %w", t.name, err)
 	}
+	requests, _ := t.takeRequests()
+	answerAll(requests, outcome{err: t.cause()})
 	t.giveUp(context.Cause(t.ctx))
 	t.runner.remove(t)
 	close(t.done)
