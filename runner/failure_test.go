@@ -45,12 +45,12 @@ func TestProcessingGoesOnAfterAFailure(t *testing.T) {
 		task, h := w.own(r, "a")
 		waits := process(task, h)
 		fails := 3
-		h.fail = func() error {
+		h.failWith(func() error {
 			if fails--; fails >= 0 {
 				return errHost
 			}
 			return nil
-		}
+		})
 		time.Sleep(45 * time.Second)
 		if seq, n := w.latest("a"); seq == 0 || n < 3000 {
 			t.Errorf("after three failures %d is committed", n)
@@ -76,7 +76,7 @@ func TestHeldBackPastMaxDelay(t *testing.T) {
 		store.Arm(dead)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		held := h.n
+		held := h.sum()
 		if held < 3000 || held > 4100 {
 			t.Errorf("%d steps before they were held back; expected 30 s to 40 s of them, 100 a second", held)
 		}
@@ -88,8 +88,8 @@ func TestHeldBackPastMaxDelay(t *testing.T) {
 		if _, n := w.latest("a"); n < held {
 			t.Errorf("%d is committed of %d after the store came back", n, held)
 		}
-		if h.n < held+1000 {
-			t.Errorf("%d more steps after the store came back", h.n-held)
+		if h.sum() < held+1000 {
+			t.Errorf("%d more steps after the store came back", h.sum()-held)
 		}
 		if err := r.Drain(within(t, time.Minute)); err != nil {
 			t.Error(err)
@@ -137,7 +137,7 @@ func TestTooManyFailures(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		task, h := w.own(w.runner(w.job(), Options{Interval: Manual, MaxFailures: 2}), "a")
 		fail := errHost
-		h.fail = func() error { return fail }
+		h.failWith(func() error { return fail })
 		for i, succeeds := range []bool{false, false, true, false, false, true, false, false} {
 			fail = errHost
 			if succeeds {
@@ -168,7 +168,7 @@ func TestTooManyFailures(t *testing.T) {
 func TestNoFailureIsTolerated(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		task, h := w.own(w.runner(w.job(), Options{MaxFailures: -1}), "a")
-		h.fail = func() error { return errHost }
+		h.failWith(func() error { return errHost })
 		time.Sleep(DefaultInterval)
 		wantCause(t, task, ErrTooManyFailures)
 	})
@@ -221,7 +221,7 @@ func TestFailAfterManyAttempts(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		r := w.runner(w.job(), Options{FailAfter: 10 * time.Minute, MaxFailures: 1000})
 		task, h := w.own(r, "a")
-		h.fail = func() error { return errHost }
+		h.failWith(func() error { return errHost })
 		began := time.Now()
 		<-task.Done()
 		wantAfter(t, began, 10*time.Minute, 11*time.Minute+maxRetry)
@@ -333,11 +333,11 @@ func TestDoubtThatWasNotCommitted(t *testing.T) {
 			}
 		})
 		h.mustAdd(task)
-		h.fail = func() error { return errHost }
+		h.failWith(func() error { return errHost })
 		if _, err := task.Commit(t.Context()); !errors.Is(err, errHost) {
 			t.Error(err)
 		}
-		h.fail = nil
+		h.failWith(nil)
 		if _, err := task.Commit(t.Context()); err != nil {
 			t.Error(err)
 		}

@@ -69,9 +69,7 @@ func TestShutdownOrder(t *testing.T) {
 }
 
 func (w *world) status(name string) checkpoint.Status {
-	job := checkpoint.New(w.bucket.Open(), checkpoint.Options{Logger: silent})
-	defer job.Close()
-	task, err := job.Task(name)
+	task, err := w.look().Task(name)
 	if err != nil {
 		w.t.Fatal(err)
 	}

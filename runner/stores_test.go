@@ -167,7 +167,7 @@ func TestRestoreOrderAndProgress(t *testing.T) {
 }
 
 func (w *world) newest(name string) *checkpoint.Checkpoint {
-	task, err := w.job().Task(name)
+	task, err := w.look().Task(name)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -188,19 +188,22 @@ func TestUploadsAreBounded(t *testing.T) {
 		})
 		r := w.runner(job, Options{Interval: Manual, Commits: most})
 		var hosts []*host
+		var mu sync.Mutex
 		atOnce := 0
 		for i := range tasks {
 			_, h := w.own(r, strconv.Itoa(i))
-			h.fail = func() error {
+			h.failWith(func() error {
 				time.Sleep(time.Millisecond) // for those that cut at the same time
 				n := 1
 				for _, h := range hosts {
 					_, inUse := h.counted()
 					n += inUse
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				atOnce = max(atOnce, n)
 				return nil
-			}
+			})
 			hosts = append(hosts, h)
 		}
 		began := time.Now()

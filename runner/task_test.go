@@ -138,14 +138,14 @@ func TestGateKeepsStepsAndCutsApart(t *testing.T) {
 		var store *faultstore.Store
 		job := w.job(faulty(&store))
 		task, h := w.own(w.runner(job, Options{Interval: Manual}), "a")
-		h.cutFor = 20 * time.Millisecond
+		h.cutTakes(20 * time.Millisecond)
 		inStep := false
-		h.fail = func() error {
+		h.failWith(func() error {
 			if inStep {
 				t.Error("a cut was taken while a step runs")
 			}
 			return nil
-		}
+		})
 		store.Arm(faultstore.Fault{Kind: faultstore.Delay, Verb: "create", For: 5 * time.Second})
 		committed := make(chan struct{})
 		var longest time.Duration
@@ -274,12 +274,12 @@ func TestOneCommitAtATime(t *testing.T) {
 		job := w.job(faulty(&store))
 		task, h := w.own(w.runner(job, Options{Interval: time.Second}), "a")
 		store.Arm(faultstore.Fault{Kind: faultstore.Delay, Verb: "create", For: 2500 * time.Millisecond})
-		h.fail = func() error {
+		h.failWith(func() error {
 			if _, inUse := h.counted(); inUse > 0 {
 				t.Error("a cut was taken before the one before was committed")
 			}
 			return nil
-		}
+		})
 		for range 50 {
 			go func() { _, _ = task.Commit(context.Background()) }()
 			time.Sleep(700 * time.Millisecond)
@@ -297,13 +297,13 @@ func TestPanicInACut(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		task, h := w.own(w.runner(w.job(), Options{Interval: Manual}), "a")
 		h.mustAdd(task)
-		h.fail = func() error { panic("oh") }
+		h.failWith(func() error { panic("oh") })
 		_, err := task.Commit(within(t, time.Minute))
 		p := (*PanicError)(nil)
 		if !errors.As(err, &p) || p.Value != "oh" || len(p.Stack) == 0 {
 			t.Fatalf("%v", err)
 		}
-		h.fail = nil
+		h.failWith(nil)
 		h.mustAdd(task)
 		if _, err := task.Commit(within(t, time.Minute)); err != nil {
 			t.Fatal(err)
@@ -429,11 +429,11 @@ func TestPanicInHooks(t *testing.T) {
 			s.Hooks.After = func(context.Context, *checkpoint.Checkpoint) error { panic("after") }
 			s.Hooks.Failed = func(context.Context, error) { panic("failed") }
 		})
-		h.fail = func() error { return errHost }
+		h.failWith(func() error { return errHost })
 		if _, err := task.Commit(t.Context()); !errors.Is(err, errHost) {
 			t.Error(err)
 		}
-		h.fail = nil
+		h.failWith(nil)
 		if _, err := task.Commit(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -503,7 +503,7 @@ func TestCommitAll(t *testing.T) {
 		if err := r.CommitAll(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		hosts[7].fail = func() error { return errHost }
+		hosts[7].failWith(func() error { return errHost })
 		if err := r.CommitAll(t.Context()); !errors.Is(err, errHost) {
 			t.Error(err)
 		}

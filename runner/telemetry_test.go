@@ -73,17 +73,17 @@ func TestMetricsAndSpans(t *testing.T) {
 			TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
 		})
 		task, h := w.own(r, "a")
-		h.cutFor = 3 * time.Second
+		h.cutTakes(3 * time.Second)
 		if _, err := task.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(7 * time.Second)
-		h.cutFor = 0
-		h.fail = func() error { return errHost }
+		h.cutTakes(0)
+		h.failWith(func() error { return errHost })
 		_, _ = task.Commit(t.Context())
-		h.fail = func() error { panic("oh") }
+		h.failWith(func() error { panic("oh") })
 		_, _ = task.Commit(t.Context())
-		h.fail = nil
+		h.failWith(nil)
 		store.Arm(faultstore.Fault{Kind: faultstore.Delay, Verb: "create", For: time.Hour})
 		go func() {
 			time.Sleep(5 * time.Second)

@@ -13,10 +13,12 @@ import (
 // cutTimes are the times of a task's cuts since a moment.
 func cutTimes(h *host, since time.Time) (times func() []time.Duration) {
 	var list []time.Duration
-	h.fail = func() error {
+	h.failWith(func() error {
+		h.mu.Lock()
+		defer h.mu.Unlock()
 		list = append(list, time.Since(since))
 		return nil
-	}
+	})
 	return func() []time.Duration {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -89,7 +91,7 @@ func TestManual(t *testing.T) {
 		if cuts, _ := h.counted(); cuts != 0 {
 			t.Errorf("%d cuts without a request", cuts)
 		}
-		h.fail = func() error { return errHost }
+		h.failWith(func() error { return errHost })
 		if _, err := task.Commit(t.Context()); err == nil {
 			t.Error("no error")
 		}
@@ -163,16 +165,14 @@ func TestMinPause(t *testing.T) {
 func TestMaxShare(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		_, h := w.own(w.runner(w.job(), Options{Interval: time.Second, MaxShare: 0.01}), "a")
-		h.cutFor = 100 * time.Millisecond
+		h.cutTakes(100 * time.Millisecond)
 		times := cutTimes(h, time.Now())
 		time.Sleep(100 * time.Second)
 		list := times()
 		if len(list) < 9 || len(list) > 12 {
 			t.Errorf("%d cuts of 100 ms in 100 s; expected about 10, for one part in a hundred", len(list))
 		}
-		h.mu.Lock()
-		h.cutFor = 0
-		h.mu.Unlock()
+		h.cutTakes(0)
 		time.Sleep(100 * time.Second)
 		if n := len(times()) - len(list); n < 80 {
 			t.Errorf("%d cuts of no time in 100 s; expected about one a second again", n)

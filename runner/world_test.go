@@ -29,13 +29,23 @@ type world struct {
 	t      *testing.T
 	bucket *mem.Bucket
 	dir    string // of run directories
+
+	looking sync.Once
+	looker  *checkpoint.Job
+}
+
+// look returns a job to look at what is in the store.
+func (w *world) look() *checkpoint.Job {
+	w.looking.Do(func() { w.looker = w.job() })
+	return w.looker
 }
 
 // inWorld runs a test in a bubble of its own, with a clock that jumps.
 func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		test(t, &world{t, mem.NewBucket(time.Now), t.TempDir()})
+		t.Cleanup(func() { time.Sleep(2 * time.Hour) }) // comes last: what is late may come to its end
+		test(t, &world{t: t, bucket: mem.NewBucket(time.Now), dir: t.TempDir()})
 	})
 }
 
@@ -139,15 +149,35 @@ func (h *host) note(what string) {
 	h.log = append(h.log, what)
 }
 
+// failWith makes fail what is called in each cut; cutTakes says how long that takes.
+func (h *host) failWith(fail func() error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fail = fail
+}
+
+func (h *host) cutTakes(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cutFor = d
+}
+
+// sum returns what steps have added up to.
+func (h *host) sum() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.n
+}
+
 func (h *host) Cut(ctx context.Context) (Cut, error) {
 	h.note("cut")
 	h.mu.Lock()
 	h.cuts++
 	dir := filepath.Join(h.restored.Cuts, strconv.Itoa(h.cuts))
-	n, fail := h.n, h.fail
+	n, fail, cutFor := h.n, h.fail, h.cutFor
 	h.mu.Unlock()
-	if h.cutFor > 0 {
-		time.Sleep(h.cutFor)
+	if cutFor > 0 {
+		time.Sleep(cutFor)
 	}
 	if fail != nil {
 		if err := fail(); err != nil {
@@ -218,9 +248,7 @@ func (h *host) mustAdd(task *Task) {
 // and state, which belong together.
 func (w *world) latest(name string) (seq uint64, n int) {
 	w.t.Helper()
-	job := checkpoint.New(w.bucket.Open(), checkpoint.Options{Logger: silent})
-	defer job.Close()
-	task, err := job.Task(name)
+	task, err := w.look().Task(name)
 	if err != nil {
 		w.t.Fatal(err)
 	}
