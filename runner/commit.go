@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -74,7 +73,8 @@ func (t *Task) bound(work context.Context, now time.Time) (context.Context, cont
 	t.mu.Lock()
 	due := t.schedule.due
 	t.mu.Unlock()
-	if left := due.Add(opts.FailAfter).Sub(now); opts.FailAfter < math.MaxInt64 && !due.IsZero() && left < opts.CommitTimeout {
+	left := due.Add(opts.FailAfter).Sub(now)
+	if opts.FailAfter > 0 && !due.IsZero() && left < opts.CommitTimeout {
 		return context.WithTimeoutCause(work, left, errFailAfter)
 	}
 	return context.WithTimeoutCause(work, opts.CommitTimeout, errTimeout)
@@ -316,6 +316,7 @@ func (t *Task) failed(ctx context.Context, a *attempt, err error) {
 		t.log.WarnContext(ctx, "a checkpoint failed; the one before stands", "kind", kind, "final", final != nil, "err", err)
 	}
 	if hook := t.spec.Hooks.Failed; hook != nil {
+		ctx := context.WithoutCancel(ctx) // that of the attempt may have ended
 		if err := guard("hook of a failure", func() error { hook(ctx, err); return nil }); err != nil {
 			t.log.ErrorContext(ctx, "the hook of a failure failed", "err", err)
 		}
@@ -340,7 +341,7 @@ func (t *Task) count(kind string, err error) (final error) {
 	t.cutTaken = false
 	opts := &t.runner.opts
 	now := time.Now()
-	overdue := !t.schedule.due.IsZero() && opts.FailAfter < math.MaxInt64 && now.Sub(t.schedule.due) >= opts.FailAfter
+	overdue := opts.FailAfter > 0 && !t.schedule.due.IsZero() && now.Sub(t.schedule.due) >= opts.FailAfter
 	t.runner.telemetry.coalesced(t.ctx, t.schedule.failed(now, len(t.requests) > 0))
 	t.gate.hold(t.schedule.holdFrom())
 	switch {

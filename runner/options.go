@@ -121,7 +121,6 @@ func (o Options) withDefaults() (Options, error) {
 	defaultTo(&o.CommitTimeout, DefaultCommitTimeout)
 	defaultTo(&o.MaxFailures, DefaultMaxFailures)
 	defaultTo(&o.MaxTimeouts, DefaultMaxTimeouts)
-	defaultTo(&o.FailAfter, math.MaxInt64)
 	defaultTo(&o.Commits, DefaultCommits)
 	defaultTo(&o.Restores, DefaultRestores)
 	if o.Logger == nil {
@@ -202,7 +201,8 @@ type Spec struct {
 }
 
 // Hooks are called by the runner, one at a time for each task. Each may be nil.
-// A panic in one is an error of it.
+// A panic in one is an error of it. A hook calls none of the task's methods that
+// wait: it holds up what they wait for.
 type Hooks struct {
 	// Before is called before each cut, while no step runs: to flush what steps
 	// have begun. It may advance the position. Its error fails the commit.

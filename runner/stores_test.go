@@ -266,3 +266,45 @@ func TestPoolPassesOn(t *testing.T) {
 		t.Errorf("%d places are free", p.free)
 	}
 }
+
+// The turn to upload ends when the cut is gone, and before the hook after it, which
+// may take long.
+func TestTurnEndsWithTheCut(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		r := w.runner(w.job(), Options{Interval: Manual, Commits: 1})
+		free := func() int {
+			r.commits.mu.Lock()
+			defer r.commits.mu.Unlock()
+			return r.commits.free
+		}
+		cutter := cutterFunc(func(context.Context) (Cut, error) {
+			return Cut{Done: func(*checkpoint.Checkpoint, error) {
+				if free() != 0 {
+					t.Error("others have a cut before this one is gone")
+				}
+			}}, nil
+		})
+		task, err := r.Own(t.Context(), "a", Spec{
+			Dir:  w.dir,
+			Open: func(context.Context, *Restored) (Cutter, error) { return cutter, nil },
+			Hooks: Hooks{After: func(context.Context, *checkpoint.Checkpoint) error {
+				if free() != 1 {
+					t.Error("others wait for the hook")
+				}
+				return nil
+			}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := task.Commit(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A cutterFunc has offsets only, or whatever it returns.
+type cutterFunc func(context.Context) (Cut, error)
+
+func (f cutterFunc) Cut(ctx context.Context) (Cut, error) { return f(ctx) }
+func (f cutterFunc) Close() error                         { return nil }

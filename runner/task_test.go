@@ -514,3 +514,28 @@ func TestCommitAll(t *testing.T) {
 		}
 	})
 }
+
+// What steps do while a cut is uploaded is not in it, neither state nor offsets.
+func TestOffsetsBelongToTheCut(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		task, h := w.own(w.runner(w.job(), Options{Interval: Manual}), "a")
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for h.add(context.Background(), task) == nil {
+				time.Sleep(100 * time.Microsecond)
+			}
+		}()
+		for range 10 {
+			time.Sleep(5 * time.Millisecond)
+			if _, err := task.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.latest("a") // compares them
+		}
+		if err := task.Release(within(t, time.Minute)); err != nil {
+			t.Error(err)
+		}
+		<-stopped
+	})
+}
