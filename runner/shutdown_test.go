@@ -289,3 +289,56 @@ func TestOwnThatFails(t *testing.T) {
 		w.own(r, "a")
 	})
 }
+
+// Steps that are held back are let go when the task ends, and so is one that waits
+// for input.
+func TestStepsThatWaitEndWithTheTask(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var store *faultstore.Store
+		task, h := w.own(w.runner(w.job(faulty(&store)), Options{Interval: time.Second, MaxDelay: time.Second}), "a")
+		store.Arm(faultstore.Fault{Kind: faultstore.Delay, Verb: "create", For: time.Hour})
+		time.Sleep(10 * time.Second)
+		held := make(chan error)
+		go func() { held <- h.add(context.Background(), task) }()
+		synctest.Wait()
+		began := time.Now()
+		go func() { _ = task.Abandon(context.Background()) }()
+		if err := <-held; !errors.Is(err, ErrAbandoned) {
+			t.Error(err)
+		}
+		wantAfter(t, began, 0, 0)
+		<-task.Done()
+	})
+	inWorld(t, func(t *testing.T, w *world) {
+		task, _ := w.own(w.runner(w.job(), Options{Interval: Manual}), "a")
+		waits := make(chan error)
+		go func() {
+			waits <- task.Step(context.Background(), func(p *Position) error {
+				<-p.Context().Done()
+				return context.Cause(p.Context())
+			})
+		}()
+		synctest.Wait()
+		if err := task.Release(within(t, time.Minute)); err != nil {
+			t.Error(err)
+		}
+		if err := <-waits; !errors.Is(err, ErrReleased) && !errors.Is(err, errCutWaits) {
+			t.Error(err)
+		}
+	})
+}
+
+// A step whose own context ends while it is held back ends with that.
+func TestHeldStepWithAContextThatEnds(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var store *faultstore.Store
+		task, h := w.own(w.runner(w.job(faulty(&store)), Options{Interval: time.Second, MaxDelay: time.Second}), "a")
+		store.Arm(faultstore.Fault{Kind: faultstore.Delay, Verb: "create", For: time.Hour})
+		time.Sleep(10 * time.Second)
+		began := time.Now()
+		if err := h.add(within(t, 5*time.Second), task); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		wantAfter(t, began, 5*time.Second, 5*time.Second)
+	})
+}

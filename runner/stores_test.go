@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
 // stores is a state of several stores, each its directory.
@@ -308,3 +310,51 @@ type cutterFunc func(context.Context) (Cut, error)
 
 func (f cutterFunc) Cut(ctx context.Context) (Cut, error) { return f(ctx) }
 func (f cutterFunc) Close() error                         { return nil }
+
+// No more stores are restored at once than Options say, whatever tasks they are of.
+func TestRestoresAreBounded(t *testing.T) {
+	const tasks = 6
+	for _, most := range []int{1, 3} {
+		inWorld(t, func(t *testing.T, w *world) {
+			var store *faultstore.Store
+			r := w.runner(w.job(faulty(&store)), Options{Interval: Manual, Restores: most})
+			data := make([]byte, 200<<10)
+			rand.Read(data)
+			own := func(i int, dir string) (*Task, error) {
+				return r.Own(context.Background(), strconv.Itoa(i), Spec{
+					Dir: filepath.Join(dir, strconv.Itoa(i)),
+					Open: func(_ context.Context, restored *Restored) (Cutter, error) {
+						file := filepath.Join(restored.Dir(""), "data")
+						return dirCutter(restored.Dir("")), os.WriteFile(file, data, 0o666)
+					},
+				})
+			}
+			for i := range tasks {
+				task, err := own(i, w.dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := task.Release(within(t, time.Minute)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			store.Arm(faultstore.Fault{Kind: faultstore.Delay, Verb: "get", Key: "/segments/", For: time.Second})
+			elsewhere := t.TempDir()
+			began := time.Now()
+			var all sync.WaitGroup
+			for i := range tasks {
+				all.Go(func() {
+					if _, err := own(i, elsewhere); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			each := time.Since(began) * time.Duration(most) / tasks
+			if each < time.Second || each > 4*time.Second || each%time.Second != 0 {
+				t.Errorf("%d at once: %v for each restore; expected a few requests of 1 s", most, each)
+			}
+			store.Disarm()
+		})
+	}
+}
