@@ -302,10 +302,19 @@ func (t *Task) lastCommit() error {
 	if t.work.Err() != nil {
 		return fmt.Errorf("no last commit: %w", context.Cause(t.work))
 	}
-	if err := t.attempt(t.work); err != nil {
-		return fmt.Errorf("last commit: %w", errors.Join(err, t.settle(t.work)))
+	earlier := t.doubt
+	err := t.attempt(t.work)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if d := t.doubt; d != nil {
+		before := t.seq
+		err = errors.Join(err, t.settle(t.work))
+		if d != earlier && t.seq != before {
+			return nil // it was made
+		}
+	}
+	return fmt.Errorf("last commit: %w", err)
 }
 
 // release gives the task up.
