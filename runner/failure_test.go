@@ -314,6 +314,26 @@ func TestDoubtIsSettledByRelease(t *testing.T) {
 	})
 }
 
+// That an earlier commit was made, after all, does not make the last one.
+func TestEarlierDoubtIsNotTheLastCommit(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var store *faultstore.Store
+		job := w.job(faulty(&store))
+		task, h := w.own(w.runner(job, Options{Interval: Manual, CommitTimeout: 5 * time.Second}), "a")
+		h.mustAdd(task)
+		store.Arm(faultstore.Fault{Kind: faultstore.LoseReply, Verb: "create", On: 1}, dead)
+		if _, err := task.Commit(t.Context()); !errors.Is(err, checkpoint.ErrUnknown) {
+			t.Fatal(err)
+		}
+		h.mustAdd(task)
+		time.AfterFunc(8*time.Second, store.Heal)
+		err := task.Release(within(t, time.Minute))
+		if _, n := w.latest("a"); n != 1 || err == nil {
+			t.Errorf("%d is committed of 2, and the release says %v", n, err)
+		}
+	})
+}
+
 // A commit in doubt that turns out not to be made is not acknowledged, and the next
 // commit has it all.
 func TestDoubtThatWasNotCommitted(t *testing.T) {

@@ -215,10 +215,18 @@ var inRunner = []mistake{
 	{
 		name:   "the last commit is made under the context that has ended",
 		file:   "runner/task.go",
-		old:    "if err := t.attempt(t.work); err != nil {",
-		new:    "if err := t.attempt(t.ctx); err != nil {",
+		old:    "err := t.attempt(t.work)",
+		new:    "err := t.attempt(t.ctx)",
 		breaks: "a last commit has a context of its own",
 		tests:  by("runner", "TestShutdownOrder", "TestTaskOutlivesTheContextOfOwn"),
+	},
+	{
+		name:   "an earlier commit that was made is taken for the last one",
+		file:   "runner/task.go",
+		old:    "if d != earlier && t.seq != before {",
+		new:    "if (d != earlier || earlier != nil) && t.seq != before {",
+		breaks: "the order of shutting down",
+		tests:  by("runner", "TestEarlierDoubtIsNotTheLastCommit"),
 	},
 	{
 		name:   "the task is released before its state is closed",
