@@ -19,6 +19,7 @@ type Source struct {
 	name      string    // of a stream
 	stream    io.Reader // if it is one
 	immutable []string
+	writeOnce []string
 	reread    bool
 	full      bool
 }
@@ -67,6 +68,19 @@ func (s Source) Immutable(patterns ...string) Source {
 	return s
 }
 
+// WriteOnce returns s with a weaker promise than [Source.Immutable]: a file whose
+// name matches one of the patterns is written once, and not again with its time of
+// modification unchanged. If the checkpoint before has it with the same path, size
+// and time of modification, it is not opened, even if it has another inode or has
+// got another hard link since. That is so for the tables of an LSM tree that are
+// linked from the database, and for those that a restore has written, which get
+// their times back. Another database's table of the same name and size has
+// another time, and is read.
+func (s Source) WriteOnce(patterns ...string) Source {
+	s.writeOnce = slices.Concat(s.writeOnce, patterns)
+	return s
+}
+
 // Reread returns s with every file opened and compared, whatever its times say
 // and whatever was promised of it.
 func (s Source) Reread() Source {
@@ -86,15 +100,21 @@ func (s Source) Full() Source {
 func (s *Source) empty() bool { return s.open == nil && s.stream == nil }
 
 // isImmutable reports whether a file with that path was declared immutable.
-func (s *Source) isImmutable(name string) bool {
-	return slices.ContainsFunc(s.immutable, func(pattern string) bool {
+func (s *Source) isImmutable(name string) bool { return matches(s.immutable, name) }
+
+// isWriteOnce reports whether a file with that path was declared to be written
+// once.
+func (s *Source) isWriteOnce(name string) bool { return matches(s.writeOnce, name) }
+
+func matches(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		ok, _ := path.Match(pattern, path.Base(name)) // patterns were checked
 		return ok
 	})
 }
 
 func (s *Source) check() error {
-	for _, pattern := range s.immutable {
+	for _, pattern := range slices.Concat(s.immutable, s.writeOnce) {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return backend.Invalidf("pattern %q of immutable files: %v", pattern, err)
 		}
