@@ -43,6 +43,9 @@
 //
 // # What a user must not do
 //
+// Commit the database of a directory that does not come from the owner's Resume:
+// it is stored as it is, but does not go on from the checkpoint before.
+//
 // Write to the database while Cut runs, or close it by any other way than
 // [Engine.Close].
 //

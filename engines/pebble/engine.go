@@ -45,6 +45,12 @@ var ErrBusy = errors.New("the cut before is still in use: remove it when its com
 // is 128 MiB.
 const manifestSize = 1 << 20
 
+// memtables is the default of Options.MemTableStopWritesThreshold: how many
+// memtables there may be before writes wait. Pebble's own default of 2 makes the
+// loop wait as soon as it has filled one while a cut is being made, because the
+// cut's own memtable counts as full.
+const memtables = 4
+
 // slowDisk is how long an operation on a file takes that the host's listener
 // hears of: Pebble's default.
 const slowDisk = 5 * time.Second
@@ -55,8 +61,9 @@ const slowDisk = 5 * time.Second
 // alone, is on the same file system, and outside dir; what a process that died
 // has left there is removed.
 //
-// Of opts, which may be nil and is not changed, DisableWAL is taken for set, and
-// MaxManifestFileSize is 1 MiB by default. Options that keep a part of the
+// Of opts, which may be nil and is not changed, DisableWAL is taken for set,
+// MaxManifestFileSize is 1 MiB by default, and MemTableStopWritesThreshold 4.
+// Options that keep a part of the
 // database outside dir are refused, because a cut would lack that part: WALDir,
 // WALFailover, WALRecoveryDirs, Experimental.RemoteStorage, and an FS that is not
 // on disk; so is ReadOnly.
@@ -77,6 +84,9 @@ func Open(dir string, opts *pebbledb.Options, cuts string) (*Engine, error) {
 	opts.DisableWAL = true
 	if opts.MaxManifestFileSize == 0 {
 		opts.MaxManifestFileSize = manifestSize
+	}
+	if opts.MemTableStopWritesThreshold == 0 {
+		opts.MemTableStopWritesThreshold = memtables
 	}
 	listenAlso(opts, e.gate.listener())
 	if err := e.open(opts); err != nil {

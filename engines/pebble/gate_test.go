@@ -22,7 +22,7 @@ func end(g *gate, job int, err error) {
 	}
 }
 
-func memtables(n int) func() int { return func() int { return n } }
+func count(n int) func() int { return func() int { return n } }
 
 // done reports in a bubble whether a goroutine that f starts has come to its end.
 func start(f func()) (done func() bool) {
@@ -61,7 +61,7 @@ func TestGateWaitsForTheRightFlush(t *testing.T) {
 				g.watch()
 				test.before(g)
 				var err error
-				done := start(func() { err = g.waitBegun(t.Context(), make(chan struct{}), memtables(test.memtables)) })
+				done := start(func() { err = g.waitBegun(t.Context(), make(chan struct{}), count(test.memtables)) })
 				if done() == test.waits {
 					t.Errorf("it went on: %t", !test.waits)
 				}
@@ -157,7 +157,7 @@ func TestGateGivesUpWithTheContext(t *testing.T) {
 	g.watch()
 	never := make(chan struct{})
 	for name, err := range map[string]error{
-		"begun":   g.waitBegun(ctx, never, memtables(1)),
+		"begun":   g.waitBegun(ctx, never, count(1)),
 		"flushed": g.waitFlushed(ctx, never),
 	} {
 		if !errors.Is(err, ErrClosed) {
