@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +19,10 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv(childURL); url != "" {
 		fmt.Fprintln(os.Stderr, runChild(url, os.Getenv(childDir)))
 		os.Exit(1)
+	}
+	// A few of each property every time; ask for more with -rapid.checks.
+	if err := flag.Set("rapid.checks", "10"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -70,7 +70,7 @@ func (h *host) start() {
 func (h *host) work() {
 	defer func() { h.must(h.engine.Close()) }()
 	saved := make(map[string]string)
-	for range rapid.IntRange(1, 25).Draw(h.rt, "steps") {
+	for range rapid.IntRange(1, 8).Draw(h.rt, "steps") {
 		switch rapid.SampledFrom([]string{"write", "write", "write", "cut", "cut", "flush", "compact", "crash"}).Draw(h.rt, "step") {
 		case "write":
 			h.write(rapid.IntRange(1, 200).Draw(h.rt, "writes"))
