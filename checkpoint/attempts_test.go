@@ -179,7 +179,7 @@ func TestNoKeyIsWrittenTwice(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.Cleanup(func() { _ = again.Close() })
+			w.Cleanup(func() { _ = again.Close(context.Background()) })
 			commit(w, again, with(1, 100<<10))
 			store.wantNew(w, 2)
 		})

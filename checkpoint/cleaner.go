@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
@@ -19,6 +20,7 @@ import (
 // fail nothing: they are counted, and tried again after the next commit.
 type cleaner struct {
 	ctx      context.Context // of all that it does
+	cancel   context.CancelFunc
 	task     *Task
 	own      string // what the keys of the writer's own segments begin with
 	failures atomic.Int64
@@ -47,7 +49,8 @@ type retirement struct {
 // newCleaner returns the cleaner of the writer that made step m, which may be a
 // claim: its manifest goes too when it is old enough.
 func newCleaner(ctx context.Context, t *Task, s *step) *cleaner {
-	c := &cleaner{ctx: ctx, task: t, named: make(map[uint64][]string)}
+	c := &cleaner{task: t, named: make(map[uint64][]string)}
+	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.own = format.WriterPrefix(t.history.dir, s.Epoch, s.Writer)
 	if s.Kind != format.KindCommit {
 		c.aging = []format.Retained{{Seq: s.Seq, Time: s.time}}
@@ -81,15 +84,23 @@ func dropped(before, after []format.Retained) []format.Retained {
 }
 
 // discard is told of segments that no manifest names, or ever will. They go at
-// once, also when ctx has ended: it may have been for lack of space that the
+// once, also when the context of the commit has ended: it may have been for lack of space that the
 // commit failed.
-func (c *cleaner) discard(ctx context.Context, keys []string) {
-	ctx = context.WithoutCancel(ctx)
-	c.task.job.life.leave(&c.running, func() { c.delete(ctx, keys) })
+func (c *cleaner) discard(keys []string) {
+	c.task.job.life.leave(&c.running, func() { c.delete(c.ctx, keys) })
 }
 
-// close waits until what is under way is done.
-func (c *cleaner) close() { c.running.Wait() }
+// close waits until what is under way is done. When ctx ends first, that is cut
+// short.
+func (c *cleaner) close(ctx context.Context) error {
+	defer c.cancel()
+	stop := context.AfterFunc(ctx, c.cancel)
+	c.running.Wait()
+	if !stop() && ctx.Err() != nil {
+		return fmt.Errorf("clean-up was cut short: %w", context.Cause(ctx))
+	}
+	return nil
+}
 
 func (c *cleaner) run() {
 	ctx := c.ctx

@@ -2,6 +2,7 @@ package checkpoint_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -359,7 +360,7 @@ func TestCleanerReadsAManifestThatCameLate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.Cleanup(func() { _ = back.Close() })
+		w.Cleanup(func() { _ = back.Close(context.Background()) })
 		for range 4 {
 			time.Sleep(checkpoint.FenceWindow)
 			state.State = with(1, 20<<10).State

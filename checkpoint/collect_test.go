@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -336,7 +337,7 @@ func TestCollectorReadsARetainedManifestThatCameLate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.Cleanup(func() { _ = back.Close() })
+		w.Cleanup(func() { _ = back.Close(context.Background()) })
 		for range 3 { // their states are that of number 2, and retire it
 			state.State = with(2, 20<<10).State
 			commit(w, back, state)
@@ -377,7 +378,7 @@ func TestCollectInACopy(t *testing.T) {
 				}
 			}
 		}
-		if err := heir.Close(); err != nil {
+		if err := heir.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 		w.bucket = copied

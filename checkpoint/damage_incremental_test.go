@@ -69,7 +69,7 @@ func newChain(t *testing.T) *chain {
 	}
 	save(many)
 	save(at(5))
-	if err := o.Close(); err != nil {
+	if err := o.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -369,7 +369,7 @@ func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []
 		s.Offsets[fmt.Sprint("orders/", n)] = fmt.Sprint(n * n)
 	}
 	first := commit(t, o, s)
-	if err := o.Close(); err != nil {
+	if err := o.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -403,7 +403,7 @@ func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = o.Close() })
+		t.Cleanup(func() { _ = o.Close(context.Background()) })
 		save = o.Commit
 	}
 	made, err := save(t.Context(), s)

@@ -132,7 +132,7 @@ func newPatient(t *testing.T, snapshots []checkpoint.Snapshot) *patient {
 	for _, s := range snapshots {
 		commit(t, o, s)
 	}
-	if err := o.Close(); err != nil {
+	if err := o.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	watch := &watched{Store: bucket.Open(), got: map[string]bool{}}

@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -264,7 +265,7 @@ func commitOnce(t *testing.T, task *checkpoint.Task, state string, claims *int) 
 	}
 	*claims++
 	_, err = o.Commit(t.Context(), countSnapshot(state, 17))
-	if closed := o.Close(); closed != nil {
+	if closed := o.Close(context.Background()); closed != nil {
 		t.Error(closed)
 	}
 	return err

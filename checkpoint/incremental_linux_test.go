@@ -2,6 +2,7 @@ package checkpoint_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -457,7 +458,7 @@ func (c *course) goBack() {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		c.t.Cleanup(func() { _ = o.Close() })
+		c.t.Cleanup(func() { _ = o.Close(context.Background()) })
 		c.owner, c.store = o, store
 	}
 	c.goOnFrom(from.Seq)

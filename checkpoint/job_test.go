@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -49,7 +50,7 @@ func awkwardJob(t *testing.T) (*mem.Bucket, *checkpoint.Job, *faultstore.Store) 
 		for range 4 {
 			commit(t, o, with(n, 20<<10))
 		}
-		if err := o.Close(); err != nil {
+		if err := o.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}

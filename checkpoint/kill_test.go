@@ -350,7 +350,7 @@ func (h *hunt) end() {
 	}
 	h.alone(dir)
 	_, err = o.Commit(ctx, countSnapshot(dir, h.told))
-	if err := errors.Join(err, o.Release(ctx), o.Close()); err != nil {
+	if err := errors.Join(err, o.Release(ctx), o.Close(context.Background())); err != nil {
 		h.t.Fatal(err)
 	}
 	if _, err := task.Collect(ctx, checkpoint.CollectOptions{}); err != nil {

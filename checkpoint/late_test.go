@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -232,7 +233,7 @@ func TestCleanUpReadsAManifestThatCameLate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.Cleanup(func() { _ = back.Close() })
+		w.Cleanup(func() { _ = back.Close(context.Background()) })
 		for range 3 { // of the same segment, and retire number 3
 			commit(w, back, state())
 			time.Sleep(checkpoint.FenceWindow + time.Minute)
@@ -249,7 +250,7 @@ func TestCleanUpReadsAManifestThatCameLate(t *testing.T) {
 			t.Fatalf("number 3 is %+v", m)
 		}
 		time.Sleep(12 * time.Hour)
-		if err := owner.Close(); err != nil {
+		if err := owner.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 		w.wantReadable()

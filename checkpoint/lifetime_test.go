@@ -323,7 +323,7 @@ func TestClosedJob(t *testing.T) {
 		if _, err := fs.ReadFile(fsys, "s"); !errors.Is(err, fs.ErrClosed) {
 			t.Errorf("a file: %v, want fs.ErrClosed", err)
 		}
-		if err := o.Close(); err != nil {
+		if err := o.Close(context.Background()); err != nil {
 			t.Errorf("owner's close: %v", err)
 		}
 	})
@@ -356,7 +356,8 @@ func TestJobClosedByMany(t *testing.T) {
 		committed := in(func() error { _, err := o.Commit(w.Context(), at(3)); return err })
 		synctest.Wait()
 		var closes []<-chan error
-		for _, f := range []func() error{job.Close, o.Close, job.Close, o.Close} {
+		closeOwner := func() error { return o.Close(context.Background()) }
+		for _, f := range []func() error{job.Close, closeOwner, job.Close, closeOwner} {
 			closes = append(closes, in(f))
 		}
 		for i, done := range closes {

@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -255,7 +256,7 @@ func (c *cell) finish() {
 		if o == nil {
 			continue
 		}
-		if err := o.Close(); err != nil {
+		if err := o.Close(context.Background()); err != nil {
 			c.audit.badf("close: %v", err)
 		}
 	}

@@ -216,7 +216,7 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (_ *Checkpoint, err erro
 	kept := keep.pick(existing, earliest(now, o.ages.store))
 	b, err := o.build(ctx, &s, kept)
 	if err != nil {
-		o.cleaner.discard(ctx, b.segments)
+		o.cleaner.discard(b.segments)
 		return nil, err
 	}
 	m := o.next(format.KindCommit)
@@ -297,17 +297,20 @@ func (o *Owner) Release(ctx context.Context) error {
 func (o *Owner) CleanUpFailures() int64 { return o.cleaner.failures.Load() }
 
 // Close waits for the call that is under way, and for the clean-up that commits
-// have left behind; it interrupts neither. It does not release the task. Calls
-// that come later fail with an error that wraps fs.ErrClosed, or with the one that
-// had ended the owner before. [Job.Close] does the same for each owner.
-func (o *Owner) Close() error {
-	o.turn <- struct{}{}
+// have left behind. When ctx ends, a call that is under way makes Close fail, with
+// the owner still open; a clean-up is cut short, which costs space until the next
+// collection, and Close returns the context's error. Close does not release the
+// task. Calls that come later fail with an error that wraps fs.ErrClosed, or with
+// the one that had ended the owner before. [Job.Close] closes each owner.
+func (o *Owner) Close(ctx context.Context) error {
+	if err := o.turn.take(ctx); err != nil {
+		return err
+	}
 	defer o.turn.give()
 	if o.ended == nil {
 		o.ended = errOwnerClosed
 	}
-	o.cleaner.close()
-	return nil
+	return o.cleaner.close(ctx)
 }
 
 var errReleased = errors.New("the owner has released the task; claim it again")
@@ -336,7 +339,7 @@ func (o *Owner) next(kind format.Kind) *format.Manifest {
 func (o *Owner) make(ctx context.Context, m *format.Manifest, others []format.Retained, b built) error {
 	a, err := newAttempt(m)
 	if err != nil {
-		o.drop(ctx, b)
+		o.drop(b)
 		return err
 	}
 	o.pending = &pending{a, b, others}
@@ -371,7 +374,7 @@ func (o *Owner) settle(ctx context.Context) error {
 		o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
 		err = o.ended
 	}
-	o.drop(ctx, p.built)
+	o.drop(p.built)
 	return err
 }
 
@@ -397,11 +400,11 @@ func (o *Owner) confirm(ctx context.Context, a *attempt, made time.Time) error {
 }
 
 // drop forgets what was built and will not be committed.
-func (o *Owner) drop(ctx context.Context, b built) {
+func (o *Owner) drop(b built) {
 	if b.undo != nil {
 		b.undo()
 	}
-	o.cleaner.discard(ctx, b.segments)
+	o.cleaner.discard(b.segments)
 }
 
 // advance makes a settled attempt the base of what follows.

@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"strings"
@@ -12,7 +13,7 @@ import (
 
 func TestClosedOwner(t *testing.T) {
 	o := claim(t, newTask(t))
-	if err := o.Close(); err != nil {
+	if err := o.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	_, err := o.Commit(t.Context(), at(1))

@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -228,7 +229,7 @@ func TestSavepointExpiresByCommits(t *testing.T) {
 			if err := o.Release(d.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := o.Close(); err != nil {
+			if err := o.Close(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 			d.wantHistory(want)

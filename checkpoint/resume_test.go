@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -104,7 +105,7 @@ func TestResumeOfAnOwnerThatHasEnded(t *testing.T) {
 		end  func(*checkpoint.Owner) error
 		want error
 	}{
-		"closed":   {func(o *checkpoint.Owner) error { return o.Close() }, fs.ErrClosed},
+		"closed":   {func(o *checkpoint.Owner) error { return o.Close(context.Background()) }, fs.ErrClosed},
 		"released": {func(o *checkpoint.Owner) error { return o.Release(t.Context()) }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -60,7 +60,7 @@ func TestRollback(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer again.Close()
+		defer again.Close(context.Background())
 		if c, err := again.Checkpoint(w.Context()); err != nil || c.Seq != 2 {
 			t.Errorf("the next owner goes on from %+v, %v", c, err)
 		}
@@ -87,7 +87,7 @@ func TestClaimAt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer o.Close()
+		defer o.Close(context.Background())
 		dir := t.TempDir() + "/state"
 		if c, err := o.Resume(w.Context(), dir); err != nil || c.Seq != 2 || c.Savepoint != "good" {
 			t.Errorf("resumed from %+v, %v", c, err)
@@ -158,7 +158,7 @@ func TestRollbackWithALongHistory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer again.Close()
+		defer again.Close(context.Background())
 		for n := range 3 {
 			commit(w, again, with(n, 100<<10))
 		}

@@ -64,7 +64,7 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) 
 	c := newCleaner(ctx, t, made)
 	c.swept = true // a save is to cost few requests
 	c.retire(existing, made.allCheckpoints(kept), made, b.content)
-	c.close()
+	_ = c.close(ctx) // what it does not get done is garbage to the next
 	return t.describe(made.checkpoint(), b.content), nil
 }
 

@@ -73,6 +73,8 @@ func (w *walk) unchanged(n, old *node) bool {
 		return false
 	case w.isImmutable(n.Path):
 		return true
+	case w.isWriteOnce(n.Path):
+		return n.ModTime.Equal(old.ModTime)
 	case n.ChangeTime.IsZero():
 		return false
 	}

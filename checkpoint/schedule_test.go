@@ -553,7 +553,7 @@ func (p *process) told(what string, state fstest.MapFS, save func(checkpoint.Sna
 
 func (p *process) close() {
 	if p.owner != nil {
-		p.check("close", p.owner.Close())
+		p.check("close", p.owner.Close(context.Background()))
 	}
 }
 

@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -197,7 +198,7 @@ func (s *sleepers) end() {
 	if err := s.commit(s.owner, "same"); err != nil {
 		s.Error(err)
 	}
-	if err := s.owner.Close(); err != nil {
+	if err := s.owner.Close(context.Background()); err != nil {
 		s.Error(err)
 	}
 	list, err := s.task(awake).Checkpoints(s.Context())
@@ -235,7 +236,7 @@ func TestSleepBeforeTwoRequests(t *testing.T) {
 			for n := range 3 {
 				err = errors.Join(err, s.commit(o, fmt.Sprint("other ", n)))
 			}
-			return errors.Join(err, o.Close())
+			return errors.Join(err, o.Close(context.Background()))
 		},
 		"repair": func(s *sleepers, task *checkpoint.Task) error {
 			r, err := task.Verify(s.Context(), checkpoint.VerifyOptions{Data: true})

@@ -19,6 +19,7 @@ type Source struct {
 	streams   []stream
 	parts     map[string]Source // of Join
 	immutable []string
+	writeOnce []string
 	reread    bool
 	full      bool
 	owners    bool
@@ -89,6 +90,19 @@ func (s Source) Immutable(patterns ...string) Source {
 	return s
 }
 
+// WriteOnce returns s with a weaker promise than [Source.Immutable]: a file whose
+// name matches one of the patterns is written once, and not again with its time of
+// modification unchanged. If the checkpoint before has it with the same path, size
+// and time of modification, it is not opened, even if it has another inode or has
+// got another hard link since. That is so for the tables of an LSM tree that are
+// linked from the database, and for those that a restore has written, which get
+// their times back. Another database's table of the same name and size has
+// another time, and is read.
+func (s Source) WriteOnce(patterns ...string) Source {
+	s.writeOnce = slices.Concat(s.writeOnce, patterns)
+	return s
+}
+
 // Reread returns s with every file opened and compared, whatever its times say
 // and whatever was promised of it. It is for a state that something may have
 // written to while it was saved before, unseen.
@@ -150,14 +164,29 @@ func (s *Source) isImmutable(name string) bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(s.immutable, func(pattern string) bool {
+	return matches(s.immutable, name)
+}
+
+// isWriteOnce reports whether a file with that path was declared to be written
+// once.
+func (s *Source) isWriteOnce(name string) bool {
+	if first, rest, ok := strings.Cut(name, "/"); ok && s.parts != nil {
+		if part := s.parts[first]; part.isWriteOnce(rest) {
+			return true
+		}
+	}
+	return matches(s.writeOnce, name)
+}
+
+func matches(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		ok, _ := path.Match(pattern, path.Base(name)) // patterns were checked
 		return ok
 	})
 }
 
 func (s *Source) check() error {
-	for _, pattern := range s.immutable {
+	for _, pattern := range slices.Concat(s.immutable, s.writeOnce) {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return backend.Invalidf("pattern %q of immutable files: %v", pattern, err)
 		}

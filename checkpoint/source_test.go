@@ -369,7 +369,7 @@ func TestWriterOfAStreamHearsOfTheFailure(t *testing.T) {
 		}, backend.ErrInvalid},
 		"closed owner": {func(w *world, task *checkpoint.Task, s checkpoint.Source) error {
 			o := claim(w, task)
-			if err := o.Close(); err != nil {
+			if err := o.Close(context.Background()); err != nil {
 				return err
 			}
 			_, err := o.Commit(w.Context(), checkpoint.Snapshot{State: s})

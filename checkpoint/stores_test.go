@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"io/fs"
@@ -149,7 +150,7 @@ func claimsAtOnce(t *testing.T, url string) {
 		case !errors.Is(err, checkpoint.ErrFenced):
 			t.Error(err)
 		}
-		_ = o.Close()
+		_ = o.Close(context.Background())
 	}
 	if committed != 1 {
 		t.Errorf("%d of %d owners could commit", committed, len(owners))
@@ -213,7 +214,7 @@ func retentionDeletes(t *testing.T, url string) {
 	for n := range 5 {
 		commit(t, o, with(n, 20<<10))
 	}
-	if err := o.Close(); err != nil { // waits for the clean-up
+	if err := o.Close(context.Background()); err != nil { // waits for the clean-up
 		t.Fatal(err)
 	}
 	list, err := task.Checkpoints(t.Context())

@@ -146,6 +146,8 @@ func atPath(base, path string, err error) error {
 	}
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) && pe.Error() == err.Error() {
 		err = fmt.Errorf("%s: %w", pe.Op, pe.Err)
+	} else if base == "" && path == "." {
+		return err // an fs.FS as a whole has no name, and says itself what it is
 	}
 	name := filepath.Join(base, filepath.FromSlash(path))
 	if quoted := strconv.Quote(name); quoted != `"`+name+`"` {

@@ -65,7 +65,7 @@ func claim(t tester, task *checkpoint.Task) *checkpoint.Owner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = o.Close() })
+	t.Cleanup(func() { _ = o.Close(context.Background()) })
 	return o
 }
 

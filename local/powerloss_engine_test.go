@@ -182,7 +182,7 @@ func (j *job) end(s *Store, owners ...*checkpoint.Owner) {
 	j.t.Helper()
 	var errs []error
 	for _, o := range owners {
-		errs = append(errs, o.Close())
+		errs = append(errs, o.Close(context.Background()))
 	}
 	if err := errors.Join(append(errs, s.Close())...); err != nil {
 		j.t.Error(err)
@@ -271,9 +271,9 @@ func (j *job) newest(t testing.TB, base string) (int, error) {
 		return 0, err
 	}
 	if _, err := o.Commit(ctx, snapshot(1000)); err != nil {
-		return 0, errors.Join(err, o.Close())
+		return 0, errors.Join(err, o.Close(context.Background()))
 	}
-	if err := errors.Join(o.Release(ctx), o.Close()); err != nil {
+	if err := errors.Join(o.Release(ctx), o.Close(context.Background())); err != nil {
 		return 0, err
 	}
 	if now, err := newestState(ctx, task); err != nil || now != 1000 {

@@ -183,12 +183,7 @@ func (t *Task) upload(ctx context.Context, a *attempt, s checkpoint.Snapshot) (*
 	if err := t.checkCut(a.cut); err != nil {
 		return nil, err
 	}
-	state, closeState, err := join(a.cut.Stores)
-	if err != nil {
-		return nil, err
-	}
-	defer closeState()
-	s.State = state
+	s.State = join(a.cut.Stores)
 	return t.owner.Commit(ctx, s)
 }
 

@@ -34,14 +34,14 @@ const (
 // lockDir makes the run directory and locks it. What is in it stays: before the
 // lock it may be in use, and before the claim it may be needed.
 func lockDir(path string) (*runDir, error) {
-	if err := os.MkdirAll(path, 0o777); err != nil {
+	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, err
 	}
-	lock, err := filelock.TryLock(root, lockName)
+	lock, err := filelock.TryLock(root, lockName, 0o600)
 	if errors.Is(err, filelock.ErrHeld) {
 		err = fmt.Errorf("%s: %w: end the process that works in it, or give this task another directory", path, ErrDirInUse)
 	}
@@ -55,13 +55,13 @@ func lockDir(path string) (*runDir, error) {
 // and stores that are not among those of the task. It makes the directories for
 // those that are to come.
 func (d *runDir) sweep(stores []string) error {
-	if err := errors.Join(removeTree(d.cuts()), os.MkdirAll(d.cuts(), 0o777)); err != nil {
+	if err := errors.Join(removeTree(d.cuts()), os.MkdirAll(d.cuts(), 0o700)); err != nil {
 		return err
 	}
 	if len(stores) == 0 {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Join(d.path, stateName), 0o777); err != nil {
+	if err := os.MkdirAll(filepath.Join(d.path, stateName), 0o700); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(filepath.Join(d.path, stateName))
@@ -90,7 +90,7 @@ func (d *runDir) cuts() string { return filepath.Join(d.path, cutsName) }
 func (d *runDir) unlock() error { return errors.Join(d.lock.Unlock(), d.root.Close()) }
 
 // makeEmpty makes path an empty directory: what it held belongs to no checkpoint.
-func makeEmpty(path string) error { return errors.Join(removeTree(path), os.MkdirAll(path, 0o777)) }
+func makeEmpty(path string) error { return errors.Join(removeTree(path), os.MkdirAll(path, 0o700)) }
 
 // removeTree is os.RemoveAll for trees whose directories may be read-only.
 func removeTree(path string) error {

@@ -97,7 +97,7 @@ func (t *Task) open(ctx context.Context) (err error) {
 		return err
 	}
 	// A restore may take long.
-	if err := stillOwner(ctx, t.runner.job, t.name, t.owner); err != nil {
+	if err := settle(ctx, t.owner); err != nil {
 		return err
 	}
 	t.cutter, err = guarded("open", func() (Cutter, error) { return t.spec.Open(ctx, t.restored) })

@@ -350,7 +350,7 @@ func (t *Task) shut(err error) {
 func (t *Task) closeOwner() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), closeTime)
 	defer cancel()
-	if err := closeOwner(ctx, t.owner); err != nil {
+	if err := t.owner.Close(ctx); err != nil {
 		t.log.WarnContext(ctx, "clean-up is left to the next owner", "err", err)
 	}
 }

@@ -108,10 +108,10 @@ func commitMany(ctx context.Context, store backend.Store, n int) (err error) {
 	for i := range n {
 		snapshot := checkpoint.Snapshot{Offsets: map[string]string{historyTask: strconv.Itoa(i)}}
 		if _, err := owner.Commit(ctx, snapshot); err != nil {
-			return errors.Join(err, owner.Close())
+			return errors.Join(err, owner.Close(ctx))
 		}
 	}
-	return owner.Close()
+	return owner.Close(ctx)
 }
 
 // copyObjects copies all of a store to a place on the site's server, past the

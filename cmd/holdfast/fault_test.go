@@ -260,7 +260,7 @@ func TestSaveTakesOverFromAnOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer owner.Close()
+	defer owner.Close(context.Background())
 
 	type taskDoc struct {
 		Task    string         `json:"task"`

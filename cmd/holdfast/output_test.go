@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -139,7 +140,7 @@ func saveLibrary(t *testing.T, h *hook) {
 		if _, err := owner.Commit(t.Context(), c.Snapshot); err != nil {
 			t.Fatal(err)
 		}
-		if err := owner.Close(); err != nil {
+		if err := owner.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}

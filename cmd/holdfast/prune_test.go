@@ -26,7 +26,7 @@ func newDatedTask(t *testing.T) (*hook, string, *checkpoint.Owner) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = owner.Close() })
+	t.Cleanup(func() { _ = owner.Close(context.Background()) })
 	for n, at := range []string{"2026-11-20T10:00:00Z", "2026-11-21T10:00:00Z", "2026-11-22T09:00:00Z", "2026-11-22T10:00:00Z"} {
 		if now, err = time.Parse(time.RFC3339, at); err != nil {
 			t.Fatal(err)

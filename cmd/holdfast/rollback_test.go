@@ -26,7 +26,7 @@ func claimTask(t *testing.T, h *hook) *checkpoint.Owner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _, _ = owner.Close(), job.Close() })
+	t.Cleanup(func() { _, _ = owner.Close(context.Background()), job.Close() })
 	return owner
 }
 

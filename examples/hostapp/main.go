@@ -40,13 +40,17 @@ func run(ctx context.Context, url, dir string, work process) error {
 	if err != nil {
 		return err
 	}
-	defer owner.Close()
+	defer owner.Close(ctx)
 	last, err := owner.Resume(ctx, dir) // dir is now as it was then, or empty
 	if err != nil {
 		return err
 	}
 	for offset := last.Offsets["orders/7"]; ; { // "" at the very first start
-		if offset, err = work(ctx, dir, offset); err != nil {
+		offset, err = work(ctx, dir, offset)
+		if errors.Is(err, io.EOF) {
+			return owner.Release(ctx) // in good order: whoever comes next need not wonder
+		}
+		if err != nil {
 			return err
 		}
 		offsets := map[string]string{"orders/7": offset}
@@ -78,7 +82,7 @@ func addUp(ctx context.Context, url, path string, out io.Writer) (err error) {
 	err = run(ctx, url, dir, func(ctx context.Context, dir, offset string) (string, error) {
 		return addSome(path, dir, offset)
 	})
-	if !errors.Is(err, io.EOF) {
+	if err != nil {
 		return err
 	}
 	total, err := readTotal(dir)

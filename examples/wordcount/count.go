@@ -71,7 +71,7 @@ func (c *counter) run(ctx context.Context, job *checkpoint.Job) (err error) {
 	if err := c.claim(ctx, job); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.owner.Close()) }()
+	defer func() { err = errors.Join(err, c.owner.Close(ctx)) }()
 	if err := c.resume(ctx); err != nil {
 		return err
 	}

@@ -28,12 +28,16 @@ const everything = "*" // as an element of not
 var (
 	aws     = []string{"github.com/aws"}
 	google  = []string{"cloud.google.com", "google.golang.org", "github.com/googleapis", "github.com/GoogleCloudPlatform"}
+	clients = []string{"cloud.google.com", "google.golang.org/api", "google.golang.org/grpc", "github.com/googleapis"} // of google
 	gocloud = []string{"gocloud.dev"}
 	sdks    = slices.Concat(aws, google, gocloud)
 
 	// The second is OpenTelemetry's registry of global providers, which logs and
 	// speaks HTTP.
 	otelSDK = []string{"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/internal/global"}
+
+	databases = []string{"github.com/cockroachdb"}
+	heavy     = slices.Concat(sdks, databases)
 )
 
 // law has a row for every tree of the module: an idea without a place in the
@@ -42,31 +46,33 @@ var (
 var law = []tree{
 	{"backend", nil, []string{everything},
 		"the contract takes nothing but the standard library with it"},
-	{"s3", []string{"backend", "internal/httpclient"}, slices.Concat(google, gocloud),
+	{"s3", []string{"backend", "internal/httpclient"}, slices.Concat(google, gocloud, databases),
 		"a driver knows its own SDK, the contract and nothing else of this module"},
-	{"gcs", []string{"backend", "internal/httpclient"}, aws, // its SDK comes with gocloud.dev's wrapper
+	{"gcs", []string{"backend", "internal/httpclient"}, slices.Concat(aws, databases), // its SDK comes with gocloud.dev's wrapper
 		"a driver knows its own SDK, the contract and nothing else of this module"},
 	{"internal/httpclient", nil, []string{everything},
 		"what the drivers share is HTTP alone: no vendor, and no store"},
-	{"local", []string{"backend", "internal/filelock"}, sdks,
+	{"local", []string{"backend", "internal/filelock"}, heavy,
 		"a program that keeps its checkpoints on disk links no cloud SDK"},
-	{"conformance", []string{"backend"}, sdks,
+	{"conformance", []string{"backend"}, heavy,
 		"the suite knows the contract, and no driver"},
-	{"checkpoint", []string{"backend", "internal/atomicdir", "internal/filelock"}, sdks,
+	{"checkpoint", []string{"backend", "internal/atomicdir", "internal/filelock"}, heavy,
 		"the engine sees stores through the contract alone"},
-	{"internal/atomicdir", []string{"internal/filelock"}, sdks,
+	{"internal/atomicdir", []string{"internal/filelock"}, heavy,
 		"directories are the operating system's"},
-	{"runner", []string{"checkpoint", "backend", "internal/filelock"}, slices.Concat(sdks, otelSDK),
+	{"runner", []string{"checkpoint", "backend", "internal/filelock"}, slices.Concat(heavy, otelSDK),
 		"it stands on the engine and locks its run directories; of OpenTelemetry it knows the API, and the program chooses the SDK"},
-	{"cmd", []string{"runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local", "internal"}, nil,
-		"a command stands on the layers, not on examples"},
-	{"examples", []string{"runner", "checkpoint", "backend", "s3", "gcs", "local"}, nil,
+	{"engines", []string{"runner", "checkpoint", "internal/filelock"}, slices.Concat(aws, clients, gocloud), // Pebble takes protobuf along
+		"an engine knows its database and no store; only a program that uses that database links it"},
+	{"cmd", []string{"runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local", "internal"}, databases,
+		"a command stands on the layers, not on examples, and knows no database"},
+	{"examples", []string{"engines", "runner", "checkpoint", "backend", "s3", "gcs", "local"}, nil,
 		"an example uses what any host program may use"},
-	{"bench", []string{"checkpoint", "backend", "s3", "gcs", "internal", "internal/filelock"}, nil,
+	{"bench", []string{"engines", "runner", "checkpoint", "backend", "s3", "gcs", "local", "internal", "internal/filelock"}, nil,
 		"a benchmark compares with other people's programs; nothing imports it"},
-	{"internal/filelock", nil, sdks,
+	{"internal/filelock", nil, heavy,
 		"a lock on a file is of use below every layer, so it knows none of them"},
-	{"internal", []string{"internal/filelock", "runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local"}, nil,
+	{"internal", []string{"internal/filelock", "runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local"}, databases,
 		"what the layers may use of internal, they name"},
 }
 

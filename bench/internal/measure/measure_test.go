@@ -100,7 +100,7 @@ func holdLock(dir string) error {
 		return err
 	}
 	for {
-		_, err := filelock.TryLock(root, "lock")
+		_, err := filelock.TryLock(root, "lock", 0o600)
 		if err == nil {
 			break
 		}
@@ -142,7 +142,7 @@ func TestCancel(t *testing.T) {
 func waitLock(t *testing.T, root *os.Root, held bool) {
 	t.Helper()
 	for range 500 {
-		l, err := filelock.TryLock(root, "lock")
+		l, err := filelock.TryLock(root, "lock", 0o600)
 		switch {
 		case err == nil:
 			err = l.Unlock()

@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -174,7 +175,7 @@ func (s *soak) settle(r *record, job *checkpoint.Job) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	defer o.Close()
+	defer o.Close(context.Background())
 	c, err := o.Resume(s.Context(), dir)
 	if err != nil {
 		s.Fatal(err)
