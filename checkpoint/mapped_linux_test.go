@@ -212,8 +212,8 @@ func TestWriteThroughAMapAfterAResume(t *testing.T) {
 		task := newTask(t)
 		state := checkpoint.Snapshot{State: checkpoint.Dir(dir)}
 		commit(t, claim(t, task), state)
-		o := claim(t, task)
 		for n := range byte(2) { // in a directory that is replaced, and is warm
+			o := claim(t, task)
 			if _, err := o.Resume(t.Context(), dir); err != nil {
 				t.Fatal(err)
 			}

@@ -219,6 +219,6 @@ func TestRandomFaults(t *testing.T) {
 // rival claims the task, and does nothing with it. It meets faults too.
 func (w *witness) rival() {
 	if owner, err := claim(context.Background(), w.job, "a"); err == nil {
-		_ = closeOwner(context.Background(), owner)
+		_ = owner.Close(context.Background())
 	}
 }
