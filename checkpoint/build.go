@@ -214,7 +214,7 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 // packFiles packs the data of all files.
 func (b *builder) packFiles(ctx context.Context) error {
 	l := newPipeline(ctx, b.packer, b.find, b.task.job.codec, b.meter)
-	err := b.readFiles(l)
+	err := b.readFiles(l) //nolint:contextcheck // a stream is interrupted by the end of the uploads, whose context comes of this one
 	if err == nil {
 		err = b.moveOut(ctx, l)
 	}

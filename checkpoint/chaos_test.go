@@ -193,7 +193,7 @@ func liveOnce(ctx context.Context, task *checkpoint.Task, a *audit, save bool) {
 			break
 		}
 	}
-	_ = o.Close(context.Background())
+	_ = o.Close(context.WithoutCancel(ctx))
 }
 
 // chaosState is a state for the next snapshot: large for two of three.

@@ -283,7 +283,10 @@ var hostiles = []hostile{
 				}
 			})
 			size := int64(0)
-			for c := range format.DecodeTable(table, 1<<62) {
+			for c, err := range format.DecodeTable(table, 1<<62) {
+				if err != nil {
+					panic(err) // it is made here
+				}
 				size += c.Size
 			}
 			table = table[:200<<10] // which is further than anyone reads

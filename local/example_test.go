@@ -26,7 +26,7 @@ func ExampleNew() {
 		log.Fatal(err)
 	}
 	job := checkpoint.New(store, checkpoint.Options{})
-	defer job.Close() // and the store with it
+	defer job.Close()
 
 	task, err := job.Task("orders/7")
 	if err != nil {

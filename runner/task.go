@@ -253,7 +253,7 @@ func (t *Task) loop() {
 		at, ok := t.next()
 		wait := time.Until(at)
 		if ok && wait <= 0 {
-			t.attempt(t.work)
+			_ = t.attempt(t.work) // which it was told of
 			continue
 		}
 		var tick <-chan time.Time

@@ -277,7 +277,7 @@ func (w *world) latest(name string) (seq uint64, n int) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if got := c.Offsets["in"]; got != string(data) && !(got == "" && n == 0) {
+	if got := c.Offsets["in"]; got != string(data) && (got != "" || n != 0) {
 		w.t.Errorf("checkpoint %d of %q has offset %q with state %q", c.Seq, name, got, data)
 	}
 	return c.Seq, n
