@@ -253,7 +253,7 @@ func FuzzTreeDecoder(f *testing.F) {
 			if e.Mode.IsRegular() {
 				n++
 			}
-			if sum += e.Size; sum > size || n > files || sum < 0 {
+			if sum += e.Size; sum > max(size, 0) || n > max(files, 0) || sum < 0 {
 				t.Fatalf("%d files of %d bytes; claimed are %d of %d", n, sum, files, size)
 			}
 			if int64(len(e.Chunks)) > DataCut.MaxChunks(max(e.Size, 1)) {
