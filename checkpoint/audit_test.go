@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -47,6 +48,7 @@ type audit struct {
 	states  map[string]fstest.MapFS // what was to be committed, by offset
 	told    map[string]told         // what the writer was told, by offset
 	at      map[string]uint64       // what was committed, by offset
+	lost    map[string]uint64       // segments whose manifests were lost, and their epochs
 	stale   int                     // manifests that came too late to be steps
 	bad     []string                // what must not happen
 	log     []line                  // of what was applied
@@ -72,7 +74,44 @@ func newAudit(bucket *mem.Bucket, now func() time.Time) *audit {
 		bucket: bucket, now: now, steps: make(map[uint64]*auditStep),
 		sizes: make(map[string]int64), times: make(map[string]time.Time), written: make(map[string]uint64),
 		states: make(map[string]fstest.MapFS), told: make(map[string]told), at: make(map[string]uint64),
+		lost: make(map[string]uint64),
 	}
+}
+
+// lose makes the bucket what it is when someone deletes the manifests from number seq
+// on. The segments of owners whose manifests these are must stay for as long as the
+// history shows that they are not its own.
+func (a *audit) lose(seq uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	epochs := make(map[uint64]bool)
+	for n := seq; n <= a.newest.Seq; n++ {
+		key := format.ManifestKey(dir, n)
+		if err := a.bucket.Open().Delete(context.Background(), key); err != nil {
+			panic(err)
+		}
+		delete(a.sizes, key)
+		delete(a.times, key)
+		epochs[a.steps[n].Epoch] = true
+		delete(a.steps, n)
+	}
+	maps.DeleteFunc(a.at, func(_ string, n uint64) bool { return n >= seq })
+	a.newest = a.steps[seq-1]
+	for key := range a.sizes {
+		id, ok := format.ParseSegmentKey(dir, key)
+		if ok && epochs[id.Epoch] && id.Epoch > a.newest.Epoch {
+			a.lost[key] = id.Epoch
+		}
+	}
+	a.logf("manifests are lost from number %d on", seq)
+}
+
+// shows reports whether the history has, or has not had yet, an owner in an epoch.
+func (a *audit) shows(epoch uint64) bool {
+	if epoch >= a.newest.Epoch {
+		return true
+	}
+	return slices.ContainsFunc(a.newest.all, func(r format.Retained) bool { return a.steps[r.Seq] != nil && a.steps[r.Seq].Epoch == epoch })
 }
 
 // copy returns an audit that knows what a knows, of a copy of its bucket.
@@ -86,8 +125,33 @@ func (a *audit) copy(bucket *mem.Bucket) *audit {
 	maps.Copy(b.states, a.states)
 	maps.Copy(b.told, a.told)
 	maps.Copy(b.at, a.at)
+	maps.Copy(b.lost, a.lost)
 	b.bad, b.log = slices.Clone(a.bad), slices.Clone(a.log)
 	return b
+}
+
+// logger returns a log in which nothing may be said of lost manifests: none is lost.
+func (a *audit) logger() *slog.Logger { return lossLogger(func() *audit { return a }) }
+
+func lossLogger(of func() *audit) *slog.Logger { return slog.New(lossHandler{slog.DiscardHandler, of}) }
+
+type lossHandler struct {
+	slog.Handler
+	of func() *audit
+}
+
+func (lossHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h lossHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+func (h lossHandler) Handle(_ context.Context, r slog.Record) error {
+	a := h.of()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if strings.HasPrefix(r.Message, "manifests were lost") && !a.damage && len(a.lost) == 0 {
+		a.badf("a false alarm: %s", r.Message)
+	}
+	return nil
 }
 
 // open opens the bucket under the audit's eyes.
@@ -291,6 +355,9 @@ func (a *audit) deleted(key string) {
 		return
 	}
 	a.logf("delete %s", key)
+	if epoch, ok := a.lost[key]; ok && a.shows(epoch) {
+		a.badf("%s is deleted, which proves that manifests were lost", key)
+	}
 	if a.newest != nil && !a.blind && a.needed()[key] {
 		a.badf("%s is deleted, and still needed", key)
 	}
@@ -429,7 +496,7 @@ func (a *audit) wantExact() {
 	needed := a.needed()
 	for key, made := range a.times {
 		old := strings.Contains(key, segments) || a.newest.made.Sub(made) > checkpoint.FenceWindow
-		if old && !needed[key] {
+		if _, lost := a.lost[key]; old && !lost && !needed[key] {
 			a.badf("an orphan survives: %s", key)
 		}
 	}

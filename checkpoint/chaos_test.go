@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"iter"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -145,7 +144,7 @@ func chaos(t *testing.T, seed uint64) {
 	var wg sync.WaitGroup
 	for p := range 3 {
 		opts := checkpoint.Options{
-			Retention: checkpoint.Retention{Last: 1 + rnd.IntN(3)}, Logger: slog.New(slog.DiscardHandler),
+			Retention: checkpoint.Retention{Last: 1 + rnd.IntN(3)}, Logger: a.logger(),
 			Backoff: backend.Backoff{Attempts: 1 + rnd.IntN(4)},
 		}
 		ahead := time.Duration(rnd.IntN(3)-1) * apart

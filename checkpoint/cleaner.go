@@ -24,6 +24,7 @@ type cleaner struct {
 	task     *Task
 	own      string // what the keys of the writer's own segments begin with
 	failures atomic.Int64
+	lost     atomic.Int64 // segments that prove that manifests were lost
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -123,11 +124,22 @@ func (c *cleaner) sweep(ctx context.Context) {
 	if c.swept {
 		return
 	}
-	if _, err := c.task.Collect(ctx, CollectOptions{}); err != nil {
+	done, left, err := c.task.collect(ctx, CollectOptions{})
+	if err != nil {
 		c.failed(err)
 		return
 	}
 	c.swept = true
+	log := c.task.job.opts.Logger.With("task", c.task.Name())
+	if done.Segments > 0 {
+		// Whose manifest was lost looks as if it had been killed before it.
+		log.Info("segments were deleted that earlier writers have left and no manifest names: these were killed, "+
+			"or failed to delete them, or their last manifest was lost", "segments", done.Segments, "bytes", done.Bytes)
+	}
+	if n := len(left.lost); n > 0 {
+		c.lost.Store(int64(n))
+		log.Warn("manifests were lost before this owner's claim: segments that prove it were left ("+howToGiveUp+")", "segments", n)
+	}
 }
 
 // next takes a retirement off the queue, or ends the run.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -16,6 +17,14 @@ import (
 type CollectOptions struct {
 	// DryRun only counts what would be deleted.
 	DryRun bool
+
+	// Lost deletes also what proves that manifests were lost, or may be of a save that
+	// was killed before its manifest. So that nobody can name that any more, the task is
+	// claimed and released first, unless all of it is of earlier epochs: which fences
+	// whoever owns the task, and whatever save is under way.
+	Lost bool
+	// Fence does so although the task is claimed.
+	Fence bool
 }
 
 // Collected says what a collection deleted, or would have.
@@ -23,6 +32,15 @@ type Collected struct {
 	Segments  int   `json:"segments"`
 	Manifests int   `json:"manifests"`
 	Bytes     int64 `json:"bytes"` // in both
+}
+
+// left is how many segments a collection left where they are although nothing in the
+// store names them, and although they are not new.
+type left struct {
+	// inFlight are those that a save or a commit may yet name, and that were sent longer
+	// ago than the fence window, by the machine's clock, which decides nothing.
+	inFlight int
+	lost     []format.SegmentID // those that prove that manifests were lost
 }
 
 // Collect deletes what no retained checkpoint needs: what killed processes and
@@ -37,36 +55,71 @@ type Collected struct {
 //
 // If a retained checkpoint is damaged, it may need segments that nobody knows
 // of. Then no segment is deleted, and the error wraps ErrCorrupt.
+//
+// What proves that manifests were lost is left unless the options say otherwise, and
+// so is what a save or a commit may yet name; Options.Logger is told of the first, and
+// of what has been in flight for longer than the fence window. If no manifest is there
+// at all, the error wraps ErrLost. With Lost, a task that is claimed is refused with
+// ErrClaimed if it would have to be claimed.
 func (t *Task) Collect(ctx context.Context, opts CollectOptions) (Collected, error) {
 	ctx, end, err := t.job.life.begin(ctx)
 	if err != nil {
 		return Collected{}, err
 	}
 	defer end()
-	c := &collector{task: t, dryRun: opts.DryRun}
-	_, err = again(ctx, func() (struct{}, error) { return struct{}{}, c.collect(ctx) })
-	return c.done, err
+	done, left, err := t.collect(ctx, opts)
+	log := t.job.opts.Logger.With("task", t.Name())
+	if n := len(left.lost); n > 0 {
+		log.WarnContext(ctx, "manifests were lost: segments that prove it were left ("+howToGiveUp+")", "segments", n)
+	}
+	if left.inFlight > 0 {
+		log.InfoContext(ctx, "segments were left that were sent more than an hour ago, and that a save or a commit may yet name: "+
+			"that is slow, or it was killed, or its manifest was lost", "segments", left.inFlight)
+	}
+	return done, err
+}
+
+// howToGiveUp says how to delete what was left.
+const howToGiveUp = "'holdfast gc --lost' deletes them"
+
+func (t *Task) collect(ctx context.Context, opts CollectOptions) (Collected, left, error) {
+	c := &collector{task: t, dryRun: opts.DryRun, lost: opts.Lost}
+	if opts.Lost && !opts.DryRun {
+		if err := t.giveUp(ctx, opts.Fence); err != nil {
+			return Collected{}, left{}, err
+		}
+	}
+	_, err := again(ctx, func() (struct{}, error) { return struct{}{}, c.collect(ctx) })
+	return c.done, c.left, err
 }
 
 type collector struct {
 	task   *Task
 	dryRun bool
+	lost   bool      // what proves that manifests were lost goes as well
 	batch  []string  // keys to be deleted
 	counts Collected // what they are
 	done   Collected
+	left   left
 }
 
 // collect reads the newest manifest first, and lists what there is after it:
 // what was made in between is the present writer's, or a later one's.
 func (c *collector) collect(ctx context.Context) error {
+	c.left = left{}
 	if c.dryRun {
 		c.done = Collected{} // what an attempt that was overtaken has counted, is there still
 	}
 	s, all, err := c.task.newestAndAll(ctx)
-	if err != nil || s == nil {
+	switch {
+	case err != nil:
 		return err
+	case s == nil && c.dryRun && c.lost:
+		return c.collectSegments(ctx, noStep(), account{})
+	case s == nil:
+		return c.task.wantNew(ctx)
 	}
-	named, damage := c.task.named(ctx, s, all)
+	a, damage := c.task.account(ctx, s, all)
 	if damage != nil && !errors.Is(damage, ErrCorrupt) && !errors.Is(damage, ErrVersion) {
 		return damage
 	}
@@ -77,24 +130,39 @@ func (c *collector) collect(ctx context.Context) error {
 	if damage != nil {
 		return fmt.Errorf("no segment was deleted: %w", damage)
 	}
-	return c.collectSegments(ctx, s, named)
+	return c.collectSegments(ctx, s, a)
 }
 
-func (c *collector) collectSegments(ctx context.Context, s *step, named map[format.SegmentID]bool) error {
-	dir := c.task.history.dir
+func (c *collector) collectSegments(ctx context.Context, s *step, a account) error {
+	dir, now := c.task.history.dir, c.task.job.clock()
+	var later []format.SegmentID // that prove something if nobody has claimed the task meanwhile
 	for o, err := range c.task.job.store.List(ctx, format.SegmentPrefix(dir), "") {
 		if err != nil {
 			return err
 		}
 		id, ok := format.ParseSegmentKey(dir, o.Key)
-		if !ok || named[id] || !s.abandoned(id) {
+		if !ok || a.segments[id] {
 			continue
 		}
-		if err := c.add(ctx, o.Key, Collected{Segments: 1, Bytes: o.Size}); err != nil {
-			return err
+		switch lost := s.disproves(id, a.writers); {
+		case c.lost && (s.abandoned(id) || c.dryRun && id.Epoch > s.Epoch), !lost && s.abandoned(id):
+			if err := c.add(ctx, o.Key, Collected{Segments: 1, Bytes: o.Size}); err != nil {
+				return err
+			}
+		case lost && id.Epoch > s.Epoch:
+			later = append(later, id)
+		case lost:
+			c.left.lost = append(c.left.lost, id)
+		case now.Sub(o.ModTime) > FenceWindow:
+			c.left.inFlight++
 		}
 	}
-	return c.flush(ctx)
+	if err := c.flush(ctx); err != nil {
+		return err
+	}
+	lost, err := c.task.stillLost(ctx, later)
+	c.left.lost = append(c.left.lost, lost...)
+	return err
 }
 
 func (c *collector) collectManifests(ctx context.Context, s *step, all []format.Retained) error {
@@ -181,19 +249,32 @@ func (s *step) abandoned(id format.SegmentID) bool {
 	return id.Writer != s.Writer || s.Released
 }
 
+// An account is what the manifests say that were read.
+type account struct {
+	segments map[format.SegmentID]bool  // that they name
+	writers  map[uint64]format.WriterID // who made them, and what they name, by epoch
+}
+
 // named returns the segments that step s and the checkpoints that it retains
 // name.
 func (t *Task) named(ctx context.Context, s *step, all []format.Retained) (map[format.SegmentID]bool, error) {
-	named := make(map[format.SegmentID]bool)
+	a, err := t.account(ctx, s, all)
+	return a.segments, err
+}
+
+// account reads the manifests of step s and of the checkpoints that it retains.
+func (t *Task) account(ctx context.Context, s *step, all []format.Retained) (account, error) {
+	a := account{make(map[format.SegmentID]bool), make(map[uint64]format.WriterID)}
 	var mu sync.Mutex
 	add := func(m *format.Manifest, content *format.Content) {
 		mu.Lock()
 		defer mu.Unlock()
+		a.writers[m.Epoch] = m.Writer
 		for _, seg := range content.Segments {
-			named[seg.ID] = true
+			a.segments[seg.ID], a.writers[seg.ID.Epoch] = true, seg.ID.Writer
 		}
 		for _, at := range m.Spilled() {
-			named[at.Segment] = true
+			a.segments[at.Segment] = true
 		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -215,5 +296,19 @@ func (t *Task) named(ctx context.Context, s *step, all []format.Retained) (map[f
 		})
 	}
 	add(s.Manifest, new(format.Content))
-	return named, group.Wait()
+	if c := s.checkpoint(); c != nil && c.Epoch != s.Epoch {
+		group.Go(func() error { // s repeats it, and does not say who committed it
+			m, err := t.history.read(ctx, c.Seq)
+			if err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				a.writers[m.Epoch] = m.Writer
+			}
+			if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) || errors.Is(err, fs.ErrNotExist) {
+				err = nil // it is not needed while s repeats it
+			}
+			return err
+		})
+	}
+	return a, group.Wait()
 }

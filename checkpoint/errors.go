@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
@@ -43,6 +44,11 @@ var (
 
 	// ErrCorrupt means that what the store holds is not what was written.
 	ErrCorrupt = format.ErrCorrupt
+
+	// ErrLost means that manifests were deleted that nobody who keeps to the protocol
+	// deletes: what they had committed is not in the history any more. It is an
+	// ErrCorrupt.
+	ErrLost = fmt.Errorf("manifests were lost: %w", ErrCorrupt)
 
 	// ErrVersion means that a newer version of this library wrote it.
 	ErrVersion = format.ErrVersion

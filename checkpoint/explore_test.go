@@ -104,6 +104,18 @@ func history(s *stage) {
 	}
 }
 
+// lost is a task of which someone has deleted the newest manifests: all those of an
+// owner that came after history.
+func lost(s *stage) {
+	history(s)
+	second := s.anyone
+	second.claim()
+	second.commit(big)
+	second.commit(other)
+	second.close()
+	s.audit.lose(4)
+}
+
 func saver(name string, states ...fstest.MapFS) role {
 	return role{name: name, dies: true, run: func(p *process) {
 		for _, state := range states {
@@ -123,6 +135,8 @@ var plays = []*play{
 		roles: []role{saver("one", other, big), saver("other", big), collector, reader}},
 	{name: "back", last: 2, before: history, faults: 1, depth: 7,
 		roles: []role{owner(other, small), {name: "back", dies: true, run: (*process).back}, collector, reader}},
+	{name: "lost", last: 5, before: lost, faults: 1, depth: 6,
+		roles: []role{heir("heir", big, other), saver("save", other), collector, reader}},
 	{name: "trouble", last: 2, before: history, faults: 3, jumps: 1, depth: 6,
 		roles: []role{owner(other, small, big), heir("heir", big, small), collector, reader}},
 }

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"log/slog"
 	"strings"
@@ -139,8 +140,9 @@ func (j *Job) Claim(ctx context.Context, name string) (*Owner, error) {
 
 // Tasks yields the tasks that exist, in the order of their keys. It sends a
 // request for each 1,000 objects, and two at most for each task, whatever their
-// histories' lengths. It ignores objects that are not the job's, at the cost of a
-// request or two more for each directory that they are in.
+// histories' lengths. A task whose manifests were lost is one that exists. It ignores
+// objects that are not the job's, at the cost of a few requests more for each directory
+// that they are in.
 func (j *Job) Tasks(ctx context.Context) iter.Seq2[*Task, error] {
 	return func(yield func(*Task, error) bool) {
 		for after, more := "", true; more; {
@@ -199,7 +201,15 @@ func (j *Job) taskOf(ctx context.Context, first string) (*Task, error) {
 		return task, nil
 	}
 	seq, _, err := task.history.newestSeq(ctx)
-	if err != nil || seq == 0 {
+	if err == nil && seq == 0 {
+		switch err = task.wantNew(ctx); {
+		case err == nil:
+			return nil, nil
+		case errors.Is(err, ErrLost), errors.Is(err, ErrGone):
+			return task, nil
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	return task, nil

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	mathrand "math/rand/v2"
 	"net/url"
 	"os"
@@ -38,7 +39,12 @@ const (
 	dirVar  = "CHECKPOINT_TEST_DIR"
 )
 
-var killOptions = checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 3}}
+// What a child has to warn of is a failure; that it deleted what the one before it
+// has left is none.
+var killOptions = checkpoint.Options{
+	SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 3},
+	Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+}
 
 func runRole(role string) error {
 	ctx := context.Background()

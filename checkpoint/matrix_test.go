@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,6 +98,7 @@ var scenarios = []scenario{
 	{name: "one-off save", prepare: (*cell).history, run: (*cell).save, lacks: "delete"},
 	{name: "claim over a live owner", prepare: all((*cell).history, (*cell).rival), run: (*cell).claimAndCommit, lacks: "delete"},
 	{name: "claim beside orphans", prepare: all((*cell).history, (*cell).orphans), run: (*cell).claimAndCommit},
+	{name: "claim, when manifests were lost", prepare: all((*cell).history, (*cell).loss), run: (*cell).claimAndCommit, lacks: "delete"},
 	{name: "rollback", prepare: all((*cell).history, (*cell).rival), run: (*cell).rollback, lacks: "put delete"},
 	{name: "rollback with a long list", last: checkpoint.KeepAll, prepare: (*cell).longHistory, run: (*cell).rollback, slow: true},
 	{name: "retention with clean-up", last: 2, prepare: all((*cell).history, (*cell).mustClaim, (*cell).mustCommit, (*cell).pause), run: (*cell).commitTwice, lacks: "get"},
@@ -190,7 +190,7 @@ func newCell(w *world, sc scenario, tr trouble) *cell {
 	}
 	c.opts = checkpoint.Options{
 		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: c.audit.last},
-		Backoff: backend.Backoff{Attempts: 4}, Logger: slog.New(slog.DiscardHandler),
+		Backoff: backend.Backoff{Attempts: 4}, Logger: c.audit.logger(),
 	}
 	c.audit.damage = tr.damages()
 	c.store = faultstore.New(c.audit.open())
@@ -424,6 +424,18 @@ func (c *cell) orphans() {
 		_, err := store.Put(c.Context(), format.SegmentKey(dir, id), noise(100))
 		c.must(err)
 	}
+}
+
+// loss is what someone does who deletes the newest manifests: all those of an owner
+// that is dead.
+func (c *cell) loss() {
+	first := c.audit.newest.Seq + 1
+	o := c.heir()
+	c.must(c.commit(o, nil, state(2, 6)))
+	c.quiet()
+	c.must(o.Close(context.Background()))
+	c.others = c.others[:len(c.others)-1]
+	c.audit.lose(first)
 }
 
 func (c *cell) pause() { time.Sleep(checkpoint.FenceWindow + time.Minute) }

@@ -75,9 +75,10 @@ type pending struct {
 // Claim makes the caller the task's owner, and fences every earlier one. What
 // to go on from is in [Owner.Checkpoint].
 //
-// An ErrUnsupported says that the store ignores conditional writes. After any
-// other error the task may have been claimed all the same, for nobody: claim it
-// again.
+// An ErrUnsupported says that the store cannot be used: it ignores conditional
+// writes, does not list what it has, or tells two times of one object. An ErrLost says
+// that the task's manifests have been deleted. After any other error the task may have
+// been claimed all the same, for nobody: claim it again.
 func (t *Task) Claim(ctx context.Context) (*Owner, error) {
 	ctx, end, err := t.job.life.begin(ctx)
 	if err != nil {
@@ -85,7 +86,12 @@ func (t *Task) Claim(ctx context.Context) (*Owner, error) {
 	}
 	defer end()
 	s, err := t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
-		return t.history.follow(base, format.KindClaim, newWriter()), nil
+		if base == nil {
+			if err := t.wantNew(ctx); err != nil {
+				return nil, err
+			}
+		}
+		return t.history.follow(base, format.KindClaim, newWriter(claimsFirst)), nil
 	})
 	if err != nil {
 		return nil, err
@@ -295,6 +301,12 @@ func (o *Owner) Release(ctx context.Context) error {
 // CleanUpFailures returns how often deleting what is needless has failed since
 // the claim. It costs space, not safety.
 func (o *Owner) CleanUpFailures() int64 { return o.cleaner.failures.Load() }
+
+// LostSegments returns how many segments the owner's first clean-up has left where
+// they are, because they prove that manifests were lost before its claim: someone
+// has deleted the newest ones, and what they committed is not in the history any more.
+// [Task.Verify] tells of them, and [Task.Collect] with Lost deletes them.
+func (o *Owner) LostSegments() int { return int(o.cleaner.lost.Load()) }
 
 // Close waits for the call that is under way, and for the clean-up that commits
 // have left behind. When ctx ends, a call that is under way makes Close fail, with

@@ -463,7 +463,13 @@ func (t *Task) look(ctx context.Context, a *attempt, replied time.Time) (listed 
 	return time.Time{}, fmt.Errorf("manifest %d of task %q: %w, to number %d", a.manifest.Seq, t.Name(), errOvertaken, seq)
 }
 
-func newWriter() (w format.WriterID) {
+// What newWriter is told of a writer.
+const (
+	claimsFirst   = true  // it sends no segment before its claim is a step
+	segmentsFirst = false // it may
+)
+
+func newWriter(first bool) (w format.WriterID) {
 	rand.Read(w[:])
-	return w
+	return w.WithClaimsFirst(first)
 }

@@ -337,7 +337,7 @@ func TestRequests(t *testing.T) {
 		}
 		var o *checkpoint.Owner
 		take := func() (err error) { o, err = task.Claim(w.Context()); return err }
-		count("first claim", 4, take) // list, create, create again, list
+		count("first claim", 5, take) // list, list what manifests that were lost have left, create, create again, list
 		// An owner collects once: two lists of manifests, one of segments, and what
 		// is newest.
 		count("first commit of offsets", 5, func() error { _, err := o.Commit(w.Context(), at(0)); return err })

@@ -122,7 +122,7 @@ func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (Pruned, e
 		if base.claimed() && !fence {
 			return nil, fmt.Errorf("task %q (epoch %d, writer %s): %w", t.Name(), base.Epoch, base.Writer, ErrClaimed)
 		}
-		m := t.history.follow(base, format.KindClaim, newWriter())
+		m := t.history.follow(base, format.KindClaim, newWriter(segmentsFirst))
 		m.Released = true
 		_, err = t.retain(ctx, m, (&step{Manifest: m}).others(p.kept))
 		return m, err

@@ -86,7 +86,7 @@ func (r *Report) dropHurt(ctx context.Context, fence bool) (out Repaired, err er
 		for _, gone := range dropped(all, kept) {
 			out.Dropped = append(out.Dropped, gone.Seq)
 		}
-		m := t.history.follow(base, format.KindClaim, newWriter())
+		m := t.history.follow(base, format.KindClaim, newWriter(segmentsFirst))
 		m.Released = true
 		if kept[0].Seq != all[0].Seq {
 			back, err := t.committed(ctx, kept[0])

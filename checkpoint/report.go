@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
@@ -27,6 +28,11 @@ type Report struct {
 	Live     Collected `json:"live"`      // the segments that checkpoints name
 	Garbage  Collected `json:"garbage"`   // what Collect would delete
 	InFlight Collected `json:"in_flight"` // segments that a writer may yet name
+	// InFlightSince is when the first of them was sent, by the store's clock. If that is
+	// long ago, their writer was killed, or the manifest that named them was lost.
+	InFlightSince time.Time `json:"in_flight_since,omitzero"`
+	// Lost are segments that prove that manifests were lost: see [ErrLost].
+	Lost Collected `json:"lost"`
 	// Unclear are segments that a checkpoint which can not be read may name.
 	Unclear Collected `json:"unclear"`
 	// Foreign are keys in the task's directory that this library has not made.
@@ -62,8 +68,13 @@ const (
 	Damaged ProblemKind = "damaged" // it is not what was written
 )
 
-// Err returns an error that wraps ErrCorrupt if there are problems, or nil.
+// Err returns an error that wraps ErrCorrupt if there are problems, one that wraps
+// ErrLost if there are none but manifests were lost, or nil.
 func (r *Report) Err() error {
+	if len(r.Problems) == 0 && r.Lost.Segments > 0 {
+		return fmt.Errorf("task %q: the store has %s of which its history, up to manifest %d, knows nothing: what they were sent for is not in it any more: %w",
+			r.Task, r.Lost.inSegments(), r.Manifest, ErrLost)
+	}
 	if len(r.Problems) == 0 {
 		return nil
 	}
@@ -153,12 +164,17 @@ func (v *verifier) count(r *Report) {
 		switch {
 		case v.named[id]:
 			to = &r.Live
+		case v.lost[id]:
+			to = &r.Lost
 		case v.step.abandoned(id) && unclear:
 			to = &r.Unclear
 		case v.step.abandoned(id):
 			to = &r.Garbage
 		}
 		to.add(Collected{Segments: 1, Bytes: size})
+		if at := v.written[id].UTC(); to == &r.InFlight && (r.InFlightSince.IsZero() || at.Before(r.InFlightSince)) {
+			r.InFlightSince = at
+		}
 	}
 	for _, o := range v.manifests {
 		_, seq, _ := format.ParseManifestKey(o.Key)

@@ -128,7 +128,7 @@ func (t *Task) backTo(ctx context.Context, base *step, seq uint64) (m *format.Ma
 	if err != nil {
 		return nil, 0, err
 	}
-	m = t.history.follow(base, format.KindClaim, newWriter())
+	m = t.history.follow(base, format.KindClaim, newWriter(segmentsFirst))
 	if r.Seq == m.Checkpoint.Seq {
 		return m, 0, nil // it is there already
 	}

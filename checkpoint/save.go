@@ -35,7 +35,14 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) 
 	if err := keep.check(); err != nil {
 		return nil, err
 	}
-	m := t.history.follow(base, format.KindCommit, newWriter())
+	if base == nil {
+		if err := t.wantNew(ctx); errors.Is(err, ErrGone) {
+			return nil, fmt.Errorf("%w: nothing was saved, because another writer was first; save again if this state is still wanted", ErrConflict)
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	m := t.history.follow(base, format.KindCommit, newWriter(segmentsFirst))
 	m.Released = true
 	kept := keep.pick(reckon(existing, t.job.clock()))
 	from, err := t.baseline(ctx, base.checkpoint())

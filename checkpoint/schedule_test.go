@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -163,7 +162,7 @@ func (s *stage) newProcess(i int, name string) *process {
 	p := &process{stage: s, index: i, name: name}
 	p.door = &door{p: p}
 	job := checkpoint.New(p.door, checkpoint.Options{
-		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: s.play.last}, Logger: slog.New(slog.DiscardHandler),
+		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: s.play.last}, Logger: lossLogger(func() *audit { return s.audit }),
 		// A wait of no length: the bubble's clock does not go on.
 		Backoff: backend.Backoff{First: 1, Max: 1, Attempts: 4},
 	})

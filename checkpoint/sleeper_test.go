@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -57,7 +56,7 @@ func newSleepers(w *world, n nap) *sleepers {
 // task opens the task; before is called with each request.
 func (s *sleepers) task(before func()) *checkpoint.Task {
 	store := hooked{s.audit.open(), func(string, string) { before() }}
-	opts := checkpoint.Options{Retention: checkpoint.Retention{Last: s.keep}, Logger: slog.New(slog.DiscardHandler)}
+	opts := checkpoint.Options{Retention: checkpoint.Retention{Last: s.keep}, Logger: s.audit.logger()}
 	task, err := checkpoint.New(store, opts).Task("orders/7")
 	if err != nil {
 		s.Fatal(err)

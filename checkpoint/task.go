@@ -36,10 +36,14 @@ type Status struct {
 
 // Status reads the newest manifest, in two requests however long the history
 // is (three if it is of a large state). Its error leaves Newest nil, and the
-// rest zero unless the manifest itself could be read.
+// rest zero unless the manifest itself could be read. If there is no manifest, it
+// returns ErrLost if there must have been one.
 func (t *Task) Status(ctx context.Context) (Status, error) {
 	return again(ctx, func() (Status, error) {
 		s, err := t.history.newest(ctx)
+		if err == nil && s == nil {
+			err = t.wantNew(ctx)
+		}
 		if err != nil || s == nil {
 			return Status{}, err
 		}

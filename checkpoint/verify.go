@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -47,10 +48,11 @@ func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) 
 		v := &verifier{
 			task: t, opts: opts, problems: make(map[string]*problem),
 			segments: make(map[format.SegmentID]int64), named: make(map[format.SegmentID]bool),
-			wrong:   make(map[format.Segment]error),
-			checked: make(map[format.Hash]bool),
+			wrong: make(map[format.Segment]error), checked: make(map[format.Hash]bool),
+			written: make(map[format.SegmentID]time.Time), writers: make(map[uint64]format.WriterID),
+			lost: make(map[format.SegmentID]bool),
 		}
-		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.look, v.states, v.settle} {
+		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.look, v.states, v.settle, v.losses} {
 			if err := stage(ctx); err != nil {
 				return nil, err
 			}
@@ -73,7 +75,9 @@ type verifier struct {
 
 	segments  map[format.SegmentID]int64 // sizes of all that exist
 	wrong     map[format.Segment]error   // what is wrong with those that do not, or are of another size
-	manifests []backend.Object           // likewise
+	written   map[format.SegmentID]time.Time
+	lost      map[format.SegmentID]bool // those that prove that manifests were lost
+	manifests []backend.Object          // likewise
 	foreign   []string
 	proof     *backend.Object // the record of the last one
 	proven    *Proof          // what it says
@@ -81,8 +85,9 @@ type verifier struct {
 
 	mu       sync.Mutex
 	named    map[format.SegmentID]bool
-	problems map[string]*problem  // by key
-	checked  map[format.Hash]bool // whether a chunk is right, by its identity
+	writers  map[uint64]format.WriterID // of the manifests, by epoch
+	problems map[string]*problem        // by key
+	checked  map[format.Hash]bool       // whether a chunk is right, by its identity
 }
 
 // A subject is one checkpoint.
@@ -129,6 +134,9 @@ func (v *verifier) begin(ctx context.Context) error {
 	case err != nil:
 		return err
 	case s == nil && v.unreadable == 0:
+		if err := t.wantNew(ctx); err != nil {
+			return err
+		}
 		return fmt.Errorf("task %q does not exist: %w", t.Name(), ErrNoCheckpoint)
 	case s == nil:
 		return nil
@@ -188,7 +196,7 @@ func (v *verifier) list(ctx context.Context) error {
 			return err
 		}
 		if id, ok := format.ParseSegmentKey(dir, o.Key); ok {
-			v.segments[id] = o.Size
+			v.segments[id], v.written[id] = o.Size, o.ModTime
 		} else if _, _, ok := format.ParseManifestKey(o.Key); ok {
 			v.manifests = append(v.manifests, o)
 		} else if o.Key == format.ProvenKey(dir) {
@@ -220,6 +228,7 @@ func (v *verifier) open(ctx context.Context) error {
 func (v *verifier) name(m *format.Manifest, content *format.Content) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.writers[m.Epoch] = m.Writer
 	for _, seg := range content.Segments {
 		v.named[seg.ID] = true
 	}

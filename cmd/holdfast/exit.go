@@ -33,6 +33,7 @@ var kinds = []struct {
 }{
 	{checkpoint.ErrUnknown, exitFailed, "it may have been done: look with 'holdfast ls' before you do it again"},
 	{checkpoint.ErrVersion, exitFailed, ""},
+	{checkpoint.ErrLost, exitCorrupt, ""}, // the error says what to do
 	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup; 'holdfast verify' says which checkpoints are whole"},
 	{checkpoint.ErrFenced, exitRival, "save again if this state is still wanted"},
 	{checkpoint.ErrConflict, exitRival, ""},

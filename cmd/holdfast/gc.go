@@ -12,7 +12,7 @@ import (
 )
 
 func (p *program) gcCommand() *cobra.Command {
-	dryRun := false
+	var opts checkpoint.CollectOptions
 	cmd := &cobra.Command{
 		Use:   "gc URL [TASK]",
 		Short: "Delete what no checkpoint of a task, or of any task, needs",
@@ -22,19 +22,31 @@ have followed for more than an hour.
 
 It may run at any time, beside jobs, saves and restores, and stops none of them.
 No object is deleted for its age alone: what a save has under way stays. Whether
-it is under way or was killed can not be told, so what a killed one has uploaded
-goes with the first gc after the next claim or save.`,
+it is under way or was killed cannot be told, so what a killed one has uploaded
+goes with the first gc after the next claim or save. If it is there for more than
+an hour, a note says so.
+
+Segments that prove that someone has deleted manifests stay, too, so that these
+can be brought back. With --lost they are deleted, and so is what a save has under
+way: see to it first that nothing still writes to the task. A task that is claimed is
+refused if its owner would be fenced by that; with --fence it is done all the same.`,
 		Example: `  holdfast gc file:///var/lib/orders --dry-run
-  holdfast gc file:///var/lib/orders orders/7`,
+  holdfast gc file:///var/lib/orders orders/7
+  holdfast gc file:///var/lib/orders orders/7 --lost --dry-run`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			url, args, err := p.arguments(cmd, args, "[TASK]")
 			if err != nil {
 				return err
 			}
-			return p.gc(cmd.Context(), url, taskOrNone(args), dryRun)
+			if opts.Fence && !opts.Lost {
+				return wrongUsage(cmd, "--fence is for --lost")
+			}
+			return p.gc(cmd.Context(), url, taskOrNone(args), opts)
 		},
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "delete nothing, and say what would be deleted")
+	cmd.Flags().BoolVar(&opts.DryRun, "dry-run", false, "delete nothing, and say what would be deleted")
+	cmd.Flags().BoolVar(&opts.Lost, "lost", false, "delete also what is left of commits whose manifests were lost")
+	cmd.Flags().BoolVar(&opts.Fence, "fence", false, "do so although the task is claimed, which fences its owner")
 	p.output(cmd)
 	return cmd
 }
@@ -48,14 +60,14 @@ type gcLine struct {
 	err error
 }
 
-func (p *program) gc(ctx context.Context, url, name string, dryRun bool) error {
+func (p *program) gc(ctx context.Context, url, name string, opts checkpoint.CollectOptions) error {
 	return p.withJob(ctx, url, checkpoint.Retention{}, func(job *checkpoint.Job) error {
 		tasks, err := tasksOf(ctx, job, name)
 		if err != nil {
 			return err
 		}
 		lines := eachTask(tasks, func(task *checkpoint.Task) gcLine {
-			done, err := task.Collect(ctx, checkpoint.CollectOptions{DryRun: dryRun})
+			done, err := task.Collect(ctx, opts)
 			if err == nil && name != "" && done == (checkpoint.Collected{}) {
 				err = exists(ctx, task)
 			}
@@ -68,7 +80,7 @@ func (p *program) gc(ctx context.Context, url, name string, dryRun bool) error {
 		if name != "" && lines[0].err != nil && lines[0].Collected == (checkpoint.Collected{}) {
 			return lines[0].err
 		}
-		if err := p.print(lines, func(w *bytes.Buffer) { gcTable(w, lines, dryRun) }); err != nil {
+		if err := p.print(lines, func(w *bytes.Buffer) { gcTable(w, lines, opts.DryRun) }); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {

@@ -108,6 +108,7 @@ type taskLine struct {
 
 	err     error
 	deleted bool
+	lost    bool // it has no manifest, and had some
 }
 
 func (p *program) listTasks(ctx context.Context, url string) error {
@@ -153,7 +154,7 @@ func describeTask(ctx context.Context, task *checkpoint.Task) taskLine {
 	status, err := task.Status(ctx)
 	line := taskLine{Task: task.Name(), Epoch: status.Epoch, Claimed: status.Claimed, Newest: status.Newest, err: err}
 	if err != nil {
-		line.Error = oneLine(err.Error())
+		line.Error, line.lost = oneLine(err.Error()), errors.Is(err, checkpoint.ErrLost)
 	} else {
 		line.deleted = status.Deleted || status.Seq == 0
 	}
@@ -172,6 +173,9 @@ func taskTable(w *bytes.Buffer, list []taskLine) {
 }
 
 func (l *taskLine) row() []string {
+	if l.lost {
+		return []string{printable(l.Task), "no manifest", "", "", "", "", "", ""}
+	}
 	if l.Error != "" {
 		return []string{printable(l.Task), "unreadable", "", "", "", "", "", ""}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -93,6 +94,7 @@ func (p *program) verify(ctx context.Context, url, name string, opts verifyOptio
 		}
 		for _, l := range lines {
 			p.noteForeign(l)
+			p.noteInFlight(l)
 		}
 		if err := p.print(lines, func(w *bytes.Buffer) { verifyTables(w, lines) }); err != nil {
 			return err
@@ -118,11 +120,20 @@ func verifyTask(ctx context.Context, task *checkpoint.Task, opts verifyOptions) 
 		line.Error = oneLine(line.err.Error())
 		return line
 	}
-	if line.Repaired == nil || len(line.Repaired.Left) > 0 {
+	switch {
+	case line.Repaired == nil || len(line.Repaired.Left) > 0:
 		line.err = line.hurt()
+	case line.Lost.Segments > 0: // what else was wrong is repaired
+		left := *line.Report
+		left.Problems = nil
+		line.err = advice{left.Err(), afterLoss}
 	}
 	return line
 }
+
+// afterLoss says what to do when manifests were lost.
+const afterLoss = "bring them back, from the bucket's versions or a backup; if what they committed is not wanted, " +
+	"'holdfast gc --lost' deletes what is left of it"
 
 // hurt returns an error if anything is.
 func (l *verifyLine) hurt() error {
@@ -136,6 +147,8 @@ func (l *verifyLine) hurt() error {
 // next says what can be done about what is hurt.
 func (l *verifyLine) next() string {
 	switch {
+	case len(l.Problems) == 0: // but manifests were lost
+		return afterLoss
 	case slices.ContainsFunc(l.Hurt, func(seq uint64) bool { return seq > l.Manifest }): // the newest manifest
 		return "bring that object back from a backup; if there is none, let the job commit once more or, " +
 			"if nothing writes to the task, move the object out of the store, and then verify with --repair"
@@ -175,6 +188,15 @@ func (p *program) noteForeign(l verifyLine) {
 		more = fmt.Sprintf(" and %d more", n)
 	}
 	p.note("task %q: %s%s: holdfast has not made that, and leaves it alone", l.Task, l.Foreign[0], more)
+}
+
+// noteInFlight mentions what has been in flight for longer than a save should take.
+func (p *program) noteInFlight(l verifyLine) {
+	if l.Report == nil || l.InFlightSince.IsZero() || time.Since(l.InFlightSince) <= checkpoint.FenceWindow {
+		return
+	}
+	p.note("task %q: %s in flight since %s: a save or a commit is slow, or was killed, or its manifest was lost",
+		l.Task, counted(l.InFlight.Segments, "segment is", "segments are"), clock(l.InFlightSince))
 }
 
 func verifyTables(w *bytes.Buffer, lines []verifyLine) {

@@ -74,7 +74,7 @@ var inTheProtocol = []mistake{
 		name:   "a claim takes a reply's time for a listing's, whatever they are",
 		file:   "checkpoint/protocol.go",
 		old:    `h.agree(m.Seq, made, at)`,
-		new:    `h.agree(m.Seq, at, at)`,
+		new:    `h.agree(m.Seq, at.Add(made.Sub(at)/1000), at)`,
 		breaks: "A4",
 		tests:  by("checkpoint", "TestOwnerBehindAProxyWithAWrongClock", "TestRepliesAndListingsMustAgree"),
 	},
@@ -114,7 +114,7 @@ var inTheProtocol = []mistake{
 		name: "an owner compares a reply with the reply before it",
 		file: "checkpoint/owner.go",
 		old:  `if err == nil && !at.IsZero() {`,
-		new: `o.listed = listed{made, o.task.job.clock()}
+		new: `o.listed = newStamp(made)
 	if err == nil && !at.IsZero() {`,
 		breaks: "A4",
 		tests:  by("checkpoint", "TestOwnerMeetsAnotherClock", "TestOwnerMeetsADriftingClock"),

@@ -117,13 +117,15 @@ func SegmentPrefix(dir string) string { return dir + segmentsDir }
 // SegmentKey is the key of a task's segment.
 func SegmentKey(dir string, id SegmentID) string { return dir + segmentsDir + id.String() }
 
-// ParseSegmentKey returns the segment whose key it is, in a task's directory.
+// ParseSegmentKey returns the segment whose key it is, in a task's directory. It
+// takes no key for one that no manifest could name.
 func ParseSegmentKey(dir, key string) (SegmentID, bool) {
 	name, ok := strings.CutPrefix(key, dir+segmentsDir)
 	if !ok {
 		return SegmentID{}, false
 	}
-	return ParseSegmentID(name)
+	id, ok := ParseSegmentID(name)
+	return id, ok && id.Epoch <= maxNumber
 }
 
 // WriterPrefix is what the keys of one writer's segments begin with.
@@ -131,8 +133,26 @@ func WriterPrefix(dir string, epoch uint64, w WriterID) string {
 	return fmt.Sprintf("%s%s%016x-%s-", dir, segmentsDir, epoch, w)
 }
 
-// WriterID identifies one claim, and one-off save, among all. It is random.
+// WriterID identifies one claim, and one-off save, among all. It is random, but for
+// its last bit: see ClaimsFirst.
 type WriterID [8]byte
+
+// claimsFirst is the last bit of the last byte.
+const claimsFirst = 1
+
+// ClaimsFirst reports whether the writer claims the task before it sends a segment,
+// as owners do. One of its segments then proves that there was a manifest of its. A
+// one-off save, and who goes back to an older checkpoint, send segments first.
+func (w WriterID) ClaimsFirst() bool { return w[len(w)-1]&claimsFirst != 0 }
+
+// WithClaimsFirst returns w as the id of a writer that does so, or does not.
+func (w WriterID) WithClaimsFirst(first bool) WriterID {
+	w[len(w)-1] &^= claimsFirst
+	if first {
+		w[len(w)-1] |= claimsFirst
+	}
+	return w
+}
 
 func (w WriterID) String() string { return fmt.Sprintf("%x", w[:]) }
 

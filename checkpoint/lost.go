@@ -1,0 +1,173 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// This file finds out that someone has deleted manifests. Nobody who keeps to the
+// protocol deletes the newest one, so segments that none can explain prove it.
+
+// disproves reports whether segment id, which no manifest names, shows that step s
+// cannot be the last one that there was, or that the history was another once. An
+// owner claims the task before it sends anything, and an epoch has one owner. Who
+// sends segments before its first manifest has read the step of the epoch before; it
+// may have been killed, so that its segments prove nothing about its own epoch.
+//
+// writers are those that the history is known to have, by epoch.
+func (s *step) disproves(id format.SegmentID, writers map[uint64]format.WriterID) bool {
+	w, known := writers[id.Epoch]
+	switch {
+	case known:
+		return w != id.Writer && id.Writer.ClaimsFirst()
+	case id.Epoch > s.Epoch:
+		return id.Writer.ClaimsFirst() || id.Epoch > s.Epoch+1
+	}
+	return false // who wrote in that epoch has been retired
+}
+
+// noStep is what a task has that was never claimed.
+func noStep() *step { return &step{Manifest: new(format.Manifest)} }
+
+// wantNew makes sure that the task, of which no manifest is listed, never had one. It
+// returns ErrLost if it had, and ErrGone if it has one now.
+func (t *Task) wantNew(ctx context.Context) error {
+	var left Collected
+	had := false
+	for o, err := range t.job.store.List(ctx, format.SegmentPrefix(t.history.dir), "") {
+		if err != nil {
+			return err
+		}
+		if id, ok := format.ParseSegmentKey(t.history.dir, o.Key); ok {
+			left.add(Collected{Segments: 1, Bytes: o.Size})
+			had = had || noStep().disproves(id, nil)
+		}
+	}
+	if !had {
+		return nil // or only what first saves have left that were killed
+	}
+	seq, _, err := t.history.newestSeq(ctx)
+	if err != nil {
+		return err
+	}
+	if seq > 0 {
+		return fmt.Errorf("task %q has been claimed just now: %w", t.Name(), ErrGone)
+	}
+	return fmt.Errorf("task %q has no manifest, and %s that only a task with manifests can have: "+
+		"someone has deleted these, or the store does not list them. "+
+		"Bring them back, from the bucket's versions or a backup, or use another name for the task; "+
+		"'holdfast gc --lost' gives up what is left: %w",
+		t.Name(), left.inSegments(), ErrLost)
+}
+
+// inSegments says how many segments there are, and how large.
+func (c Collected) inSegments() string {
+	if c.Segments == 1 {
+		return fmt.Sprintf("a segment (%d bytes)", c.Bytes)
+	}
+	return fmt.Sprintf("%d segments (%d bytes)", c.Segments, c.Bytes)
+}
+
+// stillLost returns those of a list of segments that are not explained yet. They were
+// of later epochs than the newest manifest, when that was read; then they were listed,
+// and the task may have been claimed in between.
+func (t *Task) stillLost(ctx context.Context, later []format.SegmentID) (lost []format.SegmentID, err error) {
+	if len(later) == 0 {
+		return nil, nil
+	}
+	s, err := again(ctx, func() (*step, error) { return t.newestForSure(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range later {
+		if id.Epoch > s.Epoch && s.disproves(id, nil) {
+			lost = append(lost, id)
+		}
+	}
+	return lost, nil
+}
+
+// errNothingLater means that no segment is of a later epoch than the newest manifest's.
+var errNothingLater = errors.New("nothing to give up")
+
+// giveUp makes sure that nobody names a segment of a later epoch than the newest
+// manifest's any more: it claims the task with one that is later than all of them, and
+// releases it.
+func (t *Task) giveUp(ctx context.Context, fence bool) error {
+	_, err := t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+		last, err := t.lastEpoch(ctx)
+		if err != nil {
+			return nil, err
+		}
+		m := t.history.follow(base, format.KindClaim, newWriter(segmentsFirst))
+		switch {
+		case last < m.Epoch:
+			return nil, errNothingLater
+		case base != nil && base.claimed() && !fence:
+			return nil, fmt.Errorf("task %q (epoch %d, writer %s): %w", t.Name(), base.Epoch, base.Writer, ErrClaimed)
+		}
+		m.Epoch, m.Released = last+1, true
+		return m, nil
+	})
+	if errors.Is(err, errNothingLater) {
+		return nil
+	}
+	return err
+}
+
+// lastEpoch returns the last epoch that a segment has, or 0 if there is none.
+func (t *Task) lastEpoch(ctx context.Context) (last uint64, err error) {
+	for o, err := range t.job.store.List(ctx, format.SegmentPrefix(t.history.dir), "") {
+		if err != nil {
+			return 0, err
+		}
+		if id, ok := format.ParseSegmentKey(t.history.dir, o.Key); ok {
+			last = max(last, id.Epoch)
+		}
+	}
+	return last, nil
+}
+
+// newestForSure returns the last step, or noStep. It returns ErrGone if it may have
+// read a manifest that was made late in its place.
+func (t *Task) newestForSure(ctx context.Context) (*step, error) {
+	s, err := t.history.newest(ctx)
+	if err != nil || s == nil {
+		return noStep(), err
+	}
+	at, err := t.history.timeOf(ctx, s.Seq)
+	if err == nil && !isSame(s.time, at) {
+		err = t.overtaken(s)
+	}
+	return s, err
+}
+
+// losses finds out which segments prove that manifests were lost. If the newest
+// manifest is damaged, it may explain them.
+//
+// A verification that is overtaken may have read manifests that never were steps. So
+// if there is a suspicion, a collection is tried, which makes sure of that.
+func (v *verifier) losses(ctx context.Context) error {
+	if v.step == nil || v.unreadable > 0 {
+		return nil
+	}
+	suspect := false
+	for id := range v.segments {
+		suspect = suspect || !v.named[id] && v.step.disproves(id, v.writers)
+	}
+	if !suspect {
+		return nil
+	}
+	_, left, err := v.task.collect(ctx, CollectOptions{DryRun: true})
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) {
+		return nil // damage, of which the report tells
+	}
+	for _, id := range left.lost {
+		_, listed := v.segments[id]
+		v.lost[id] = listed && !v.named[id]
+	}
+	return err
+}
