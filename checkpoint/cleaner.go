@@ -25,6 +25,7 @@ type cleaner struct {
 	own      string // what the keys of the writer's own segments begin with
 	failures atomic.Int64
 	lost     atomic.Int64 // segments that prove that manifests were lost
+	cut      atomic.Bool  // it was ended before it had done all
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -85,8 +86,8 @@ func dropped(before, after []format.Retained) []format.Retained {
 }
 
 // discard is told of segments that no manifest names, or ever will. They go at
-// once, also when the context of the commit has ended: it may have been for lack of space that the
-// commit failed.
+// once, also when the context of the commit has ended: it may have been for lack of
+// space that the commit failed.
 func (c *cleaner) discard(keys []string) {
 	c.task.job.life.leave(&c.running, func() { c.delete(c.ctx, keys) })
 }
@@ -97,7 +98,8 @@ func (c *cleaner) close(ctx context.Context) error {
 	defer c.cancel()
 	stop := context.AfterFunc(ctx, c.cancel)
 	c.running.Wait()
-	if !stop() && ctx.Err() != nil {
+	stop()
+	if c.cut.Load() {
 		return fmt.Errorf("clean-up was cut short: %w", context.Cause(ctx))
 	}
 	return nil
@@ -176,6 +178,10 @@ const maxGarbage = 1000
 
 func (c *cleaner) failed(err error) {
 	c.failures.Add(1)
+	if c.ctx.Err() != nil {
+		c.cut.Store(true)
+		return
+	}
 	c.task.job.opts.Logger.Warn("a clean-up failed; it is tried again after the next commit",
 		"task", c.task.Name(), "err", err)
 }

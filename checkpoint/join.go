@@ -14,7 +14,8 @@ import (
 // Join is several states as one: each part lies below a directory of its name,
 // which is one element of a path. Directories and streams may be parts alike. What
 // is said of a part by Immutable and WriteOnce holds within that part; Reread, Full and Owners of
-// one part hold for all. [RestoreOptions.Sub] restores one part alone.
+// one part hold for all; a stream has no owner, so that Owners excludes streams.
+// [RestoreOptions.Sub] restores one part alone.
 func Join(parts map[string]Source) Source {
 	s := Source{parts: maps.Clone(parts)}
 	if s.parts == nil {
@@ -51,11 +52,15 @@ func (s *Source) checkParts() error {
 // locate returns where a file of the state is: the directory of its part, and the
 // path below that.
 func (s *Source) locate(name string) (base, below string) {
-	if first, rest, ok := strings.Cut(name, "/"); ok && s.parts != nil {
-		part := s.parts[first]
-		return part.locate(rest)
+	first, rest, ok := strings.Cut(name, "/")
+	part, isPart := s.parts[first]
+	if !isPart {
+		return s.base, name
 	}
-	return s.base, name
+	if !ok {
+		rest = "."
+	}
+	return part.locate(rest)
 }
 
 // openParts opens the trees of all parts.
@@ -121,7 +126,8 @@ func (j joinedFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	return list, nil
 }
 
-// Stat describes the root, which is as the first part's is, or what a name leads to.
+// Stat describes what a name leads to. The root has the attributes of the part whose
+// name sorts first.
 func (j joinedFS) Stat(name string) (fs.FileInfo, error) {
 	if name == "." {
 		name = slices.Min(slices.Collect(maps.Keys(j)))
@@ -150,6 +156,27 @@ func (j joinedFS) ReadLink(name string) (string, error) {
 		return "", err
 	}
 	return readLink(tree, below)
+}
+
+// writeAhead is that of the parts which are directories.
+func (j joinedFS) writeAhead(names []string) (stop func()) {
+	of := make(map[string][]string)
+	for _, name := range names {
+		if part, below, ok := strings.Cut(name, "/"); ok {
+			of[part] = append(of[part], below)
+		}
+	}
+	var stops []func()
+	for part, names := range of {
+		if dir, ok := j[part].(dirFS); ok {
+			stops = append(stops, dir.writeAhead(names))
+		}
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
 }
 
 // renamed is a FileInfo under another name.

@@ -181,9 +181,9 @@ func (l *loader) tables(ctx context.Context, nodes []node) error {
 
 // count makes sure that the chunks of all files can be counted.
 func (l *loader) count(nodes []node) error {
-	n := 0
+	n := int64(0) // an int has 32 bits on some machines
 	for i := range nodes {
-		if n += len(nodes[i].chunks); n > maxChunks {
+		if n += int64(len(nodes[i].chunks)); n > maxChunks {
 			return l.c.damaged(fmt.Errorf("%w: more than %d chunks", ErrCorrupt, uint32(maxChunks)))
 		}
 	}

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"io/fs"
+	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
@@ -66,7 +67,7 @@ func (b *builder) lookAt(l *pipeline, i int, d fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
-	n.Mode = info.Mode()
+	n.Mode, n.Owner = info.Mode(), w.ownerOf(info)
 	switch {
 	case n.Mode.IsDir():
 		n.ModTime = info.ModTime() // a file has come and gone
@@ -74,11 +75,18 @@ func (b *builder) lookAt(l *pipeline, i int, d fs.DirEntry) error {
 		return w.compareLink(n)
 	case w.isImmutable(n.Path):
 	default:
-		if now, _ := identity(info); now != w.seen[i].changed {
+		now, _ := identity(info)
+		if now != w.seen[i].changed || w.seen[i].read && w.unsettled(now) {
 			return b.readAgain(l, n)
 		}
 	}
 	return nil
+}
+
+// unsettled reports whether a file that changed at a time may have been written to
+// again without moving it: in the same tick of the clock.
+func (w *walk) unsettled(changed time.Time) bool {
+	return !changed.IsZero() && !changed.Before(w.began.Add(-tick(changed)))
 }
 
 // differs says how a node differs from what info says of it.

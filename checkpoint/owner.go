@@ -176,7 +176,7 @@ func (o *Owner) Resume(ctx context.Context, dir string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Restore(ctx, dir, RestoreOptions{Replace: true}); err != nil {
+	if err := c.Restore(ctx, dir, RestoreOptions{Replace: true, ownersIfSaved: true}); err != nil {
 		return nil, err
 	}
 	o.inUse = "has resumed already, into " + dir
@@ -248,7 +248,8 @@ func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) 
 
 // Check makes sure that the owner still is one: it returns ErrFenced if another
 // writer has taken the task over. Otherwise an owner learns that from its next
-// commit. It settles a commit that is in doubt first: unless its error is
+// commit. Its nil is of the moment at which the store was asked, and no licence to
+// write anywhere else. It settles a commit that is in doubt first: unless its error is
 // ErrUnknown, too, the outcome of every earlier commit is known then, and what was
 // committed is what [Owner.Checkpoint] returns. It sends one request, and those that
 // settle the commit.
@@ -318,10 +319,10 @@ func (o *Owner) Close(ctx context.Context) error {
 	if err := o.turn.take(ctx); err != nil {
 		return err
 	}
-	defer o.turn.give()
 	if o.ended == nil {
 		o.ended = errOwnerClosed
 	}
+	o.turn.give() // calls that come later fail at once, and leave nothing to clean up
 	return o.cleaner.close(ctx)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
@@ -24,7 +25,7 @@ func (w *walk) checkOwners() error {
 	}
 	for i := range w.nodes {
 		if n := &w.nodes[i]; n.Owner == nil {
-			return atPath(w.base, n.Path, fmt.Errorf("%w: who owns it is not known here", ErrOwners))
+			return w.fail(n.Path, fmt.Errorf("%w: who owns it is not known here", ErrOwners))
 		}
 	}
 	return nil
@@ -66,7 +67,11 @@ func (r *restorer) giveToAll(name string) error {
 // own gives a file, directory or link to an owner.
 func own(root *os.Root, path string, o *format.Owner) error {
 	err := root.Lchown(path, int(o.UID), int(o.GID))
-	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		pe := (*fs.PathError)(nil)
+		if !errors.As(err, &pe) {
+			pe = &fs.PathError{Err: err}
+		}
 		err = fmt.Errorf("%w: giving files to user %d and group %d, which takes root: %w", ErrOwners, o.UID, o.GID, pe.Err)
 	}
 	return err

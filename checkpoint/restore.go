@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/internal/atomicdir"
 )
@@ -28,7 +29,7 @@ type RestoreOptions struct {
 	Replace bool
 	// Owners gives all files, directories and links the owner and group, by number,
 	// that they were saved with: see [Source.Owners]. Restore fails with ErrOwners,
-	// before it fetches anything, if they were saved without or this process may
+	// before it fetches any data of files, if they were saved without or this process may
 	// not do that.
 	Owners bool
 	// Sub restores only what is below that directory of the state, a valid path by
@@ -39,6 +40,8 @@ type RestoreOptions struct {
 	// Progress, if it is not nil, is told how the restore comes along, from
 	// several goroutines but one call at a time. The restore waits for it.
 	Progress func(Progress)
+
+	ownersIfSaved bool // Owners, if the checkpoint has them
 }
 
 // Restore makes dir the checkpoint's state. It builds the tree in a directory
@@ -60,10 +63,14 @@ func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOption
 		return err
 	}
 	defer end()
+	if opts.Sub != "" && !fs.ValidPath(opts.Sub) {
+		return backend.Invalidf("%q is not a valid path of a directory in the state", opts.Sub)
+	}
 	tree, err := c.tree(ctx)
 	if err != nil {
 		return err
 	}
+	opts.Owners = opts.Owners || opts.ownersIfSaved && tree.owned() && len(tree.nodes) > 0
 	if opts.Sub != "" {
 		if tree, err = tree.below(opts.Sub); err != nil {
 			return fmt.Errorf("task %q, checkpoint %d: %w", c.Task, c.Seq, err)

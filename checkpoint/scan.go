@@ -46,6 +46,9 @@ func (b *builder) toRead() (list []int) {
 			continue
 		}
 		n.chunks, n.table = old[0].chunks, old[0].table
+		// What was promised of a file says nothing of its times: those with which it
+		// was read are the ones to rely on, should nothing be promised any more.
+		n.ChangeTime, n.Inode = old[0].ChangeTime, old[0].Inode
 		b.meter.add(Progress{Files: 1, Bytes: n.Size})
 	}
 	return list
@@ -53,7 +56,7 @@ func (b *builder) toRead() (list []int) {
 
 // writeAhead tells the system of the files that readFile will protect.
 func (w *walk) writeAhead(todo []int) (stop func()) {
-	dir, ok := w.fsys.(dirFS)
+	dir, ok := w.fsys.(interface{ writeAhead([]string) (stop func()) })
 	if !ok {
 		return func() {}
 	}
@@ -112,6 +115,7 @@ func (b *builder) readFile(l *pipeline, i int) error {
 		return err
 	}
 	b.walk.describe(i, after)
+	b.walk.seen[i].read = true
 	if !known {
 		n.ChangeTime, n.Inode = time.Time{}, 0
 	}

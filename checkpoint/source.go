@@ -53,7 +53,8 @@ func Dir(path string) Source {
 }
 
 // FS is everything in fsys. Symbolic links need an fsys that is an
-// fs.ReadLinkFS. Files are opened unless they are the operating system's, as those
+// fs.ReadLinkFS. Its Open must not wait, which that of os.DirFS does for a FIFO: use
+// [Dir] for a directory. Files are opened unless they are the operating system's, as those
 // of os.DirFS are: see [Dir]. A file of fsys that wraps one of these has to be a
 // syscall.Conn, too, and its FileInfo to have the same Sys.
 func FS(fsys fs.FS) Source {
@@ -121,8 +122,8 @@ func (s Source) Full() Source {
 }
 
 // Owners returns s with the owner and group of every file, directory and link, by
-// number, which [Checkpoint.Restore] gives back if it is asked to; [Owner.Resume]
-// does not. A state whose file system does not
+// number, which [Checkpoint.Restore] gives back if it is asked to, and [Owner.Resume]
+// always: a commit after it would lose them otherwise. A state whose file system does not
 // say who they are is refused with ErrOwners: it has to be a [Dir], on Linux or
 // macOS.
 func (s Source) Owners() Source {
@@ -188,7 +189,7 @@ func matches(patterns []string, name string) bool {
 func (s *Source) check() error {
 	for _, pattern := range slices.Concat(s.immutable, s.writeOnce) {
 		if _, err := path.Match(pattern, ""); err != nil {
-			return backend.Invalidf("pattern %q of immutable files: %v", pattern, err)
+			return backend.Invalidf("pattern %q of files that are immutable or written once: %v", pattern, err)
 		}
 	}
 	for _, from := range s.streams {

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"strings"
 
-	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
@@ -34,9 +33,6 @@ func (t *tree) need() *catalog.Used {
 
 // below returns the tree of what is in a directory, as if that were the root.
 func (t *tree) below(dir string) (*tree, error) {
-	if !fs.ValidPath(dir) {
-		return nil, backend.Invalidf("%q is not a valid path of a directory in the state", dir)
-	}
 	if dir == "." {
 		return t, nil
 	}
@@ -54,7 +50,7 @@ func (t *tree) below(dir string) (*tree, error) {
 		part.nodes = append(part.nodes, n)
 	}
 	if len(part.nodes) == 0 {
-		return nil, &fs.PathError{Op: "restore", Path: dir, Err: fs.ErrNotExist}
+		return nil, fmt.Errorf("there is no directory %q in the state; 'holdfast show' lists what there is: %w", dir, fs.ErrNotExist)
 	}
 	return part, nil
 }

@@ -43,6 +43,7 @@ type fileStamp struct {
 	inode   uint64
 	stream  io.Reader // of the content, if it is not a file's
 	made    bool      // it is in no file system: a stream, or a directory around it
+	read    bool      // its content was read for this save
 }
 
 // walk opens the state and finds out what it consists of.

@@ -166,8 +166,12 @@ func (d *Dir) checkNew(made *folder) error {
 	if err != nil {
 		return err
 	}
+	// A file system with modes of its own gives all directories one, and all files
+	// another: who may read files there may enter directories.
+	may := lock.Mode().Perm()
+	may |= (may & 0o044) >> 2
 	others := made.info.Mode().Perm() & 0o077
-	if len(entries) > 0 || others&^lock.Mode().Perm() != 0 || !sameOwner(made.info, lock) || !sameDevice(made.info, d.parent.info) {
+	if len(entries) > 0 || others&^may != 0 || !sameOwner(made.info, lock) || !sameDevice(made.info, d.parent.info) {
 		return tampered(d.parent.path(d.aside))
 	}
 	return nil
@@ -242,6 +246,7 @@ func (d *Dir) publish() error {
 		return tampered(d.parent.path(d.aside))
 	}
 	d.letGo()
+	d.tried = true
 	err := d.rename(d.aside, d.target)
 	if !errors.Is(err, fs.ErrExist) {
 		return err
@@ -285,7 +290,6 @@ func (d *Dir) isOld(name string) bool {
 }
 
 func (d *Dir) exchange() error {
-	d.tried = true
 	return d.step("exchange", d.parent.path(d.target), func() error { return exchange(d.parent, d.aside, d.target) })
 }
 
@@ -303,7 +307,6 @@ func (d *Dir) moveAndRename() error {
 }
 
 func (d *Dir) rename(from, to string) error {
-	d.tried = true
 	return d.step("rename", d.parent.path(to), func() error { return rename(d.parent, from, to) })
 }
 

@@ -20,7 +20,7 @@ type folder struct {
 
 // openFolder opens the directory that a path leads to.
 func openFolder(path string) (*folder, error) {
-	root, err := os.OpenRoot(path)
+	root, err := os.OpenRoot(path + string(filepath.Separator) + ".") // a FIFO, which would wait for a writer, is none
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func (f *folder) open(name string) (*folder, error) {
 	if !info.IsDir() {
 		return nil, &fs.PathError{Op: "open", Path: f.path(name), Err: syscall.ENOTDIR}
 	}
-	root, err := f.OpenRoot(name)
+	root, err := f.OpenRoot(name + "/.") // a FIFO that has come in its place would wait for a writer
 	if err != nil {
 		return nil, err
 	}
