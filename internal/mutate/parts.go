@@ -1,0 +1,111 @@
+package main
+
+// Mistakes in states that have several parts, in the last look at a state's files,
+// and in what an owner is asked.
+
+var inParts = []mistake{
+	{
+		name:   "a part is restored with what lies beside it",
+		file:   "checkpoint/tree.go",
+		old:    `below, ok := strings.CutPrefix(n.Path, dir+"/")`,
+		new:    `below, ok := strings.CutPrefix(n.Path, dir)`,
+		breaks: "what a restore writes",
+		tests:  by("checkpoint", "TestJoin", "TestSubOfANameThatBeginsAnother"),
+	},
+	{
+		name: "a promise for one part holds for all",
+		file: "checkpoint/join.go",
+		old:  `s.reread, s.full, s.owners = s.reread || part.reread,`,
+		new: `s.immutable = append(s.immutable, part.immutable...)
+		s.reread, s.full, s.owners = s.reread || part.reread,`,
+		breaks: "what a save stores",
+		tests:  by("checkpoint", "TestPromiseOfAPart"),
+	},
+	{
+		name: "of several streams the first is told of a failure",
+		file: "checkpoint/source.go",
+		old: `		if from.interrupt(err) {
+			continue
+		}`,
+		new: `		if from.interrupt(err) {
+			return
+		}`,
+		breaks: "a writer waits for ever",
+		tests:  by("checkpoint", "TestStreamOfAPartFails"),
+	},
+	{
+		name: "a stream is looked for in the directory",
+		file: "checkpoint/look.go",
+		old: `		for next < len(w.nodes) && w.seen[next].made {
+			next++
+		}
+		if next`,
+		new:    `		if next`,
+		breaks: "a save of parts fails",
+		tests:  by("checkpoint", "TestJoin"),
+	},
+	{
+		name:   "no file is looked at again",
+		file:   "checkpoint/look.go",
+		old:    `return w.fail(path, b.lookAt(l, next-1, d))`,
+		new:    `return nil`,
+		breaks: "a checkpoint of two moments",
+		tests:  by("checkpoint", "TestFilesThatAreRewrittenTogether", "TestChangeInAPart"),
+	},
+	{
+		name:   "a write in the same tick passes",
+		file:   "checkpoint/look.go",
+		old:    `if now != w.seen[i].changed || w.seen[i].read && w.unsettled(now) {`,
+		new:    `if now != w.seen[i].changed {`,
+		breaks: "a checkpoint of two moments",
+		tests:  by("checkpoint", "TestWriteInTheSameTick"),
+	},
+	{
+		name:   "the times of a file that was not opened are relied on",
+		file:   "checkpoint/scan.go",
+		old:    `n.ChangeTime, n.Inode = old[0].ChangeTime, old[0].Inode`,
+		new:    ``,
+		breaks: "what a save stores",
+		tests:  by("checkpoint", "TestPromiseThatIsTakenBack"),
+	},
+	{
+		name: "an owner that asks settles nothing",
+		file: "checkpoint/owner.go",
+		old: `	if err := o.ready(ctx); err != nil {
+		return err
+	}
+	seq, _, err := o.task.history.newestSeq(ctx)`,
+		new: `	if o.ended != nil {
+		return o.ended
+	}
+	seq, _, err := o.task.history.newestSeq(ctx)`,
+		breaks: "I3",
+		tests:  by("checkpoint", "TestCheckSettles"),
+	},
+	{
+		name: "an owner that asks is told of no successor",
+		file: "checkpoint/owner.go",
+		old: `	case seq > o.base.Seq:
+		o.ended`,
+		new: `	case seq > o.base.Seq+1:
+		o.ended`,
+		breaks: "an owner that is fenced goes on",
+		tests:  by("checkpoint", "TestOwnerChecks"),
+	},
+	{
+		name:   "a clean-up is not cut short",
+		file:   "checkpoint/cleaner.go",
+		old:    `	stop := context.AfterFunc(ctx, c.cancel)`,
+		new:    `	stop := func() bool { return true }`,
+		breaks: "Close waits for ever",
+		tests:  by("checkpoint", "TestCloseCutsTheCleanUpShort"),
+	},
+	{
+		name:   "the owners of files are lost in a job that goes on",
+		file:   "checkpoint/owner.go",
+		old:    `RestoreOptions{Replace: true, ownersIfSaved: true}`,
+		new:    `RestoreOptions{Replace: true}`,
+		breaks: "what a commit after a resume stores",
+		tests:  by("checkpoint", "TestResumeBringsOwnersBack"),
+	},
+}
