@@ -94,7 +94,7 @@ func ExampleRun() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // it is an example
+	defer os.RemoveAll(dir)
 	url := "file://" + filepath.ToSlash(filepath.Join(dir, "checkpoints"))
 
 	input = []string{"to", "be", "or", "not", "to", "be"}
@@ -179,7 +179,7 @@ func ExampleRunner() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // it is an example
+	defer os.RemoveAll(dir)
 	ctx := context.Background()
 	job, err := checkpoint.Open(ctx, "file://"+filepath.ToSlash(filepath.Join(dir, "checkpoints")), checkpoint.Options{})
 	if err != nil {
