@@ -30,7 +30,7 @@ func (p *process) life(ctx context.Context, r *record) {
 	if !p.expect(r, "claim", err) {
 		return
 	}
-	defer o.Close(context.WithoutCancel(ctx))
+	defer func() { _ = o.Close(context.WithoutCancel(ctx)) }() // what it leaves is collected
 	p.add("claims", 1)
 	if r.hasClaimed(o.Epoch()) {
 		p.add("takeovers", 1)
