@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -99,7 +100,7 @@ func (f *forger) commit(seq uint64, content *format.Content, files int, size int
 	if len(content.Tree) > 0 {
 		content.Segments = []format.Segment{{ID: f.segment, Size: int64(len(f.stored))}}
 	}
-	data, err := format.EncodeContent(content)
+	data, err := json.Marshal(content)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -285,7 +286,7 @@ var hostiles = []hostile{
 			size := int64(0)
 			for c, err := range format.DecodeTable(table, 1<<62) {
 				if err != nil {
-					panic(err) // it is made here
+					break // at its end, which is not that of a file
 				}
 				size += c.Size
 			}
@@ -327,8 +328,8 @@ var hostiles = []hostile{
 	{
 		name: "a content of 64 MiB of nothing",
 		forge: func(f *forger) {
-			json := slices.Concat([]byte(`{"tree":[{}`), repeat([]byte(`,{}`), format.MaxChunk/3*3-30), []byte(`]}`))
-			f.manifest(1, f.spilled(json), nil)
+			text := slices.Concat([]byte(`{"tree":[{}`), repeat([]byte(`,{}`), format.MaxChunk/3*3-30), []byte(`]}`))
+			f.manifest(1, f.spilled(text), nil)
 		},
 		refused: "at most 64 times as many are",
 	},
@@ -336,16 +337,16 @@ var hostiles = []hostile{
 		name: "a content of as much as can be",
 		forge: func(f *forger) {
 			letters := []byte(base64.StdEncoding.EncodeToString(noise(32 << 10)))
-			json := slices.Concat([]byte(`{"tree":[{}`), repeat([]byte(`,{}`), 3*600_000), []byte(`],"labels":{"`), letters, []byte(`":""}}`))
-			f.manifest(1, f.spilled(json), nil)
+			text := slices.Concat([]byte(`{"tree":[{}`), repeat([]byte(`,{}`), 3*600_000), []byte(`],"labels":{"`), letters, []byte(`":""}}`))
+			f.manifest(1, f.spilled(text), nil)
 		},
 		refused: "chunk without a hash",
 	},
 	{
 		name: "a list of checkpoints of 64 MiB of nothing",
 		forge: func(f *forger) {
-			json := slices.Concat([]byte(`[{}`), repeat([]byte(`,{}`), format.MaxChunk/3*3-30), []byte(`]`))
-			f.manifest(1, nil, f.spilled(json))
+			text := slices.Concat([]byte(`[{}`), repeat([]byte(`,{}`), format.MaxChunk/3*3-30), []byte(`]`))
+			f.manifest(1, nil, f.spilled(text))
 		},
 		refused: "at most 64 times as many are",
 	},
@@ -353,8 +354,8 @@ var hostiles = []hostile{
 		name: "a list of checkpoints of as much as can be",
 		forge: func(f *forger) {
 			letters := []byte(base64.StdEncoding.EncodeToString(noise(32 << 10)))
-			json := slices.Concat([]byte(`[{"a":"`), letters, []byte(`"}`), repeat([]byte(`,{}`), 3*600_000), []byte(`]`))
-			f.manifest(1, nil, f.spilled(json))
+			text := slices.Concat([]byte(`[{"a":"`), letters, []byte(`"}`), repeat([]byte(`,{}`), 3*600_000), []byte(`]`))
+			f.manifest(1, nil, f.spilled(text))
 		},
 		refused: "retained checkpoint 0",
 		unread:  []string{"restore", "file system"},
@@ -366,7 +367,7 @@ var hostiles = []hostile{
 			for n := range 20_000 {
 				content.Offsets[fmt.Sprint(n)] = "0"
 			}
-			data, err := format.EncodeContent(content)
+			data, err := json.Marshal(content)
 			if err != nil {
 				f.Fatal(err)
 			}

@@ -44,7 +44,6 @@ type host struct {
 func newHost(t *testing.T, rt *rapid.T, opts func() *pebbledb.Options) *host {
 	run := t.TempDir()
 	h := &host{t: t, rt: rt, opts: opts, run: run, url: "file://" + filepath.ToSlash(run) + "/store", model: make(map[string]string)}
-	h.owner = mustClaim(t, h.url)
 	h.start()
 	return h
 }
@@ -56,8 +55,9 @@ func (h *host) must(err error) {
 	}
 }
 
-// start opens what the owner's checkpoint holds.
+// start claims the task, and opens what its checkpoint holds.
 func (h *host) start() {
+	h.owner = mustClaim(h.t, h.url)
 	h.lives++
 	life := filepath.Join(h.run, fmt.Sprint("life-", h.lives))
 	dir := filepath.Join(life, "state")

@@ -295,6 +295,7 @@ func (d *Dir) exchange() error {
 
 // moveAndRename does in two steps what exchange would do in one.
 func (d *Dir) moveAndRename() error {
+	d.tried = true
 	old := d.aside + oldSuffix
 	if err := d.rename(d.target, old); err != nil {
 		return err

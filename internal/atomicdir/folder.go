@@ -62,6 +62,9 @@ func (f *folder) open(name string) (*folder, error) {
 	return sub, nil
 }
 
+// Name returns the path with which the directory was opened.
+func (f *folder) Name() string { return filepath.Clean(f.Root.Name()) }
+
 // path returns the path of what has a name in f, for messages. What there is to
 // do with it is done by the name.
 func (f *folder) path(name string) string { return filepath.Join(f.Name(), name) }

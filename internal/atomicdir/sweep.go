@@ -191,20 +191,21 @@ func removeEntries(dir *os.Root) error {
 }
 
 // makeWritable gives this user the right to remove what is in a directory and
-// those below it, as far as that can be given. Root has it: for root nothing is
-// changed, which by a name could be someone else's file.
+// those below it, as far as that can be given. The mode of one that can be opened
+// is changed by its descriptor: its name may have come to stand for another file.
 func makeWritable(dir *os.Root) {
-	if os.Geteuid() == 0 {
-		return
-	}
 	_ = dir.Chmod(".", 0o700)
 	entries, _ := listOf(dir)
 	for _, e := range entries {
 		if !e.IsDir() {
 			continue
 		}
-		_ = dir.Chmod(e.Name(), 0o700)
-		if sub, err := dir.OpenRoot(e.Name() + "/."); err == nil {
+		sub, err := dir.OpenRoot(e.Name() + "/.")
+		if errors.Is(err, fs.ErrPermission) { // which root is never told
+			_ = dir.Chmod(e.Name(), 0o700)
+			sub, err = dir.OpenRoot(e.Name() + "/.")
+		}
+		if err == nil {
 			makeWritable(sub)
 			_ = sub.Close()
 		}
