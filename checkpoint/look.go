@@ -73,7 +73,7 @@ func (b *builder) lookAt(l *pipeline, i int, d fs.DirEntry) error {
 		n.ModTime = info.ModTime() // a file has come and gone
 	case n.Mode.Type() == fs.ModeSymlink:
 		return w.compareLink(n)
-	case w.isImmutable(n.Path):
+	case w.isImmutable(n.Path), w.isWriteOnce(n.Path) && !w.seen[i].read:
 	default:
 		now, _ := identity(info)
 		if now != w.seen[i].changed || w.seen[i].read && w.unsettled(now) {

@@ -17,7 +17,7 @@ import (
 //
 // protectors are the file systems of which this is known to be so, by their
 // numbers in statfs(2), and what makes them write the dirty pages of a file, and so
-// protect them. TestMappedWritesMoveTheTimes measures it. What is not here:
+// protect them. TestWriteThroughAMapToADirtyPage measures it. What is not here:
 //
 //   - tmpfs, ramfs, hugetlbfs: there is no disk, and no page is ever protected
 //     again.
@@ -35,8 +35,7 @@ var protectors = map[uint32]func(fd int) error{
 
 // writeDirtyPages writes the pages that are dirty when it is called, and waits
 // for that. Unlike fsync it leaves out the journal and the disk's own cache:
-// whether the file outlives a loss of power is its owner's business, and for each
-// of many small files this takes a tenth of the time.
+// whether the file outlives a loss of power is its owner's business.
 func writeDirtyPages(fd int) error {
 	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
 	return unix.SyncFileRange(fd, 0, 0, all)

@@ -68,17 +68,20 @@ var inHosts = []mistake{
 		tests:  by("checkpoint", "TestResumeIsTheFirstThing"),
 	},
 	{
-		name:   "the writer of a stream is not told that its save failed",
-		file:   "checkpoint/source.go",
-		old:    `if err == nil || s.interrupt(err) {`,
-		new:    `if err == nil || s.stream != nil {`,
+		name: "the writer of a stream is not told that its save failed",
+		file: "checkpoint/source.go",
+		old: `	if err == nil {
+		return
+	}
+	for _, from := range s.streams {`,
+		new:    `	for _, from := range s.streams[:0] {`,
 		breaks: "a call comes to its end",
 		tests:  by("checkpoint", "TestWriterOfAStreamHearsOfTheFailure"),
 	},
 	{
 		name:   "a silent writer holds a commit that has failed",
-		file:   "checkpoint/scan.go",
-		old:    `func() { b.walk.interrupt(context.Cause(uploads)) })`,
+		file:   "checkpoint/stream.go",
+		old:    `func() { from.interrupt(context.Cause(uploads)) })`,
 		new:    `func() {})`,
 		breaks: "a call comes to its end",
 		tests:  by("checkpoint", "TestSilentWriterDoesNotHoldACommit"),

@@ -50,7 +50,7 @@ var inParts = []mistake{
 		old:    `return w.fail(path, b.lookAt(l, next-1, d))`,
 		new:    `return nil`,
 		breaks: "a checkpoint of two moments",
-		tests:  by("checkpoint", "TestFilesThatAreRewrittenTogether", "TestChangeInAPart"),
+		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead", "TestChangeInAPart"),
 	},
 	{
 		name:   "a write in the same tick passes",

@@ -55,8 +55,8 @@ var inRunner = []mistake{
 	{
 		name:   "the offsets are taken when the upload begins",
 		file:   "runner/commit.go",
-		old:    "s.State = state\n\treturn",
-		new:    "time.Sleep(time.Millisecond)\n\ts.State, s.Offsets = state, t.offsets.all()\n\treturn",
+		old:    "s.State = join(a.cut.Stores)\n",
+		new:    "time.Sleep(time.Millisecond)\n\ts.State, s.Offsets = join(a.cut.Stores), t.offsets.all()\n",
 		breaks: "offsets and state together",
 		tests:  by("runner", "TestOffsetsBelongToTheCut"),
 	},
@@ -143,8 +143,8 @@ var inRunner = []mistake{
 	{
 		name:   "a task that was fenced while it was restored is opened",
 		file:   "runner/restore.go",
-		old:    "if err := stillOwner(ctx, t.runner.job, t.name, t.owner); err != nil {",
-		new:    "if err := stillOwner(ctx, t.runner.job, t.name, t.owner); err != nil && ctx.Err() != nil {",
+		old:    "if err := settle(ctx, t.owner); err != nil {",
+		new:    "if err := settle(ctx, t.owner); err != nil && ctx.Err() != nil {",
 		breaks: "fenced is final",
 		tests:  by("runner", "TestFencedDuringRestore"),
 	},
@@ -287,8 +287,8 @@ var inRunner = []mistake{
 	{
 		name:   "cuts of a killed process stay",
 		file:   "runner/dirs.go",
-		old:    "errors.Join(removeTree(d.cuts()), os.MkdirAll(d.cuts(), 0o777))",
-		new:    "errors.Join(os.MkdirAll(d.cuts(), 0o777))",
+		old:    "errors.Join(removeTree(d.cuts()), os.MkdirAll(d.cuts(), 0o700))",
+		new:    "errors.Join(os.MkdirAll(d.cuts(), 0o700))",
 		breaks: "run directories are swept",
 		tests:  by("runner", "TestRunDirIsSwept"),
 	},

@@ -116,8 +116,8 @@ var inStates = []mistake{
 	{
 		name:   "files that changed a moment ago are taken for known",
 		file:   "checkpoint/walk.go",
-		old:    `if changed.Before(w.began.Add(-tick(changed))) {`,
-		new:    `if changed.Before(w.began) {`,
+		old:    `if seen.changed.Before(w.began.Add(-tick(seen.changed))) {`,
+		new:    `if seen.changed.Before(w.began) {`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestFileOfTheSameTickIsOpenedAgain"),
 	},
@@ -180,10 +180,121 @@ var inStates = []mistake{
 	{
 		name:   "a file may be written to while it is read, with its time put back",
 		file:   "checkpoint/scan.go",
-		old:    `if is, _ := identity(after); was != is {`,
-		new:    `if is, _ := identity(after); was.IsZero() && was != is {`,
+		old:    `if was != b.walk.seen[i].changed {`,
+		new:    `if was.IsZero() && was != b.walk.seen[i].changed {`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestFileThatChangesWhileItIsRead", "TestChangeTimeMoves"),
+	},
+	{
+		name: "a file's times are relied on wherever it is",
+		file: "checkpoint/scan.go",
+		old: `if known, err = catchMappedWrites(f); err != nil {
+			return err
+		}`,
+		new: `if _, err = catchMappedWrites(f); err != nil {
+			return err
+		}`,
+		breaks: "a checkpoint is its state",
+		tests:  by("checkpoint", "TestFilesInMemoryAreReadEachTime", "TestWriteThroughAMapToADirtyPage"),
+	},
+	{
+		name:   "the pages of a file whose times are relied on may be dirty",
+		file:   "checkpoint/mapped_linux.go",
+		old:    `unix.SyncFileRange(fd, 0, 0, all)`,
+		new:    `unix.SyncFileRange(fd, 0, 0, all&0)`,
+		breaks: "a checkpoint is its state",
+		tests:  by("checkpoint", "TestWriteThroughAMapToADirtyPage", "TestWritesThroughMaps"),
+	},
+	{
+		name: "a file is protected from unseen writes when it was read",
+		file: "checkpoint/scan.go",
+		old: `	if known {
+		if known, err = catchMappedWrites(f); err != nil {
+			return err
+		}
+	}
+	read, err := l.add(f, cut.Data, &n.chunks)
+	if err != nil {
+		return err
+	}
+`,
+		new: `	read, err := l.add(f, cut.Data, &n.chunks)
+	if err != nil {
+		return err
+	}
+	if known {
+		if known, err = catchMappedWrites(f); err != nil {
+			return err
+		}
+	}
+`,
+		breaks: "a checkpoint is its state",
+		tests:  by("checkpoint", "TestWriteThroughAMapWhileItIsRead"),
+	},
+	{
+		name: "a tmpfs is taken for a disk",
+		file: "checkpoint/mapped_linux.go",
+		old:  `unix.BTRFS_SUPER_MAGIC: unix.Fsync,`,
+		new: `unix.BTRFS_SUPER_MAGIC: unix.Fsync,
+	unix.TMPFS_MAGIC: unix.Fsync,`,
+		breaks: "a checkpoint is its state",
+		tests:  by("checkpoint", "TestFilesInMemoryAreReadEachTime", "TestWriteThroughAMapToADirtyPage"),
+	},
+	{
+		name:   "what was read is not looked at again",
+		file:   "checkpoint/build.go",
+		old:    `err = b.lookAgain(ctx, l)`,
+		new:    `err = nil`,
+		breaks: "a checkpoint is the state of one moment",
+		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
+	},
+	{
+		name:   "a file may come while others are read",
+		file:   "checkpoint/look.go",
+		old:    `return w.fail(path, errAdded)`,
+		new:    `return nil`,
+		breaks: "a checkpoint is the state of one moment",
+		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
+	},
+	{
+		name:   "a file may go while others are read",
+		file:   "checkpoint/look.go",
+		old:    `if err == nil && next < len(w.nodes) {`,
+		new:    `if err == nil && next == 0 {`,
+		breaks: "a checkpoint is the state of one moment",
+		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
+	},
+	{
+		name:   "a file may be replaced while others are read",
+		file:   "checkpoint/look.go",
+		old:    `case inode != w.seen[i].inode, link`,
+		new:    `case inode == 0 && w.seen[i].inode != 0, link`,
+		breaks: "a checkpoint is the state of one moment",
+		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
+	},
+	{
+		name:   "a file may be written to while others are read, with its time put back",
+		file:   "checkpoint/look.go",
+		old:    `if now != w.seen[i].changed || w.seen[i].read && w.unsettled(now) {`,
+		new:    `if now.IsZero() {`,
+		breaks: "a checkpoint is the state of one moment",
+		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
+	},
+	{
+		name:   "a FIFO is opened as a file is",
+		file:   "checkpoint/dir_unix.go",
+		old:    `syscall.O_NONBLOCK | syscall.O_NOCTTY`,
+		new:    `syscall.O_NOCTTY`,
+		breaks: "a save ends",
+		tests:  by("checkpoint", "TestFileThatBecomesAFIFO", "TestDirectoryThatBecomesAFIFO"),
+	},
+	{
+		name:   "what was opened may be something else than a file",
+		file:   "checkpoint/dir.go",
+		old:    `if err == nil && !info.Mode().IsRegular() {`,
+		new:    `if err == nil && info.Mode()&fs.ModeSocket != 0 {`,
+		breaks: "a save ends",
+		tests:  by("checkpoint", "TestFileThatBecomesAFIFO", "TestStatesThatAreRefused"),
 	},
 	{
 		name:   "a chunk that comes twice is stored twice",
