@@ -21,6 +21,9 @@ func resolve(target string) (string, error) {
 	}
 	path := named
 	for n := range maxLinks {
+		if err := checkWay(filepath.Dir(path)); err != nil {
+			return "", err
+		}
 		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 		if errors.Is(err, fs.ErrNotExist) && n == 0 {
 			return path, nil // it will be made
@@ -60,12 +63,8 @@ func toNothing(link string) error {
 // follow returns where the link at path leads to: a path of which only the last
 // name may be a link.
 func follow(path string, link fs.FileInfo) (string, error) {
-	dir, err := os.Stat(filepath.Dir(path))
-	if err != nil {
+	if err := checkLink(path, link); err != nil {
 		return "", err
-	}
-	if !mayLead(link, dir) {
-		return "", fmt.Errorf("%s: a symbolic link that another user may have made; give the directory that it names", path)
 	}
 	to, err := os.Readlink(path)
 	if err != nil {

@@ -102,7 +102,7 @@ func ParseManifestKey(key string) (dir string, seq uint64, ok bool) {
 	}
 	n, err := strconv.ParseUint(digits, 16, 64)
 	seq = ^n
-	if err != nil || seq == 0 || ManifestKey(dir, seq) != key {
+	if err != nil || seq == 0 || seq > maxNumber || ManifestKey(dir, seq) != key {
 		return "", 0, false
 	}
 	return dir, seq, true
