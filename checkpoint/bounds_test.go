@@ -178,3 +178,44 @@ func TestPartsOfManifestsAreNotCompressedToNothing(t *testing.T) {
 		}
 	})
 }
+
+// Files of one content have one table, and one list of chunks in memory. What is done
+// with the list, when chunks before it are forgotten, must be done once.
+func TestFilesThatShareATable(t *testing.T) {
+	inWorld(t, func(w *world) {
+		opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
+		data := noise(300 << 10)
+		state := fstest.MapFS{"0.sst": {Data: noise(200 << 10)}, "gone.sst": {Data: noise(200 << 10)}}
+		for _, name := range []string{"1.sst", "2.sst", "3.sst"} {
+			state[name] = &fstest.MapFile{Data: data}
+		}
+		save := func(o *checkpoint.Owner, n int) {
+			state["n"] = &fstest.MapFile{Data: fmt.Append(nil, n)}
+			made := commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(state).Immutable("*.sst")})
+			reader, _, _ := w.process()
+			c, err := reader.At(w.Context(), fmt.Sprint(made.Seq))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fsys, err := c.FS(w.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := digest(t, fsys), digest(t, state); got != want {
+				t.Fatalf("commit %d is\n%s\nwant\n%s", n, got, want)
+			}
+		}
+		first, _ := w.ownerWith(opts)
+		save(first, 1)
+		heir, _ := w.ownerWith(opts) // which reads what the first one has stored
+		save(heir, 2)
+		delete(state, "0.sst")
+		save(heir, 3)
+		delete(state, "gone.sst")
+		delete(state, "1.sst") // whose list is the others' too
+		save(heir, 4)
+		save(heir, 5)
+		synctest.Wait()
+		w.wantClean(5)
+	})
+}

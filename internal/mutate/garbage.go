@@ -615,6 +615,14 @@ var inRepairs = []mistake{
 		tests:  by("checkpoint", "TestVerifyDamagedData", "TestRepair"),
 	},
 	{
+		name:   "what was found of one chunk holds for another of the same place",
+		file:   "checkpoint/internal/format/chunk.go",
+		old:    `return Sum(new(place).append(buf[:0], c))`,
+		new:    `return Sum(new(place).append(buf[:0], &Chunk{Segment: c.Segment, Offset: c.Offset, Size: 1}))`,
+		breaks: "a damaged byte is never handed out as data",
+		tests:  by("checkpoint", "TestVerifyTellsChunksApart"),
+	},
+	{
 		name:   "a segment that is too long passes",
 		file:   "checkpoint/verify_look.go",
 		old:    `case err == nil && n > 1:`,

@@ -4,6 +4,54 @@ package main
 
 var inStates = []mistake{
 	{
+		name:   "a part of a manifest is compressed to nothing",
+		file:   "checkpoint/pack.go",
+		old:    `if int64(len(data)) > format.MaxSpilled(int64(len(encoded))) {`,
+		new:    `if int64(len(data)) < 0 {`,
+		breaks: "what is stored can be read",
+		tests:  by("checkpoint", "TestPartsOfManifestsAreNotCompressedToNothing"),
+	},
+	{
+		name:   "files that have one table each have a list of their own, renumbered twice",
+		file:   "checkpoint/tree.go",
+		old:    `if seen[&n.chunks[0]] {`,
+		new:    `if false {`,
+		breaks: "a checkpoint is its state",
+		tests:  by("checkpoint", "TestFilesThatShareATable"),
+	},
+	{
+		name:   "a table may be longer than its file can make it",
+		file:   "checkpoint/internal/format/bounds.go",
+		old:    `if sum += chunks[i].Size; sum > most {`,
+		new:    `if sum += chunks[i].Size; sum > most && sum < 0 {`,
+		breaks: "nobody takes memory beyond what is claimed",
+		tests:  by("checkpoint/internal/format", "TestWhatNoCutMakesIsRefused"),
+	},
+	{
+		name:   "a state may have more bytes than the manifest claims",
+		file:   "checkpoint/internal/format/bounds.go",
+		old:    `case e.Size > c.bytes:`,
+		new:    `case e.Size > c.bytes && e.Size < 0:`,
+		breaks: "nobody takes memory beyond what is claimed",
+		tests:  by("checkpoint/internal/format", "TestWhatNoCutMakesIsRefused"),
+	},
+	{
+		name:   "chunks may overlap",
+		file:   "checkpoint/load.go",
+		old:    `l.held[n] > l.places[ch.Segment] {`,
+		new:    `l.held[n] < 0 {`,
+		breaks: "nobody takes memory beyond what is claimed",
+		tests:  by("checkpoint", "TestHostileStores"),
+	},
+	{
+		name:   "a chunk whose hash another has taken is added again",
+		file:   "checkpoint/internal/catalog/catalog.go",
+		old:    `s.unfound[s.c.chunks[id]] = id`,
+		new:    `_ = id`,
+		breaks: "nobody takes memory beyond what is claimed",
+		tests:  by("checkpoint/internal/catalog", "TestSetHasEachChunkOnce"),
+	},
+	{
 		name: "the manifest is sent before all segments are",
 		file: "checkpoint/build.go",
 		old: `err = b.packer.finish()
@@ -501,10 +549,10 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "links are followed whoever has made them",
-		file:   "internal/atomicdir/target.go",
+		file:   "internal/atomicdir/way.go",
 		old:    `if !mayLead(link, dir) {`,
 		new:    `if dir == link {`,
 		breaks: "nothing but the target is touched",
-		tests:  by("internal/atomicdir", "TestLinksOfOthersAreNotFollowed"),
+		tests:  by("internal/atomicdir", "TestLinksOfOthersAreNotFollowed", "TestLinksOfOthersOnTheWay"),
 	},
 }

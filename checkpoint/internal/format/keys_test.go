@@ -105,7 +105,7 @@ func TestTaskNamesAndDirectoriesAreOneToOne(t *testing.T) {
 
 func TestManifestKeys(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a, b := rapid.Uint64Min(1).Draw(t, "a"), rapid.Uint64Min(1).Draw(t, "b")
+		a, b := rapid.Uint64Range(1, maxNumber).Draw(t, "a"), rapid.Uint64Range(1, maxNumber).Draw(t, "b")
 		if (a > b) != (ManifestKey("t", a) < ManifestKey("t", b)) {
 			t.Errorf("%d and %d have the keys %s and %s", a, b, ManifestKey("t", a), ManifestKey("t", b))
 		}
@@ -120,7 +120,8 @@ func TestManifestKeys(t *testing.T) {
 	for _, key := range []string{
 		"", "t", "t/manifests", "t/manifests/", "t/manifests/0", "t/manifests/00000000000000000", "t/manifests/000000000000000g",
 		"t/manifests/FFFFFFFFFFFFFFF0", "t/manifests/+fffffffffffffff", "t/manifests/0x00000000000000",
-		"t/manifests/ffffffffffffffff", // number 0
+		"t/manifests/ffffffffffffffff",                                 // number 0
+		"t/manifests/0000000000000000", "t/manifests/7fffffffffffffff", // from 2^63 on there is none
 		"t/manifests/fffffffffffffffe/x", "t/segments/fffffffffffffffe", "manifests/fffffffffffffffe",
 	} {
 		if dir, seq, ok := ParseManifestKey(key); ok {
