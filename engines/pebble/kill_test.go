@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -118,7 +119,11 @@ type child struct {
 
 func runChild(url, dir string) error {
 	ctx := context.Background()
-	job, err := checkpoint.Open(ctx, url, checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2}})
+	job, err := checkpoint.Open(ctx, url, checkpoint.Options{
+		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2},
+		// What a killed life has left is told of as it is deleted, and is no failure.
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
 	if err != nil {
 		return err
 	}

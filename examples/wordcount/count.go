@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -27,7 +28,9 @@ func countWords(ctx context.Context, s settings, announce announce, spoil spoile
 		return err
 	}
 	// A host that does not announce what it does calls checkpoint.Open.
-	job := checkpoint.New(observed{store, announce}, checkpoint.Options{})
+	// What killed lives have left is told of when it is deleted: here, each time.
+	warnings := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	job := checkpoint.New(observed{store, announce}, checkpoint.Options{Logger: warnings})
 	defer job.Close()
 	// What an earlier process left in the working directory died with it.
 	if err := os.RemoveAll(s.Dir); err != nil {
