@@ -123,6 +123,9 @@ func (s *Store) look() (*os.Root, error) {
 	now, err := os.Stat(s.dir)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.root != nil && errors.Is(err, fs.ErrNotExist) {
+		now, err = os.Stat(s.dir) // another call may have made and opened it since
+	}
 	switch {
 	case s.root != nil && (errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, s.info)):
 		return nil, fmt.Errorf("%w: the directory was removed or replaced while it was in use; open it again", backend.ErrNoStore)
