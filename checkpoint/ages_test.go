@@ -3,6 +3,7 @@ package checkpoint_test
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,10 +20,16 @@ const day = 24 * time.Hour
 // they are ahead of the bubble's, which is the time that passes.
 type skewed struct {
 	*world
-	store, wall time.Duration
+	store, wall shift
 	n           int
 	owner       *checkpoint.Owner // nil if checkpoints are saved one by one
 }
+
+// A shift is by how much a clock is wrong. Clean-ups read clocks meanwhile.
+type shift struct{ by atomic.Int64 }
+
+func (s *shift) get() time.Duration   { return time.Duration(s.by.Load()) }
+func (s *shift) set(by time.Duration) { s.by.Store(int64(by)) }
 
 func inSkewedWorld(t *testing.T, f func(*skewed)) {
 	inWorld(t, func(w *world) { f(skew(w)) })
@@ -30,8 +37,8 @@ func inSkewedWorld(t *testing.T, f func(*skewed)) {
 
 func skew(w *world) *skewed {
 	s := &skewed{world: w}
-	w.bucket = mem.NewBucket(func() time.Time { return time.Now().Add(s.store) })
-	w.machine = func() time.Time { return time.Now().Add(s.wall) }
+	w.bucket = mem.NewBucket(func() time.Time { return time.Now().Add(s.store.get()) })
+	w.machine = func() time.Time { return time.Now().Add(s.wall.get()) }
 	return s
 }
 
@@ -70,9 +77,9 @@ func (s *skewed) save(keep checkpoint.Retention, savepoint string, expires time.
 // saveAt commits one checkpoint while the store's clock is that much ahead.
 func (s *skewed) saveAt(keep checkpoint.Retention, ahead time.Duration) {
 	s.Helper()
-	s.store += ahead
+	s.store.set(s.store.get() + ahead)
 	s.save(keep, "", 0)
-	s.store -= ahead
+	s.store.set(s.store.get() - ahead)
 }
 
 // One commit dated far ahead drops nothing, neither at once nor later, and does
@@ -114,9 +121,9 @@ func TestSavepointFarAhead(t *testing.T) {
 	keep := checkpoint.Retention{Last: 2}
 	byBoth(t, keep, func(t *testing.T, s *skewed) {
 		s.save(keep, "", 0)
-		s.store = 365 * day
+		s.store.set(365 * day)
 		s.save(keep, "night", 3*day) // 2
-		s.store = 0
+		s.store.set(0)
 		var days int
 		for days = 1; days < 10; days++ {
 			time.Sleep(day)
@@ -162,9 +169,9 @@ func TestSavepointFarBack(t *testing.T) {
 	keep := checkpoint.Retention{Last: 2}
 	byBoth(t, keep, func(t *testing.T, s *skewed) {
 		s.save(keep, "", 0)
-		s.store = -29 * 365 * day
+		s.store.set(-29 * 365 * day)
 		s.save(keep, "night", 3*day) // 2
-		s.store = 0
+		s.store.set(0)
 		for range 3 {
 			time.Sleep(day)
 			s.save(keep, "", 0)
@@ -186,13 +193,13 @@ func TestStoreClockIsSetBack(t *testing.T) {
 	for _, c := range []struct{ before, after time.Duration }{{365 * day, 0}, {0, -365 * day}, {2 * day, 0}, {0, -2 * day}} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			byBoth(t, keep, func(t *testing.T, s *skewed) {
-				s.store = c.before
+				s.store.set(c.before)
 				for range 8 {
 					time.Sleep(day)
 					s.save(keep, "", 0)
 				}
 				s.wantHistory("8 7 6 5 4 3 2 1")
-				s.store = c.after
+				s.store.set(c.after)
 				for range 4 {
 					time.Sleep(day)
 					s.save(keep, "", 0)
@@ -225,12 +232,14 @@ func TestOwnerOutlivesAWrongClock(t *testing.T) {
 			time.Sleep(day)
 			s.save(keep, "", 0)
 		}
-		s.store, s.wall = 365*day, 365*day
+		s.store.set(365 * day)
+		s.wall.set(365 * day)
 		for range 60 {
 			time.Sleep(time.Minute)
 			s.save(keep, "", 0)
 		}
-		s.store, s.wall = 0, 0
+		s.store.set(0)
+		s.wall.set(0)
 		for range 2 {
 			time.Sleep(time.Minute)
 			s.save(keep, "", 0)
@@ -259,7 +268,8 @@ func TestOwnerThatWasSuspended(t *testing.T) {
 	inSkewedWorld(t, func(s *skewed) {
 		s.owner, _ = s.ownerWith(checkpoint.Options{Retention: keep})
 		s.save(keep, "", 0)
-		s.store, s.wall = 10*day, 10*day // for which nothing has passed in the process
+		s.store.set(10 * day) // for which nothing has passed in the process
+		s.wall.set(10 * day)
 		for range 24 {
 			time.Sleep(12 * time.Hour)
 			s.save(keep, "", 0)
@@ -275,7 +285,7 @@ func TestMachineWithAWrongClock(t *testing.T) {
 	keep := checkpoint.Retention{Within: 3 * day, Daily: 2}
 	for _, wall := range []time.Duration{-20 * 365 * day, -5 * day, -time.Hour, time.Hour, 365 * day} {
 		byBoth(t, keep, func(t *testing.T, s *skewed) {
-			s.wall = wall
+			s.wall.set(wall)
 			for range 10 {
 				time.Sleep(day)
 				s.save(keep, "", 0)
@@ -391,12 +401,12 @@ func TestCorrectedTimeStaysKnown(t *testing.T) {
 func TestPeriodsOutliveAClockThatIsSetBack(t *testing.T) {
 	keep := checkpoint.Retention{Daily: 4}
 	byBoth(t, keep, func(t *testing.T, s *skewed) {
-		s.store = 365 * day
+		s.store.set(365 * day)
 		for range 6 {
 			time.Sleep(day)
 			s.save(keep, "", 0)
 		}
-		s.store = 0
+		s.store.set(0)
 		for n, want := range []string{"7 6 5 4 3", "8 7 6 5 4", "9 8 7 6 5", "10 9 8 7 6", "11 10 9 8 7"} {
 			time.Sleep(day)
 			s.save(keep, "", 0)
@@ -440,10 +450,10 @@ func oneWrongTimeByCommits(w *world) {
 			d.savepoint, name, d.expires = true, fmt.Sprint("n", i), rapid.SampledFrom([]time.Duration{0, time.Minute, 5 * day}).Draw(t, "expires")
 		}
 		if i == wrong {
-			s.store = by
+			s.store.set(by)
 		}
 		s.save(keep, name, d.expires)
-		s.store = 0
+		s.store.set(0)
 		ideal = modelKept(keep, append([]dot{d}, ideal...))
 	}
 	have := " " + s.history() + " "

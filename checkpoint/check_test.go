@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
@@ -52,4 +53,15 @@ func TestCheckSettles(t *testing.T) {
 		}
 		w.wantHistory("1")
 	})
+}
+
+// requests is how many requests a use of a store took.
+func requests(before, after backend.Stats) (n int64) {
+	for _, u := range [][2]backend.Count{
+		{before.Create, after.Create}, {before.Put, after.Put}, {before.Get, after.Get},
+		{before.List, after.List}, {before.Delete, after.Delete},
+	} {
+		n += u[1].Calls - u[0].Calls
+	}
+	return n
 }

@@ -93,17 +93,6 @@ func (l *live) wantBack(c *checkpoint.Checkpoint) {
 	l.opened.take()
 }
 
-// requests is how many requests a use of a store took.
-func requests(before, after backend.Stats) (n int64) {
-	for _, u := range [][2]backend.Count{
-		{before.Create, after.Create}, {before.Put, after.Put}, {before.Get, after.Get},
-		{before.List, after.List}, {before.Delete, after.Delete},
-	} {
-		n += u[1].Calls - u[0].Calls
-	}
-	return n
-}
-
 // What a commit sends is little more than what has changed.
 func TestOnlyWhatIsNewIsStored(t *testing.T) {
 	const list = 12 << 10 // two pieces of tables, and one of the list of files, without slack
