@@ -13,8 +13,8 @@ import (
 
 // Join is several states as one: each part lies below a directory of its name,
 // which is one element of a path. Directories and streams may be parts alike. What
-// is said of a part by Immutable and WriteOnce holds within that part; Reread, Full and Owners of
-// one part hold for all; a stream has no owner, so that Owners excludes streams.
+// is said of a part by Immutable and WriteOnce holds within that part; Reread, Full
+// and Owners of one part hold for all; a stream has no owner, so that Owners excludes streams.
 // [RestoreOptions.Sub] restores one part alone.
 func Join(parts map[string]Source) Source {
 	s := Source{parts: maps.Clone(parts)}

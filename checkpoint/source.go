@@ -160,23 +160,23 @@ func (s *Source) empty() bool { return s.open == nil && len(s.streams) == 0 && s
 
 // isImmutable reports whether a file with that path was declared immutable.
 func (s *Source) isImmutable(name string) bool {
-	if first, rest, ok := strings.Cut(name, "/"); ok && s.parts != nil {
-		if part := s.parts[first]; part.isImmutable(rest) {
-			return true
-		}
-	}
-	return matches(s.immutable, name)
+	return s.promised(name, func(s *Source) []string { return s.immutable })
 }
 
 // isWriteOnce reports whether a file with that path was declared to be written
 // once.
 func (s *Source) isWriteOnce(name string) bool {
-	if first, rest, ok := strings.Cut(name, "/"); ok && s.parts != nil {
-		if part := s.parts[first]; part.isWriteOnce(rest) {
-			return true
-		}
+	return s.promised(name, func(s *Source) []string { return s.writeOnce })
+}
+
+// promised reports whether a file with that path matches one of the patterns, of
+// the state or of the part that it is in.
+func (s *Source) promised(name string, patterns func(*Source) []string) bool {
+	first, rest, _ := strings.Cut(name, "/")
+	if part, ok := s.parts[first]; ok && part.promised(rest, patterns) {
+		return true
 	}
-	return matches(s.writeOnce, name)
+	return matches(patterns(s), name)
 }
 
 func matches(patterns []string, name string) bool {
