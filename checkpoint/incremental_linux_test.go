@@ -407,7 +407,7 @@ func (c *course) compare(seq uint64, got fs.FS) {
 
 // spoil changes some of the files of an old state.
 func (c *course) spoil(root *os.Root) {
-	e := &editor{c.t, root}
+	e := &editor{T: c.t, root: root}
 	var files []string
 	_ = fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
