@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/holdfast-io/holdfast/checkpoint/internal/clock"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -36,7 +37,7 @@ func reckon(list []format.Retained, machine time.Time) ([]format.Retained, time.
 	var before time.Time // of all others, the latest
 	for i := range list {
 		if i != last {
-			before = latest(before, list[i].From())
+			before = clock.Latest(before, list[i].From())
 		}
 	}
 	at := list[last].From()
@@ -52,7 +53,7 @@ func reckon(list []format.Retained, machine time.Time) ([]format.Retained, time.
 	default:
 		list[last].CountsFrom, at = machine, machine
 	}
-	return list, latest(before, earliest(at, machine))
+	return list, clock.Latest(before, clock.Earliest(at, machine))
 }
 
 // lastCommit returns which one of a list of checkpoints was committed last. After a
@@ -65,40 +66,4 @@ func lastCommit(list []format.Retained) int {
 		}
 	}
 	return last
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func earliest(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-// A stamp is a time of the store's, and when that was by the process's own clock,
-// which no one sets.
-type stamp struct{ store, own time.Time }
-
-func newStamp(store time.Time) stamp {
-	return stamp{store, time.Now()} //nolint:forbidigo // a second opinion: nothing is decided by it alone
-}
-
-// passed returns how much time has passed in the process since s.
-func (s stamp) passed() time.Duration {
-	return time.Since(s.own) //nolint:forbidigo // likewise
-}
-
-// follow returns the stamp of a time that the store told just now. In one process
-// the store's time goes forward as fast as the process's own clock, and at most twice
-// as fast. So if the store's clock and the machine's are one, and are set far ahead,
-// not all is old at once; and after the machine was suspended it catches up.
-func (s stamp) follow(store time.Time) stamp {
-	passed := s.passed()
-	return newStamp(latest(s.store.Add(passed), earliest(store, s.store.Add(2*passed))))
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
 // A cleaner deletes, in the background, what commits have made needless. What
@@ -50,22 +51,22 @@ type retirement struct {
 
 // newCleaner returns the cleaner of the writer that made step m, which may be a
 // claim: its manifest goes too when it is old enough.
-func newCleaner(ctx context.Context, t *Task, s *step) *cleaner {
+func newCleaner(ctx context.Context, t *Task, s *history.Committed) *cleaner {
 	c := &cleaner{task: t, named: make(map[uint64][]string)}
 	c.ctx, c.cancel = context.WithCancel(ctx)
-	c.own = format.WriterPrefix(t.history.dir, s.Epoch, s.Writer)
+	c.own = format.WriterPrefix(t.log.Dir, s.Epoch, s.Writer)
 	if s.Kind != format.KindCommit {
-		c.aging = []format.Retained{{Seq: s.Seq, Time: s.time}}
+		c.aging = []format.Retained{{Seq: s.Seq, Time: s.Time}}
 	}
 	return c
 }
 
 // retire is told of a step: the checkpoints that there were before it and those
 // that there are since, and the content of its own if it made one.
-func (c *cleaner) retire(before, after []format.Retained, s *step, made *format.Content) {
-	r := retirement{gone: dropped(before, after), kept: after, now: s.time}
+func (c *cleaner) retire(before, after []format.Retained, s *history.Committed, made *format.Content) {
+	r := retirement{gone: history.Dropped(before, after), kept: after, now: s.Time}
 	if made != nil {
-		r.seq, r.segments = s.Seq, segmentKeys(c.task.history.dir, s.Manifest, made)
+		r.seq, r.segments = s.Seq, c.keys(s.Manifest, made)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,15 +75,6 @@ func (c *cleaner) retire(before, after []format.Retained, s *step, made *format.
 		c.busy = true
 		c.task.job.life.leave(&c.running, c.run)
 	}
-}
-
-// dropped returns what is in before and not in after.
-func dropped(before, after []format.Retained) []format.Retained {
-	stays := make(map[uint64]bool, len(after))
-	for _, r := range after {
-		stays[r.Seq] = true
-	}
-	return slices.DeleteFunc(slices.Clone(before), func(r format.Retained) bool { return stays[r.Seq] })
 }
 
 // discard is told of segments that no manifest names, or ever will. They go at
@@ -200,7 +192,7 @@ func (c *cleaner) needless(ctx context.Context, r retirement) ([]string, error) 
 	c.aging = slices.DeleteFunc(c.aging, func(m format.Retained) bool {
 		old := r.now.Sub(m.Time) > FenceWindow
 		if old {
-			keys = append(keys, format.ManifestKey(c.task.history.dir, m.Seq))
+			keys = append(keys, format.ManifestKey(c.task.log.Dir, m.Seq))
 		}
 		return old
 	})
@@ -253,7 +245,7 @@ func (c *cleaner) spare(ctx context.Context, needless map[string]bool, kept []fo
 			delete(needless, key)
 		}
 	}
-	late, err := c.task.madeLate(ctx, read)
+	late, err := c.task.log.MadeLate(ctx, read)
 	if err != nil {
 		return err
 	}
@@ -284,29 +276,23 @@ func (c *cleaner) segments(ctx context.Context, r format.Retained) ([]string, er
 	if keys, ok := c.named[r.Seq]; ok {
 		return keys, nil
 	}
-	m, err := c.task.readRetained(ctx, r)
+	m, err := c.task.log.ReadCommit(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	content, err := c.task.content(ctx, m.Checkpoint)
+	content, err := c.task.log.Content(ctx, m.Checkpoint)
 	if err != nil {
 		return nil, err
 	}
-	return segmentKeys(c.task.history.dir, m, content), nil
+	return c.keys(m, content), nil
 }
 
-// segmentKeys returns the keys of all segments that a manifest names.
-func segmentKeys(dir string, m *format.Manifest, content *format.Content) []string {
-	ids := make(map[format.SegmentID]bool)
-	for _, s := range content.Segments {
-		ids[s.ID] = true
-	}
-	for _, at := range m.Spilled() {
-		ids[at.Segment] = true
-	}
+// keys returns the keys of all segments that a manifest names.
+func (c *cleaner) keys(m *format.Manifest, content *format.Content) []string {
 	var keys []string
-	for id := range ids {
-		keys = append(keys, format.SegmentKey(dir, id))
+	for _, id := range m.Segments(content) {
+		keys = append(keys, c.task.segments.Key(id))
 	}
-	return keys
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
 // CollectOptions say how garbage is collected. The zero value is a good choice.
@@ -89,7 +90,7 @@ func (t *Task) collect(ctx context.Context, opts CollectOptions) (Collected, lef
 			return Collected{}, left{}, err
 		}
 	}
-	_, err := again(ctx, func() (struct{}, error) { return struct{}{}, c.collect(ctx) })
+	_, err := history.Reread(ctx, func() (struct{}, error) { return struct{}{}, c.collect(ctx) })
 	return c.done, c.left, err
 }
 
@@ -110,16 +111,16 @@ func (c *collector) collect(ctx context.Context) error {
 	if c.dryRun {
 		c.done = Collected{} // what an attempt that was overtaken has counted, is there still
 	}
-	s, all, err := c.task.newestAndAll(ctx)
+	s, all, err := c.task.log.NewestAndAll(ctx)
 	switch {
 	case err != nil:
 		return err
 	case s == nil && c.dryRun && c.lost:
-		return c.collectSegments(ctx, noStep(), account{})
+		return c.collectSegments(ctx, history.None(), account{})
 	case s == nil:
 		return c.task.wantNew(ctx)
 	}
-	a, damage := c.task.account(ctx, s, all)
+	a, damage := c.task.account(ctx, s.Manifest, all)
 	if damage != nil && !errors.Is(damage, ErrCorrupt) && !errors.Is(damage, ErrVersion) {
 		return damage
 	}
@@ -133,19 +134,19 @@ func (c *collector) collect(ctx context.Context) error {
 	return c.collectSegments(ctx, s, a)
 }
 
-func (c *collector) collectSegments(ctx context.Context, s *step, a account) error {
-	dir, now := c.task.history.dir, c.task.job.clock()
+func (c *collector) collectSegments(ctx context.Context, s *history.Committed, a account) error {
+	now := c.task.job.clock()
 	var later []format.SegmentID // that prove something if nobody has claimed the task meanwhile
-	for o, err := range c.task.job.store.List(ctx, format.SegmentPrefix(dir), "") {
+	for o, err := range c.task.segments.All(ctx) {
 		if err != nil {
 			return err
 		}
-		id, ok := format.ParseSegmentKey(dir, o.Key)
-		if !ok || a.segments[id] {
+		id := o.ID
+		if a.segments[id] {
 			continue
 		}
-		switch lost := s.disproves(id, a.writers); {
-		case c.lost && (s.abandoned(id) || c.dryRun && id.Epoch > s.Epoch), !lost && s.abandoned(id):
+		switch lost := s.Disproves(id, a.writers); {
+		case c.lost && (s.Abandoned(id) || c.dryRun && id.Epoch > s.Epoch), !lost && s.Abandoned(id):
 			if err := c.add(ctx, o.Key, Collected{Segments: 1, Bytes: o.Size}); err != nil {
 				return err
 			}
@@ -165,12 +166,12 @@ func (c *collector) collectSegments(ctx context.Context, s *step, a account) err
 	return err
 }
 
-func (c *collector) collectManifests(ctx context.Context, s *step, all []format.Retained) error {
-	made := map[uint64]time.Time{s.Seq: s.time} // of what was read
+func (c *collector) collectManifests(ctx context.Context, s *history.Committed, all []format.Retained) error {
+	made := map[uint64]time.Time{s.Seq: s.Time} // of what was read
 	for _, r := range all {
 		made[r.Seq] = r.Time
 	}
-	dir := c.task.history.dir
+	dir := c.task.log.Dir
 	found := 0                                // of what was read
 	after := format.ManifestKey(dir, s.Seq+1) // s comes first, and older ones behind it
 	for o, err := range c.task.job.store.List(ctx, format.ManifestPrefix(dir), after) {
@@ -182,27 +183,27 @@ func (c *collector) collectManifests(ctx context.Context, s *step, all []format.
 			continue
 		}
 		at, needed := made[seq]
-		same := needed && isSame(at, o.ModTime)
+		same := needed && history.SameObject(at, o.ModTime)
 		switch {
 		case found == 0 && (seq != s.Seq || !same): // s is gone, or another: all that it says is in doubt
-			return c.task.overtaken(s)
+			return c.task.log.Overtaken(s)
 		case same:
 			found++
-		case !needed && s.time.Sub(o.ModTime) > FenceWindow:
+		case !needed && s.Time.Sub(o.ModTime) > FenceWindow:
 			if err := c.add(ctx, o.Key, Collected{Manifests: 1, Bytes: o.Size}); err != nil {
 				return err
 			}
 		}
 	}
 	if found == 0 {
-		return c.task.overtaken(s)
+		return c.task.log.Overtaken(s)
 	}
 	if err := c.flush(ctx); err != nil || found == len(made) {
 		return err
 	}
-	late, err := c.task.madeLate(ctx, all)
+	late, err := c.task.log.MadeLate(ctx, all)
 	if err == nil && len(late) > 0 {
-		err = c.task.overtaken(s)
+		err = c.task.log.Overtaken(s)
 	}
 	return err
 }
@@ -238,74 +239,61 @@ func (c *Collected) add(more Collected) {
 	c.Bytes += more.Bytes
 }
 
-// abandoned reports whether no manifest after s can name a segment that neither
-// s nor a checkpoint that it retains names: its writer is not the last one, or
-// has said that it will make no further manifest. The segments of a higher
-// epoch belong to a save or a claim that is under way.
-func (s *step) abandoned(id format.SegmentID) bool {
-	if id.Epoch != s.Epoch {
-		return id.Epoch < s.Epoch
-	}
-	return id.Writer != s.Writer || s.Released
-}
-
 // An account is what the manifests say that were read.
 type account struct {
 	segments map[format.SegmentID]bool  // that they name
 	writers  map[uint64]format.WriterID // who made them, and what they name, by epoch
 }
 
-// named returns the segments that step s and the checkpoints that it retains
-// name.
-func (t *Task) named(ctx context.Context, s *step, all []format.Retained) (map[format.SegmentID]bool, error) {
-	a, err := t.account(ctx, s, all)
+// named returns the segments that manifest m and the checkpoints that it lists name.
+func (t *Task) named(ctx context.Context, m *format.Manifest, all []format.Retained) (map[format.SegmentID]bool, error) {
+	a, err := t.account(ctx, m, all)
 	return a.segments, err
 }
 
-// account reads the manifests of step s and of the checkpoints that it retains.
-func (t *Task) account(ctx context.Context, s *step, all []format.Retained) (account, error) {
+// account reads the manifests of the checkpoints that manifest m lists, which need not
+// be in the store.
+func (t *Task) account(ctx context.Context, m *format.Manifest, all []format.Retained) (account, error) {
 	a := account{make(map[format.SegmentID]bool), make(map[uint64]format.WriterID)}
 	var mu sync.Mutex
 	add := func(m *format.Manifest, content *format.Content) {
 		mu.Lock()
 		defer mu.Unlock()
 		a.writers[m.Epoch] = m.Writer
-		for _, seg := range content.Segments {
-			a.segments[seg.ID], a.writers[seg.ID.Epoch] = true, seg.ID.Writer
-		}
-		for _, at := range m.Spilled() {
-			a.segments[at.Segment] = true
+		for _, id := range m.Segments(content) {
+			a.segments[id], a.writers[id.Epoch] = true, id.Writer
 		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(t.job.opts.Requests)
+	current := m.Checkpoint
 	for _, r := range all {
 		group.Go(func() error {
-			m := s.Manifest
-			if c := s.checkpoint(); c == nil || c.Seq != r.Seq {
+			of := m
+			if current == nil || current.Seq != r.Seq {
 				var err error
-				if m, err = t.committed(ctx, r); err != nil {
+				if of, err = t.log.Commit(ctx, r); err != nil {
 					return err
 				}
 			}
-			content, err := t.content(ctx, m.Checkpoint)
+			content, err := t.log.Content(ctx, of.Checkpoint)
 			if err == nil {
-				add(m, content)
+				add(of, content)
 			}
 			return err
 		})
 	}
-	add(s.Manifest, new(format.Content))
-	if c := s.checkpoint(); c != nil && c.Epoch != s.Epoch {
-		group.Go(func() error { // s repeats it, and does not say who committed it
-			m, err := t.history.read(ctx, c.Seq)
+	add(m, nil)
+	if current != nil && current.Epoch != m.Epoch {
+		group.Go(func() error { // m repeats it, and does not say who committed it
+			commit, err := t.log.Read(ctx, current.Seq)
 			if err == nil {
 				mu.Lock()
 				defer mu.Unlock()
-				a.writers[m.Epoch] = m.Writer
+				a.writers[commit.Epoch] = commit.Writer
 			}
 			if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) || errors.Is(err, fs.ErrNotExist) {
-				err = nil // it is not needed while s repeats it
+				err = nil // it is not needed while m repeats it
 			}
 			return err
 		})

@@ -9,5 +9,5 @@
 //
 // A checkpoint is either whole and visible or not there at all. When a task
 // is claimed, its earlier owner can not commit any more. docs/protocol.md
-// argues both; protocol.go is the code.
+// argues both; package internal/history is the code.
 package checkpoint

@@ -3,14 +3,12 @@ package checkpoint
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
@@ -144,7 +142,7 @@ func (w *fetcher) load(ctx context.Context, f *fetch) error {
 func (w *fetcher) decode(f *fetch, id catalog.ID) ([]byte, error) {
 	ch := w.catalog.Chunk(id)
 	at := ch.Offset - f.offset
-	return w.c.task.decode(&w.decoded, &ch, w.stored[at:at+ch.StoredSize()])
+	return w.c.task.segments.Decode(&w.decoded, &ch, w.stored[at:at+ch.StoredSize()])
 }
 
 // toDecode returns how many bytes are made of the chunks that are encoded.
@@ -189,7 +187,7 @@ func (c *Checkpoint) readRun(ctx context.Context, run []format.Chunk) ([]byte, e
 	for i := range run {
 		at := run[i].Offset - first.Offset
 		buf = buf[:0]
-		data, err := c.task.decode(&buf, &run[i], stored[at:at+run[i].StoredSize()])
+		data, err := c.task.segments.Decode(&buf, &run[i], stored[at:at+run[i].StoredSize()])
 		if err != nil {
 			return nil, err
 		}
@@ -204,63 +202,9 @@ func (c *Checkpoint) stored(ctx context.Context, id format.SegmentID, offset int
 		copy(p, c.content.Inline[offset:]) // Places.Check made sure that it is all there
 		return nil
 	}
-	err := c.task.readSegment(ctx, id, offset, p)
+	err := c.task.segments.Read(ctx, id, offset, p)
 	if errors.Is(err, fs.ErrNotExist) {
-		return c.task.missing(ctx, c.Seq, err)
+		return c.task.log.Missing(ctx, c.Seq, err)
 	}
 	return err
-}
-
-// readSegment fetches a part of a segment.
-func (t *Task) readSegment(ctx context.Context, id format.SegmentID, offset int64, p []byte) error {
-	key := format.SegmentKey(t.history.dir, id)
-	n, err := t.job.store.Get(ctx, key, offset, p)
-	if errors.Is(err, backend.ErrRange) || err == nil && n < len(p) {
-		return &objectError{key, fmt.Errorf("segment %s: %w: it ends before byte %d; expected %d bytes at %d", key, ErrCorrupt, offset+int64(len(p)), len(p), offset)}
-	}
-	return err
-}
-
-// decode returns the data of a chunk whose stored bytes were read, and makes
-// sure that it is what was saved. If it is not in stored, it is appended to
-// buf.
-func (t *Task) decode(buf *[]byte, c *format.Chunk, stored []byte) ([]byte, error) {
-	data := stored
-	if c.Encoding != format.Raw {
-		start := len(*buf)
-		out, err := t.job.codec.Decode(*buf, c.Encoding, stored, int(c.Size))
-		if err != nil {
-			return nil, t.inSegment(c.Segment, fmt.Errorf("%s: the %d bytes at %d: %w", t.place(c.Segment), len(stored), c.Offset, err))
-		}
-		*buf, data = out, out[start:]
-	}
-	if sum := format.Sum(data); sum != c.Hash {
-		return nil, t.inSegment(c.Segment, fmt.Errorf("%s: %w: the %d bytes at %d have hash %s; expected %s",
-			t.place(c.Segment), ErrCorrupt, len(stored), c.Offset, sum, c.Hash))
-	}
-	return data, nil
-}
-
-func (t *Task) place(id format.SegmentID) string {
-	if id == (format.SegmentID{}) {
-		return fmt.Sprintf("task %q, inline data", t.Name())
-	}
-	return "segment " + format.SegmentKey(t.history.dir, id)
-}
-
-// An objectError is about one object, which its text names already.
-type objectError struct {
-	key string
-	err error
-}
-
-func (e *objectError) Error() string { return e.err.Error() }
-func (e *objectError) Unwrap() error { return e.err }
-
-// inSegment notes that err is about a segment, if it is not about inline data.
-func (t *Task) inSegment(id format.SegmentID, err error) error {
-	if id == (format.SegmentID{}) {
-		return err
-	}
-	return &objectError{format.SegmentKey(t.history.dir, id), err}
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/codec"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/segment"
 )
 
 // Options configure a Job. The zero value is a good choice.
@@ -64,7 +66,7 @@ type Job struct {
 	store backend.Store // with retries and limits
 	meter *backend.Meter
 	codec *codec.Codec
-	parts *semaphore.Weighted // see partMemory
+	parts *semaphore.Weighted // memory for parts of manifests
 	opts  Options
 	life  lifetime
 
@@ -87,7 +89,7 @@ func Open(ctx context.Context, url string, opts Options) (*Job, error) {
 func New(store backend.Store, opts Options) *Job {
 	opts = opts.withDefaults()
 	j := &Job{
-		meter: new(backend.Meter), codec: codec.New(), parts: semaphore.NewWeighted(partMemory), opts: opts,
+		meter: new(backend.Meter), codec: codec.New(), parts: semaphore.NewWeighted(segment.PartMemory), opts: opts,
 		clock: time.Now, //nolint:forbidigo // see there
 	}
 	store = backend.Limit(j.meter.Wrap(store), opts.Requests)
@@ -125,7 +127,11 @@ func (j *Job) Task(name string) (*Task, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Task{job: j, history: history{j.store, name, dir, j.opts.Backoff}}, nil
+	segments := &segment.Reader{Store: j.store, Codec: j.codec, Parts: j.parts, Task: name, Dir: dir}
+	return &Task{
+		job: j, segments: segments,
+		log: &history.Log{Store: j.store, Segments: segments, Task: name, Dir: dir, Backoff: j.opts.Backoff},
+	}, nil
 }
 
 // Claim makes the caller the owner of the task with a name: see [Job.Task] and
@@ -200,7 +206,7 @@ func (j *Job) taskOf(ctx context.Context, first string) (*Task, error) {
 	if in, _, ok := format.ParseManifestKey(first); ok && in == dir {
 		return task, nil
 	}
-	seq, _, err := task.history.newestSeq(ctx)
+	seq, _, err := task.log.NewestSeq(ctx)
 	if err == nil && seq == 0 {
 		switch err = task.wantNew(ctx); {
 		case err == nil:

@@ -6,50 +6,28 @@ import (
 	"fmt"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
 // This file finds out that someone has deleted manifests. Nobody who keeps to the
 // protocol deletes the newest one, so segments that none can explain prove it.
-
-// disproves reports whether segment id, which no manifest names, shows that step s
-// cannot be the last one that there was, or that the history was another once. An
-// owner claims the task before it sends anything, and an epoch has one owner. Who
-// sends segments before its first manifest has read the step of the epoch before; it
-// may have been killed, so that its segments prove nothing about its own epoch.
-//
-// writers are those that the history is known to have, by epoch.
-func (s *step) disproves(id format.SegmentID, writers map[uint64]format.WriterID) bool {
-	w, known := writers[id.Epoch]
-	switch {
-	case known:
-		return w != id.Writer && id.Writer.ClaimsFirst()
-	case id.Epoch > s.Epoch:
-		return id.Writer.ClaimsFirst() || id.Epoch > s.Epoch+1
-	}
-	return false // who wrote in that epoch has been retired
-}
-
-// noStep is what a task has that was never claimed.
-func noStep() *step { return &step{Manifest: new(format.Manifest)} }
 
 // wantNew makes sure that the task, of which no manifest is listed, never had one. It
 // returns ErrLost if it had, and ErrGone if it has one now.
 func (t *Task) wantNew(ctx context.Context) error {
 	var left Collected
 	had := false
-	for o, err := range t.job.store.List(ctx, format.SegmentPrefix(t.history.dir), "") {
+	for o, err := range t.segments.All(ctx) {
 		if err != nil {
 			return err
 		}
-		if id, ok := format.ParseSegmentKey(t.history.dir, o.Key); ok {
-			left.add(Collected{Segments: 1, Bytes: o.Size})
-			had = had || noStep().disproves(id, nil)
-		}
+		left.add(Collected{Segments: 1, Bytes: o.Size})
+		had = had || history.None().Disproves(o.ID, nil)
 	}
 	if !had {
 		return nil // or only what first saves have left that were killed
 	}
-	seq, _, err := t.history.newestSeq(ctx)
+	seq, _, err := t.log.NewestSeq(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,12 +56,12 @@ func (t *Task) stillLost(ctx context.Context, later []format.SegmentID) (lost []
 	if len(later) == 0 {
 		return nil, nil
 	}
-	s, err := again(ctx, func() (*step, error) { return t.newestForSure(ctx) })
+	s, err := history.Reread(ctx, func() (*history.Committed, error) { return t.log.NewestForCertain(ctx) })
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range later {
-		if id.Epoch > s.Epoch && s.disproves(id, nil) {
+		if id.Epoch > s.Epoch && s.Disproves(id, nil) {
 			lost = append(lost, id)
 		}
 	}
@@ -97,16 +75,16 @@ var errNothingLater = errors.New("nothing to give up")
 // manifest's any more: it claims the task with one that is later than all of them, and
 // releases it.
 func (t *Task) giveUp(ctx context.Context, fence bool) error {
-	_, err := t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+	_, err := t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
 		last, err := t.lastEpoch(ctx)
 		if err != nil {
 			return nil, err
 		}
-		m := t.history.follow(base, format.KindClaim, newWriter(segmentsFirst))
+		m := t.log.Follow(base, format.KindClaim, history.SegmentsFirst)
 		switch {
 		case last < m.Epoch:
 			return nil, errNothingLater
-		case base != nil && base.claimed() && !fence:
+		case base != nil && base.Claimed() && !fence:
 			return nil, fmt.Errorf("task %q (epoch %d, writer %s): %w", t.Name(), base.Epoch, base.Writer, ErrClaimed)
 		}
 		m.Epoch, m.Released = last+1, true
@@ -120,29 +98,13 @@ func (t *Task) giveUp(ctx context.Context, fence bool) error {
 
 // lastEpoch returns the last epoch that a segment has, or 0 if there is none.
 func (t *Task) lastEpoch(ctx context.Context) (last uint64, err error) {
-	for o, err := range t.job.store.List(ctx, format.SegmentPrefix(t.history.dir), "") {
+	for o, err := range t.segments.All(ctx) {
 		if err != nil {
 			return 0, err
 		}
-		if id, ok := format.ParseSegmentKey(t.history.dir, o.Key); ok {
-			last = max(last, id.Epoch)
-		}
+		last = max(last, o.ID.Epoch)
 	}
 	return last, nil
-}
-
-// newestForSure returns the last step, or noStep. It returns ErrGone if it may have
-// read a manifest that was made late in its place.
-func (t *Task) newestForSure(ctx context.Context) (*step, error) {
-	s, err := t.history.newest(ctx)
-	if err != nil || s == nil {
-		return noStep(), err
-	}
-	at, err := t.history.timeOf(ctx, s.Seq)
-	if err == nil && !isSame(s.time, at) {
-		err = t.overtaken(s)
-	}
-	return s, err
 }
 
 // losses finds out which segments prove that manifests were lost. If the newest
@@ -156,7 +118,7 @@ func (v *verifier) losses(ctx context.Context) error {
 	}
 	suspect := false
 	for id := range v.segments {
-		suspect = suspect || !v.named[id] && v.step.disproves(id, v.writers)
+		suspect = suspect || !v.named[id] && v.step.Disproves(id, v.writers)
 	}
 	if !suspect {
 		return nil

@@ -5,11 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/clock"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
+
+// FenceWindow is how old a manifest must be, by the store's clock, before it may be
+// deleted. An owner that was away for more than half of it makes sure that it is still
+// the owner. It is one constant for everyone, because an owner and a collector that
+// disagreed on it could harm each other.
+const FenceWindow = history.FenceWindow
 
 // An Owner is the one writer of a task, until another claims it. Its methods
 // may be called from many goroutines; commits are made one at a time.
@@ -19,15 +26,15 @@ type Owner struct {
 	turn     turn // held by the method that works with what follows
 	writer   format.WriterID
 	epoch    uint64
-	base     *step             // the last step, which is this owner's
-	listed   stamp             // of the last step of its that a listing told of
-	ages     stamp             // of the last step, or of an earlier time: ages count from no later
-	existing []format.Retained // all checkpoints as of base, base's first
-	baseline *baseline         // base's checkpoint, or nil if it was not read yet
-	segments uint32            // how many were ever begun: no number is used twice
-	pending  *pending          // an attempt whose outcome is unknown
-	inUse    string            // why the state is in use by now, or ""
-	ended    error             // why nothing more can be committed
+	base     *history.Committed // the last step, which is this owner's
+	listed   clock.Stamp        // of the last step of its that a listing told of
+	ages     clock.Stamp        // of the last step, or of an earlier time: ages count from no later
+	existing []format.Retained  // all checkpoints as of base, base's first
+	baseline *baseline          // base's checkpoint, or nil if it was not read yet
+	segments uint32             // how many were ever begun: no number is used twice
+	pending  *pending           // an attempt whose outcome is unknown
+	inUse    string             // why the state is in use by now, or ""
+	ended    error              // why nothing more can be committed
 	cleaner  *cleaner
 }
 
@@ -67,7 +74,7 @@ func (o *Owner) enter(ctx context.Context) (_ context.Context, leave func(), err
 
 // pending is an attempt and what becomes of the owner if it succeeds.
 type pending struct {
-	*attempt
+	*history.Attempt
 	built                      // what it commits; nothing for a release
 	existing []format.Retained // all checkpoints but its own
 }
@@ -85,13 +92,13 @@ func (t *Task) Claim(ctx context.Context) (*Owner, error) {
 		return nil, err
 	}
 	defer end()
-	s, err := t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+	s, err := t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
 		if base == nil {
 			if err := t.wantNew(ctx); err != nil {
 				return nil, err
 			}
 		}
-		return t.history.follow(base, format.KindClaim, newWriter(claimsFirst)), nil
+		return t.log.Follow(base, format.KindClaim, history.ClaimsFirst), nil
 	})
 	if err != nil {
 		return nil, err
@@ -100,19 +107,19 @@ func (t *Task) Claim(ctx context.Context) (*Owner, error) {
 }
 
 // owner returns the owner whose claim is step s.
-func (t *Task) owner(ctx context.Context, s *step) (*Owner, error) {
-	all, err := t.all(ctx, s)
+func (t *Task) owner(ctx context.Context, s *history.Committed) (*Owner, error) {
+	all, err := t.log.All(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	_, now := reckon(all, t.job.clock())
 	if now.IsZero() {
-		now = s.time
+		now = s.Time
 	}
 	return &Owner{
 		task: t, turn: make(turn, 1), writer: s.Writer, epoch: s.Epoch,
-		base: s, existing: all, listed: newStamp(s.time),
-		ages:    newStamp(latest(now, earliest(s.time, t.job.clock()))),
+		base: s, existing: all, listed: clock.Now(s.Time),
+		ages:    clock.Now(clock.Latest(now, clock.Earliest(s.Time, t.job.clock()))),
 		cleaner: newCleaner(context.WithoutCancel(ctx), t, s),
 	}, nil
 }
@@ -136,7 +143,7 @@ func (o *Owner) Checkpoint(ctx context.Context) (*Checkpoint, error) {
 }
 
 func (o *Owner) checkpoint(ctx context.Context) (*Checkpoint, error) {
-	c := o.base.checkpoint()
+	c := o.base.Current()
 	if c == nil {
 		return nil, fmt.Errorf("task %q has no checkpoint: %w", o.task.Name(), ErrNoCheckpoint)
 	}
@@ -219,7 +226,7 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (_ *Checkpoint, err erro
 		return nil, err
 	}
 	existing, now := reckon(o.existing, o.task.job.clock())
-	kept := keep.pick(existing, earliest(now, o.ages.store))
+	kept := keep.pick(existing, clock.Earliest(now, o.ages.Store))
 	b, err := o.build(ctx, &s, kept)
 	if err != nil {
 		o.cleaner.discard(b.segments)
@@ -230,14 +237,14 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (_ *Checkpoint, err erro
 	if err := o.make(ctx, m, kept, b); err != nil {
 		return nil, err
 	}
-	return o.task.describe(o.base.checkpoint(), b.content), nil
+	return o.task.describe(o.base.Current(), b.content), nil
 }
 
 func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) (built, error) {
 	first := format.SegmentID{Epoch: o.epoch, Writer: o.writer, N: o.segments}
 	if o.baseline == nil {
 		var err error
-		if o.baseline, err = o.task.baseline(ctx, o.base.checkpoint()); err != nil {
+		if o.baseline, err = o.task.baseline(ctx, o.base.Current()); err != nil {
 			return built{}, err
 		}
 	}
@@ -262,17 +269,11 @@ func (o *Owner) Check(ctx context.Context) error {
 	if err := o.ready(ctx); err != nil {
 		return err
 	}
-	seq, _, err := o.task.history.newestSeq(ctx)
-	switch {
-	case err != nil:
-		return err
-	case seq < o.base.Seq:
-		return o.task.history.hidden(o.base.Seq)
-	case seq > o.base.Seq:
-		o.ended = fmt.Errorf("%w: manifest %d of task %q is not of this owner", ErrFenced, seq, o.task.Name())
-		return o.ended
+	err = o.task.log.CheckNewest(ctx, o.base)
+	if errors.Is(err, ErrFenced) {
+		o.ended = err
 	}
-	return nil
+	return err
 }
 
 // Release gives the task up: a manifest says that this owner will commit
@@ -294,9 +295,9 @@ func (o *Owner) Release(ctx context.Context) error {
 	}
 	m := o.next(format.KindRelease)
 	m.Released = true
-	m.Checkpoint = o.base.checkpoint()
+	m.Checkpoint = o.base.Current()
 	m.Retained, m.RetainedAt = o.base.Retained, o.base.RetainedAt
-	return o.make(ctx, m, o.base.others(o.existing), built{})
+	return o.make(ctx, m, o.base.Others(o.existing), built{})
 }
 
 // CleanUpFailures returns how often deleting what is needless has failed since
@@ -350,7 +351,7 @@ func (o *Owner) next(kind format.Kind) *format.Manifest {
 // make makes m, which commits b, the owner's next step. others are the
 // checkpoints that exist beside m's.
 func (o *Owner) make(ctx context.Context, m *format.Manifest, others []format.Retained, b built) error {
-	a, err := newAttempt(m)
+	a, err := o.task.log.NewAttempt(m)
 	if err != nil {
 		o.drop(b)
 		return err
@@ -366,10 +367,7 @@ func (o *Owner) settle(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
-	made, err := o.task.history.create(ctx, p.attempt)
-	if err == nil {
-		err = o.confirm(ctx, p.attempt, made)
-	}
+	made, err := o.task.log.Append(ctx, p.Attempt, o.base, &o.listed)
 	if errors.Is(err, ErrUnknown) {
 		return err
 	}
@@ -378,37 +376,16 @@ func (o *Owner) settle(ctx context.Context) error {
 	case err == nil:
 		o.advance(p, made)
 		return nil
-	case errors.Is(err, errOvertaken):
+	case errors.Is(err, history.ErrOvertaken):
 		// Its manifest is in the store, so its segments are not ours to delete:
 		// it may have been a step, from which another writer went on.
 		o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
 		return fmt.Errorf("%w: %w", o.ended, ErrUnknown)
-	case errors.Is(err, errLost):
+	case errors.Is(err, history.ErrTaken):
 		o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
 		err = o.ended
 	}
 	o.drop(p.built)
-	return err
-}
-
-// confirm closes the hole that create-if-absent has: when base's successor was made
-// by another writer and deleted since, a create of that number succeeds. It cannot
-// have been deleted within the fence window, so there is nothing to ask unless more
-// than half of that lies between the two steps, by the store's clock (I5).
-//
-// That is so if the replies tell the same time as listings do, of which the claim
-// made sure. If a reply is not what the owner's own clock would have it, something
-// may have come between: it looks as well. Nothing is decided by that clock.
-func (o *Owner) confirm(ctx context.Context, a *attempt, made time.Time) error {
-	away := made.Sub(o.base.time)
-	apart := made.Sub(o.listed.store) - o.listed.passed()
-	if away >= 0 && away <= FenceWindow/2 && apart.Abs() <= maxApart {
-		return nil
-	}
-	at, err := o.task.look(ctx, a, made)
-	if err == nil && !at.IsZero() {
-		o.listed = newStamp(at)
-	}
 	return err
 }
 
@@ -421,17 +398,17 @@ func (o *Owner) drop(b built) {
 }
 
 // advance makes a settled attempt the base of what follows.
-func (o *Owner) advance(p *pending, made time.Time) {
+func (o *Owner) advance(p *pending, made *history.Committed) {
 	before := o.existing
-	o.base, o.ages = &step{p.manifest, made}, o.ages.follow(made)
-	o.existing = o.base.allCheckpoints(p.existing)
+	o.base, o.ages = made, o.ages.Follow(made.Time)
+	o.existing = o.base.With(p.existing)
 	if p.content != nil {
-		o.baseline = &baseline{o.task.describe(o.base.checkpoint(), p.content), p.tree}
+		o.baseline = &baseline{o.task.describe(o.base.Current(), p.content), p.tree}
 		if p.tree != nil {
 			p.tree.forget()
 		}
 	}
-	if p.manifest.Released {
+	if made.Released {
 		o.ended = errReleased
 	}
 	o.cleaner.retire(before, o.existing, o.base, p.content)

@@ -41,7 +41,7 @@ func newPacker(ctx context.Context, t *Task, c *catalog.Catalog, first format.Se
 	opts := &t.job.opts
 	group.SetLimit(opts.Uploads)
 	p := &packer{
-		store: t.job.store, dir: t.history.dir, size: opts.SegmentSize,
+		store: t.job.store, dir: t.log.Dir, size: opts.SegmentSize,
 		catalog: c, next: first, group: group, ctx: ctx,
 		free: make(chan []byte, opts.Uploads+1),
 	}

@@ -23,7 +23,7 @@ type Proof struct {
 // nil if there was none. The checkpoint may have been retired since. It sends
 // two requests.
 func (t *Task) Proven(ctx context.Context) (*Proof, error) {
-	key := format.ProvenKey(t.history.dir)
+	key := format.ProvenKey(t.log.Dir)
 	for o, err := range t.job.store.List(ctx, key, "") {
 		if err != nil {
 			return nil, err
@@ -61,7 +61,7 @@ func (t *Task) recordProof(ctx context.Context, c *Checkpoint) (*Proof, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := t.job.store.Put(ctx, format.ProvenKey(t.history.dir), data)
+	o, err := t.job.store.Put(ctx, format.ProvenKey(t.log.Dir), data)
 	if err != nil {
 		return nil, err
 	}

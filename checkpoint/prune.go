@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
 // PruneOptions say how a task is pruned. The zero value is a good choice.
@@ -66,7 +67,7 @@ func (t *Task) Prune(ctx context.Context, keep Retention, opts PruneOptions) (Pr
 	}
 	defer end()
 	if opts.DryRun {
-		return again(ctx, func() (Pruned, error) { return t.pruneNothing(ctx, keep) })
+		return history.Reread(ctx, func() (Pruned, error) { return t.pruneNothing(ctx, keep) })
 	}
 	return t.prune(ctx, keep, opts.Fence)
 }
@@ -100,7 +101,7 @@ func (r Retention) prune(all []format.Retained, machine time.Time) *pruning {
 
 // done reports whether none of what was to go is among all checkpoints.
 func (p *pruning) done(all []format.Retained) bool {
-	return len(dropped(p.gone, all)) == len(p.gone)
+	return len(history.Dropped(p.gone, all)) == len(p.gone)
 }
 
 // errPruned means that there is nothing to drop, or that it is dropped already.
@@ -108,7 +109,7 @@ var errPruned = errors.New("pruned")
 
 func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (Pruned, error) {
 	var p *pruning
-	_, err := t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+	_, err := t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
 		all, err := t.toPrune(ctx, base)
 		if err != nil {
 			return nil, err
@@ -119,12 +120,12 @@ func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (Pruned, e
 		if p = keep.prune(all, t.job.clock()); len(p.gone) == 0 {
 			return nil, errPruned
 		}
-		if base.claimed() && !fence {
+		if base.Claimed() && !fence {
 			return nil, fmt.Errorf("task %q (epoch %d, writer %s): %w", t.Name(), base.Epoch, base.Writer, ErrClaimed)
 		}
-		m := t.history.follow(base, format.KindClaim, newWriter(segmentsFirst))
+		m := t.log.Follow(base, format.KindClaim, history.SegmentsFirst)
 		m.Released = true
-		_, err = t.retain(ctx, m, (&step{Manifest: m}).others(p.kept))
+		_, err = t.retain(ctx, m, m.Others(p.kept))
 		return m, err
 	})
 	if err != nil && !errors.Is(err, errPruned) {
@@ -142,11 +143,11 @@ func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (Pruned, e
 }
 
 // toPrune lists the checkpoints of the last step.
-func (t *Task) toPrune(ctx context.Context, last *step) ([]format.Retained, error) {
-	if last.checkpoint() == nil {
+func (t *Task) toPrune(ctx context.Context, last *history.Committed) ([]format.Retained, error) {
+	if last.Current() == nil {
 		return nil, fmt.Errorf("task %q has no checkpoint: %w", t.Name(), ErrNoCheckpoint)
 	}
-	return t.all(ctx, last)
+	return t.log.All(ctx, last)
 }
 
 // tidy deletes what only those needed that are gone, and says how much that is.
@@ -159,19 +160,19 @@ func (t *Task) tidy(ctx context.Context, p *pruning, out *Pruned) error {
 }
 
 func (t *Task) countGone(ctx context.Context, gone []format.Retained, out *Pruned) error {
-	_, err := again(ctx, func() (*step, error) {
-		s, all, err := t.newestAndAll(ctx)
+	_, err := history.Reread(ctx, func() (*history.Committed, error) {
+		s, all, err := t.log.NewestAndAll(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return s, t.count(ctx, s, all, gone, out)
+		return s, t.count(ctx, s.Manifest, all, gone, out)
 	})
 	return err
 }
 
 // pruneNothing is prune without its effects.
 func (t *Task) pruneNothing(ctx context.Context, keep Retention) (Pruned, error) {
-	base, err := t.history.newest(ctx)
+	base, err := t.log.Newest(ctx)
 	if err != nil {
 		return Pruned{}, err
 	}
@@ -184,9 +185,9 @@ func (t *Task) pruneNothing(ctx context.Context, keep Retention) (Pruned, error)
 	if len(p.gone) == 0 {
 		return out, nil
 	}
-	m := t.history.follow(base, format.KindClaim, format.WriterID{})
+	m := t.log.Follow(base, format.KindClaim, history.SegmentsFirst)
 	m.Retained, m.RetainedAt = nil, nil // wherever it would be, it would be new
-	switch err := t.count(ctx, &step{m, base.time}, p.kept, p.gone, &out); {
+	switch err := t.count(ctx, m, p.kept, p.gone, &out); {
 	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
 		t.job.opts.Logger.WarnContext(ctx, "a checkpoint that stays can not be read, so nothing would be deleted yet", "task", t.Name(), "err", err)
 	case err != nil:
@@ -195,10 +196,10 @@ func (t *Task) pruneNothing(ctx context.Context, keep Retention) (Pruned, error)
 	return out, nil
 }
 
-// count counts the segments that the checkpoints in gone need, and neither step
-// s nor those in kept.
-func (t *Task) count(ctx context.Context, s *step, kept, gone []format.Retained, out *Pruned) error {
-	needed, err := t.named(ctx, s, kept)
+// count counts the segments that the checkpoints in gone need, and neither manifest
+// m nor those in kept.
+func (t *Task) count(ctx context.Context, m *format.Manifest, kept, gone []format.Retained, out *Pruned) error {
+	needed, err := t.named(ctx, m, kept)
 	if err != nil {
 		return err
 	}
@@ -208,12 +209,11 @@ func (t *Task) count(ctx context.Context, s *step, kept, gone []format.Retained,
 	}
 	var segments int
 	var bytes int64
-	for o, err := range t.job.store.List(ctx, format.SegmentPrefix(t.history.dir), "") {
+	for o, err := range t.segments.All(ctx) {
 		if err != nil {
 			return err
 		}
-		id, ok := format.ParseSegmentKey(t.history.dir, o.Key)
-		if ok && needless[id] && !needed[id] {
+		if needless[o.ID] && !needed[o.ID] {
 			segments++
 			bytes += o.Size
 		}
@@ -231,7 +231,7 @@ func (t *Task) namedIfReadable(ctx context.Context, list []format.Retained) (map
 	group.SetLimit(t.job.opts.Requests)
 	for _, r := range list {
 		group.Go(func() error {
-			ids, err := t.named(ctx, &step{Manifest: new(format.Manifest)}, []format.Retained{r})
+			ids, err := t.named(ctx, new(format.Manifest), []format.Retained{r})
 			if unreadable(err) || errors.Is(err, ErrVersion) {
 				return nil
 			}

@@ -2,8 +2,6 @@ package checkpoint
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"time"
@@ -34,7 +32,7 @@ type Checkpoint struct {
 
 // open makes a Checkpoint of what a manifest says.
 func (t *Task) open(ctx context.Context, c *format.Checkpoint) (*Checkpoint, error) {
-	content, err := t.content(ctx, c)
+	content, err := t.log.Content(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -62,48 +60,6 @@ func orEmpty(m map[string]string) map[string]string {
 	return maps.Clone(m)
 }
 
-// content returns a checkpoint's content, wherever it lies.
-func (t *Task) content(ctx context.Context, c *format.Checkpoint) (*format.Content, error) {
-	if c.Content != nil {
-		return c.Content, nil
-	}
-	var content *format.Content
-	err := t.readPart(ctx, c.ContentAt, func(data []byte) (err error) {
-		content, err = format.DecodeContent(data)
-		return err
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, t.missing(ctx, c.Seq, err)
-	}
-	return content, err
-}
-
-// partMemory bounds what it takes to read parts of manifests that lie in segments, in
-// bytes, in all that a job reads at the same time, unless a single part takes more.
-const partMemory = 64 << 20
-
-// readPart reads a part of a manifest, when there is memory for it, and decodes it. In
-// memory, JSON takes several times as much as it is long.
-func (t *Task) readPart(ctx context.Context, at *format.Chunk, decode func(data []byte) error) error {
-	takes := min(at.StoredSize()+8*at.Size, partMemory)
-	if err := t.job.parts.Acquire(ctx, takes); err != nil {
-		return err
-	}
-	defer t.job.parts.Release(takes)
-	stored, err := t.readStored(ctx, at)
-	if err != nil {
-		return err
-	}
-	data, err := t.decode(new([]byte), at, stored)
-	if err != nil {
-		return err
-	}
-	if err := decode(data); err != nil {
-		return t.inSegment(at.Segment, fmt.Errorf("%s: %w", t.place(at.Segment), err))
-	}
-	return nil
-}
-
 // bare returns c without what need not be in memory to verify it: a job may keep
 // many checkpoints, and each may have many offsets.
 func (c *Checkpoint) bare() *Checkpoint {
@@ -119,23 +75,7 @@ func (c *Checkpoint) read(ctx context.Context, ch *format.Chunk) ([]byte, error)
 	if err := c.stored(ctx, ch.Segment, ch.Offset, stored); err != nil {
 		return nil, err
 	}
-	return c.task.decode(new([]byte), ch, stored)
-}
-
-// firstRead is how much of a part is read before room is made for the rest, in bytes:
-// what a manifest says that there is need not be there.
-const firstRead = 1 << 20
-
-// readStored returns the stored bytes of a part, by two requests if it is a large one.
-func (t *Task) readStored(ctx context.Context, at *format.Chunk) ([]byte, error) {
-	size := at.StoredSize()
-	stored := make([]byte, min(size, firstRead))
-	err := t.readSegment(ctx, at.Segment, at.Offset, stored)
-	if err != nil || size <= firstRead {
-		return stored, err
-	}
-	stored = append(stored, make([]byte, size-firstRead)...)
-	return stored, t.readSegment(ctx, at.Segment, at.Offset+firstRead, stored[firstRead:])
+	return c.task.segments.Decode(new([]byte), ch, stored)
 }
 
 // An Entry describes one file, directory or symbolic link of a checkpoint.

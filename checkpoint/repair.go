@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
 // RepairOptions say what a repair may do. The zero value is a good choice.
@@ -68,8 +69,8 @@ var errNothingToDrop = errors.New("nothing to drop")
 // dropHurt makes the step that drops hurt checkpoints.
 func (r *Report) dropHurt(ctx context.Context, fence bool) (out Repaired, err error) {
 	t := r.task
-	_, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
-		all, err := t.all(ctx, base)
+	_, err = t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
+		all, err := t.log.All(ctx, base)
 		if err != nil {
 			return nil, err
 		}
@@ -79,23 +80,23 @@ func (r *Report) dropHurt(ctx context.Context, fence bool) (out Repaired, err er
 			return nil, errNothingToDrop // by an attempt that another writer has gone on from, or by someone else
 		case len(kept) == 0:
 			return nil, fmt.Errorf("task %q: none of its checkpoints is whole, so that there is none to go back to: %w", t.Name(), ErrCorrupt)
-		case base.claimed() && !fence:
+		case base.Claimed() && !fence:
 			return nil, fmt.Errorf("task %q (epoch %d, writer %s): %w", t.Name(), base.Epoch, base.Writer, ErrClaimed)
 		}
 		out = Repaired{}
-		for _, gone := range dropped(all, kept) {
+		for _, gone := range history.Dropped(all, kept) {
 			out.Dropped = append(out.Dropped, gone.Seq)
 		}
-		m := t.history.follow(base, format.KindClaim, newWriter(segmentsFirst))
+		m := t.log.Follow(base, format.KindClaim, history.SegmentsFirst)
 		m.Released = true
 		if kept[0].Seq != all[0].Seq {
-			back, err := t.committed(ctx, kept[0])
+			back, err := t.log.Commit(ctx, kept[0])
 			if err != nil {
 				return nil, err
 			}
 			m.Checkpoint, out.WentBackTo = back.Checkpoint, kept[0].Seq
 		}
-		_, err = t.retain(ctx, m, (&step{Manifest: m}).others(kept))
+		_, err = t.retain(ctx, m, m.Others(kept))
 		return m, err
 	})
 	if errors.Is(err, errNothingToDrop) {

@@ -128,7 +128,7 @@ func highestFirst(set map[uint64]bool) []uint64 {
 
 // plan says what can be done about what was found.
 func (v *verifier) plan(r *Report) {
-	dir := v.task.history.dir
+	dir := v.task.log.Dir
 	switch {
 	case v.unreadable > 0:
 		r.blocked = fmt.Errorf("task %q: manifest %s, its newest, is %w, which can not be repaired, because nobody knows what it has retired",
@@ -166,9 +166,9 @@ func (v *verifier) count(r *Report) {
 			to = &r.Live
 		case v.lost[id]:
 			to = &r.Lost
-		case v.step.abandoned(id) && unclear:
+		case v.step.Abandoned(id) && unclear:
 			to = &r.Unclear
-		case v.step.abandoned(id):
+		case v.step.Abandoned(id):
 			to = &r.Garbage
 		}
 		to.add(Collected{Segments: 1, Bytes: size})
@@ -178,7 +178,7 @@ func (v *verifier) count(r *Report) {
 	}
 	for _, o := range v.manifests {
 		_, seq, _ := format.ParseManifestKey(o.Key)
-		if seq < v.step.Seq && !retained[seq] && !v.unlisted && v.step.time.Sub(o.ModTime) > FenceWindow {
+		if seq < v.step.Seq && !retained[seq] && !v.unlisted && v.step.Time.Sub(o.ModTime) > FenceWindow {
 			r.Garbage.add(Collected{Manifests: 1, Bytes: o.Size})
 		}
 	}

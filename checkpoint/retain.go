@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"slices"
 	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
@@ -157,20 +156,4 @@ func (p *periodRule) takes(t time.Time) bool {
 	p.left--
 	p.taken[start] = true
 	return true
-}
-
-// others returns all without the step's own checkpoint.
-func (s *step) others(all []format.Retained) []format.Retained {
-	return slices.DeleteFunc(slices.Clone(all), func(r format.Retained) bool {
-		return s.Checkpoint != nil && r.Seq == s.Checkpoint.Seq
-	})
-}
-
-// allCheckpoints lists a step's own checkpoint, and then those that it retains.
-func (s *step) allCheckpoints(retained []format.Retained) []format.Retained {
-	c := s.checkpoint()
-	if c == nil {
-		return retained
-	}
-	return append([]format.Retained{c.Retained()}, retained...)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
 // ClaimAt is Claim for an owner who goes back to an older checkpoint, named as
@@ -59,7 +60,7 @@ func (t *Task) Rollback(ctx context.Context, at string) (*Checkpoint, error) {
 // whole returns the checkpoint to go back to, named as for At, if no segment that
 // it needs is missing.
 func (t *Task) whole(ctx context.Context, at string) (*Checkpoint, error) {
-	return again(ctx, func() (*Checkpoint, error) {
+	return history.Reread(ctx, func() (*Checkpoint, error) {
 		c, err := t.At(ctx, at)
 		if err != nil {
 			return nil, err
@@ -70,9 +71,9 @@ func (t *Task) whole(ctx context.Context, at string) (*Checkpoint, error) {
 
 // goBack claims the task with an older checkpoint, and returns its step and how
 // many segments were sent for it.
-func (t *Task) goBack(ctx context.Context, c *Checkpoint, released bool) (s *step, segments uint32, err error) {
-	var before *step
-	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+func (t *Task) goBack(ctx context.Context, c *Checkpoint, released bool) (s *history.Committed, segments uint32, err error) {
+	var before *history.Committed
+	s, err = t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
 		before = base
 		m, sent, err := t.backTo(ctx, base, c.Seq)
 		if err != nil {
@@ -97,18 +98,16 @@ func (t *Task) wantSegments(ctx context.Context, c *Checkpoint) error {
 	if len(lacks) == 0 {
 		return nil
 	}
-	for o, err := range t.job.store.List(ctx, format.SegmentPrefix(t.history.dir), "") {
+	for o, err := range t.segments.All(ctx) {
 		if err != nil {
 			return err
 		}
-		if id, ok := format.ParseSegmentKey(t.history.dir, o.Key); ok {
-			delete(lacks, id)
-		}
+		delete(lacks, o.ID)
 	}
 	for _, s := range lacks { // as far as a listing tells
-		err := t.probe(ctx, s)
+		err := t.segments.Probe(ctx, s)
 		if errors.Is(err, fs.ErrNotExist) {
-			err = t.missing(ctx, c.Seq, err)
+			err = t.log.Missing(ctx, c.Seq, err)
 		}
 		if err != nil {
 			return err
@@ -119,8 +118,8 @@ func (t *Task) wantSegments(ctx context.Context, c *Checkpoint) error {
 
 // backTo returns the manifest after base by which a new writer goes back, and
 // how many segments were sent for it.
-func (t *Task) backTo(ctx context.Context, base *step, seq uint64) (m *format.Manifest, sent int, err error) {
-	all, err := t.all(ctx, base)
+func (t *Task) backTo(ctx context.Context, base *history.Committed, seq uint64) (m *format.Manifest, sent int, err error) {
+	all, err := t.log.All(ctx, base)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -128,16 +127,16 @@ func (t *Task) backTo(ctx context.Context, base *step, seq uint64) (m *format.Ma
 	if err != nil {
 		return nil, 0, err
 	}
-	m = t.history.follow(base, format.KindClaim, newWriter(segmentsFirst))
+	m = t.log.Follow(base, format.KindClaim, history.SegmentsFirst)
 	if r.Seq == m.Checkpoint.Seq {
 		return m, 0, nil // it is there already
 	}
-	committed, err := t.committed(ctx, r)
+	committed, err := t.log.Commit(ctx, r)
 	if err != nil {
 		return nil, 0, err
 	}
 	m.Checkpoint = committed.Checkpoint
-	sent, err = t.retain(ctx, m, (&step{Manifest: m}).others(all))
+	sent, err = t.retain(ctx, m, m.Others(all))
 	return m, sent, err
 }
 

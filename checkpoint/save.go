@@ -1,14 +1,13 @@
 package checkpoint
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
 // Save saves one checkpoint of a task that has no long-running owner: it
@@ -24,7 +23,7 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) 
 		return nil, err
 	}
 	defer end()
-	base, existing, err := t.newestAndAll(ctx)
+	base, existing, err := t.log.NewestAndAll(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -42,10 +41,10 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) 
 			return nil, err
 		}
 	}
-	m := t.history.follow(base, format.KindCommit, newWriter(segmentsFirst))
+	m := t.log.Follow(base, format.KindCommit, history.SegmentsFirst)
 	m.Released = true
 	kept := keep.pick(reckon(existing, t.job.clock()))
-	from, err := t.baseline(ctx, base.checkpoint())
+	from, err := t.baseline(ctx, base.Current())
 	if err != nil {
 		return nil, err
 	}
@@ -55,12 +54,12 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) 
 		return nil, err
 	}
 	b.into(m)
-	made, err := t.saveStep(ctx, m)
+	made, err := t.log.AppendOnce(ctx, m)
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrUnknown):
 		return nil, err
-	case errors.Is(err, errLost):
+	case errors.Is(err, history.ErrTaken):
 		err = fmt.Errorf("%w: nothing was saved, because %w; save again if this state is still wanted", ErrConflict, err)
 		fallthrough
 	default:
@@ -70,13 +69,13 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) 
 	t.warnOfFencing(ctx, base)
 	c := newCleaner(ctx, t, made)
 	c.swept = true // a save is to cost few requests
-	c.retire(existing, made.allCheckpoints(kept), made, b.content)
+	c.retire(existing, made.With(kept), made, b.content)
 	_ = c.close(ctx) // what it does not get done is garbage to the next
-	return t.describe(made.checkpoint(), b.content), nil
+	return t.describe(made.Current(), b.content), nil
 }
 
 // warnOfFencing tells of the owner that a one-off step after base has fenced.
-func (t *Task) warnOfFencing(ctx context.Context, base *step) {
+func (t *Task) warnOfFencing(ctx context.Context, base *history.Committed) {
 	if base == nil || base.Released || base.Kind == format.KindDeleted {
 		return
 	}
@@ -88,43 +87,6 @@ func (t *Task) warnOfFencing(ctx context.Context, base *step) {
 func (b *built) into(m *format.Manifest) {
 	b.checkpoint.Seq, b.checkpoint.Epoch = m.Seq, m.Epoch
 	m.Checkpoint, m.Retained, m.RetainedAt = b.checkpoint, b.retained, b.retainedAt
-}
-
-// saveStep makes m a step of the history, and makes sure that it is one.
-func (t *Task) saveStep(ctx context.Context, m *format.Manifest) (*step, error) {
-	a, err := newAttempt(m)
-	if err != nil {
-		return nil, err
-	}
-	at, err := t.history.create(ctx, a)
-	if err == nil {
-		a.open = true
-		err = t.confirmSave(ctx, a, at)
-	}
-	switch {
-	case err == nil:
-		return &step{m, at}, nil
-	case errors.Is(err, errOvertaken):
-		return nil, fmt.Errorf("%w: %w: %w; ls shows whether it was saved", ErrConflict, ErrUnknown, err)
-	case errors.Is(err, ErrUnknown), errors.Is(err, backend.ErrUnsupported):
-		return nil, err
-	case errors.Is(err, errLost):
-		return nil, cmp.Or(t.history.seen(ctx, err), err)
-	}
-	return nil, a.fail(err)
-}
-
-// confirmSave makes sure that a save whose manifest is in the store became a
-// part of the history: what was read before it may be old, and the number may
-// have been used and deleted meanwhile.
-func (t *Task) confirmSave(ctx context.Context, a *attempt, made time.Time) error {
-	if a.manifest.Seq <= 2 { // the first writer may have died before it had
-		if err := t.history.prove(ctx, a.manifest); err != nil {
-			return err
-		}
-	}
-	_, err := t.look(ctx, a, made)
-	return err
 }
 
 // discardTime bounds the time that a save which failed spends on tidying up,

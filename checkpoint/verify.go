@@ -13,6 +13,8 @@ import (
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/segment"
 )
 
 // VerifyOptions say how far a verification goes. The zero value reads what
@@ -44,7 +46,7 @@ type VerifyOptions struct {
 // the record that Restorable asks for, the report comes with the error. That
 // something is damaged is no error: see [Report.Err].
 func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) {
-	return again(ctx, func() (*Report, error) {
+	return history.Reread(ctx, func() (*Report, error) {
 		v := &verifier{
 			task: t, opts: opts, problems: make(map[string]*problem),
 			segments: make(map[format.SegmentID]int64), named: make(map[format.SegmentID]bool),
@@ -68,9 +70,9 @@ func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) 
 type verifier struct {
 	task       *Task
 	opts       VerifyOptions
-	step       *step  // the newest that can be read; nil if there is none
-	unreadable uint64 // number of the newest manifest, if it is damaged
-	unlisted   bool   // the list of what step retains is damaged
+	step       *history.Committed // the newest that can be read; nil if there is none
+	unreadable uint64             // number of the newest manifest, if it is damaged
+	unlisted   bool               // the list of what step retains is damaged
 	subjects   []*subject
 
 	segments  map[format.SegmentID]int64 // sizes of all that exist
@@ -126,7 +128,7 @@ func (v *verifier) found(key string, kind ProblemKind, why string, hurts ...*sub
 // begin finds out what there is to verify.
 func (v *verifier) begin(ctx context.Context) error {
 	t := v.task
-	s, err := t.history.newest(ctx)
+	s, err := t.log.Newest(ctx)
 	if errors.Is(err, ErrCorrupt) {
 		s, err = v.beforeNewest(ctx)
 	}
@@ -142,11 +144,11 @@ func (v *verifier) begin(ctx context.Context) error {
 		return nil
 	}
 	v.step = s
-	all, err := twice(func() ([]format.Retained, error) { return t.all(ctx, s) })
+	all, err := twice(func() ([]format.Retained, error) { return t.log.All(ctx, s) })
 	if errors.Is(err, ErrCorrupt) {
 		v.unlisted = true
-		v.found(format.SegmentKey(t.history.dir, s.RetainedAt.Segment), kindOf(err), err.Error())
-		all, err = s.allCheckpoints(nil), nil
+		v.found(format.SegmentKey(t.log.Dir, s.RetainedAt.Segment), kindOf(err), err.Error())
+		all, err = s.With(nil), nil
 	}
 	for _, r := range all {
 		v.subjects = append(v.subjects, &subject{Retained: r})
@@ -156,19 +158,19 @@ func (v *verifier) begin(ctx context.Context) error {
 
 // beforeNewest returns the newest step that can be read, and notes that the
 // newest of all can not.
-func (v *verifier) beforeNewest(ctx context.Context) (*step, error) {
-	h := &v.task.history
-	seq, _, err := h.newestSeq(ctx)
+func (v *verifier) beforeNewest(ctx context.Context) (*history.Committed, error) {
+	h := v.task.log
+	seq, _, err := h.NewestSeq(ctx)
 	if err != nil {
 		return nil, err
 	}
-	_, damage := h.read(ctx, seq)
+	_, damage := h.Read(ctx, seq)
 	if !errors.Is(damage, ErrCorrupt) { // another one was made just now
 		return nil, errors.Join(ErrGone, damage)
 	}
 	v.unreadable = seq
-	v.found(format.ManifestKey(h.dir, seq), Damaged, damage.Error(), &subject{Retained: format.Retained{Seq: seq}})
-	return h.newestReadable(ctx)
+	v.found(format.ManifestKey(h.Dir, seq), Damaged, damage.Error(), &subject{Retained: format.Retained{Seq: seq}})
+	return h.NewestIntact(ctx)
 }
 
 func kindOf(err error) ProblemKind {
@@ -190,7 +192,7 @@ func twice[T any](read func() (T, error)) (T, error) {
 
 // list finds out what objects there are.
 func (v *verifier) list(ctx context.Context) error {
-	dir := v.task.history.dir
+	dir := v.task.log.Dir
 	for o, err := range v.task.job.store.List(ctx, dir+"/", "") {
 		if err != nil {
 			return err
@@ -211,7 +213,7 @@ func (v *verifier) list(ctx context.Context) error {
 // open reads what the manifests of all checkpoints say.
 func (v *verifier) open(ctx context.Context) error {
 	if v.step != nil {
-		v.name(v.step.Manifest, new(format.Content))
+		v.name(v.step.Manifest, nil)
 		if at := v.step.RetainedAt; at != nil && !v.unlisted {
 			v.exists(at)
 		}
@@ -229,11 +231,8 @@ func (v *verifier) name(m *format.Manifest, content *format.Content) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.writers[m.Epoch] = m.Writer
-	for _, seg := range content.Segments {
-		v.named[seg.ID] = true
-	}
-	for _, at := range m.Spilled() {
-		v.named[at.Segment] = true
+	for _, id := range m.Segments(content) {
+		v.named[id] = true
 	}
 }
 
@@ -249,7 +248,7 @@ func (v *verifier) openOne(ctx context.Context, s *subject) error {
 		s.gone = true
 		return nil
 	case errors.Is(err, ErrCorrupt):
-		v.found(format.SegmentKey(t.history.dir, m.Checkpoint.ContentAt.Segment), kindOf(err), err.Error(), s)
+		v.found(format.SegmentKey(t.log.Dir, m.Checkpoint.ContentAt.Segment), kindOf(err), err.Error(), s)
 		return nil
 	case err != nil:
 		return err
@@ -277,19 +276,19 @@ func (v *verifier) exists(at *format.Chunk) {
 // needed when it is not the newest any more.
 func (v *verifier) manifest(ctx context.Context, s *subject) (*format.Manifest, error) {
 	newest := *v.step.Manifest
-	newest.Checkpoint = v.step.checkpoint()
+	newest.Checkpoint = v.step.Current()
 	repeated := newest.Checkpoint != nil && newest.Checkpoint.Seq == s.Seq
 	if repeated && newest.Seq == s.Seq {
 		return &newest, nil
 	}
-	m, err := twice(func() (*format.Manifest, error) { return v.task.readRetained(ctx, s.Retained) })
+	m, err := twice(func() (*format.Manifest, error) { return v.task.log.ReadCommit(ctx, s.Retained) })
 	if err == nil {
 		return m, nil
 	}
 	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	v.found(format.ManifestKey(v.task.history.dir, s.Seq), kindOf(err), err.Error(), s)
+	v.found(format.ManifestKey(v.task.log.Dir, s.Seq), kindOf(err), err.Error(), s)
 	if !repeated {
 		return nil, nil
 	}
@@ -305,13 +304,13 @@ func (v *verifier) states(ctx context.Context) error {
 		}
 		v.sizes(s)
 		err := v.state(ctx, s)
-		key := format.ManifestKey(v.task.history.dir, s.Seq)
-		about := (*objectError)(nil)
+		key := format.ManifestKey(v.task.log.Dir, s.Seq)
+		about := (*segment.Error)(nil)
 		switch {
 		case errors.Is(err, ErrGone):
 			s.gone = true
 		case errors.As(err, &about):
-			v.found(about.key, kindOf(err), err.Error(), s)
+			v.found(about.Key, kindOf(err), err.Error(), s)
 		case errors.Is(err, ErrCorrupt) && s.hurt:
 			// A segment that is known to be missing.
 		case errors.Is(err, ErrCorrupt):
@@ -327,7 +326,7 @@ func (v *verifier) states(ctx context.Context) error {
 func (v *verifier) sizes(s *subject) {
 	for _, seg := range s.checkpoint.content.Segments {
 		if err := v.wrong[seg]; err != nil {
-			v.found(format.SegmentKey(v.task.history.dir, seg.ID), kindOf(err), err.Error(), s)
+			v.found(format.SegmentKey(v.task.log.Dir, seg.ID), kindOf(err), err.Error(), s)
 		}
 	}
 }
@@ -344,7 +343,7 @@ func (v *verifier) state(ctx context.Context, s *subject) error {
 
 // isCurrent reports whether s is the current checkpoint, as far as is known.
 func (v *verifier) isCurrent(s *subject) bool {
-	c := v.step.checkpoint()
+	c := v.step.Current()
 	return v.unreadable == 0 && c != nil && c.Seq == s.Seq
 }
 
@@ -398,12 +397,12 @@ func (v *verifier) retired(ctx context.Context) error {
 	if len(v.problems) == 0 {
 		return nil
 	}
-	newest, all, err := v.task.newestAndAll(ctx)
+	newest, all, err := v.task.log.NewestAndAll(ctx)
 	if errors.Is(err, ErrCorrupt) {
 		return nil // and so it was before, or nothing is known to be retired
 	}
 	if err == nil && newest != nil {
-		err = v.task.noneAfter(ctx, newest.Seq)
+		err = v.task.log.CheckNoneAfter(ctx, newest.Seq)
 	}
 	for _, s := range v.subjects {
 		if !slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == s.Seq }) {

@@ -35,7 +35,7 @@ func (v *verifier) wanted(s *subject, ch format.Chunk) bool {
 	}
 	right, done := v.checked[ch.Identity()]
 	if done && !right {
-		v.found(format.SegmentKey(v.task.history.dir, ch.Segment), Damaged, "", s)
+		v.found(format.SegmentKey(v.task.log.Dir, ch.Segment), Damaged, "", s)
 	}
 	return !done
 }
@@ -50,9 +50,9 @@ func (v *verifier) check(ctx context.Context, s *subject, w *fetcher, f *fetch) 
 	if err != nil {
 		return err
 	}
-	key := format.ManifestKey(v.task.history.dir, s.Seq) // inline data's
+	key := format.ManifestKey(v.task.log.Dir, s.Seq) // inline data's
 	if f.segment != (format.SegmentID{}) {
-		key = format.SegmentKey(v.task.history.dir, f.segment)
+		key = format.SegmentKey(v.task.log.Dir, f.segment)
 	}
 	for _, id := range f.chunks {
 		if err := wrong[id]; err != nil {

@@ -56,8 +56,24 @@ var law = []tree{
 		"a program that keeps its checkpoints on disk links no cloud SDK"},
 	{"conformance", []string{"backend"}, heavy,
 		"the suite knows the contract, and no driver"},
-	{"checkpoint", []string{"backend", "internal/atomicdir", "internal/filelock"}, heavy,
+	{"checkpoint", append([]string{"backend", "internal/atomicdir", "internal/filelock"}, rooms...), heavy,
 		"the engine sees stores through the contract alone"},
+	{"checkpoint/internal/history", []string{"backend", "checkpoint/internal/cause", "checkpoint/internal/clock", "checkpoint/internal/format", "checkpoint/internal/segment"}, heavy,
+		"the chain of manifests knows no files, and not what a checkpoint's data is"},
+	{"checkpoint/internal/segment", []string{"backend", "checkpoint/internal/codec", "checkpoint/internal/format"}, heavy,
+		"it reads what lies in segments, and knows neither histories nor files"},
+	{"checkpoint/internal/catalog", []string{"checkpoint/internal/format"}, heavy,
+		"it holds where chunks lie, in memory"},
+	{"checkpoint/internal/cause", []string{"checkpoint/internal/format"}, heavy,
+		"the errors of all rooms stand below all of them"},
+	{"checkpoint/internal/clock", nil, []string{everything},
+		"times are compared, whatever they are of"},
+	{"checkpoint/internal/codec", []string{"checkpoint/internal/format"}, heavy,
+		"it compresses bytes"},
+	{"checkpoint/internal/cut", []string{"checkpoint/internal/format"}, heavy,
+		"it cuts bytes"},
+	{"checkpoint/internal/format", []string{"backend"}, heavy,
+		"what is in the store is described without the code that puts it there"},
 	{"internal/atomicdir", []string{"internal/filelock"}, heavy,
 		"directories are the operating system's"},
 	{"runner", []string{"checkpoint", "backend", "internal/filelock"}, slices.Concat(heavy, otelSDK),
@@ -76,6 +92,25 @@ var law = []tree{
 		"what the layers may use of internal, they name"},
 }
 
+// rooms are the packages inside the engine.
+var rooms = []string{
+	"checkpoint/internal/catalog", "checkpoint/internal/cause", "checkpoint/internal/clock", "checkpoint/internal/codec",
+	"checkpoint/internal/cut", "checkpoint/internal/format", "checkpoint/internal/history", "checkpoint/internal/segment",
+}
+
+// A ban keeps packages of the standard library out of a directory. It is about what the
+// packages there import themselves: in the end, everything imports os.
+type ban struct {
+	dir string
+	not []string
+	why string
+}
+
+var bans = []ban{
+	{"checkpoint/internal/history", []string{"os", "path/filepath"}, "the chain of manifests knows no files"},
+	{"checkpoint/internal/segment", []string{"os", "path/filepath"}, "segments are in the store"},
+}
+
 // A pkg is what `go list -json` says of a package.
 type pkg struct {
 	ImportPath string
@@ -85,7 +120,7 @@ type pkg struct {
 
 // violations returns one line for each way in which pkgs, which must be
 // complete with their dependencies, break the law.
-func violations(law []tree, pkgs []pkg) []string {
+func violations(law []tree, bans []ban, pkgs []pkg) []string {
 	byPath := make(map[string]pkg)
 	for _, p := range pkgs {
 		byPath[p.ImportPath] = p
@@ -103,6 +138,13 @@ func violations(law []tree, pkgs []pkg) []string {
 		}
 		for _, chain := range t.forbidden(law, p, byPath) {
 			found = append(found, strings.Join(chain, " -> ")+": "+t.why)
+		}
+		for _, b := range bans {
+			for _, path := range p.Imports {
+				if within(dir, b.dir) && slices.Contains(b.not, path) {
+					found = append(found, fmt.Sprintf("%s -> %s: %s", p.ImportPath, path, b.why))
+				}
+			}
 		}
 	}
 	return found

@@ -18,7 +18,7 @@ const root = "../.."
 func TestModule(t *testing.T) {
 	for _, goos := range []string{"linux", "darwin", "windows"} {
 		t.Run(goos, func(t *testing.T) {
-			for _, v := range violations(law, list(t, goos)) {
+			for _, v := range violations(law, bans, list(t, goos)) {
 				t.Error(v)
 			}
 		})
@@ -107,9 +107,11 @@ func TestViolations(t *testing.T) {
 		{"side", nil, nil, "apart"},
 		{"end", []string{"top"}, nil, "the end"},
 	}
+	smallBans := []ban{{"side", []string{"os"}, "no files"}}
 	const base, top, side, end = module + "/base", module + "/top", module + "/side", module + "/end"
 	outside := []pkg{
 		{"io", true, []string{"vendor/x"}},
+		{"os", true, nil},
 		{"lib.example/a", false, []string{"lib.example/b", "io"}},
 		{"lib.example/b", false, []string{"sdk.example/deep"}},
 		{"sdk.example/deep", false, []string{"sdk.example/deeper"}},
@@ -160,6 +162,10 @@ func TestViolations(t *testing.T) {
 			{base, false, []string{top}},
 			{top, false, nil},
 		}, []string{side + " -> " + base + ": apart", base + " -> " + top + ": bare"}},
+		{"a package of the standard library that is banned", []pkg{
+			{side + "/sub", false, []string{"io", "os"}},
+			{top, false, []string{"os"}},
+		}, []string{side + "/sub -> os: no files"}},
 		{"a package without a row", []pkg{
 			{module + "/basement", false, nil},
 		}, []string{module + "/basement has no row in the law of imports: add one"}},
@@ -168,7 +174,7 @@ func TestViolations(t *testing.T) {
 		}, []string{top + " -> " + module + ": no SDK"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := violations(small, slices.Concat(c.pkgs, outside))
+			got := violations(small, smallBans, slices.Concat(c.pkgs, outside))
 			if !slices.Equal(got, c.want) {
 				t.Errorf("got  %q\nwant %q", got, c.want)
 			}
@@ -246,6 +252,10 @@ func TestLaw(t *testing.T) {
 		{"backend", "golang.org/x/sys/unix", false},
 		{"checkpoint", aws, false},
 		{"runner", google, false},
+		{"checkpoint/internal/history", module + "/checkpoint", false},
+		{"checkpoint/internal/history", module + "/checkpoint/internal/catalog", false},
+		{"checkpoint/internal/history", module + "/checkpoint/internal/cut", false},
+		{"checkpoint/internal/segment", module + "/checkpoint/internal/history", false},
 		{"checkpoint", "gocloud.dev/blob", false},
 		{"s3", module + "/checkpoint", false},
 		{"gcs", module + "/s3", false},

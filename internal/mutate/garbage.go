@@ -5,16 +5,16 @@ package main
 var inCollections = []mistake{
 	{
 		name:   "segments of the present epoch are collected",
-		file:   "checkpoint/collect.go",
-		old:    `return id.Writer != s.Writer || s.Released`,
+		file:   "checkpoint/internal/history/committed.go",
+		old:    `return id.Writer != c.Writer || c.Released`,
 		new:    `return true`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCollectSegments"),
 	},
 	{
 		name:   "segments of a later epoch are collected",
-		file:   "checkpoint/collect.go",
-		old:    `return id.Epoch < s.Epoch`,
+		file:   "checkpoint/internal/history/committed.go",
+		old:    `return id.Epoch < c.Epoch`,
 		new:    `return true`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCollectSegments"),
@@ -22,15 +22,15 @@ var inCollections = []mistake{
 	{
 		name:   "segments are collected by age",
 		file:   "checkpoint/collect.go",
-		old:    `!lost && s.abandoned(id):`,
-		new:    `!lost && s.time.Sub(o.ModTime) > FenceWindow:`,
+		old:    `!lost && s.Abandoned(id):`,
+		new:    `!lost && s.Time.Sub(o.ModTime) > FenceWindow:`,
 		breaks: "I1, I7",
 		tests:  by("checkpoint", "TestCollectSegments"),
 	},
 	{
 		name:   "what a writer left that has released the task is not collected",
-		file:   "checkpoint/collect.go",
-		old:    `return id.Writer != s.Writer || s.Released`,
+		file:   "checkpoint/internal/history/committed.go",
+		old:    `return id.Writer != c.Writer || c.Released`,
 		new:    `return id.Writer != s.Writer`,
 		breaks: "I7",
 		tests:  by("checkpoint", "TestCollectSegments"),
@@ -38,15 +38,15 @@ var inCollections = []mistake{
 	{
 		name:   "manifests are collected within the fence window",
 		file:   "checkpoint/collect.go",
-		old:    `s.time.Sub(o.ModTime) > FenceWindow:`,
-		new:    `s.time.Sub(o.ModTime) > FenceWindow/2:`,
+		old:    `s.Time.Sub(o.ModTime) > FenceWindow:`,
+		new:    `s.Time.Sub(o.ModTime) > FenceWindow/2:`,
 		breaks: "I5",
 		tests:  by("checkpoint", "TestCollectorKeepsTheWindow"),
 	},
 	{
 		name:   "manifests age by the collector's clock",
 		file:   "checkpoint/collect.go",
-		old:    `s.time.Sub(o.ModTime) > FenceWindow:`,
+		old:    `s.Time.Sub(o.ModTime) > FenceWindow:`,
 		new:    `time.Since(o.ModTime) > FenceWindow:`,
 		breaks: "I5",
 		tests:  by("checkpoint", "TestCollectManifests"),
@@ -54,16 +54,16 @@ var inCollections = []mistake{
 	{
 		name:   "a retained manifest whose time is another is collected when it is old",
 		file:   "checkpoint/collect.go",
-		old:    `case !needed && s.time`,
-		new:    `case s.time`,
+		old:    `case !needed && s.Time`,
+		new:    `case s.Time`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCollectInACopy", "TestCollectInACopyThatTookLong"),
 	},
 	{
 		name:   "the newest manifest is taken for a step, whatever its time",
-		file:   "checkpoint/protocol.go",
-		old:    `func isSame(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }`,
-		new:    `func isSame(before, at time.Time) bool { return true }`,
+		file:   "checkpoint/internal/history/conditions.go",
+		old:    `func SameObject(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }`,
+		new:    `func SameObject(before, at time.Time) bool { return true }`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCollectorReadsALateManifestThatRetainsWhatStays"),
 	},
@@ -102,18 +102,16 @@ var inCollections = []mistake{
 		tests:  by("checkpoint", "TestCollectBesideDamage"),
 	},
 	{
-		name: "a segment with a part of a manifest counts as unnamed",
-		file: "checkpoint/collect.go",
-		old: `for _, at := range m.Spilled() {
-			a.segments[at.Segment] = true
-		}`,
-		new:    ``,
+		name:   "a segment with a part of a manifest counts as unnamed",
+		file:   "checkpoint/internal/format/manifest.go",
+		old:    `ids = append(ids, at.Segment)`,
+		new:    `_ = at`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestListOfARollbackStays", "TestThousandsOfOffsets", "TestRepairOfALongList"),
 	},
 	{
 		name:   "what proves that manifests were lost is collected after the next claim",
-		file:   "checkpoint/lost.go",
+		file:   "checkpoint/internal/history/committed.go",
 		old:    `return w != id.Writer && id.Writer.ClaimsFirst()`,
 		new:    `return false`,
 		breaks: "no evidence is lost",
@@ -122,14 +120,14 @@ var inCollections = []mistake{
 	{
 		name:   "what proves that manifests were lost is collected",
 		file:   "checkpoint/collect.go",
-		old:    `!lost && s.abandoned(id):`,
-		new:    `s.abandoned(id):`,
+		old:    `!lost && s.Abandoned(id):`,
+		new:    `s.Abandoned(id):`,
 		breaks: "no evidence is lost",
 		tests:  by("checkpoint", "TestLostManifestsOfAnOwner"),
 	},
 	{
 		name:   "a save that lost a race proves that manifests were lost",
-		file:   "checkpoint/lost.go",
+		file:   "checkpoint/internal/history/committed.go",
 		old:    `return w != id.Writer && id.Writer.ClaimsFirst()`,
 		new:    `return w != id.Writer`,
 		breaks: "I7",
@@ -137,16 +135,16 @@ var inCollections = []mistake{
 	},
 	{
 		name:   "a save under way proves that manifests were lost",
-		file:   "checkpoint/lost.go",
-		old:    `return id.Writer.ClaimsFirst() || id.Epoch > s.Epoch+1`,
+		file:   "checkpoint/internal/history/committed.go",
+		old:    `return id.Writer.ClaimsFirst() || id.Epoch > c.Epoch+1`,
 		new:    `return true`,
 		breaks: "no false alarm",
 		tests:  by("checkpoint", "TestLostManifestsOfSaves", "TestFirstSaveThatWasKilledIsInNobodysWay"),
 	},
 	{
 		name:   "only what owners have sent proves that manifests were lost",
-		file:   "checkpoint/lost.go",
-		old:    `return id.Writer.ClaimsFirst() || id.Epoch > s.Epoch+1`,
+		file:   "checkpoint/internal/history/committed.go",
+		old:    `return id.Writer.ClaimsFirst() || id.Epoch > c.Epoch+1`,
 		new:    `return id.Writer.ClaimsFirst()`,
 		breaks: "no evidence is lost",
 		tests:  by("checkpoint", "TestLostManifestsOfSaves"),
@@ -162,15 +160,15 @@ var inCollections = []mistake{
 	{
 		name:   "a verification that was overtaken finds lost manifests",
 		file:   "checkpoint/lost.go",
-		old:    `suspect = suspect || !v.named[id] && v.step.disproves(id, v.writers)`,
-		new:    `v.lost[id] = !v.named[id] && v.step.disproves(id, v.writers)`,
+		old:    `suspect = suspect || !v.named[id] && v.step.Disproves(id, v.writers)`,
+		new:    `v.lost[id] = !v.named[id] && v.step.Disproves(id, v.writers)`,
 		breaks: "no false alarm",
 		tests:  by("checkpoint", "TestNoFalseProofBesideAClaim"),
 	},
 	{
 		name:   "whose checkpoint a claim repeats is not known",
 		file:   "checkpoint/collect.go",
-		old:    `if c := s.checkpoint(); c != nil && c.Epoch != s.Epoch {`,
+		old:    `if current != nil && current.Epoch != m.Epoch {`,
 		new:    `if c := s.checkpoint(); c != nil && c.Epoch > s.Epoch {`,
 		breaks: "no evidence is lost",
 		tests:  by("checkpoint", "TestLostManifestsBesideAClaim"),
@@ -186,24 +184,24 @@ var inCollections = []mistake{
 	{
 		name:   "an owner's id says that it sends segments first",
 		file:   "checkpoint/owner.go",
-		old:    `newWriter(claimsFirst)`,
-		new:    `newWriter(segmentsFirst)`,
+		old:    `history.ClaimsFirst`,
+		new:    `history.SegmentsFirst`,
 		breaks: "no evidence is lost",
 		tests:  by("checkpoint", "TestLostManifestsOfAnOwner", "TestAllManifestsLost"),
 	},
 	{
 		name:   "a save's id says that it claims first",
 		file:   "checkpoint/save.go",
-		old:    `newWriter(segmentsFirst)`,
-		new:    `newWriter(claimsFirst)`,
+		old:    `history.SegmentsFirst`,
+		new:    `history.ClaimsFirst`,
 		breaks: "no false alarm",
 		tests:  by("checkpoint", "TestFirstSaveThatWasKilledIsInNobodysWay", "TestKilledSavesAreNotLostManifests"),
 	},
 	{
 		name:   "the id of who goes back says that it claims first",
 		file:   "checkpoint/rollback.go",
-		old:    `newWriter(segmentsFirst)`,
-		new:    `newWriter(claimsFirst)`,
+		old:    `history.SegmentsFirst`,
+		new:    `history.ClaimsFirst`,
 		breaks: "no false alarm",
 		tests:  by("checkpoint", "TestKilledRollbackProvesNothing"),
 	},
@@ -248,8 +246,8 @@ var inCollections = []mistake{
 	{
 		name:   "who gives up what is lost fences the owner untold",
 		file:   "checkpoint/lost.go",
-		old:    `case base != nil && base.claimed() && !fence:`,
-		new:    `case base != nil && base.claimed() && fence && t == nil:`,
+		old:    `case base != nil && base.Claimed() && !fence:`,
+		new:    `case base != nil && base.Claimed() && fence && t == nil:`,
 		breaks: "I4",
 		tests:  by("checkpoint", "TestGiveUpWhatIsLost"),
 	},
@@ -264,7 +262,7 @@ var inCollections = []mistake{
 	{
 		name:   "the segments of the current checkpoint alone are named",
 		file:   "checkpoint/collect.go",
-		old:    `if c := s.checkpoint(); c == nil || c.Seq != r.Seq {`,
+		old:    `if current == nil || current.Seq != r.Seq {`,
 		new:    `if c := s.checkpoint(); c == nil {`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCollectSegments", "TestCollectorThatSleeps"),
@@ -291,8 +289,8 @@ var inCleanUps = []mistake{
 	{
 		name:   "what an owner reads of a checkpoint that it kept is taken for what it was",
 		file:   "checkpoint/cleaner.go",
-		old:    `late, err := c.task.madeLate(ctx, read)`,
-		new:    `late, err := c.task.madeLate(ctx, nil)`,
+		old:    `late, err := c.task.log.MadeLate(ctx, read)`,
+		new:    `late, err := c.task.log.MadeLate(ctx, nil)`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCleanUpReadsAManifestThatCameLate"),
 	},
@@ -371,7 +369,7 @@ var inRetention = []mistake{
 	{
 		name:   "ages count from the first of the list, not from the latest",
 		file:   "checkpoint/ages.go",
-		old:    `return list, latest(before, earliest(at, machine))`,
+		old:    `return list, clock.Latest(before, clock.Earliest(at, machine))`,
 		new:    `return list, earliest(list[0].From(), machine)`,
 		breaks: "I7",
 		tests:  by("checkpoint", "TestAgesCountFromTheLatest", "TestReckon"),
@@ -379,7 +377,7 @@ var inRetention = []mistake{
 	{
 		name:   "ages count from one time that stands alone",
 		file:   "checkpoint/ages.go",
-		old:    `return list, latest(before, earliest(at, machine))`,
+		old:    `return list, clock.Latest(before, clock.Earliest(at, machine))`,
 		new:    `return list, latest(before, at)`,
 		breaks: "no one time drops anything",
 		tests:  by("checkpoint", "TestOneTimeFarAhead", "TestReckon"),
@@ -387,7 +385,7 @@ var inRetention = []mistake{
 	{
 		name:   "ages count from the machine's clock, however far behind it is",
 		file:   "checkpoint/ages.go",
-		old:    `return list, latest(before, earliest(at, machine))`,
+		old:    `return list, clock.Latest(before, clock.Earliest(at, machine))`,
 		new:    `return list, earliest(latest(before, at), machine)`,
 		breaks: "I7",
 		tests:  by("checkpoint", "TestMachineWithAWrongClock", "TestReckon"),
@@ -435,24 +433,24 @@ var inRetention = []mistake{
 	{
 		name:   "an owner believes what the store's clock and the machine's say together",
 		file:   "checkpoint/owner.go",
-		old:    `keep.pick(existing, earliest(now, o.ages.store))`,
+		old:    `keep.pick(existing, clock.Earliest(now, o.ages.Store))`,
 		new:    `keep.pick(existing, now)`,
 		breaks: "no one clock drops anything",
 		tests:  by("checkpoint", "TestOwnerOutlivesAWrongClock"),
 	},
 	{
 		name:   "an owner whose machine was suspended stays behind for ever",
-		file:   "checkpoint/ages.go",
-		old:    `s.store.Add(2*passed)`,
+		file:   "checkpoint/internal/clock/clock.go",
+		old:    `s.Store.Add(2*passed)`,
 		new:    `s.store.Add(passed)`,
 		breaks: "I7",
 		tests:  by("checkpoint", "TestOwnerThatWasSuspended"),
 	},
 	{
 		name:   "one time far back stops an owner's time",
-		file:   "checkpoint/ages.go",
-		old:    `newStamp(latest(s.store.Add(passed), earliest(store, s.store.Add(2*passed))))`,
-		new:    `newStamp(earliest(store, s.store.Add(2*passed)))`,
+		file:   "checkpoint/internal/clock/clock.go",
+		old:    `Now(Latest(s.Store.Add(passed), Earliest(store, s.Store.Add(2*passed))))`,
+		new:    `newStamp(earliest(store, s.Store.Add(2*passed)))`,
 		breaks: "I7",
 		tests:  by("checkpoint", "TestOneTimeFarBack", "TestSavepointFarBack"),
 	},
@@ -482,8 +480,8 @@ var inRetention = []mistake{
 	},
 	{
 		name:   "a step that goes back retains its own checkpoint, too",
-		file:   "checkpoint/retain.go",
-		old:    `return s.Checkpoint != nil && r.Seq == s.Checkpoint.Seq`,
+		file:   "checkpoint/internal/format/manifest.go",
+		old:    `return m.Checkpoint != nil && r.Seq == m.Checkpoint.Seq`,
 		new:    `return s.Checkpoint == nil`,
 		breaks: "I7",
 		tests:  by("checkpoint", "TestRollback", "TestPruneIsAStep"),
@@ -510,16 +508,16 @@ var inRetention = []mistake{
 	{
 		name:   "pruning fences the owner",
 		file:   "checkpoint/prune.go",
-		old:    `if base.claimed() && !fence {`,
-		new:    `if base.claimed() && fence && t == nil {`,
+		old:    `if base.Claimed() && !fence {`,
+		new:    `if base.Claimed() && fence && t == nil {`,
 		breaks: "I4",
 		tests:  by("checkpoint", "TestPruneFencesNobodyUntold"),
 	},
 	{
 		name:   "what was the newest is not retained when the task goes back",
 		file:   "checkpoint/rollback.go",
-		old:    `sent, err = t.retain(ctx, m, (&step{Manifest: m}).others(all))`,
-		new:    `sent, err = t.retain(ctx, m, (&step{Manifest: m}).others(all[1:]))`,
+		old:    `sent, err = t.retain(ctx, m, m.Others(all))`,
+		new:    `sent, err = t.retain(ctx, m, m.Others(all[1:]))`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestRollback"),
 	},
@@ -534,8 +532,8 @@ var inRetention = []mistake{
 	{
 		name: "the list of a rollback that was told that it failed is deleted",
 		file: "checkpoint/rollback.go",
-		old: `var before *step
-	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+		old: `var before *history.Committed
+	s, err = t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
 		before = base
 		m, sent, err := t.backTo(ctx, base, c.Seq)
 		if err != nil {
@@ -544,9 +542,9 @@ var inRetention = []mistake{
 		m.Released, segments = released, uint32(sent)
 		return m, nil
 	})`,
-		new: `var before *step
+		new: `var before *history.Committed
 	var list format.SegmentID
-	s, err = t.history.claim(ctx, func(base *step) (*format.Manifest, error) {
+	s, err = t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
 		before = base
 		m, sent, err := t.backTo(ctx, base, c.Seq)
 		if err != nil {
@@ -556,7 +554,7 @@ var inRetention = []mistake{
 		return m, nil
 	})
 	if err != nil {
-		t.discard(ctx, []string{format.SegmentKey(t.history.dir, list)})
+		t.discard(ctx, []string{format.SegmentKey(t.log.Dir, list)})
 	}`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestListOfARollbackStays"),
@@ -624,7 +622,7 @@ var inRepairs = []mistake{
 	},
 	{
 		name:   "a segment that is too long passes",
-		file:   "checkpoint/verify_look.go",
+		file:   "checkpoint/internal/segment/segment.go",
 		old:    `case err == nil && n > 1:`,
 		new:    `case err == nil && n > 2:`,
 		breaks: "I6",
@@ -633,7 +631,7 @@ var inRepairs = []mistake{
 	{
 		name:   "what a listing leaves out is missing",
 		file:   "checkpoint/verify_look.go",
-		old:    `err := v.task.probe(ctx, seg)`,
+		old:    `err := v.task.segments.Probe(ctx, seg)`,
 		new:    `err := fmt.Errorf("segment: %w", fs.ErrNotExist)`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestVerifyDoesNotTakeAListingsWord"),
@@ -653,7 +651,7 @@ var inRepairs = []mistake{
 	{
 		name:   "a verification believes that the manifest that is listed last is the last one",
 		file:   "checkpoint/verify.go",
-		old:    `err = v.task.noneAfter(ctx, newest.Seq)`,
+		old:    `err = v.task.log.CheckNoneAfter(ctx, newest.Seq)`,
 		new:    `err = nil`,
 		breaks: "no false alarm",
 		tests:  by("checkpoint", "TestVerifyBehindAHiddenManifest"),
@@ -661,18 +659,16 @@ var inRepairs = []mistake{
 	{
 		name:   "who goes back takes what a listing leaves out for missing",
 		file:   "checkpoint/rollback.go",
-		old:    `err := t.probe(ctx, s)`,
+		old:    `err := t.segments.Probe(ctx, s)`,
 		new:    `_, err := s, fs.ErrNotExist`,
 		breaks: "no false alarm",
 		tests:  by("checkpoint", "TestRollbackDoesNotTakeAListingsWord"),
 	},
 	{
-		name: "a segment with a part of a manifest is said to be garbage",
-		file: "checkpoint/verify.go",
-		old: `for _, at := range m.Spilled() {
-		v.named[at.Segment] = true
-	}`,
-		new:    ``,
+		name:   "a segment with a part of a manifest is said to be garbage",
+		file:   "checkpoint/internal/format/manifest.go",
+		old:    `ids = append(ids, at.Segment)`,
+		new:    `_ = at`,
 		breaks: "no false alarm",
 		tests:  by("checkpoint", "TestRepairOfALongList", "TestVerifyWhatIsWhole"),
 	},

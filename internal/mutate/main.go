@@ -29,9 +29,10 @@ import (
 func main() {
 	only := flag.String("run", "", "make only the mistakes whose name or file matches this regular `expression`")
 	list := flag.Bool("list", false, "print the mistakes, and make none")
+	build := flag.Bool("build", false, "only find out which mistakes do not compile, which takes a second each")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, *only, *list)
+	err := run(ctx, *only, *list, *build)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
@@ -39,7 +40,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, only string, list bool) error {
+func run(ctx context.Context, only string, list, build bool) error {
 	wanted, err := regexp.Compile(only)
 	if err != nil {
 		return err
@@ -59,6 +60,9 @@ func run(ctx context.Context, only string, list bool) error {
 	w, err := copyModule(ctx, ".")
 	if err != nil {
 		return err
+	}
+	if build {
+		return errors.Join(w.buildAll(ctx, all), w.remove())
 	}
 	return errors.Join(w.try(ctx, all), w.remove())
 }
@@ -93,6 +97,24 @@ func (w *workspace) try(ctx context.Context, all []mistake) error {
 		return fmt.Errorf("%d mistakes were not found", len(all)-found)
 	}
 	return nil
+}
+
+// buildAll makes one mistake after the other, and returns those that do not compile.
+func (w *workspace) buildAll(ctx context.Context, all []mistake) error {
+	var bad []error
+	for _, m := range all {
+		undo, err := w.make(m)
+		if err == nil {
+			err = errors.Join(w.build(ctx, m.file), undo())
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			bad = append(bad, fmt.Errorf("%s: %s: %w", m.file, m.name, err))
+		}
+	}
+	return errors.Join(bad...)
 }
 
 // wantGreen runs the tests of all mistakes on the copy as it is: a test that is

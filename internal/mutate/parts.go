@@ -74,21 +74,19 @@ var inParts = []mistake{
 		old: `	if err := o.ready(ctx); err != nil {
 		return err
 	}
-	seq, _, err := o.task.history.newestSeq(ctx)`,
+	err = o.task.log.CheckNewest(ctx, o.base)`,
 		new: `	if o.ended != nil {
 		return o.ended
 	}
-	seq, _, err := o.task.history.newestSeq(ctx)`,
+	err = o.task.log.CheckNewest(ctx, o.base)`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestCheckSettles"),
 	},
 	{
-		name: "an owner that asks is told of no successor",
-		file: "checkpoint/owner.go",
-		old: `	case seq > o.base.Seq:
-		o.ended`,
-		new: `	case seq > o.base.Seq+1:
-		o.ended`,
+		name:   "an owner that asks is told of no successor",
+		file:   "checkpoint/internal/history/newest.go",
+		old:    `if err == nil && seq > c.Seq {`,
+		new:    `if err == nil && seq > c.Seq+1 {`,
 		breaks: "an owner that is fenced goes on",
 		tests:  by("checkpoint", "TestOwnerChecks"),
 	},

@@ -5,42 +5,42 @@ package main
 var inTheProtocol = []mistake{
 	{
 		name:   "what is taken is another's, without a look at the token",
-		file:   "checkpoint/protocol.go",
-		old:    `return h.readBack(ctx, a)`,
-		new:    `return time.Time{}, a.lost("its key is taken")`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `return l.readBack(ctx, a)`,
+		new:    `return time.Time{}, a.taken("its key is taken")`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestCommitWhoseFateIsUnclear", "TestOwnCommitIsFoundUnderAnothersClaim"),
 	},
 	{
 		name:   "what is taken is one's own, whoever's token it has",
-		file:   "checkpoint/protocol.go",
-		old:    `if m.Token != a.manifest.Token {`,
-		new:    `if m.Seq != a.manifest.Seq {`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `if m.Token != a.Manifest.Token {`,
+		new:    `if m.Seq != a.Manifest.Seq {`,
 		breaks: "I4",
 		tests:  by("checkpoint", "TestClaimFencesEarlierOwner", "TestNumberTakenWhileWaiting"),
 	},
 	{
 		name: "a read that finds nothing decides",
-		file: "checkpoint/protocol.go",
-		old:  `a.open = a.open || !refused(err)`,
-		new: `a.open = a.open || !refused(err)
-		if _, err := h.read(ctx, a.manifest.Seq); errors.Is(err, fs.ErrNotExist) {
-			a.open = false
+		file: "checkpoint/internal/history/protocol.go",
+		old:  `a.inDoubt = a.inDoubt || !refused(err)`,
+		new: `a.inDoubt = a.inDoubt || !refused(err)
+		if _, err := l.Read(ctx, a.Manifest.Seq); errors.Is(err, fs.ErrNotExist) {
+			a.inDoubt = false
 		}`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestCommitWhoseFateIsUnclear"),
 	},
 	{
 		name:   "a refusal makes an earlier open request forgotten",
-		file:   "checkpoint/protocol.go",
-		old:    `a.open = a.open || !refused(err)`,
-		new:    `a.open = !refused(err)`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `a.inDoubt = a.inDoubt || !refused(err)`,
+		new:    `a.inDoubt = !refused(err)`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestCommitWhoseFateIsUnclear"),
 	},
 	{
 		name:   "the end of the context is taken for a refusal",
-		file:   "checkpoint/protocol.go",
+		file:   "checkpoint/internal/history/protocol.go",
 		old:    `return !backend.Retryable(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)`,
 		new:    `return !backend.Retryable(err)`,
 		breaks: "I3",
@@ -48,15 +48,15 @@ var inTheProtocol = []mistake{
 	},
 	{
 		name:   "an attempt with an open request is lost like any other",
-		file:   "checkpoint/protocol.go",
-		old:    `kind = errOvertaken`,
-		new:    `kind = errLost`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `kind = ErrOvertaken`,
+		new:    `kind = ErrTaken`,
 		breaks: "I1, I3",
 		tests:  by("checkpoint", "TestCommitThatWasRetiredBeforeItWasSettled"),
 	},
 	{
 		name:   "no look after a long pause",
-		file:   "checkpoint/owner.go",
+		file:   "checkpoint/internal/history/protocol.go",
 		old:    `if away >= 0 && away <= FenceWindow/2 && apart`,
 		new:    `if away >= 0 && apart`,
 		breaks: "I5",
@@ -64,7 +64,7 @@ var inTheProtocol = []mistake{
 	},
 	{
 		name:   "no look after less than a whole window",
-		file:   "checkpoint/owner.go",
+		file:   "checkpoint/internal/history/protocol.go",
 		old:    `if away >= 0 && away <= FenceWindow/2 && apart`,
 		new:    `if away >= 0 && away <= FenceWindow && apart`,
 		breaks: "I5",
@@ -72,23 +72,23 @@ var inTheProtocol = []mistake{
 	},
 	{
 		name:   "a claim takes a reply's time for a listing's, whatever they are",
-		file:   "checkpoint/protocol.go",
-		old:    `h.agree(m.Seq, made, at)`,
-		new:    `h.agree(m.Seq, at.Add(made.Sub(at)/1000), at)`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `l.checkTimes(m.Seq, made, at)`,
+		new:    `l.checkTimes(m.Seq, at.Add(made.Sub(at)/1000), at)`,
 		breaks: "A4",
 		tests:  by("checkpoint", "TestOwnerBehindAProxyWithAWrongClock", "TestRepliesAndListingsMustAgree"),
 	},
 	{
 		name:   "who looks takes a reply's time for a listing's, whatever they are",
-		file:   "checkpoint/protocol.go",
-		old:    `t.history.agree(seq, replied, at)`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `l.checkTimes(seq, replied, at)`,
 		new:    `t.history.agree(seq, at, at)`,
 		breaks: "A4",
 		tests:  by("checkpoint", "TestRepliesAndListingsMustAgree", "TestOwnerMeetsAnotherClock"),
 	},
 	{
 		name:   "replies and listings may differ by twice as much",
-		file:   "checkpoint/protocol.go",
+		file:   "checkpoint/internal/history/conditions.go",
 		old:    `if listed.Sub(replied).Abs() <= maxApart {`,
 		new:    `if listed.Sub(replied).Abs() <= 2*maxApart {`,
 		breaks: "A4",
@@ -96,7 +96,7 @@ var inTheProtocol = []mistake{
 	},
 	{
 		name:   "replies may only be too late",
-		file:   "checkpoint/protocol.go",
+		file:   "checkpoint/internal/history/conditions.go",
 		old:    `if listed.Sub(replied).Abs() <= maxApart {`,
 		new:    `if listed.Sub(replied) <= maxApart {`,
 		breaks: "A4",
@@ -104,7 +104,7 @@ var inTheProtocol = []mistake{
 	},
 	{
 		name:   "an owner does not notice that the clock of replies has changed",
-		file:   "checkpoint/owner.go",
+		file:   "checkpoint/internal/history/protocol.go",
 		old:    `away <= FenceWindow/2 && apart.Abs() <= maxApart {`,
 		new:    `away <= FenceWindow/2 && apart.Abs() <= 1000*maxApart {`,
 		breaks: "A4",
@@ -112,48 +112,50 @@ var inTheProtocol = []mistake{
 	},
 	{
 		name: "an owner compares a reply with the reply before it",
-		file: "checkpoint/owner.go",
+		file: "checkpoint/internal/history/protocol.go",
 		old:  `if err == nil && !at.IsZero() {`,
-		new: `o.listed = newStamp(made)
+		new: `o.listed = Now(made)
 	if err == nil && !at.IsZero() {`,
 		breaks: "A4",
 		tests:  by("checkpoint", "TestOwnerMeetsAnotherClock", "TestOwnerMeetsADriftingClock"),
 	},
 	{
 		name:   "a step that others have gone on from is lost",
-		file:   "checkpoint/protocol.go",
-		old:    `return r.Seq == a.manifest.Seq }) {`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `return r.Seq == a.Manifest.Seq }) {`,
 		new:    `return false }) {`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestCommitIsFoundUnderAClaimMadeWhileItLooks"),
 	},
 	{
-		name:   "a claim does not look whether it is the last step",
-		file:   "checkpoint/protocol.go",
-		old:    `case seq > m.Seq:`,
-		new:    `case seq > m.Seq && at.IsZero():`,
+		name: "a claim does not look whether it is the last step",
+		file: "checkpoint/internal/history/protocol.go",
+		old: `if seq > m.Seq {
+		return nil, ErrOvertaken`,
+		new: `if seq > m.Seq && at.IsZero() {
+		return nil, ErrOvertaken`,
 		breaks: "I5",
 		tests:  by("checkpoint", "TestCollectorReadsAManifestThatCameLate"),
 	},
 	{
 		name:   "a claim does not make sure that the store refuses",
-		file:   "checkpoint/protocol.go",
-		old:    `switch err := h.prove(ctx, m); {`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `switch err := l.checkConditions(ctx, m); {`,
 		new:    `switch err := ctx.Err(); {`,
 		breaks: "A1",
 		tests:  by("checkpoint", "TestStoreThatIgnoresConditionsIsRefused"),
 	},
 	{
 		name:   "a claim that lost starts over, whatever is listed",
-		file:   "checkpoint/protocol.go",
-		old:    `if err != nil || seq >= taken.seq {`,
-		new:    `if err != nil || seq <= taken.seq {`,
+		file:   "checkpoint/internal/history/conditions.go",
+		old:    `_, _, err := l.newestFrom(ctx, taken.seq)`,
+		new:    `_, _, err := l.newestFrom(ctx, 0)`,
 		breaks: "A2",
 		tests:  by("checkpoint", "TestStoreThatHidesWhatItHas"),
 	},
 	{
 		name:   "a claim carries no retained list",
-		file:   "checkpoint/protocol.go",
+		file:   "checkpoint/internal/history/committed.go",
 		old:    `m.Retained, m.RetainedAt = base.Retained, base.RetainedAt`,
 		new:    ``,
 		breaks: "I3",
@@ -161,7 +163,7 @@ var inTheProtocol = []mistake{
 	},
 	{
 		name:   "a claim carries no retained list that lies in a segment",
-		file:   "checkpoint/protocol.go",
+		file:   "checkpoint/internal/history/committed.go",
 		old:    `m.Retained, m.RetainedAt = base.Retained, base.RetainedAt`,
 		new:    `m.Retained = base.Retained`,
 		breaks: "I3",
@@ -169,7 +171,7 @@ var inTheProtocol = []mistake{
 	},
 	{
 		name:   "a claim keeps the epoch",
-		file:   "checkpoint/protocol.go",
+		file:   "checkpoint/internal/history/committed.go",
 		old:    `base.Seq+1, base.Epoch+1`,
 		new:    `base.Seq+1, base.Epoch`,
 		breaks: "I7",
@@ -177,21 +179,21 @@ var inTheProtocol = []mistake{
 	},
 	{
 		name:   "each claim makes the checkpoint younger",
-		file:   "checkpoint/protocol.go",
-		old:    `if c.Seq == s.Seq {`,
+		file:   "checkpoint/internal/history/committed.go",
+		old:    `if current.Seq == c.Seq {`,
 		new:    `if c.Seq <= s.Seq {`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestCheckpointKeepsItsTime"),
 	},
 	{
 		name: "who finds the newest manifest damaged goes on from the one before",
-		file: "checkpoint/protocol.go",
+		file: "checkpoint/internal/history/newest.go",
 		old: `continue // deleted since, so there are newer ones
 		}`,
 		new: `continue
 		}
 		if errors.Is(err, ErrCorrupt) {
-			return h.newestReadable(ctx)
+			return l.newestReadable(ctx)
 		}`,
 		breaks: "I1, I2",
 		tests:  by("checkpoint", "TestRepairRefuses", "TestUnreadableIsNotEmpty", "TestDamageIsFound"),
@@ -325,8 +327,8 @@ var inOwners = []mistake{
 var inSaves = []mistake{
 	{
 		name:   "a save does not make sure that it is in the history",
-		file:   "checkpoint/save.go",
-		old:    `_, err := t.look(ctx, a, made)`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `_, err := l.confirmByList(ctx, a, made)`,
 		new:    `err := ctx.Err()`,
 		breaks: "I5",
 		tests:  by("checkpoint", "TestSaveThatIsNotConfirmedIsUnknown", "TestSaveThatWasRetiredAtOnceIsUnknown"),
@@ -344,8 +346,8 @@ var inSaves = []mistake{
 	},
 	{
 		name:   "a save that was gone on from says that nothing was saved",
-		file:   "checkpoint/save.go",
-		old:    `return nil, fmt.Errorf("%w: %w: %w; ls shows whether it was saved", ErrConflict, ErrUnknown, err)`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `return nil, fmt.Errorf("%w: %w: %w; ls shows whether it was saved", cause.ErrConflict, cause.ErrUnknown, err)`,
 		new:    `return nil, fmt.Errorf("%w: %w; ls shows whether it was saved", ErrConflict, err)`,
 		breaks: "I1, I3",
 		tests:  by("checkpoint", "TestSaveThatWasRetiredAtOnceIsUnknown"),
@@ -360,9 +362,9 @@ var inSaves = []mistake{
 	},
 	{
 		name:   "the first saves do not make sure that the store refuses",
-		file:   "checkpoint/save.go",
-		old:    `if a.manifest.Seq <= 2 {`,
-		new:    `if a.manifest.Seq == 1 {`,
+		file:   "checkpoint/internal/history/protocol.go",
+		old:    `if a.Manifest.Seq <= 2 {`,
+		new:    `if a.Manifest.Seq == 1 {`,
 		breaks: "A1",
 		tests:  by("checkpoint", "TestSecondSaveInAStoreThatIgnoresConditionsIsRefused"),
 	},

@@ -357,7 +357,7 @@ var inStates = []mistake{
 var inRestores = []mistake{
 	{
 		name:   "data is not held against its hash",
-		file:   "checkpoint/fetch.go",
+		file:   "checkpoint/internal/segment/segment.go",
 		old:    `if sum := format.Sum(data); sum != c.Hash {`,
 		new:    `if sum := format.Sum(data); sum == (format.Hash{}) {`,
 		breaks: "I1",
@@ -365,7 +365,7 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "what a reader lost to a collector is taken for damaged",
-		file:   "checkpoint/task.go",
+		file:   "checkpoint/internal/history/retained.go",
 		old:    `return r.Seq == seq }) {`,
 		new:    `return r.Seq != 0 }) {`,
 		breaks: "no false alarm",
@@ -373,7 +373,7 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "what is lost is taken for retired",
-		file:   "checkpoint/task.go",
+		file:   "checkpoint/internal/history/retained.go",
 		old:    `return r.Seq == seq }) {`,
 		new:    `return false }) {`,
 		breaks: "I3",
@@ -381,7 +381,7 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "a manifest of another kind passes for a checkpoint's",
-		file:   "checkpoint/task.go",
+		file:   "checkpoint/internal/history/retained.go",
 		old:    `if m.Kind != format.KindCommit {`,
 		new:    `if m.Kind == format.KindDeleted {`,
 		breaks: "I1",

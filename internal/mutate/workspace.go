@@ -74,6 +74,16 @@ func (w *workspace) make(m mistake) (undo func() error, err error) {
 	return func() error { return os.WriteFile(name, source, 0o666) }, os.WriteFile(name, []byte(wrong), 0o666)
 }
 
+// build compiles the package that a file is in.
+func (w *workspace) build(ctx context.Context, file string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "./"+filepath.ToSlash(filepath.Dir(filepath.FromSlash(file))))
+	cmd.Dir = w.module
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("it does not compile: %w\n%s", err, out)
+	}
+	return nil
+}
+
 // timeout is how long the tests of one finder may take, before they are taken for
 // hung. They take seconds.
 const timeout = 3 * time.Minute

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -154,6 +155,28 @@ func (m *Manifest) Spilled() []*Chunk {
 		at = append(at, m.Checkpoint.ContentAt)
 	}
 	return at
+}
+
+// Segments returns all segments that m names; content is its checkpoint's, nil if it
+// has none.
+func (m *Manifest) Segments(content *Content) []SegmentID {
+	var ids []SegmentID
+	if content != nil {
+		for _, s := range content.Segments {
+			ids = append(ids, s.ID)
+		}
+	}
+	for _, at := range m.Spilled() {
+		ids = append(ids, at.Segment)
+	}
+	return ids
+}
+
+// Others returns all without m's own checkpoint.
+func (m *Manifest) Others(all []Retained) []Retained {
+	return slices.DeleteFunc(slices.Clone(all), func(r Retained) bool {
+		return m.Checkpoint != nil && r.Seq == m.Checkpoint.Seq
+	})
 }
 
 // sumLen is the length of what follows a manifest's fields: ,"sum":"..."}\n
