@@ -338,7 +338,7 @@ func TestOneWrongTimeInATaskThatWentBack(t *testing.T) {
 			back := func(offset int) {
 				t.Helper()
 				task, _, _ := s.open(checkpoint.Options{Retention: keep})
-				list, err := task.Checkpoints(s.Context())
+				list, err := task.List(s.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -346,7 +346,7 @@ func TestOneWrongTimeInATaskThatWentBack(t *testing.T) {
 					if c.Offsets["in"] != fmt.Sprint(offset) {
 						continue
 					}
-					if _, err := task.Rollback(s.Context(), fmt.Sprint(c.Seq)); err != nil {
+					if _, err := task.Rollback(s.Context(), checkpoint.Seq(c.Seq)); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -386,7 +386,7 @@ func TestCorrectedTimeStaysKnown(t *testing.T) {
 			s.save(keep, "", 0)
 		}
 		task, _, _ := s.open(checkpoint.Options{Retention: keep})
-		if _, err := task.Rollback(s.Context(), "3"); err != nil { // by manifest 6
+		if _, err := task.Rollback(s.Context(), checkpoint.Seq(3)); err != nil { // by manifest 6
 			t.Fatal(err)
 		}
 		for range 3 {

@@ -39,7 +39,7 @@ func (s proxied) told(o backend.Object) backend.Object {
 // behindProxy opens the task as a process behind such a proxy.
 func (w *world) behindProxy(ahead *time.Duration, opts checkpoint.Options) (*checkpoint.Task, *checkpoint.Job) {
 	w.Helper()
-	job := checkpoint.New(proxied{w.bucket.Open(), ahead}, opts)
+	job := newJob(w, proxied{w.bucket.Open(), ahead}, opts)
 	task, err := job.Task("orders/7")
 	if err != nil {
 		w.Fatal(err)
@@ -69,7 +69,7 @@ func TestOwnerBehindAProxyWithAWrongClock(t *testing.T) {
 	inWorld(t, func(w *world) {
 		behind := -2 * time.Hour
 		task, _ := w.behindProxy(&behind, lastOne)
-		sleeper, err := task.Claim(w.Context()) // 1
+		sleeper, err := task.Claim(w.Context(), checkpoint.ClaimOptions{}) // 1
 		if err != nil {
 			w.wantApart("claim", err)
 			sleeper = nil
@@ -94,12 +94,14 @@ func TestOwnerBehindAProxyWithAWrongClock(t *testing.T) {
 // What a reply and a listing say of one object must agree within minutes.
 func TestRepliesAndListingsMustAgree(t *testing.T) {
 	uses := map[string]func(*world, *checkpoint.Task) error{
-		"claim": func(w *world, t *checkpoint.Task) error { return second(t.Claim(w.Context())) },
+		"claim": func(w *world, t *checkpoint.Task) error {
+			return second(t.Claim(w.Context(), checkpoint.ClaimOptions{}))
+		},
 		"claim at 1": func(w *world, t *checkpoint.Task) error {
-			return second(t.ClaimAt(w.Context(), "1"))
+			return second(t.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(1)}))
 		},
 		"save":     func(w *world, t *checkpoint.Task) error { return second(t.Save(w.Context(), at(9))) },
-		"rollback": func(w *world, t *checkpoint.Task) error { return second(t.Rollback(w.Context(), "1")) },
+		"rollback": func(w *world, t *checkpoint.Task) error { return second(t.Rollback(w.Context(), checkpoint.Seq(1))) },
 		"prune": func(w *world, t *checkpoint.Task) error {
 			return second(t.Prune(w.Context(), keepOne, checkpoint.PruneOptions{}))
 		},

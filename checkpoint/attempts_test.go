@@ -146,7 +146,7 @@ func TestNoKeyIsWrittenTwice(t *testing.T) {
 	use := func(w *world, opts checkpoint.Options, faults ...faultstore.Fault) (*checkpoint.Task, *keysPut) {
 		store := &keysPut{Store: faultstore.Wrap(w, w.bucket.Open(), faults...)}
 		opts.Uploads = 1
-		task, err := checkpoint.New(store, opts).Task("orders/7")
+		task, err := newJob(t, store, opts).Task("orders/7")
 		if err != nil {
 			w.Fatal(err)
 		}
@@ -175,7 +175,7 @@ func TestNoKeyIsWrittenTwice(t *testing.T) {
 				commit(w, o, at(n))
 			}
 			task, store := use(w, all)
-			again, err := task.ClaimAt(w.Context(), "7")
+			again, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(7)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -271,7 +271,7 @@ func TestSmallStateOfManyChunks(t *testing.T) {
 			t.Error("it is not inline")
 		}
 		task, _, _ := w.process() // which has not got it in memory
-		c, err := task.Newest(w.Context())
+		c, err := task.Latest(w.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -293,7 +293,7 @@ func TestSecondSaveInAStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 		if _, err := first.Save(w.Context(), at(1)); !errors.Is(err, faultstore.ErrCrashed) {
 			t.Fatalf("the first save: %v, want ErrCrashed", err)
 		}
-		job := checkpoint.New(carelessStore{w.bucket.Open()}, checkpoint.Options{})
+		job := newJob(t, carelessStore{w.bucket.Open()}, checkpoint.Options{})
 		task, err := job.Task("orders/7")
 		if err != nil {
 			t.Fatal(err)

@@ -79,7 +79,7 @@ func TestStateThatIsSaidToBeHuge(t *testing.T) {
 				m.Checkpoint.Time, m.Checkpoint.Bytes = c.Time, size
 				w.put(m)
 				task, _, _ := w.process()
-				huge, err := task.Newest(w.Context())
+				huge, err := task.Latest(w.Context())
 				if err != nil {
 					w.Fatal(err)
 				}

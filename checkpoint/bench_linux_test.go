@@ -139,7 +139,7 @@ func BenchmarkRestore(b *testing.B) {
 		writePages(l, 1)
 		commitIn(b, o, l)
 		job, task := jobOf(b, bucket, checkpoint.Options{})
-		list, err := task.Checkpoints(b.Context())
+		list, err := task.List(b.Context())
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -143,7 +143,7 @@ func TestEveryStateIsWithinTheBounds(t *testing.T) {
 			made := commit(w, o, s)
 			takeStock(w, w.bucket).account(w, made.Seq)
 			reader, _, _ := w.process()
-			opened, err := reader.At(w.Context(), fmt.Sprint(made.Seq))
+			opened, err := reader.Get(w.Context(), checkpoint.Seq(made.Seq))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -173,7 +173,7 @@ func TestPartsOfManifestsAreNotCompressedToNothing(t *testing.T) {
 			t.Errorf("%+v, want it stored as it is", at)
 		}
 		task, _, _ := w.process()
-		if c, err := task.Newest(w.Context()); err != nil || c.Labels["long"] != labels["long"] {
+		if c, err := task.Latest(w.Context()); err != nil || c.Labels["long"] != labels["long"] {
 			t.Errorf("%v", err)
 		}
 	})
@@ -193,7 +193,7 @@ func TestFilesThatShareATable(t *testing.T) {
 			state["n"] = &fstest.MapFile{Data: fmt.Append(nil, n)}
 			made := commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(state).Immutable("*.sst")})
 			reader, _, _ := w.process()
-			c, err := reader.At(w.Context(), fmt.Sprint(made.Seq))
+			c, err := reader.Get(w.Context(), checkpoint.Seq(made.Seq))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -87,7 +87,7 @@ func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first for
 // A builder makes one checkpoint.
 type builder struct {
 	task  *Task
-	walk  *walk
+	walk  *scan
 	base  *baseline
 	same  bool // the state is base's
 	meter *meter
@@ -101,8 +101,8 @@ type builder struct {
 
 // begin finds out what the state is to be compared with.
 func (b *builder) begin(ctx context.Context, first format.SegmentID) error {
-	sum := walkHash(b.walk.nodes)
-	b.same = b.base.Checkpoint != nil && sum != format.Hash{} && sum == b.base.content.Walk && !b.walk.reread
+	sum := fingerprint(b.walk.nodes)
+	b.same = b.base.Checkpoint != nil && sum != format.Hash{} && sum == b.base.content.Fingerprint && !b.walk.reread
 	if !b.same && !b.walk.empty() {
 		if err := b.base.load(ctx); err != nil {
 			return err
@@ -178,7 +178,7 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 	}
 	if b.same {
 		old := b.base.content
-		c.Segments, c.Tree, c.TreeSize, c.Inline, c.Walk = old.Segments, old.Tree, old.TreeSize, old.Inline, old.Walk
+		c.Segments, c.Tree, c.TreeSize, c.Inline, c.Fingerprint = old.Segments, old.Tree, old.TreeSize, old.Inline, old.Fingerprint
 		all := total(b.walk.nodes)
 		b.meter.add(Progress{Files: all.AllFiles, Bytes: all.AllBytes})
 		return b.base.tree, nil
@@ -190,7 +190,7 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Tree, c.Walk = t.places(t.list), walkHash(t.nodes)
+	c.Tree, c.Fingerprint = t.places(t.list), fingerprint(t.nodes)
 	if t.table != nil {
 		c.Tree = t.places(t.table)
 		for _, id := range t.list {
@@ -216,10 +216,10 @@ func (b *builder) packFiles(ctx context.Context) error {
 	l := newPipeline(ctx, b.packer, b.find, b.task.job.codec, b.meter)
 	err := b.readFiles(l) //nolint:contextcheck // a stream is interrupted by the end of the uploads, whose context comes of this one
 	if err == nil {
-		err = b.moveOut(ctx, l)
+		err = b.repack(ctx, l)
 	}
 	if err == nil {
-		err = b.lookAgain(ctx, l)
+		err = b.compareAll(ctx, l)
 	}
 	return l.finish(err)
 }

@@ -151,7 +151,7 @@ func chaos(t *testing.T, seed uint64) {
 		store := chaotic{Store: proxied{a.open(), &ahead}, mu: new(sync.Mutex), rnd: rand.New(rand.NewPCG(seed, uint64(p)+2))}
 		wg.Go(func() {
 			for range 3 {
-				task, err := checkpoint.New(store, opts).Task("orders/7")
+				task, err := newJob(t, store, opts).Task("orders/7")
 				if err != nil {
 					panic(err)
 				}
@@ -180,7 +180,7 @@ func liveOnce(ctx context.Context, task *checkpoint.Task, a *audit, save bool) {
 		a.tell(offset, c, err)
 		return
 	}
-	o, err := task.Claim(ctx)
+	o, err := task.Claim(ctx, checkpoint.ClaimOptions{})
 	if err != nil {
 		return
 	}
@@ -208,12 +208,16 @@ func chaosState(a *audit) fstest.MapFS {
 
 // wantWholeHistory reads all that is retained, to the last byte.
 func wantWholeHistory(ctx context.Context, a *audit) {
-	job := checkpoint.New(a.bucket.Open(), checkpoint.Options{})
+	job, err := checkpoint.New(a.bucket.Open(), checkpoint.Options{})
+	if err != nil {
+		a.badf("%v", err)
+		return
+	}
 	task, err := job.Task("orders/7")
 	if err != nil {
 		panic(err)
 	}
-	list, err := task.Checkpoints(ctx)
+	list, err := task.List(ctx)
 	if err != nil && !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 		a.badf("what is retained: %v", err)
 	}

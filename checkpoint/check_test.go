@@ -40,8 +40,8 @@ func TestCheckSettles(t *testing.T) {
 		if _, err := o.Commit(w.Context(), at(1)); !errors.Is(err, checkpoint.ErrUnknown) {
 			t.Fatalf("commit: %v, want ErrUnknown", err)
 		}
-		if err := o.Check(w.Context()); !errors.Is(err, checkpoint.ErrUnknown) {
-			t.Errorf("check of a dead store: %v, want ErrUnknown", err)
+		if err := o.Check(w.Context()); !errors.Is(err, checkpoint.ErrUnsettled) || errors.Is(err, checkpoint.ErrUnknown) {
+			t.Errorf("check of a dead store: %v, want ErrUnsettled, and not ErrUnknown", err)
 		}
 		store.Heal()
 		if err := o.Check(w.Context()); err != nil {

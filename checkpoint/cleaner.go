@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
@@ -22,6 +21,7 @@ import (
 type cleaner struct {
 	ctx      context.Context // of all that it does
 	cancel   context.CancelFunc
+	forget   func() bool // that the job's clean-ups may be cut short
 	task     *Task
 	own      string // what the keys of the writer's own segments begin with
 	failures atomic.Int64
@@ -54,6 +54,7 @@ type retirement struct {
 func newCleaner(ctx context.Context, t *Task, s *history.Committed) *cleaner {
 	c := &cleaner{task: t, named: make(map[uint64][]string)}
 	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.forget = t.job.life.whenCut(c.cancel)
 	c.own = format.WriterPrefix(t.log.Dir, s.Epoch, s.Writer)
 	if s.Kind != format.KindCommit {
 		c.aging = []format.Retained{{Seq: s.Seq, Time: s.Time}}
@@ -88,11 +89,12 @@ func (c *cleaner) discard(keys []string) {
 // short.
 func (c *cleaner) close(ctx context.Context) error {
 	defer c.cancel()
+	defer c.forget()
 	stop := context.AfterFunc(ctx, c.cancel)
 	c.running.Wait()
 	stop()
 	if c.cut.Load() {
-		return fmt.Errorf("clean-up was cut short: %w", context.Cause(ctx))
+		return cutShort(ctx)
 	}
 	return nil
 }

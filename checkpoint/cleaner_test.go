@@ -26,7 +26,7 @@ var lastOne = checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.R
 func (w *world) wantReadable() {
 	w.Helper()
 	task, _, _ := w.process()
-	list, err := task.Checkpoints(w.Context())
+	list, err := task.List(w.Context())
 	if err != nil && !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 		w.Fatal(err)
 	}
@@ -124,14 +124,14 @@ func TestFailedDeletionIsDoneAfterTheNextCommit(t *testing.T) {
 		commit(w, o, with(2, 20<<10))
 		time.Sleep(time.Hour) // all its attempts
 		w.wantObjects(segments, 2)
-		if n := o.CleanUpFailures(); n != 1 {
+		if n := o.CleanupFailures(); n != 1 {
 			t.Errorf("%d clean-ups have failed, want 1", n)
 		}
 		store.Heal()
 		commit(w, o, with(3, 20<<10))
 		synctest.Wait()
 		w.wantObjects(segments, 1)
-		if n := o.CleanUpFailures(); n != 1 {
+		if n := o.CleanupFailures(); n != 1 {
 			t.Errorf("%d clean-ups have failed, want 1", n)
 		}
 		w.wantReadable()
@@ -161,7 +161,7 @@ func TestCleanUpThatCanNotReadIsDoneAfterTheNextCommit(t *testing.T) {
 				commit(w, heir, with(3, 20<<10))
 				synctest.Wait()
 				w.wantObjects(segments, c.left)
-				if n := heir.CleanUpFailures(); n != c.failures {
+				if n := heir.CleanupFailures(); n != c.failures {
 					t.Errorf("%d clean-ups have failed, want %d", n, c.failures)
 				}
 				if unfired := store.Unfired(); len(unfired) > 0 {
@@ -356,7 +356,7 @@ func TestCleanerReadsAManifestThatCameLate(t *testing.T) {
 		synctest.Wait()
 
 		task, _, _ := w.open(two)
-		back, err := task.ClaimAt(w.Context(), "2") // 5
+		back, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(2)}) // 5
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -450,7 +450,7 @@ func cleanUpIsExact(w *world) {
 func (w *world) wantNothingNeedless() {
 	w.Helper()
 	task, _, _ := w.process()
-	list, err := task.Checkpoints(w.Context())
+	list, err := task.List(w.Context())
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -28,8 +28,8 @@ type CollectOptions struct {
 	Fence bool
 }
 
-// Collected says what a collection deleted, or would have.
-type Collected struct {
+// CollectResult says what a collection deleted, or would have.
+type CollectResult struct {
 	Segments  int   `json:"segments"`
 	Manifests int   `json:"manifests"`
 	Bytes     int64 `json:"bytes"` // in both
@@ -62,10 +62,10 @@ type left struct {
 // of what has been in flight for longer than the fence window. If no manifest is there
 // at all, the error wraps ErrLost. With Lost, a task that is claimed is refused with
 // ErrClaimed if it would have to be claimed.
-func (t *Task) Collect(ctx context.Context, opts CollectOptions) (Collected, error) {
+func (t *Task) Collect(ctx context.Context, opts CollectOptions) (CollectResult, error) {
 	ctx, end, err := t.job.life.begin(ctx)
 	if err != nil {
-		return Collected{}, err
+		return CollectResult{}, err
 	}
 	defer end()
 	done, left, err := t.collect(ctx, opts)
@@ -83,11 +83,11 @@ func (t *Task) Collect(ctx context.Context, opts CollectOptions) (Collected, err
 // howToGiveUp says how to delete what was left.
 const howToGiveUp = "'holdfast gc --lost' deletes them"
 
-func (t *Task) collect(ctx context.Context, opts CollectOptions) (Collected, left, error) {
+func (t *Task) collect(ctx context.Context, opts CollectOptions) (CollectResult, left, error) {
 	c := &collector{task: t, dryRun: opts.DryRun, lost: opts.Lost}
 	if opts.Lost && !opts.DryRun {
 		if err := t.giveUp(ctx, opts.Fence); err != nil {
-			return Collected{}, left{}, err
+			return CollectResult{}, left{}, err
 		}
 	}
 	_, err := history.Reread(ctx, func() (struct{}, error) { return struct{}{}, c.collect(ctx) })
@@ -97,10 +97,10 @@ func (t *Task) collect(ctx context.Context, opts CollectOptions) (Collected, lef
 type collector struct {
 	task   *Task
 	dryRun bool
-	lost   bool      // what proves that manifests were lost goes as well
-	batch  []string  // keys to be deleted
-	counts Collected // what they are
-	done   Collected
+	lost   bool          // what proves that manifests were lost goes as well
+	batch  []string      // keys to be deleted
+	counts CollectResult // what they are
+	done   CollectResult
 	left   left
 }
 
@@ -109,7 +109,7 @@ type collector struct {
 func (c *collector) collect(ctx context.Context) error {
 	c.left = left{}
 	if c.dryRun {
-		c.done = Collected{} // what an attempt that was overtaken has counted, is there still
+		c.done = CollectResult{} // what an attempt that was overtaken has counted, is there still
 	}
 	s, all, err := c.task.log.NewestAndAll(ctx)
 	switch {
@@ -147,7 +147,7 @@ func (c *collector) collectSegments(ctx context.Context, s *history.Committed, a
 		}
 		switch lost := s.Disproves(id, a.writers); {
 		case c.lost && (s.Abandoned(id) || c.dryRun && id.Epoch > s.Epoch), !lost && s.Abandoned(id):
-			if err := c.add(ctx, o.Key, Collected{Segments: 1, Bytes: o.Size}); err != nil {
+			if err := c.add(ctx, o.Key, CollectResult{Segments: 1, Bytes: o.Size}); err != nil {
 				return err
 			}
 		case lost && id.Epoch > s.Epoch:
@@ -190,7 +190,7 @@ func (c *collector) collectManifests(ctx context.Context, s *history.Committed, 
 		case same:
 			found++
 		case !needed && s.Time.Sub(o.ModTime) > FenceWindow:
-			if err := c.add(ctx, o.Key, Collected{Manifests: 1, Bytes: o.Size}); err != nil {
+			if err := c.add(ctx, o.Key, CollectResult{Manifests: 1, Bytes: o.Size}); err != nil {
 				return err
 			}
 		}
@@ -212,7 +212,7 @@ func (c *collector) collectManifests(ctx context.Context, s *history.Committed, 
 // request.
 const deleteBatch = 1000
 
-func (c *collector) add(ctx context.Context, key string, what Collected) error {
+func (c *collector) add(ctx context.Context, key string, what CollectResult) error {
 	c.batch = append(c.batch, key)
 	c.counts.add(what)
 	if len(c.batch) < deleteBatch {
@@ -223,7 +223,7 @@ func (c *collector) add(ctx context.Context, key string, what Collected) error {
 
 func (c *collector) flush(ctx context.Context) error {
 	keys, counts := c.batch, c.counts
-	c.batch, c.counts = nil, Collected{}
+	c.batch, c.counts = nil, CollectResult{}
 	if len(keys) > 0 && !c.dryRun {
 		if err := c.task.job.store.Delete(ctx, keys...); err != nil {
 			return err
@@ -233,7 +233,7 @@ func (c *collector) flush(ctx context.Context) error {
 	return nil
 }
 
-func (c *Collected) add(more Collected) {
+func (c *CollectResult) add(more CollectResult) {
 	c.Segments += more.Segments
 	c.Manifests += more.Manifests
 	c.Bytes += more.Bytes

@@ -15,7 +15,7 @@ import (
 )
 
 // collect collects as a process of its own.
-func (w *world) collect(opts checkpoint.CollectOptions, faults ...faultstore.Fault) checkpoint.Collected {
+func (w *world) collect(opts checkpoint.CollectOptions, faults ...faultstore.Fault) checkpoint.CollectResult {
 	w.Helper()
 	task, _, _ := w.process(faults...)
 	done, err := task.Collect(w.Context(), opts)
@@ -65,7 +65,7 @@ func TestCollectSegments(t *testing.T) {
 		}
 		time.Sleep(1000 * time.Hour)
 
-		want := checkpoint.Collected{Segments: 3, Bytes: 300}
+		want := checkpoint.CollectResult{Segments: 3, Bytes: 300}
 		if got := w.collect(checkpoint.CollectOptions{DryRun: true}); got.Segments != want.Segments || got.Bytes != want.Bytes {
 			t.Errorf("a dry run finds %+v, want %+v", got, want)
 		}
@@ -85,7 +85,7 @@ func TestCollectSegments(t *testing.T) {
 		}
 		w.wantHistory("2 1")
 		w.wantReadable()
-		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.CollectResult{}) {
 			t.Errorf("collected %+v once more", got)
 		}
 
@@ -111,11 +111,11 @@ func TestCollectManifests(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.CollectResult{}) {
 			t.Errorf("collected %+v within the fence window", got)
 		}
 		time.Sleep(checkpoint.FenceWindow)
-		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.CollectResult{}) {
 			t.Errorf("collected %+v, but the newest is as old", got)
 		}
 		for n, want := range []int{0, 30} {
@@ -128,7 +128,7 @@ func TestCollectManifests(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		time.Sleep(2 * checkpoint.FenceWindow) // by whose clock does not matter
-		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.CollectResult{}) {
 			t.Errorf("collected %+v, but the newest is as old", got)
 		}
 		w.wantObjects(manifests, 2)
@@ -146,13 +146,13 @@ func TestOwnerCollectsWhatOthersLeft(t *testing.T) {
 		o, store := w.owner(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "delete", On: 1, Err: backend.ErrPermission})
 		commit(w, o, at(2))
 		synctest.Wait()
-		if !w.exists(key) || o.CleanUpFailures() != 1 {
-			t.Errorf("%d clean-ups failed", o.CleanUpFailures())
+		if !w.exists(key) || o.CleanupFailures() != 1 {
+			t.Errorf("%d clean-ups failed", o.CleanupFailures())
 		}
 		commit(w, o, at(3))
 		synctest.Wait()
-		if w.exists(key) || o.CleanUpFailures() != 1 {
-			t.Errorf("it is still there; %d clean-ups failed", o.CleanUpFailures())
+		if w.exists(key) || o.CleanupFailures() != 1 {
+			t.Errorf("it is still there; %d clean-ups failed", o.CleanupFailures())
 		}
 		before := store.Calls()
 		commit(w, o, at(4))
@@ -221,7 +221,7 @@ func TestCollectorThatSleeps(t *testing.T) {
 func TestCollectNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		key := w.segment(1, 0xee, 0) // of the first save ever, which is under way
-		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) || !w.exists(key) {
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.CollectResult{}) || !w.exists(key) {
 			t.Errorf("collected %+v of a task that has no manifest", got)
 		}
 	})
@@ -333,7 +333,7 @@ func TestCollectorReadsARetainedManifestThatCameLate(t *testing.T) {
 		synctest.Wait()
 
 		task, _, _ := w.open(two)
-		back, err := task.ClaimAt(w.Context(), "2")
+		back, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(2)})
 		if err != nil {
 			t.Fatal(err)
 		}

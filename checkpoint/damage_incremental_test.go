@@ -75,7 +75,7 @@ func newChain(t *testing.T) *chain {
 
 	_, reader := jobOf(t, c.bucket, chainOptions)
 	var err error
-	if c.list, err = reader.Checkpoints(t.Context()); err != nil || len(c.list) != 5 {
+	if c.list, err = reader.List(t.Context()); err != nil || len(c.list) != 5 {
 		t.Fatalf("%d checkpoints, %v", len(c.list), err)
 	}
 	c.patient = &patient{store: c.bucket.Open(), task: reader}
@@ -90,8 +90,8 @@ func newChain(t *testing.T) *chain {
 
 func jobOf(t tester, b *mem.Bucket, opts checkpoint.Options) (*checkpoint.Job, *checkpoint.Task) {
 	t.Helper()
-	job := checkpoint.New(b.Open(), opts)
-	t.Cleanup(func() { _ = job.Close() })
+	job := newJob(t, b.Open(), opts)
+	t.Cleanup(func() { _ = job.Close(context.Background()) })
 	task, err := job.Task("orders/7")
 	if err != nil {
 		t.Fatal(err)
@@ -267,7 +267,7 @@ func TestDamageOfManifestsOfAChainIsFound(t *testing.T) {
 			bit := byte(1) << rand.IntN(8)
 			data[i] ^= bit
 			c.put(t, key, data)
-			_, err := c.task.At(t.Context(), fmt.Sprint(seq))
+			_, err := c.task.Get(t.Context(), checkpoint.Seq(seq))
 			if !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
 				t.Fatalf("bit %b of byte %d of manifest %d flipped: %v", bit, i, seq, err)
 			}
@@ -285,7 +285,7 @@ func TestDamageOfManifestsOfAChainIsFound(t *testing.T) {
 			for i := p.chunk.Offset; i < p.chunk.Offset+p.chunk.StoredSize(); i += 7 {
 				data[i] ^= 4
 				c.put(t, key, data)
-				if _, err := c.task.At(t.Context(), "5"); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
+				if _, err := c.task.Get(t.Context(), checkpoint.Seq(5)); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
 					t.Fatalf("byte %d of %s: %v", i, key, err)
 				}
 				data[i] ^= 4
@@ -399,7 +399,7 @@ func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []
 	files["noise"] = &fstest.MapFile{Data: noise(200<<10 + 1)}
 	save := task.Save
 	if owned {
-		o, err := task.Claim(t.Context())
+		o, err := task.Claim(t.Context(), checkpoint.ClaimOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -444,7 +444,7 @@ func TestSizeOfAStateIsNotTakenOnTrust(t *testing.T) {
 			m.Seq, m.Checkpoint.Seq, m.Checkpoint.Bytes = m.Seq+1, m.Seq+1, size
 			w.put(m)
 			task, _, _ := w.process()
-			c, err := task.Newest(w.Context())
+			c, err := task.Latest(w.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -52,7 +52,7 @@ func (p *patient) put(t *testing.T, key string, data []byte) {
 // read reads the newest checkpoint, with each of its files, and what the two
 // oldest ones say.
 func (p *patient) read(ctx context.Context) error {
-	c, err := p.task.Newest(ctx)
+	c, err := p.task.Latest(ctx)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (p *patient) read(ctx context.Context) error {
 		if seq >= c.Seq {
 			break
 		}
-		if _, err := p.task.At(ctx, fmt.Sprint(seq)); err != nil {
+		if _, err := p.task.Get(ctx, checkpoint.Seq(seq)); err != nil {
 			return err
 		}
 	}
@@ -136,8 +136,8 @@ func newPatient(t *testing.T, snapshots []checkpoint.Snapshot) *patient {
 		t.Fatal(err)
 	}
 	watch := &watched{Store: bucket.Open(), got: map[string]bool{}}
-	job := checkpoint.New(watch, opts)
-	t.Cleanup(func() { _ = job.Close() })
+	job := newJob(t, watch, opts)
+	t.Cleanup(func() { _ = job.Close(context.Background()) })
 	task, err := job.Task("orders/7")
 	if err != nil {
 		t.Fatal(err)
@@ -259,7 +259,7 @@ func (p *patient) miss(t *testing.T) {
 // A manifest that was copied from another task is not this one's.
 func TestManifestOfAnotherTaskIsFound(t *testing.T) {
 	p := newPatient(t, kept()["inline"])
-	job := checkpoint.New(p.store, checkpoint.Options{})
+	job := newJob(t, p.store, checkpoint.Options{})
 	other, err := job.Task("orders/8")
 	if err != nil {
 		t.Fatal(err)
@@ -286,7 +286,7 @@ func TestChunkOutsideTheCheckpointIsFound(t *testing.T) {
 		m.Checkpoint.Content = &format.Content{Inline: tree, Tree: []format.Chunk{{Size: int64(len(tree)), Hash: format.Sum(tree)}}}
 		w.put(m)
 		task, _, store := w.process()
-		forged, err := task.Newest(w.Context())
+		forged, err := task.Latest(w.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -303,7 +303,7 @@ func TestRestoreOfADamagedStateChangesNothing(t *testing.T) {
 	for _, name := range []string{"in segments", "many offsets, and segments", "several"} {
 		t.Run(name, func(t *testing.T) {
 			p := newPatient(t, kept()[name])
-			c, err := p.task.At(t.Context(), "2")
+			c, err := p.task.Get(t.Context(), checkpoint.Seq(2))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -426,9 +426,9 @@ func TestReaderIsOvertaken(t *testing.T) {
 		many.Offsets[fmt.Sprint("orders/", n)] = strings.Repeat("7", 20)
 	}
 	for name, read := range map[string]func(context.Context, *checkpoint.Task) (*checkpoint.Checkpoint, error){
-		"newest": func(ctx context.Context, t *checkpoint.Task) (*checkpoint.Checkpoint, error) { return t.Newest(ctx) },
+		"newest": func(ctx context.Context, t *checkpoint.Task) (*checkpoint.Checkpoint, error) { return t.Latest(ctx) },
 		"list": func(ctx context.Context, t *checkpoint.Task) (*checkpoint.Checkpoint, error) {
-			list, err := t.Checkpoints(ctx)
+			list, err := t.List(ctx)
 			if err != nil || len(list) != 1 {
 				return nil, fmt.Errorf("%d checkpoints: %w", len(list), err)
 			}
@@ -441,7 +441,7 @@ func TestReaderIsOvertaken(t *testing.T) {
 				commit(w, o, many)
 				_, _, store := w.process()
 				overtaken := &overtaken{Store: store, times: 2, by: func() { commit(w, o, many); synctest.Wait() }}
-				job := checkpoint.New(overtaken, checkpoint.Options{})
+				job := newJob(t, overtaken, checkpoint.Options{})
 				task, err := job.Task("orders/7")
 				if err != nil {
 					t.Fatal(err)

@@ -147,7 +147,7 @@ func onDisk(t *testing.T, dir string, do func(*checkpoint.Task) error) error {
 	if err == nil {
 		err = do(task)
 	}
-	if closed := job.Close(); closed != nil {
+	if closed := job.Close(context.Background()); closed != nil {
 		t.Error(closed)
 	}
 	return err
@@ -189,7 +189,7 @@ func TestDiskOfARestoreIsFull(t *testing.T) {
 			target := filepath.Join(at, "state")
 			restore := func(n int) error {
 				return onDisk(t, store, func(task *checkpoint.Task) error {
-					c, err := task.Newest(t.Context())
+					c, err := task.Latest(t.Context())
 					if err == nil {
 						err = c.Restore(t.Context(), target, checkpoint.RestoreOptions{Replace: true})
 					}
@@ -259,7 +259,7 @@ func TestDiskOfTheStoreIsFull(t *testing.T) {
 // commitOnce is the life of an owner that commits once.
 func commitOnce(t *testing.T, task *checkpoint.Task, state string, claims *int) error {
 	t.Helper()
-	o, err := task.Claim(t.Context())
+	o, err := task.Claim(t.Context(), checkpoint.ClaimOptions{})
 	if err != nil {
 		return err
 	}
@@ -276,7 +276,7 @@ func commitOnce(t *testing.T, task *checkpoint.Task, state string, claims *int) 
 func wantCount(t *testing.T, dir string, n int) {
 	t.Helper()
 	err := onDisk(t, dir, func(task *checkpoint.Task) error {
-		c, err := task.Newest(t.Context())
+		c, err := task.Latest(t.Context())
 		var got fs.FS
 		if err == nil {
 			got, err = c.FS(t.Context())

@@ -4,7 +4,7 @@
 // checkpoints. A long-running program calls [Task.Claim] to become a task's
 // [Owner], goes on from the [Checkpoint] that the owner holds, and calls
 // [Owner.Commit] now and then. A program that saves once calls [Task.Save].
-// Anyone may read: [Task.Newest], [Task.At], [Checkpoint.Restore],
+// Anyone may read: [Task.Latest], [Task.At], [Checkpoint.Restore],
 // [Checkpoint.FS].
 //
 // A checkpoint is either whole and visible or not there at all. When a task

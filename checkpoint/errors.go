@@ -29,6 +29,11 @@ var (
 	// It may have, or may yet. An owner settles it before its next commit.
 	ErrUnknown = cause.ErrUnknown
 
+	// ErrUnsettled means that an earlier commit of the owner is still in doubt, so that
+	// this one was not sent. Call again: the outcome of the earlier one is found out
+	// first. It is no ErrUnknown.
+	ErrUnsettled = errors.New("an earlier commit is still in doubt, and nothing new was sent")
+
 	// ErrChanged means that a state changed while it was saved. The error names the
 	// file.
 	ErrChanged = errors.New("changed while it was saved")

@@ -143,7 +143,7 @@ var plays = []*play{
 
 // back goes back to the older of the checkpoints.
 func (p *process) back() {
-	owner, err := p.task.ClaimAt(context.Background(), "3")
+	owner, err := p.task.Claim(context.Background(), checkpoint.ClaimOptions{At: checkpoint.Seq(3)})
 	p.check("claim at 3", err, checkpoint.ErrNoCheckpoint)
 	if err == nil {
 		p.owner = owner
@@ -316,7 +316,7 @@ func (e *explorer) step(ev event, choice int) {
 func (e *explorer) epilogue() {
 	s, next := e.stage, e.stage.anyone
 	s.audit.end()
-	list, err := next.task.Checkpoints(context.Background())
+	list, err := next.task.List(context.Background())
 	next.check("what is retained", err, checkpoint.ErrNoCheckpoint)
 	for _, c := range list {
 		if err := s.audit.wantWhole(context.Background(), c); err != nil {

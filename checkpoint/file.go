@@ -12,10 +12,10 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A File is an open regular file of a checkpoint. It keeps what it read last,
+// An openFile is an open regular file of a checkpoint. It keeps what it read last,
 // and reads ahead, so that many small reads in a row cost few requests.
-type File struct {
-	fs   *StateFS
+type openFile struct {
+	fs   *stateFS
 	info info
 
 	mu      sync.Mutex
@@ -30,15 +30,15 @@ type File struct {
 }
 
 var (
-	_ io.ReadSeekCloser = (*File)(nil)
-	_ io.ReaderAt       = (*File)(nil)
+	_ io.ReadSeekCloser = (*openFile)(nil)
+	_ io.ReaderAt       = (*openFile)(nil)
 )
 
 // Stat describes the file.
-func (f *File) Stat() (fs.FileInfo, error) { return f.info, nil }
+func (f *openFile) Stat() (fs.FileInfo, error) { return f.info, nil }
 
 // Close releases the file.
-func (f *File) Close() error {
+func (f *openFile) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -49,7 +49,7 @@ func (f *File) Close() error {
 }
 
 // Read reads on from the current position.
-func (f *File) Read(p []byte) (int, error) {
+func (f *openFile) Read(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n, err := f.readAt(p, f.pos)
@@ -61,14 +61,14 @@ func (f *File) Read(p []byte) (int, error) {
 }
 
 // ReadAt reads at an offset, as io.ReaderAt says.
-func (f *File) ReadAt(p []byte, offset int64) (int, error) {
+func (f *openFile) ReadAt(p []byte, offset int64) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.readAt(p, offset)
 }
 
 // Seek sets the position of the next Read.
-func (f *File) Seek(offset int64, whence int) (int64, error) {
+func (f *openFile) Seek(offset int64, whence int) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch whence {
@@ -84,7 +84,7 @@ func (f *File) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-func (f *File) readAt(p []byte, offset int64) (n int, err error) {
+func (f *openFile) readAt(p []byte, offset int64) (n int, err error) {
 	if f.closed {
 		return 0, f.fail("read", fs.ErrClosed)
 	}
@@ -108,7 +108,7 @@ func (f *File) readAt(p []byte, offset int64) (n int, err error) {
 
 // from returns data from offset on, at least a byte and at best n. It keeps
 // what it reads, and reads ahead if it is asked for what comes next.
-func (f *File) from(offset, n int64) ([]byte, error) {
+func (f *openFile) from(offset, n int64) ([]byte, error) {
 	if in := offset - f.start; in >= 0 && in < int64(len(f.data)) {
 		return f.data[in:], nil
 	}
@@ -144,7 +144,7 @@ const (
 
 // run returns the chunks from number i on that lie end to end, up to the one
 // with the file's byte before end.
-func (f *File) run(i int, end int64) []format.Chunk {
+func (f *openFile) run(i int, end int64) []format.Chunk {
 	run := []format.Chunk{f.catalog.Chunk(f.chunks[i])}
 	for k := i + 1; k < len(f.chunks) && f.ends[k-1] < end; k++ {
 		next := f.catalog.Chunk(f.chunks[k])
@@ -162,7 +162,7 @@ func follows(a, b *format.Chunk) bool {
 }
 
 // load finds out what chunks the file has.
-func (f *File) load(ctx context.Context) error {
+func (f *openFile) load(ctx context.Context) error {
 	all, chunks := f.fs.catalog, f.info.e.chunks
 	if f.info.e.table != nil {
 		var err error
@@ -181,7 +181,7 @@ func (f *File) load(ctx context.Context) error {
 }
 
 // table reads the file's table.
-func (f *File) table(ctx context.Context) (*catalog.Catalog, []catalog.ID, error) {
+func (f *openFile) table(ctx context.Context) (*catalog.Catalog, []catalog.ID, error) {
 	l, e := f.fs.c.loaderOf(f.fs.places), f.info.e
 	own, err := l.addAll((&tree{Catalog: f.fs.catalog}).places(e.table)) // in the loader's catalog
 	if err != nil {
@@ -199,6 +199,6 @@ func (f *File) table(ctx context.Context) (*catalog.Catalog, []catalog.ID, error
 	return l.catalog, chunks, nil
 }
 
-func (f *File) fail(op string, err error) error {
+func (f *openFile) fail(op string, err error) error {
 	return &fs.PathError{Op: op, Path: f.info.e.Path, Err: err}
 }

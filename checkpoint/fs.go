@@ -14,11 +14,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A StateFS is a checkpoint's state as a file system. It reads from the store what
-// is asked for, and checks it. Files are io.ReaderAt and io.Seeker. It may be
-// used from many goroutines at once, and each file by many, one at a time; an open
-// directory by one.
-type StateFS struct {
+// A stateFS is a checkpoint's state as a file system: see [Checkpoint.FS].
+type stateFS struct {
 	ctx     context.Context
 	c       *Checkpoint
 	places  format.Places
@@ -28,19 +25,23 @@ type StateFS struct {
 }
 
 var (
-	_ fs.ReadDirFS  = (*StateFS)(nil)
-	_ fs.StatFS     = (*StateFS)(nil)
-	_ fs.ReadLinkFS = (*StateFS)(nil)
+	_ fs.ReadDirFS  = (*stateFS)(nil)
+	_ fs.StatFS     = (*stateFS)(nil)
+	_ fs.ReadLinkFS = (*stateFS)(nil)
 )
 
 // FS returns the checkpoint's state as a file system. It fetches the list of
-// entries now and data when it is read; ctx governs both.
-func (c *Checkpoint) FS(ctx context.Context) (*StateFS, error) {
+// entries now and data when it is read, and checks both; ctx governs both.
+//
+// It implements fs.ReadDirFS, fs.StatFS and fs.ReadLinkFS; its files are io.ReaderAt and
+// io.Seeker. It may be used from many goroutines at once, and each file by many, which
+// take turns; an open directory by one.
+func (c *Checkpoint) FS(ctx context.Context) (fs.FS, error) {
 	l, err := c.newLoader()
 	if err != nil {
 		return nil, err
 	}
-	f := &StateFS{ctx: ctx, c: c, places: l.places, catalog: l.catalog, nodes: make(map[string]*node), dirs: make(map[string][]*node)}
+	f := &stateFS{ctx: ctx, c: c, places: l.places, catalog: l.catalog, nodes: make(map[string]*node), dirs: make(map[string][]*node)}
 	f.nodes["."] = &node{Entry: format.Entry{Path: ".", Mode: fs.ModeDir | 0o755}}
 	err = l.entries(ctx, func(e *format.Entry) error {
 		n, err := l.node(e)
@@ -60,7 +61,7 @@ func (c *Checkpoint) FS(ctx context.Context) (*StateFS, error) {
 }
 
 // Open opens a file or directory, following links inside the checkpoint.
-func (f *StateFS) Open(name string) (fs.File, error) {
+func (f *stateFS) Open(name string) (fs.File, error) {
 	e, err := f.follow("open", name)
 	if err != nil {
 		return nil, err
@@ -70,11 +71,11 @@ func (f *StateFS) Open(name string) (fs.File, error) {
 		list, err := f.ReadDir(name)
 		return &openDir{info, list}, err
 	}
-	return &File{fs: f, info: info}, nil
+	return &openFile{fs: f, info: info}, nil
 }
 
 // ReadDir lists a directory by name.
-func (f *StateFS) ReadDir(name string) ([]fs.DirEntry, error) {
+func (f *stateFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	e, err := f.follow("readdir", name)
 	if err != nil {
 		return nil, err
@@ -91,7 +92,7 @@ func (f *StateFS) ReadDir(name string) ([]fs.DirEntry, error) {
 }
 
 // Stat describes a file, following links.
-func (f *StateFS) Stat(name string) (fs.FileInfo, error) {
+func (f *stateFS) Stat(name string) (fs.FileInfo, error) {
 	e, err := f.follow("stat", name)
 	if err != nil {
 		return nil, err
@@ -100,7 +101,7 @@ func (f *StateFS) Stat(name string) (fs.FileInfo, error) {
 }
 
 // Lstat describes a file, and a link as a link.
-func (f *StateFS) Lstat(name string) (fs.FileInfo, error) {
+func (f *stateFS) Lstat(name string) (fs.FileInfo, error) {
 	e, err := f.lookup("lstat", name)
 	if err != nil {
 		return nil, err
@@ -109,7 +110,7 @@ func (f *StateFS) Lstat(name string) (fs.FileInfo, error) {
 }
 
 // ReadLink returns the target of a link.
-func (f *StateFS) ReadLink(name string) (string, error) {
+func (f *stateFS) ReadLink(name string) (string, error) {
 	e, err := f.lookup("readlink", name)
 	if err != nil {
 		return "", err
@@ -121,17 +122,17 @@ func (f *StateFS) ReadLink(name string) (string, error) {
 }
 
 // follow returns what name stands for when every link in it is followed.
-func (f *StateFS) follow(op, name string) (*node, error) { return f.walk(op, name, true) }
+func (f *stateFS) follow(op, name string) (*node, error) { return f.walk(op, name, true) }
 
 // lookup is follow, but for a link at the end.
-func (f *StateFS) lookup(op, name string) (*node, error) { return f.walk(op, name, false) }
+func (f *stateFS) lookup(op, name string) (*node, error) { return f.walk(op, name, false) }
 
 // maxLinks bounds the links that are followed for one name, as systems do.
 const maxLinks = 40
 
 // walk goes from name to name as an operating system would: what ".." means
 // depends on where the links before it lead.
-func (f *StateFS) walk(op, name string, followLast bool) (*node, error) {
+func (f *stateFS) walk(op, name string, followLast bool) (*node, error) {
 	fail := func(err error) (*node, error) { return nil, &fs.PathError{Op: op, Path: name, Err: err} }
 	if !fs.ValidPath(name) {
 		return fail(fs.ErrInvalid)

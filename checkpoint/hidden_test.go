@@ -23,8 +23,10 @@ func (hidingStore) List(context.Context, string, string) iter.Seq2[backend.Objec
 // is not taken for new.
 func TestStoreThatHidesWhatItHas(t *testing.T) {
 	for name, use := range map[string]func(context.Context, *checkpoint.Task) error{
-		"claim": func(ctx context.Context, t *checkpoint.Task) error { return second(t.Claim(ctx)) },
-		"save":  func(ctx context.Context, t *checkpoint.Task) error { return second(t.Save(ctx, with(9, 100<<10))) },
+		"claim": func(ctx context.Context, t *checkpoint.Task) error {
+			return second(t.Claim(ctx, checkpoint.ClaimOptions{}))
+		},
+		"save": func(ctx context.Context, t *checkpoint.Task) error { return second(t.Save(ctx, with(9, 100<<10))) },
 	} {
 		for _, commits := range []int{0, 3} {
 			t.Run(name, func(t *testing.T) {
@@ -35,7 +37,7 @@ func TestStoreThatHidesWhatItHas(t *testing.T) {
 							commit(w, o, at(n))
 						}
 					}
-					job := checkpoint.New(hidingStore{w.bucket.Open()}, checkpoint.Options{})
+					job := newJob(t, hidingStore{w.bucket.Open()}, checkpoint.Options{})
 					task, err := job.Task("orders/7")
 					if err != nil {
 						t.Fatal(err)

@@ -233,7 +233,7 @@ func (w *world) longHistory(commits int, opts checkpoint.Options, what string) {
 			}
 		}
 	}
-	if failures := o.CleanUpFailures(); failures > 0 {
+	if failures := o.CleanupFailures(); failures > 0 {
 		w.Errorf("%d clean-ups failed", failures)
 	}
 	w.Logf("%d commits: at most %.2f times the live bytes (%.2f on average), %d segments, manifests of %d bytes; %d kB sent, %d kB live on average",
@@ -284,7 +284,7 @@ func (w *world) wantBounded(n int, opts checkpoint.Options, f figures) {
 func (w *world) wantRestored(made *checkpoint.Checkpoint, want fstest.MapFS) {
 	w.Helper()
 	task, _, _ := w.process()
-	c, err := task.Newest(w.Context())
+	c, err := task.Latest(w.Context())
 	if err != nil || c.Seq != made.Seq || c.Files != len(want) {
 		w.Fatalf("the newest is %+v, %v; want %d", c, err, made.Seq)
 	}

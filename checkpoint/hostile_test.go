@@ -431,7 +431,7 @@ func TestHostileStores(t *testing.T) {
 			return errors.Join(err, reportError(r))
 		},
 		"restore": func(ctx context.Context, task *checkpoint.Task, target string) error {
-			c, err := task.Newest(ctx)
+			c, err := task.Latest(ctx)
 			if err != nil {
 				return err
 			}
@@ -477,7 +477,7 @@ func TestHostileStores(t *testing.T) {
 	}
 }
 
-func reportError(r *checkpoint.Report) error {
+func reportError(r *checkpoint.VerifyReport) error {
 	if r == nil || len(r.Problems) == 0 {
 		return nil
 	}
@@ -486,7 +486,7 @@ func reportError(r *checkpoint.Report) error {
 
 // readFirst reads a little of the first file.
 func readFirst(ctx context.Context, task *checkpoint.Task) error {
-	c, err := task.Newest(ctx)
+	c, err := task.Latest(ctx)
 	if err != nil {
 		return err
 	}

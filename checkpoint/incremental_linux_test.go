@@ -369,7 +369,7 @@ func (c *course) loseReply() {
 func (c *course) draw() *checkpoint.Checkpoint {
 	synctest.Wait()
 	task, _, _ := c.open(c.opts)
-	list, err := task.Checkpoints(c.t.Context())
+	list, err := task.List(c.t.Context())
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -449,12 +449,12 @@ func (c *course) goBack() {
 	c.settle()
 	task, _, store := c.open(c.opts)
 	if rapid.Bool().Draw(c.t, "rollback") {
-		if _, err := task.Rollback(c.t.Context(), strconv.FormatUint(from.Seq, 10)); err != nil {
+		if _, err := task.Rollback(c.t.Context(), checkpoint.Seq(from.Seq)); err != nil {
 			c.t.Fatal(err)
 		}
 		c.owner, c.store = c.ownerWith(c.opts)
 	} else {
-		o, err := task.ClaimAt(c.t.Context(), strconv.FormatUint(from.Seq, 10))
+		o, err := task.Claim(c.t.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(from.Seq)})
 		if err != nil {
 			c.t.Fatal(err)
 		}
@@ -468,7 +468,7 @@ func (c *course) goBack() {
 func (c *course) check() {
 	synctest.Wait()
 	task, _, _ := c.open(c.opts)
-	list, err := task.Checkpoints(c.t.Context())
+	list, err := task.List(c.t.Context())
 	if err != nil {
 		c.t.Fatal(err)
 	}

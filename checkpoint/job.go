@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -35,6 +36,11 @@ type Options struct {
 	// Default 16.
 	Requests int
 
+	// CommitTimeout bounds one [Owner.Commit] or [Task.Save], its uploads included. The
+	// error of one that took longer wraps context.DeadlineExceeded. Default 0, for no
+	// bound but the context's.
+	CommitTimeout time.Duration
+
 	// Backoff says how failed requests are tried again.
 	Backoff backend.Backoff
 
@@ -43,17 +49,26 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+const minSegment = 64 << 10 // of Options.SegmentSize
+
+func (o *Options) check() error {
+	switch {
+	case o.SegmentSize != 0 && (o.SegmentSize < minSegment || o.SegmentSize > format.MaxChunk):
+		return backend.Invalidf("Options.SegmentSize is %d bytes; it must be from %d to %d", o.SegmentSize, minSegment, format.MaxChunk)
+	case o.Uploads < 0:
+		return backend.Invalidf("Options.Uploads is %d; it must not be negative", o.Uploads)
+	case o.Requests < 0:
+		return backend.Invalidf("Options.Requests is %d; it must not be negative", o.Requests)
+	case o.CommitTimeout < 0:
+		return backend.Invalidf("Options.CommitTimeout is %v; it must not be negative", o.CommitTimeout)
+	}
+	return o.Retention.check()
+}
+
 func (o Options) withDefaults() Options {
-	if o.SegmentSize == 0 {
-		o.SegmentSize = 16 << 20
-	}
-	o.SegmentSize = min(max(o.SegmentSize, 64<<10), format.MaxChunk)
-	if o.Uploads <= 0 {
-		o.Uploads = 4
-	}
-	if o.Requests <= 0 {
-		o.Requests = 16
-	}
+	o.SegmentSize = cmp.Or(o.SegmentSize, 16<<20)
+	o.Uploads = cmp.Or(o.Uploads, 4)
+	o.Requests = cmp.Or(o.Requests, 16)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -68,7 +83,7 @@ type Job struct {
 	codec *codec.Codec
 	parts *semaphore.Weighted // memory for parts of manifests
 	opts  Options
-	life  lifetime
+	life  *lifetime
 
 	// clock is the machine's, of which the time that passes in the process can be
 	// told too. It is a second opinion: nothing is decided by it alone.
@@ -82,19 +97,27 @@ func Open(ctx context.Context, url string, opts Options) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return New(store, opts), nil
+	j, err := New(store, opts)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return j, nil
 }
 
-// New returns the job in a store that is open already. The job closes it.
-func New(store backend.Store, opts Options) *Job {
+// New returns the job in a store that is open already. The job closes it. An error is
+// about opts, and leaves the store open.
+func New(store backend.Store, opts Options) (*Job, error) {
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
 	opts = opts.withDefaults()
 	j := &Job{
-		meter: new(backend.Meter), codec: codec.New(), parts: semaphore.NewWeighted(segment.PartMemory), opts: opts,
+		life: newLifetime(), meter: new(backend.Meter), codec: codec.New(), parts: semaphore.NewWeighted(segment.PartMemory), opts: opts,
 		clock: time.Now, //nolint:forbidigo // see there
 	}
 	store = backend.Limit(j.meter.Wrap(store), opts.Requests)
 	j.store = backend.Retry(j.life.wrap(store), opts.Backoff)
-	return j
+	return j, nil
 }
 
 // Stats returns what the job has asked of its store since it was opened,
@@ -107,16 +130,22 @@ func (j *Job) Stats() backend.Stats { return j.meter.Stats() }
 // It waits for what is under way: for each call that writes to the store or to a
 // directory (claims, commits, saves, releases, restores, and what prunes, repairs
 // or collects), and for the clean-up that commits have left behind. It interrupts
-// none of them. To have it return sooner, end their contexts first.
+// none of them: to have it return sooner, end their contexts first. When ctx ends
+// before that, clean-ups are cut short, which costs space until the next collection, and
+// Close returns an error that wraps the context's. If a call is still under way then,
+// the store stays open until another Close has waited for that call.
 //
 // Calls that come while it waits, or later, fail with an error that wraps
-// fs.ErrClosed. So does a call that only reads, and a file of a [StateFS], at its
+// fs.ErrClosed. So does a call that only reads, and a file of [Checkpoint.FS], at its
 // next request. Close must not be called by what a call waits for, which is its
 // Progress, its Source, or the writer of its Stream: they would wait for each
 // other.
-func (j *Job) Close() error {
-	j.life.close()
-	return j.store.Close()
+func (j *Job) Close(ctx context.Context) error {
+	idle, err := j.life.close(ctx)
+	if !idle {
+		return err
+	}
+	return errors.Join(err, j.store.Close())
 }
 
 // Task returns the task with a name, which may be any text without control
@@ -132,16 +161,6 @@ func (j *Job) Task(name string) (*Task, error) {
 		job: j, segments: segments,
 		log: &history.Log{Store: j.store, Segments: segments, Task: name, Dir: dir, Backoff: j.opts.Backoff},
 	}, nil
-}
-
-// Claim makes the caller the owner of the task with a name: see [Job.Task] and
-// [Task.Claim].
-func (j *Job) Claim(ctx context.Context, name string) (*Owner, error) {
-	task, err := j.Task(name)
-	if err != nil {
-		return nil, err
-	}
-	return task.Claim(ctx)
 }
 
 // Tasks yields the tasks that exist, in the order of their keys. It sends a

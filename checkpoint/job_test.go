@@ -39,8 +39,8 @@ func awkwardJob(t *testing.T) (*mem.Bucket, *checkpoint.Job, *faultstore.Store) 
 	t.Helper()
 	bucket := mem.NewBucket(time.Now)
 	store := faultstore.New(bucket.Open())
-	job := checkpoint.New(store, checkpoint.Options{Backoff: backend.Backoff{Attempts: 1}})
-	t.Cleanup(func() { _ = job.Close() })
+	job := newJob(t, store, checkpoint.Options{Backoff: backend.Backoff{Attempts: 1}})
+	t.Cleanup(func() { _ = job.Close(context.Background()) })
 	for n, name := range slices.Backward(awkward) {
 		task, err := job.Task(name)
 		if err != nil {
@@ -71,7 +71,7 @@ func TestTasks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := task.Newest(t.Context())
+		c, err := task.Latest(t.Context())
 		if err != nil || c.Task != name || c.Offsets["in"] != at(n).Offsets["in"] {
 			t.Errorf("%q: %+v, %v", name, c, err)
 		}
@@ -115,7 +115,7 @@ func TestTasksAreJumpedOver(t *testing.T) {
 }
 
 func TestTasksOfAnEmptyJob(t *testing.T) {
-	job := checkpoint.New(mem.NewBucket(time.Now).Open(), checkpoint.Options{})
+	job := newJob(t, mem.NewBucket(time.Now).Open(), checkpoint.Options{})
 	if got := tasksOf(t, job); len(got) > 0 {
 		t.Errorf("the tasks are %q", got)
 	}
@@ -148,7 +148,7 @@ func TestForeignObjectsAreNoTasks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c, err := task.Newest(t.Context()); err != nil || c.Offsets["in"] != at(n).Offsets["in"] {
+		if c, err := task.Latest(t.Context()); err != nil || c.Offsets["in"] != at(n).Offsets["in"] {
 			t.Errorf("%q: %+v, %v", name, c, err)
 		}
 		commit(t, claim(t, task), at(n))

@@ -65,7 +65,7 @@ func runRole(role string) error {
 // saveForEver is a job: it goes on from the newest checkpoint, and counts.
 func saveForEver(ctx context.Context, task *checkpoint.Task, dir string) error {
 	fmt.Println("claim")
-	o, err := task.Claim(ctx)
+	o, err := task.Claim(ctx, checkpoint.ClaimOptions{})
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func countSnapshot(dir string, n int) checkpoint.Snapshot {
 // restoreForEver restores one checkpoint after the other.
 func restoreForEver(ctx context.Context, task *checkpoint.Task, dir string) error {
 	for {
-		list, err := task.Checkpoints(ctx)
+		list, err := task.List(ctx)
 		if err != nil {
 			return err
 		}
@@ -270,8 +270,8 @@ func (h *hunt) task() (*checkpoint.Task, *checkpoint.Job) {
 func (h *hunt) look() {
 	h.t.Helper()
 	task, job := h.task()
-	defer job.Close()
-	c, err := task.Newest(h.t.Context())
+	defer job.Close(context.Background())
+	c, err := task.Latest(h.t.Context())
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) && h.told == 0 {
 		return
 	}
@@ -301,8 +301,8 @@ func (h *hunt) lookAtTarget() {
 		h.t.Fatalf("%s is of none of the states %v", dir, h.target)
 	}
 	task, job := h.task()
-	defer job.Close()
-	c, err := task.Newest(h.t.Context())
+	defer job.Close(context.Background())
+	c, err := task.Latest(h.t.Context())
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) {
 		return
 	}
@@ -346,7 +346,7 @@ func (h *hunt) end() {
 	h.t.Helper()
 	ctx := h.t.Context()
 	task, job := h.task()
-	o, err := task.Claim(ctx)
+	o, err := task.Claim(ctx, checkpoint.ClaimOptions{})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -366,25 +366,25 @@ func (h *hunt) end() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	none := checkpoint.Collected{}
+	none := checkpoint.CollectResult{}
 	if report.Err() != nil || report.Garbage != none || report.InFlight != none || report.Unclear != none || len(report.Foreign) > 0 {
 		h.t.Errorf("%+v", report)
 	}
-	if err := job.Close(); err != nil {
+	if err := job.Close(context.Background()); err != nil {
 		h.t.Error(err)
 	}
 	h.wantLive(report.Live)
 }
 
 // wantLive makes sure that the store has the live segments, and none else.
-func (h *hunt) wantLive(live checkpoint.Collected) {
+func (h *hunt) wantLive(live checkpoint.CollectResult) {
 	h.t.Helper()
 	store, err := backend.Open(h.t.Context(), h.url)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	defer store.Close()
-	segments, manifests := checkpoint.Collected{}, 0
+	segments, manifests := checkpoint.CollectResult{}, 0
 	for o, err := range store.List(h.t.Context(), "", "") {
 		if err != nil {
 			h.t.Fatal(err)

@@ -155,7 +155,7 @@ func TestCollectorKeepsTheWindow(t *testing.T) {
 		save(1)
 		time.Sleep(checkpoint.FenceWindow)
 		save(2)
-		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.Collected{}) {
+		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.CollectResult{}) {
 			t.Errorf("collected %+v at the fence window's end", got)
 		}
 		time.Sleep(time.Second)
@@ -203,7 +203,7 @@ func TestRetainedManifestThatCameLate(t *testing.T) {
 		w.remove(format.ManifestKey(dir, 2))
 		w.put(&claim)
 		task, _, _ := w.process()
-		if c, err := task.At(w.Context(), "2"); !errors.Is(err, checkpoint.ErrCorrupt) {
+		if c, err := task.Get(w.Context(), checkpoint.Seq(2)); !errors.Is(err, checkpoint.ErrCorrupt) {
 			t.Errorf("%+v, %v; want ErrCorrupt", c, err)
 		}
 	})
@@ -229,7 +229,7 @@ func TestCleanUpReadsAManifestThatCameLate(t *testing.T) {
 		commit(w, owner, with(5, 20<<10))                                                                                                                // drops number 2
 		synctest.Wait()
 		task, _, _ := w.open(two)
-		back, err := task.ClaimAt(w.Context(), "3")
+		back, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(3)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"iter"
 	"sync"
@@ -13,9 +14,20 @@ import (
 // new ones once the job is being closed. Calls of many requests begin and end
 // here; a request of any other call is one on its own.
 type lifetime struct {
-	mu     sync.Mutex
-	closed bool
-	calls  sync.WaitGroup // those that are under way, and what they left to the background
+	ctx    context.Context    // of the clean-ups
+	cancel context.CancelFunc // cuts them short
+
+	mu       sync.Mutex
+	closed   bool
+	calls    int           // that are under way
+	cleanups int           // that they left to the background
+	idle     chan struct{} // closed when there is none of either, and there will be none
+}
+
+func newLifetime() *lifetime {
+	l := &lifetime{idle: make(chan struct{})}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
 }
 
 // within marks the context of a call that has begun: what it calls and requests
@@ -32,26 +44,76 @@ func (l *lifetime) begin(ctx context.Context) (_ context.Context, end func(), er
 	if l.closed {
 		return ctx, nil, errJobClosed
 	}
-	l.calls.Add(1)
-	return context.WithValue(ctx, within{l}, true), l.calls.Done, nil
+	l.calls++
+	return context.WithValue(ctx, within{l}, true), func() { l.end(&l.calls) }, nil
 }
 
-// leave runs work in the background for a call that has begun, and for as long
+// leave runs a clean-up in the background for a call that has begun, and for as long
 // as it takes.
-func (l *lifetime) leave(to *sync.WaitGroup, work func()) {
-	l.calls.Add(1)
+func (l *lifetime) leave(to *sync.WaitGroup, cleanup func()) {
+	l.mu.Lock()
+	l.cleanups++
+	l.mu.Unlock()
 	to.Go(func() {
-		defer l.calls.Done()
-		work()
+		defer l.end(&l.cleanups)
+		cleanup()
 	})
 }
 
-// close refuses what has not begun yet, and waits for the rest.
-func (l *lifetime) close() {
+// whenCut has f called when the clean-ups are cut short, unless stop is called before.
+func (l *lifetime) whenCut(f func()) (stop func() bool) { return context.AfterFunc(l.ctx, f) }
+
+// end ends one of the calls or clean-ups that n counts.
+func (l *lifetime) end(n *int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	*n--
+	l.checkIdle()
+}
+
+func (l *lifetime) checkIdle() {
+	if !l.closed || l.calls > 0 || l.cleanups > 0 {
+		return
+	}
+	select {
+	case <-l.idle:
+	default:
+		close(l.idle)
+	}
+}
+
+// close refuses what has not begun yet, and waits for the rest. When ctx ends first,
+// the clean-ups are cut short. idle reports whether nothing is under way any more.
+func (l *lifetime) close(ctx context.Context) (idle bool, err error) {
 	l.mu.Lock()
 	l.closed = true
+	l.checkIdle()
 	l.mu.Unlock()
-	l.calls.Wait()
+	select {
+	case <-l.idle:
+		return true, nil
+	default:
+	}
+	select {
+	case <-l.idle:
+		return true, nil
+	case <-ctx.Done():
+	}
+	l.cancel()
+	l.mu.Lock()
+	calls := l.calls
+	l.mu.Unlock()
+	if calls > 0 {
+		return false, fmt.Errorf("the job cannot be closed yet, because calls are under way (%d): end their contexts, and close it again: %w",
+			calls, context.Cause(ctx))
+	}
+	<-l.idle
+	return true, cutShort(ctx)
+}
+
+// cutShort is the error of a clean-up that was ended by ctx.
+func cutShort(ctx context.Context) error {
+	return fmt.Errorf("clean-up was cut short: %w", context.Cause(ctx))
 }
 
 // A closedError is an fs.ErrClosed with a text of its own.

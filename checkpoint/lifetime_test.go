@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -98,7 +99,7 @@ func (s *held) Close() error {
 func (w *world) heldJob() (*held, *checkpoint.Job, *checkpoint.Task, *checkpoint.Owner) {
 	w.Helper()
 	store := &held{Store: w.bucket.Open(), t: w}
-	job := checkpoint.New(store, checkpoint.Options{SegmentSize: 64 << 10})
+	job := newJob(w, store, checkpoint.Options{SegmentSize: 64 << 10})
 	task, err := job.Task("orders/7")
 	if err != nil {
 		w.Fatal(err)
@@ -140,15 +141,15 @@ func TestJobCloseWaits(t *testing.T) {
 			return o.Release(w.Context())
 		},
 		"claim": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
-			_, err := task.Claim(w.Context())
+			_, err := task.Claim(w.Context(), checkpoint.ClaimOptions{})
 			return err
 		},
 		"claim of an older one": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
-			_, err := task.ClaimAt(w.Context(), "2")
+			_, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(2)})
 			return err
 		},
 		"rollback": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
-			_, err := task.Rollback(w.Context(), "2")
+			_, err := task.Rollback(w.Context(), checkpoint.Seq(2))
 			return err
 		},
 		"save": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
@@ -170,20 +171,20 @@ func TestJobCloseWaits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				store, job, task, o := w.heldJob()
-				c, err := task.Newest(w.Context())
+				c, err := task.Latest(w.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
 				store.shut("")
 				called := in(func() error { return call(w, task, o, c) })
 				synctest.Wait()
-				closed := in(job.Close)
+				closed := in(func() error { return job.Close(context.Background()) })
 				if !pending(closed) || !pending(called) {
 					t.Fatal("one of them did not wait")
 				}
-				_, err = task.Claim(w.Context())
+				_, err = task.Claim(w.Context(), checkpoint.ClaimOptions{})
 				wantJobClosed(t, "a claim meanwhile", err)
-				_, err = task.Newest(w.Context())
+				_, err = task.Latest(w.Context())
 				wantJobClosed(t, "a read meanwhile", err)
 				store.open()
 				if err := <-called; err != nil {
@@ -209,7 +210,7 @@ func TestJobCloseWaitsForResume(t *testing.T) {
 		synctest.Wait()
 		committed := in(func() error { _, err := o.Commit(w.Context(), at(3)); return err })
 		synctest.Wait()
-		closed := in(job.Close)
+		closed := in(func() error { return job.Close(context.Background()) })
 		if !pending(closed) || !pending(resumed) || !pending(committed) {
 			t.Fatal("one of them did not wait")
 		}
@@ -221,11 +222,61 @@ func TestJobCloseWaitsForResume(t *testing.T) {
 	})
 }
 
+// When the context of Close ends first, the call goes on, and another Close waits for it.
+func TestJobCloseGivesUp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		store, job, task, o := w.heldJob()
+		store.shut("")
+		committed := in(func() error { _, err := o.Commit(w.Context(), with(3, 200<<10)); return err })
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+		defer cancel()
+		if err := job.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "calls are under way (1)") {
+			t.Errorf("%v, want DeadlineExceeded, and that a call is under way", err)
+		}
+		_, err := task.Latest(w.Context())
+		wantJobClosed(t, "a read meanwhile", err)
+		closed := in(func() error { return job.Close(w.Context()) })
+		if !pending(closed) || !pending(committed) {
+			t.Fatal("one of them did not wait")
+		}
+		store.open()
+		if err := errors.Join(<-committed, <-closed); err != nil {
+			t.Error(err)
+		}
+		w.wantHistory("3 2 1")
+	})
+}
+
+// A clean-up that takes longer than the context of Close is cut short.
+func TestJobCloseCutsACleanUpShort(t *testing.T) {
+	inWorld(t, func(w *world) {
+		release := make(chan struct{})
+		defer close(release)
+		job := newJob(t, hangingDelete{w.bucket.Open(), release}, lastOne)
+		o, err := claimIn(w.Context(), job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 3 {
+			commit(w, o, with(n, 200<<10))
+		}
+		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+		defer cancel()
+		if err := job.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "clean-up was cut short") {
+			t.Errorf("%v, want that the clean-up was cut short", err)
+		}
+		if err := job.Close(w.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // What commits leave to the background is waited for as well.
 func TestJobCloseWaitsForCleanUp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		store := &held{Store: w.bucket.Open(), t: w}
-		job := checkpoint.New(store, lastOne)
+		job := newJob(t, store, lastOne)
 		task, err := job.Task("orders/7")
 		if err != nil {
 			t.Fatal(err)
@@ -235,7 +286,7 @@ func TestJobCloseWaitsForCleanUp(t *testing.T) {
 		synctest.Wait()
 		store.shut("delete")
 		commit(w, o, with(2, 200<<10))
-		closed := in(job.Close)
+		closed := in(func() error { return job.Close(context.Background()) })
 		if !pending(closed) {
 			t.Fatal("it did not wait")
 		}
@@ -243,7 +294,7 @@ func TestJobCloseWaitsForCleanUp(t *testing.T) {
 		if err := <-closed; err != nil {
 			t.Error(err)
 		}
-		if n := o.CleanUpFailures(); n > 0 {
+		if n := o.CleanupFailures(); n > 0 {
 			t.Errorf("%d clean-ups failed", n)
 		}
 		w.wantHistory("2")
@@ -255,9 +306,9 @@ func TestJobCloseEndsReads(t *testing.T) {
 	inWorld(t, func(w *world) {
 		store, job, task, _ := w.heldJob()
 		store.shut("")
-		read := in(func() error { _, err := task.Newest(w.Context()); return err })
+		read := in(func() error { _, err := task.Latest(w.Context()); return err })
 		synctest.Wait()
-		closed := in(job.Close)
+		closed := in(func() error { return job.Close(context.Background()) })
 		if !pending(closed) || !pending(read) {
 			t.Fatal("one of them did not wait")
 		}
@@ -273,7 +324,7 @@ func TestJobCloseEndsReads(t *testing.T) {
 func TestClosedJob(t *testing.T) {
 	inWorld(t, func(w *world) {
 		_, job, task, o := w.heldJob()
-		c, err := task.Newest(w.Context())
+		c, err := task.Latest(w.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -286,7 +337,7 @@ func TestClosedJob(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if err := job.Close(); err != nil {
+			if err := job.Close(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -296,20 +347,20 @@ func TestClosedJob(t *testing.T) {
 			"resume":             func() error { _, err := o.Resume(ctx, tempDir(w)); return err },
 			"commit":             func() error { _, err := o.Commit(ctx, at(3)); return err },
 			"release":            func() error { return o.Release(ctx) },
-			"claim":              func() error { _, err := task.Claim(ctx); return err },
-			"claim at":           func() error { _, err := task.ClaimAt(ctx, "2"); return err },
+			"claim":              func() error { _, err := task.Claim(ctx, checkpoint.ClaimOptions{}); return err },
+			"claim at":           func() error { _, err := task.Claim(ctx, checkpoint.ClaimOptions{At: checkpoint.Seq(2)}); return err },
 			"save":               func() error { _, err := task.Save(ctx, at(3)); return err },
-			"rollback":           func() error { _, err := task.Rollback(ctx, "2"); return err },
+			"rollback":           func() error { _, err := task.Rollback(ctx, checkpoint.Seq(2)); return err },
 			"status":             func() error { _, err := task.Status(ctx); return err },
-			"newest":             func() error { _, err := task.Newest(ctx); return err },
-			"at":                 func() error { _, err := task.At(ctx, "2"); return err },
-			"checkpoints":        func() error { _, err := task.Checkpoints(ctx); return err },
+			"newest":             func() error { _, err := task.Latest(ctx); return err },
+			"at":                 func() error { _, err := task.Get(ctx, checkpoint.Seq(2)); return err },
+			"checkpoints":        func() error { _, err := task.List(ctx); return err },
 			"collect":            func() error { _, err := task.Collect(ctx, checkpoint.CollectOptions{}); return err },
 			"prune": func() error {
 				_, err := task.Prune(ctx, checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{})
 				return err
 			},
-			"repair":  func() error { _, err := report.Repair(ctx, checkpoint.RepairOptions{}); return err },
+			"repair":  func() error { _, err := task.Repair(ctx, report, checkpoint.RepairOptions{}); return err },
 			"restore": func() error { return c.Restore(ctx, tempDir(w), checkpoint.RestoreOptions{}) },
 			"tasks": func() error {
 				for _, err := range job.Tasks(ctx) {
@@ -339,7 +390,7 @@ func TestJobClosedWhileItIsListed(t *testing.T) {
 			continue
 		}
 		seen++
-		if err := job.Close(); err != nil {
+		if err := job.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -357,7 +408,8 @@ func TestJobClosedByMany(t *testing.T) {
 		synctest.Wait()
 		var closes []<-chan error
 		closeOwner := func() error { return o.Close(context.Background()) }
-		for _, f := range []func() error{job.Close, closeOwner, job.Close, closeOwner} {
+		closeJob := func() error { return job.Close(w.Context()) }
+		for _, f := range []func() error{closeJob, closeOwner, closeJob, closeOwner} {
 			closes = append(closes, in(f))
 		}
 		for i, done := range closes {
@@ -390,7 +442,7 @@ func TestJobCloseWaitsNoLongerThanTheContext(t *testing.T) {
 			return err
 		})
 		synctest.Wait()
-		closed := in(job.Close)
+		closed := in(func() error { return job.Close(context.Background()) })
 		select {
 		case err := <-committed:
 			if !errors.Is(err, context.DeadlineExceeded) {
@@ -425,7 +477,7 @@ func TestJobOnDiskClosedDuringCommit(t *testing.T) {
 	if _, err := w.Write(noise(300 << 10)); err != nil { // the commit has begun
 		t.Fatal(err)
 	}
-	closed := in(job.Close)
+	closed := in(func() error { return job.Close(context.Background()) })
 	for !errors.Is(o.Release(ended(t)), fs.ErrClosed) { // until the job is being closed
 		if len(closed) > 0 {
 			t.Fatal("it did not wait")

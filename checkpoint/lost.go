@@ -15,13 +15,13 @@ import (
 // wantNew makes sure that the task, of which no manifest is listed, never had one. It
 // returns ErrLost if it had, and ErrGone if it has one now.
 func (t *Task) wantNew(ctx context.Context) error {
-	var left Collected
+	var left CollectResult
 	had := false
 	for o, err := range t.segments.All(ctx) {
 		if err != nil {
 			return err
 		}
-		left.add(Collected{Segments: 1, Bytes: o.Size})
+		left.add(CollectResult{Segments: 1, Bytes: o.Size})
 		had = had || history.None().Disproves(o.ID, nil)
 	}
 	if !had {
@@ -42,7 +42,7 @@ func (t *Task) wantNew(ctx context.Context) error {
 }
 
 // inSegments says how many segments there are, and how large.
-func (c Collected) inSegments() string {
+func (c CollectResult) inSegments() string {
 	if c.Segments == 1 {
 		return fmt.Sprintf("a segment (%d bytes)", c.Bytes)
 	}

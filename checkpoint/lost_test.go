@@ -53,7 +53,7 @@ func (w *world) logged(opts checkpoint.Options) (*checkpoint.Task, *bytes.Buffer
 	w.Helper()
 	log := new(bytes.Buffer)
 	opts.Logger = slog.New(slog.NewTextHandler(log, nil))
-	job := checkpoint.New(w.bucket.Open(), opts)
+	job := newJob(w, w.bucket.Open(), opts)
 	task, err := job.Task("orders/7")
 	if err != nil {
 		w.Fatal(err)
@@ -95,8 +95,8 @@ func (w *world) wantLost(segments int) {
 	if lost := segments > 0; r.Lost.Segments != segments || errors.Is(err, checkpoint.ErrLost) != lost || errors.Is(err, checkpoint.ErrCorrupt) != lost {
 		w.Errorf("a verification finds %+v lost, want %d segments: %v", r.Lost, segments, err)
 	}
-	if r.Whole != r.Checkpoints || r.Whole == 0 {
-		w.Errorf("of %d checkpoints %d are whole", r.Checkpoints, r.Whole)
+	if r.Intact != r.Checkpoints || r.Intact == 0 {
+		w.Errorf("of %d checkpoints %d are whole", r.Checkpoints, r.Intact)
 	}
 	if got, log := w.collectLogged(checkpoint.CollectOptions{}); got.Segments != 0 || strings.Contains(log, "manifests were lost") != (segments > 0) ||
 		segments > 0 && !strings.Contains(log, fmt.Sprintf("segments=%d", segments)) {
@@ -105,7 +105,7 @@ func (w *world) wantLost(segments int) {
 }
 
 // collectLogged collects, and returns what was logged.
-func (w *world) collectLogged(opts checkpoint.CollectOptions) (checkpoint.Collected, string) {
+func (w *world) collectLogged(opts checkpoint.CollectOptions) (checkpoint.CollectResult, string) {
 	w.Helper()
 	task, log := w.logged(checkpoint.Options{})
 	got, err := task.Collect(w.Context(), opts)
@@ -317,10 +317,10 @@ func TestAllManifestsLost(t *testing.T) {
 						}
 					}
 				}
-				want("claim", second(task.Claim(w.Context())))
+				want("claim", second(task.Claim(w.Context(), checkpoint.ClaimOptions{})))
 				want("save", second(task.Save(w.Context(), with(9, 100<<10))))
 				want("status", second(task.Status(w.Context())))
-				want("newest", second(task.Newest(w.Context())))
+				want("newest", second(task.Latest(w.Context())))
 				want("verify", second(task.Verify(w.Context(), checkpoint.VerifyOptions{})))
 				want("collect", second(task.Collect(w.Context(), checkpoint.CollectOptions{})))
 				if got := tasksOf(w, job); len(got) != 1 || got[0] != "orders/7" {
@@ -351,7 +351,7 @@ func TestAllManifestsLost(t *testing.T) {
 func TestFirstSaveThatWasKilledIsInNobodysWay(t *testing.T) {
 	for name, use := range map[string]func(*world, *checkpoint.Task) error{
 		"claim": func(w *world, t *checkpoint.Task) error {
-			o, err := t.Claim(w.Context())
+			o, err := t.Claim(w.Context(), checkpoint.ClaimOptions{})
 			if err == nil {
 				commit(w, o, with(7, 100<<10))
 				w.Cleanup(func() { _ = o.Close(context.Background()) })
@@ -460,8 +460,10 @@ func TestNoFalseProofBesideAClaim(t *testing.T) {
 // nothing.
 func TestKilledRollbackProvesNothing(t *testing.T) {
 	for name, use := range map[string]func(*world, *checkpoint.Task) error{
-		"rollback": func(w *world, t *checkpoint.Task) error { return second(t.Rollback(w.Context(), "2")) },
-		"claim at": func(w *world, t *checkpoint.Task) error { return second(t.ClaimAt(w.Context(), "2")) },
+		"rollback": func(w *world, t *checkpoint.Task) error { return second(t.Rollback(w.Context(), checkpoint.Seq(2))) },
+		"claim at": func(w *world, t *checkpoint.Task) error {
+			return second(t.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(2)}))
+		},
 		"prune": func(w *world, t *checkpoint.Task) error {
 			return second(t.Prune(w.Context(), checkpoint.Retention{Last: 1900}, checkpoint.PruneOptions{Fence: true}))
 		},
@@ -516,7 +518,7 @@ func TestSegmentOfNoEpoch(t *testing.T) {
 		if err != nil || len(r.Foreign) != 1 || r.Foreign[0] != key {
 			t.Errorf("%+v, %v", r, err)
 		}
-		if got := w.collect(checkpoint.CollectOptions{Lost: true}); got != (checkpoint.Collected{}) {
+		if got := w.collect(checkpoint.CollectOptions{Lost: true}); got != (checkpoint.CollectResult{}) {
 			t.Errorf("collected %+v", got)
 		}
 		w.segment(1<<63-1, 0xee, 0)

@@ -106,7 +106,7 @@ var scenarios = []scenario{
 	{name: "collection", last: 2, prepare: all((*cell).history, (*cell).rival, (*cell).quiet, (*cell).orphans), run: (*cell).collect, lacks: "put create"},
 	{name: "restore", prepare: (*cell).history, run: (*cell).restore, lacks: "put create delete"},
 	{name: "verify", prepare: all((*cell).history, (*cell).rival, (*cell).orphans), run: (*cell).verify, lacks: "put create delete"},
-	{name: "verify, and record that it is restorable", prepare: (*cell).history, run: (*cell).prove, lacks: "create delete"},
+	{name: "verify, and record that it is restorable", prepare: (*cell).history, run: (*cell).testRestore, lacks: "create delete"},
 	{name: "status and list", prepare: all((*cell).history, (*cell).rival), run: (*cell).look, lacks: "put create delete"},
 }
 
@@ -200,7 +200,7 @@ func newCell(w *world, sc scenario, tr trouble) *cell {
 
 // open returns the task as a process has it.
 func (c *cell) open(store backend.Store) *checkpoint.Task {
-	task, err := checkpoint.New(store, c.opts).Task("orders/7")
+	task, err := newJob(c, store, c.opts).Task("orders/7")
 	if err != nil {
 		c.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func (c *cell) recover(fenced []*checkpoint.Owner) {
 }
 
 func (c *cell) heir() *checkpoint.Owner {
-	heir, err := c.other.Claim(c.Context())
+	heir, err := c.other.Claim(c.Context(), checkpoint.ClaimOptions{})
 	if err != nil {
 		if !c.audit.damage || !errors.Is(err, checkpoint.ErrCorrupt) {
 			c.audit.badf("the heir can not claim: %v", err)
@@ -336,7 +336,7 @@ func (c *cell) collectAll() {
 // wantWholeHistory reads all that is retained. It returns false if something was
 // found to be damaged, which happens only in a store that damages.
 func (c *cell) wantWholeHistory() bool {
-	list, err := c.other.Checkpoints(c.Context())
+	list, err := c.other.List(c.Context())
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) {
 		err = nil
 	}
@@ -454,7 +454,7 @@ func (c *cell) must(err error) {
 // What meets faults.
 
 func (c *cell) claim() (err error) {
-	c.owner, err = c.task.Claim(c.Context())
+	c.owner, err = c.task.Claim(c.Context(), checkpoint.ClaimOptions{})
 	return err
 }
 
@@ -503,7 +503,7 @@ func (c *cell) save() error {
 }
 
 func (c *cell) rollback() error {
-	cp, err := c.task.Rollback(c.Context(), "2")
+	cp, err := c.task.Rollback(c.Context(), checkpoint.Seq(2))
 	if err == nil && cp.Seq != 2 {
 		c.audit.badf("rolled back to %d", cp.Seq)
 	}
@@ -515,14 +515,22 @@ func (c *cell) collect() error {
 	return err
 }
 
-func (c *cell) verify() error { return c.verifyWith(checkpoint.VerifyOptions{Data: true}) }
+func (c *cell) verify() error {
+	report, err := c.task.Verify(c.Context(), checkpoint.VerifyOptions{Data: true})
+	return c.check(report, err)
+}
 
-func (c *cell) prove() error { return c.verifyWith(checkpoint.VerifyOptions{Restorable: true}) }
+func (c *cell) testRestore() error {
+	report, err := c.task.TestRestore(c.Context(), checkpoint.VerifyOptions{})
+	if err == nil && report.Err() == nil && report.RestoreTest == nil {
+		c.audit.badf("nothing is wrong, and nothing was recorded")
+	}
+	return c.check(report, err)
+}
 
-// verifyWith finds no damage where there is none, unless what is read is damaged
-// on its way.
-func (c *cell) verifyWith(opts checkpoint.VerifyOptions) error {
-	report, err := c.task.Verify(c.Context(), opts)
+// check makes sure that a report finds no damage where there is none, unless what is
+// read is damaged on its way.
+func (c *cell) check(report *checkpoint.VerifyReport, err error) error {
 	if err != nil {
 		return err
 	}
@@ -530,7 +538,7 @@ func (c *cell) verifyWith(opts checkpoint.VerifyOptions) error {
 	if damaged := kind == faultstore.Truncate || kind == faultstore.Corrupt; report.Err() != nil && !damaged {
 		c.audit.badf("a false alarm: %v", report.Problems)
 	}
-	if report.Err() == nil && (report.Whole != report.Checkpoints || report.Whole == 0 || report.DataRead == 0 || opts.Restorable && report.Proven == nil) {
+	if report.Err() == nil && (report.Intact != report.Checkpoints || report.Intact == 0 || report.DataRead == 0) {
 		c.audit.badf("nothing is wrong, and this is the report: %+v", report)
 	}
 	return report.Err()
@@ -542,7 +550,7 @@ func (c *cell) restore() error {
 	old := fstest.MapFS{"old": {Data: noise(7)}}
 	c.must(os.CopyFS(target, old))
 	want := old
-	cp, err := c.task.Newest(c.Context())
+	cp, err := c.task.Latest(c.Context())
 	if err == nil {
 		if err = cp.Restore(c.Context(), target, checkpoint.RestoreOptions{Replace: true}); err == nil {
 			want = c.audit.states[cp.Offsets["in"]]
@@ -560,10 +568,10 @@ func (c *cell) look() error {
 	if err == nil && status.Seq != c.audit.newest.Seq && !c.tr.overtaken {
 		c.audit.badf("status says %d", status.Seq)
 	}
-	_, listErr := c.task.Checkpoints(c.Context())
-	older, olderErr := c.task.At(c.Context(), "2")
+	_, listErr := c.task.List(c.Context())
+	older, olderErr := c.task.Get(c.Context(), checkpoint.Seq(2))
 	err = errors.Join(err, listErr, olderErr)
-	for _, cp := range []*checkpoint.Checkpoint{status.Newest, older} {
+	for _, cp := range []*checkpoint.Checkpoint{status.Latest, older} {
 		if cp == nil {
 			continue
 		}

@@ -152,8 +152,8 @@ func TestMemoryOfASaveIsBounded(t *testing.T) {
 	}}
 	store := &forgetful{Store: mem.NewBucket(time.Now).Open(), uploads: uploads}
 	store.arrived.L = &store.mu
-	job := checkpoint.New(store, checkpoint.Options{SegmentSize: segmentSize, Uploads: uploads})
-	t.Cleanup(func() { _ = job.Close() })
+	job := newJob(t, store, checkpoint.Options{SegmentSize: segmentSize, Uploads: uploads})
+	t.Cleanup(func() { _ = job.Close(context.Background()) })
 	task, err := job.Task("orders/7")
 	if err != nil {
 		t.Fatal(err)

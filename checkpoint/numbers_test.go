@@ -33,7 +33,7 @@ func TestNumbersNearTheEndAreRefused(t *testing.T) {
 			w.write(format.ManifestKey(dir, 1), sealed(w, epoch))
 			task, _, _ := w.process()
 			for what, err := range map[string]error{
-				"claim": second(task.Claim(w.Context())),
+				"claim": second(task.Claim(w.Context(), checkpoint.ClaimOptions{})),
 				"save":  second(task.Save(w.Context(), at(1))),
 				"read":  second(task.Status(w.Context())),
 			} {
@@ -53,7 +53,7 @@ func TestNothingIsWrittenThatCannotBeRead(t *testing.T) {
 		w.write(format.ManifestKey(dir, 1), sealed(w, fmt.Sprint(uint64(math.MaxInt64))))
 		task, _, store := w.process()
 		for what, use := range map[string]func() error{
-			"claim": func() error { return second(task.Claim(w.Context())) },
+			"claim": func() error { return second(task.Claim(w.Context(), checkpoint.ClaimOptions{})) },
 			"save":  func() error { return second(task.Save(w.Context(), at(1))) },
 		} {
 			err := use()

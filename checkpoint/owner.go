@@ -23,7 +23,7 @@ const FenceWindow = history.FenceWindow
 type Owner struct {
 	task *Task
 
-	turn     turn // held by the method that works with what follows
+	turn     callLock // held by the method that works with what follows
 	writer   format.WriterID
 	epoch    uint64
 	base     *history.Committed // the last step, which is this owner's
@@ -38,12 +38,12 @@ type Owner struct {
 	cleaner  *cleaner
 }
 
-// A turn is a lock that can be waited for with a context.
-type turn chan struct{}
+// A callLock is a lock that can be waited for with a context.
+type callLock chan struct{}
 
 // take waits for the turn. A free one is taken although ctx has ended: what an
 // owner has to say then depends on whether an attempt of its is pending.
-func (t turn) take(ctx context.Context) error {
+func (t callLock) take(ctx context.Context) error {
 	select {
 	case t <- struct{}{}:
 		return nil
@@ -57,7 +57,7 @@ func (t turn) take(ctx context.Context) error {
 	}
 }
 
-func (t turn) give() { <-t }
+func (t callLock) give() { <-t }
 
 // enter begins a call, to which what the owner has belongs until it leaves.
 func (o *Owner) enter(ctx context.Context) (_ context.Context, leave func(), err error) {
@@ -79,6 +79,16 @@ type pending struct {
 	existing []format.Retained // all checkpoints but its own
 }
 
+// ClaimOptions say how a task is claimed. The zero value is a good choice.
+type ClaimOptions struct {
+	// At is the checkpoint to go back to. It becomes the latest again, and keeps its
+	// number. Those that came after it stay as retention says, the next commit being the
+	// newest one then. Claim returns ErrNoCheckpoint if there is no such checkpoint, and
+	// ErrCorrupt if it lacks a segment: no data is read. The zero Ref goes on from the
+	// latest checkpoint, if there is one.
+	At Ref
+}
+
 // Claim makes the caller the task's owner, and fences every earlier one. What
 // to go on from is in [Owner.Checkpoint].
 //
@@ -86,12 +96,15 @@ type pending struct {
 // writes, does not list what it has, or tells two times of one object. An ErrLost says
 // that the task's manifests have been deleted. After any other error the task may have
 // been claimed all the same, for nobody: claim it again.
-func (t *Task) Claim(ctx context.Context) (*Owner, error) {
+func (t *Task) Claim(ctx context.Context, opts ClaimOptions) (*Owner, error) {
 	ctx, end, err := t.job.life.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
+	if opts.At != (Ref{}) {
+		return t.claimAt(ctx, opts.At)
+	}
 	s, err := t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
 		if base == nil {
 			if err := t.wantNew(ctx); err != nil {
@@ -117,7 +130,7 @@ func (t *Task) owner(ctx context.Context, s *history.Committed) (*Owner, error) 
 		now = s.Time
 	}
 	return &Owner{
-		task: t, turn: make(turn, 1), writer: s.Writer, epoch: s.Epoch,
+		task: t, turn: make(callLock, 1), writer: s.Writer, epoch: s.Epoch,
 		base: s, existing: all, listed: clock.Now(s.Time),
 		ages:    clock.Now(clock.Latest(now, clock.Earliest(s.Time, t.job.clock()))),
 		cleaner: newCleaner(context.WithoutCancel(ctx), t, s),
@@ -204,11 +217,13 @@ func (o *Owner) mayResume(ctx context.Context) error {
 //
 // After ErrFenced the owner is of no more use. After ErrUnknown the checkpoint
 // may have been committed, or may yet be: the next call finds out before it
-// does anything else, unless the error is ErrFenced too. After any other error
-// it was not committed, and the last good checkpoint stands; Commit may be
-// called again.
+// does anything else, unless the error is ErrFenced too. If it cannot, it returns
+// ErrUnsettled. After any other error the checkpoint was not committed, and the last
+// good one stands; Commit may be called again.
 func (o *Owner) Commit(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) {
 	defer func() { s.State.failed(err) }()
+	ctx, done := o.task.job.limitCommit(ctx)
+	defer func() { err = done(err) }()
 	ctx, leave, err := o.enter(ctx)
 	if err != nil {
 		return nil, err
@@ -222,9 +237,6 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (_ *Checkpoint, err erro
 		return nil, err
 	}
 	keep := o.task.job.opts.Retention
-	if err := keep.check(); err != nil {
-		return nil, err
-	}
 	existing, now := reckon(o.existing, o.task.job.clock())
 	kept := keep.pick(existing, clock.Earliest(now, o.ages.Store))
 	b, err := o.build(ctx, &s, kept)
@@ -300,9 +312,9 @@ func (o *Owner) Release(ctx context.Context) error {
 	return o.make(ctx, m, o.base.Others(o.existing), built{})
 }
 
-// CleanUpFailures returns how often deleting what is needless has failed since
+// CleanupFailures returns how often deleting what is needless has failed since
 // the claim. It costs space, not safety.
-func (o *Owner) CleanUpFailures() int64 { return o.cleaner.failures.Load() }
+func (o *Owner) CleanupFailures() int64 { return o.cleaner.failures.Load() }
 
 // LostSegments returns how many segments the owner's first clean-up has left where
 // they are, because they prove that manifests were lost before its claim: someone
@@ -329,12 +341,17 @@ func (o *Owner) Close(ctx context.Context) error {
 
 var errReleased = errors.New("the owner has released the task; claim it again")
 
-// ready makes sure that the owner may go on, and knows where it stands.
+// ready makes sure that the owner may go on, and knows where it stands. Its error is
+// ErrUnsettled if it does not.
 func (o *Owner) ready(ctx context.Context) error {
 	if o.ended != nil {
 		return o.ended
 	}
-	if err := o.settle(ctx); err != nil {
+	err := o.settle(ctx)
+	if inDoubt := (*history.InDoubtError)(nil); errors.As(err, &inDoubt) {
+		return fmt.Errorf("task %q: %w: %w", o.task.Name(), ErrUnsettled, inDoubt.Why)
+	}
+	if err != nil {
 		return err
 	}
 	return o.ended // what was settled may have been a release

@@ -32,7 +32,7 @@ func TestUnknownNamesTheStep(t *testing.T) {
 		steps := map[string]func() error{
 			`claim manifest 1 of task "orders/7": `: func() error {
 				task, _, _ := w.process(silent)
-				_, err := task.Claim(w.Context())
+				_, err := task.Claim(w.Context(), checkpoint.ClaimOptions{})
 				return err
 			},
 			`commit manifest 1 of task "orders/7": `: func() error {

@@ -19,7 +19,7 @@ func (s *Source) ownerOf(info fs.FileInfo) *format.Owner {
 }
 
 // checkOwners makes sure that all owners are known if they are to be saved.
-func (w *walk) checkOwners() error {
+func (w *scan) checkOwners() error {
 	if !w.owners {
 		return nil
 	}

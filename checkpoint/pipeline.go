@@ -128,7 +128,7 @@ func (l *pipeline) add(r io.Reader, c *cut.Cutter, list *[]catalog.ID) (size int
 		rest := b.cut(start, c, end, list)
 		uncut = len(rest)
 		if len(b.data) == cap(b.data) {
-			if err := l.turn(rest); err != nil {
+			if err := l.nextBlock(rest); err != nil {
 				return size, err
 			}
 		}
@@ -151,8 +151,8 @@ func (b *block) cut(start int, c *cut.Cutter, end bool, list *[]catalog.ID) []by
 	return rest
 }
 
-// turn sends a full block. What is not cut yet moves on to the next.
-func (l *pipeline) turn(rest []byte) error {
+// nextBlock sends a full block. What is not cut yet moves on to the next.
+func (l *pipeline) nextBlock(rest []byte) error {
 	full := l.block
 	if err := l.take(); err != nil {
 		return err
@@ -222,7 +222,7 @@ func (l *pipeline) finish(err error) error {
 
 // prepare hashes the pieces of a block, and compresses those that are new.
 func (l *pipeline) prepare(b *block) {
-	var pays thrift
+	var pays sampler
 	for i := range b.pieces {
 		p := &b.pieces[i]
 		p.hash = format.Sum(p.data)
@@ -242,11 +242,11 @@ func (l *pipeline) prepare(b *block) {
 	}
 }
 
-// A thrift tells whether compressing the next piece of a block is worth trying,
+// A sampler tells whether compressing the next piece of a block is worth trying,
 // by how it went with those before. The encoder gives up at once on what does not
 // repeat itself, but not on what does so a little, such as tables that their
 // database has compressed: there it took 4 s for each GiB to save a twentieth.
-type thrift struct {
+type sampler struct {
 	before, after int // bytes of the pieces that were tried
 	skipped       int // since the last one
 }
@@ -257,7 +257,7 @@ const (
 	thriftSkip   = 7        // how many pieces are skipped before the next try if it does not
 )
 
-func (t *thrift) worthTrying() bool {
+func (t *sampler) worthTrying() bool {
 	if t.before < thriftSample || (t.before-t.after)*thriftGain >= t.before || t.skipped == thriftSkip {
 		t.skipped = 0
 		return true
@@ -266,7 +266,7 @@ func (t *thrift) worthTrying() bool {
 	return false
 }
 
-func (t *thrift) tried(before, after int) {
+func (t *sampler) tried(before, after int) {
 	t.before += before
 	t.after += after
 }

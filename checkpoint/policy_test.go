@@ -99,7 +99,7 @@ func (w *world) wantPruned(keep checkpoint.Retention, want string) {
 	}
 	var stay []uint64
 	for _, v := range done.Checkpoints {
-		if !v.Goes() {
+		if !v.Removed() {
 			stay = append(stay, v.Seq)
 		}
 	}
@@ -113,10 +113,10 @@ func (w *world) wantPruned(keep checkpoint.Retention, want string) {
 	}
 }
 
-func verdicts(p checkpoint.Pruned) string {
+func verdicts(p checkpoint.PruneResult) string {
 	var words []string
 	for _, v := range p.Checkpoints {
-		if !v.Goes() {
+		if !v.Removed() {
 			words = append(words, fmt.Sprintf("%d:%s", v.Seq, strings.Join(v.KeptBy, ",")))
 		}
 	}
@@ -221,7 +221,7 @@ func TestSavepointExpiresByCommits(t *testing.T) {
 		expires := d.now.Add(90 * time.Minute)
 		for n, want := range []string{"2 1", "3 1", "4"} { // 2 and 3 are made when the latest is not so old
 			d.now = d.now.Add(time.Hour)
-			if c, err := task.At(d.Context(), "night"); err != nil || !c.Expires.Equal(expires) {
+			if c, err := task.Get(d.Context(), checkpoint.Savepoint("night")); err != nil || !c.Expires.Equal(expires) {
 				t.Errorf("before commit %d, the savepoint expires at %v, %v; want %v", n+2, c.Expires, err, expires)
 			}
 			o, _ := d.ownerWith(lastOne) // a claim hands it on
@@ -235,11 +235,11 @@ func TestSavepointExpiresByCommits(t *testing.T) {
 			d.wantHistory(want)
 			d.wantObjects(segments, len(strings.Fields(want)))
 		}
-		if _, err := task.At(d.Context(), "night"); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+		if _, err := task.Get(d.Context(), checkpoint.Savepoint("night")); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 			t.Errorf("after it was dropped: %v", err)
 		}
 		d.save(5, lastOne.Retention, "night", 0) // the name is free again
-		if c, err := task.At(d.Context(), "night"); err != nil || !c.Expires.IsZero() {
+		if c, err := task.Get(d.Context(), checkpoint.Savepoint("night")); err != nil || !c.Expires.IsZero() {
 			t.Errorf("%+v, %v; want a savepoint that does not expire", c, err)
 		}
 	})
@@ -264,7 +264,7 @@ func TestPolicyAfterARollback(t *testing.T) {
 				d.saveAll("2026-11-19T08:00Z 2026-11-20T08:00Z 2026-11-21T08:00Z 2026-11-21T09:00Z")
 				task, _, _ := d.process()
 				d.now = d.now.Add(time.Hour)
-				if _, err := task.Rollback(d.Context(), "2"); err != nil { // manifest 5
+				if _, err := task.Rollback(d.Context(), checkpoint.Seq(2)); err != nil { // manifest 5
 					t.Fatal(err)
 				}
 				d.now = d.now.Add(24 * time.Hour)
@@ -278,7 +278,7 @@ func TestPolicyAfterARollback(t *testing.T) {
 		inDatedWorld(t, func(d *dated) {
 			d.saveAll("2026-11-19T08:00Z 2026-11-20T08:00Z 2026-11-21T08:00Z")
 			task, _, _ := d.process()
-			if _, err := task.Rollback(d.Context(), "1"); err != nil {
+			if _, err := task.Rollback(d.Context(), checkpoint.Seq(1)); err != nil {
 				t.Fatal(err)
 			}
 			d.wantPruned(checkpoint.Retention{Last: 1}, "1:current,last")
@@ -297,7 +297,7 @@ func TestAgesCountFromTheLatest(t *testing.T) {
 		}
 		synctest.Wait()
 		task, _, _ := w.process()
-		if _, err := task.Rollback(w.Context(), "3"); err != nil {
+		if _, err := task.Rollback(w.Context(), checkpoint.Seq(3)); err != nil {
 			t.Fatal(err)
 		}
 		w.wantPruned(checkpoint.Retention{Within: 90 * time.Minute}, "3:current 4:within")
@@ -320,15 +320,14 @@ func TestDaysAreThoseOfUTC(t *testing.T) {
 	})
 }
 
-func TestPoliciesThatCanNotBe(t *testing.T) {
+func TestPoliciesThatCannotBe(t *testing.T) {
 	inWorld(t, func(w *world) {
-		bad := checkpoint.Options{Retention: checkpoint.Retention{Within: -time.Second}}
-		task, _, _ := w.open(bad)
-		o := claim(w, task)
-		_, commitErr := o.Commit(w.Context(), at(1))
-		_, saveErr := task.Save(w.Context(), at(1))
-		_, pruneErr := task.Prune(w.Context(), bad.Retention, checkpoint.PruneOptions{})
-		for what, err := range map[string]error{"commit": commitErr, "save": saveErr, "prune": pruneErr} {
+		bad := checkpoint.Retention{Within: -time.Second}
+		_, newErr := checkpoint.New(w.bucket.Open(), checkpoint.Options{Retention: bad})
+		task, _, _ := w.process()
+		claim(w, task)
+		_, pruneErr := task.Prune(w.Context(), bad, checkpoint.PruneOptions{})
+		for what, err := range map[string]error{"new": newErr, "prune": pruneErr} {
 			if !errors.Is(err, backend.ErrInvalid) || !strings.Contains(err.Error(), "within -1s") {
 				t.Errorf("%s: %v, want ErrInvalid", what, err)
 			}
@@ -461,7 +460,7 @@ func policiesAreTheModels(d *dated) {
 		case do < 8:
 			i := rapid.IntRange(0, len(list)-1).Draw(t, "to")
 			task, _, _ := d.process()
-			if _, err := task.Rollback(d.Context(), fmt.Sprint(list[i].seq)); err != nil {
+			if _, err := task.Rollback(d.Context(), checkpoint.Seq(list[i].seq)); err != nil {
 				t.Fatal(err)
 			}
 			c := list[i]

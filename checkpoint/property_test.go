@@ -146,7 +146,7 @@ func TestEveryCheckpointGivesBackItsState(t *testing.T) {
 		}
 		t.Repeat(actions)
 
-		list, err := task.Checkpoints(t.Context())
+		list, err := task.List(t.Context())
 		if err != nil || len(list) != len(states) {
 			t.Fatalf("%d checkpoints, %v; want %d", len(list), err, len(states))
 		}
@@ -229,7 +229,7 @@ func TestLinksLeadWhereTheOperatingSystemFollowsThem(t *testing.T) {
 					if errors.Is(wantErr, syscall.ELOOP) {
 						continue // os.Root follows fewer
 					}
-					got, gotErr := state.Stat(name)
+					got, gotErr := fs.Stat(state, name)
 					if (wantErr == nil) != (gotErr == nil) {
 						t.Fatalf("stat %s: %v; the system says %v", name, gotErr, wantErr)
 					}

@@ -160,8 +160,9 @@ func TestContextEndsDuringCommit(t *testing.T) {
 		if !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("commit: %v, want ErrUnknown and DeadlineExceeded", err)
 		}
-		if _, err := o.Commit(ctx, at(2)); !errors.Is(err, checkpoint.ErrUnknown) {
-			t.Errorf("next commit with an ended context: %v, want ErrUnknown", err)
+		_, err = o.Commit(ctx, at(2))
+		if !errors.Is(err, checkpoint.ErrUnsettled) || errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("next commit with an ended context: %v, want ErrUnsettled and DeadlineExceeded, and not ErrUnknown", err)
 		}
 		store.Heal()
 		store.Land()
@@ -235,7 +236,7 @@ func TestSleeperIsFencedWhenItsNumberIsFreeAgain(t *testing.T) {
 			t.Errorf("sleeper's commit: %v, want ErrFenced", err)
 		}
 		task, _, _ := w.process()
-		if c, err := task.Newest(w.Context()); err != nil || c.Offsets["in"] != "3" {
+		if c, err := task.Latest(w.Context()); err != nil || c.Offsets["in"] != "3" {
 			t.Errorf("newest is %+v, %v", c, err)
 		}
 	})
@@ -336,7 +337,7 @@ func TestRequests(t *testing.T) {
 			}
 		}
 		var o *checkpoint.Owner
-		take := func() (err error) { o, err = task.Claim(w.Context()); return err }
+		take := func() (err error) { o, err = task.Claim(w.Context(), checkpoint.ClaimOptions{}); return err }
 		count("first claim", 5, take) // list, list what manifests that were lost have left, create, create again, list
 		// An owner collects once: two lists of manifests, one of segments, and what
 		// is newest.
@@ -349,7 +350,7 @@ func TestRequests(t *testing.T) {
 			return err
 		})
 		count("claim", 5, take) // list, get, create, create again, list
-		count("newest", 2, func() error { _, err := task.Newest(w.Context()); return err })
+		count("newest", 2, func() error { _, err := task.Latest(w.Context()); return err })
 		count("one-off save", 4, func() error { _, err := task.Save(w.Context(), at(3)); return err }) // list, get, create, list
 	})
 }
@@ -363,11 +364,14 @@ func (s carelessStore) Create(ctx context.Context, key string, data []byte) (bac
 
 func TestStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 	for name, use := range map[string]func(context.Context, *checkpoint.Task) error{
-		"claim": func(ctx context.Context, t *checkpoint.Task) error { _, err := t.Claim(ctx); return err },
-		"save":  func(ctx context.Context, t *checkpoint.Task) error { _, err := t.Save(ctx, at(1)); return err },
+		"claim": func(ctx context.Context, t *checkpoint.Task) error {
+			_, err := t.Claim(ctx, checkpoint.ClaimOptions{})
+			return err
+		},
+		"save": func(ctx context.Context, t *checkpoint.Task) error { _, err := t.Save(ctx, at(1)); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
-			job := checkpoint.New(carelessStore{mem.NewBucket(time.Now).Open()}, checkpoint.Options{})
+			job := newJob(t, carelessStore{mem.NewBucket(time.Now).Open()}, checkpoint.Options{})
 			task, _ := job.Task("t")
 			for range 2 { // the first refusal leaves nothing that passes for a claim
 				if err := use(t.Context(), task); !errors.Is(err, backend.ErrUnsupported) {
@@ -388,8 +392,8 @@ func TestCopyInAStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 		for n := range 3 {
 			commit(w, o, at(n))
 		}
-		job := checkpoint.New(carelessStore{w.bucket.Open()}, checkpoint.Options{})
-		if _, err := job.Claim(w.Context(), "orders/7"); !errors.Is(err, backend.ErrUnsupported) {
+		job := newJob(t, carelessStore{w.bucket.Open()}, checkpoint.Options{})
+		if _, err := claimIn(w.Context(), job); !errors.Is(err, backend.ErrUnsupported) {
 			t.Errorf("claim: %v, want ErrUnsupported", err)
 		}
 		w.wantHistory("2 1 0")
@@ -403,10 +407,10 @@ func TestUnreadableIsNotEmpty(t *testing.T) {
 		commit(w, o, at(1))
 		for _, verb := range []string{"list", "get"} {
 			task, _, _ := w.process(faultstore.Fault{Kind: faultstore.FailBefore, Verb: verb, Err: backend.ErrPermission})
-			if _, err := task.Newest(w.Context()); errors.Is(err, checkpoint.ErrNoCheckpoint) || !errors.Is(err, backend.ErrPermission) {
+			if _, err := task.Latest(w.Context()); errors.Is(err, checkpoint.ErrNoCheckpoint) || !errors.Is(err, backend.ErrPermission) {
 				t.Errorf("newest without the right to %s: %v, want ErrPermission", verb, err)
 			}
-			if _, err := task.Claim(w.Context()); !errors.Is(err, backend.ErrPermission) {
+			if _, err := task.Claim(w.Context(), checkpoint.ClaimOptions{}); !errors.Is(err, backend.ErrPermission) {
 				t.Errorf("claim without the right to %s: %v, want ErrPermission", verb, err)
 			}
 		}
@@ -463,7 +467,7 @@ func TestSavesAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	task := openTask(t, bucket, checkpoint.Options{})
-	list, err := task.Checkpoints(t.Context())
+	list, err := task.List(t.Context())
 	if err != nil || len(list) != saved || saved == 0 {
 		t.Errorf("%d saves succeeded; history has %d, %v", saved, len(list), err)
 	}

@@ -22,8 +22,8 @@ type PruneOptions struct {
 	Fence bool
 }
 
-// Pruned says what became of a task's checkpoints, or what would.
-type Pruned struct {
+// PruneResult says what became of a task's checkpoints, or what would.
+type PruneResult struct {
 	// Checkpoints are all that there were, in the order of [Task.Checkpoints].
 	Checkpoints []Verdict
 	// Segments is how many of them only those need which go, and Bytes what is
@@ -43,8 +43,8 @@ type Verdict struct {
 	KeptBy []string `json:"kept_by"`
 }
 
-// Goes reports whether the checkpoint goes.
-func (v *Verdict) Goes() bool { return len(v.KeptBy) == 0 }
+// Removed reports whether the checkpoint goes.
+func (v *Verdict) Removed() bool { return len(v.KeptBy) == 0 }
 
 // Prune applies a policy to the checkpoints of a task that has no long-running
 // owner: those which it does not keep are gone when Prune returns nil, and then
@@ -57,17 +57,17 @@ func (v *Verdict) Goes() bool { return len(v.KeptBy) == 0 }
 // nothing: [Task.Collect] does it later. Prune returns ErrNoCheckpoint if there
 // is no checkpoint. After ErrUnknown the task may have been pruned, or may yet
 // be; after any other error it was not.
-func (t *Task) Prune(ctx context.Context, keep Retention, opts PruneOptions) (Pruned, error) {
+func (t *Task) Prune(ctx context.Context, keep Retention, opts PruneOptions) (PruneResult, error) {
 	if err := keep.check(); err != nil {
-		return Pruned{}, err
+		return PruneResult{}, err
 	}
 	ctx, end, err := t.job.life.begin(ctx)
 	if err != nil {
-		return Pruned{}, err
+		return PruneResult{}, err
 	}
 	defer end()
 	if opts.DryRun {
-		return history.Reread(ctx, func() (Pruned, error) { return t.pruneNothing(ctx, keep) })
+		return history.Reread(ctx, func() (PruneResult, error) { return t.pruneNothing(ctx, keep) })
 	}
 	return t.prune(ctx, keep, opts.Fence)
 }
@@ -90,7 +90,7 @@ func (r Retention) prune(all []format.Retained, machine time.Time) *pruning {
 		}
 		why = append(why, reasons...)
 		p.verdicts[i] = Verdict{Seq: c.Seq, Time: c.Time.UTC(), Savepoint: c.Savepoint, KeptBy: why}
-		if p.verdicts[i].Goes() {
+		if p.verdicts[i].Removed() {
 			p.gone = append(p.gone, c)
 		} else {
 			p.kept = append(p.kept, c)
@@ -107,7 +107,7 @@ func (p *pruning) done(all []format.Retained) bool {
 // errPruned means that there is nothing to drop, or that it is dropped already.
 var errPruned = errors.New("pruned")
 
-func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (Pruned, error) {
+func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (PruneResult, error) {
 	var p *pruning
 	_, err := t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
 		all, err := t.toPrune(ctx, base)
@@ -129,9 +129,9 @@ func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (Pruned, e
 		return m, err
 	})
 	if err != nil && !errors.Is(err, errPruned) {
-		return Pruned{}, err
+		return PruneResult{}, err
 	}
-	out := Pruned{Checkpoints: p.verdicts}
+	out := PruneResult{Checkpoints: p.verdicts}
 	if len(p.gone) == 0 {
 		return out, nil
 	}
@@ -151,7 +151,7 @@ func (t *Task) toPrune(ctx context.Context, last *history.Committed) ([]format.R
 }
 
 // tidy deletes what only those needed that are gone, and says how much that is.
-func (t *Task) tidy(ctx context.Context, p *pruning, out *Pruned) error {
+func (t *Task) tidy(ctx context.Context, p *pruning, out *PruneResult) error {
 	counted := t.countGone(ctx, p.gone, out)
 	if _, err := t.Collect(ctx, CollectOptions{}); err != nil {
 		return err
@@ -159,7 +159,7 @@ func (t *Task) tidy(ctx context.Context, p *pruning, out *Pruned) error {
 	return counted
 }
 
-func (t *Task) countGone(ctx context.Context, gone []format.Retained, out *Pruned) error {
+func (t *Task) countGone(ctx context.Context, gone []format.Retained, out *PruneResult) error {
 	_, err := history.Reread(ctx, func() (*history.Committed, error) {
 		s, all, err := t.log.NewestAndAll(ctx)
 		if err != nil {
@@ -171,17 +171,17 @@ func (t *Task) countGone(ctx context.Context, gone []format.Retained, out *Prune
 }
 
 // pruneNothing is prune without its effects.
-func (t *Task) pruneNothing(ctx context.Context, keep Retention) (Pruned, error) {
+func (t *Task) pruneNothing(ctx context.Context, keep Retention) (PruneResult, error) {
 	base, err := t.log.Newest(ctx)
 	if err != nil {
-		return Pruned{}, err
+		return PruneResult{}, err
 	}
 	all, err := t.toPrune(ctx, base)
 	if err != nil {
-		return Pruned{}, err
+		return PruneResult{}, err
 	}
 	p := keep.prune(all, t.job.clock())
-	out := Pruned{Checkpoints: p.verdicts}
+	out := PruneResult{Checkpoints: p.verdicts}
 	if len(p.gone) == 0 {
 		return out, nil
 	}
@@ -191,14 +191,14 @@ func (t *Task) pruneNothing(ctx context.Context, keep Retention) (Pruned, error)
 	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
 		t.job.opts.Logger.WarnContext(ctx, "a checkpoint that stays can not be read, so nothing would be deleted yet", "task", t.Name(), "err", err)
 	case err != nil:
-		return Pruned{}, err
+		return PruneResult{}, err
 	}
 	return out, nil
 }
 
 // count counts the segments that the checkpoints in gone need, and neither manifest
 // m nor those in kept.
-func (t *Task) count(ctx context.Context, m *format.Manifest, kept, gone []format.Retained, out *Pruned) error {
+func (t *Task) count(ctx context.Context, m *format.Manifest, kept, gone []format.Retained, out *PruneResult) error {
 	needed, err := t.named(ctx, m, kept)
 	if err != nil {
 		return err

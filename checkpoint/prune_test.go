@@ -106,7 +106,7 @@ func TestPruneIsAStep(t *testing.T) {
 		}
 		w.wantCheckpoints(3, 2)
 		s, err := task.Status(w.Context())
-		if err != nil || s.Seq != 4 || s.Epoch != 4 || s.Claimed || s.Newest.Seq != 3 {
+		if err != nil || s.Seq != 4 || s.Epoch != 4 || s.Claimed || s.Latest.Seq != 3 {
 			t.Errorf("status %+v, %v; want one step more", s, err)
 		}
 		o := claim(w, task)
@@ -192,7 +192,7 @@ func TestPruneIsOvertaken(t *testing.T) {
 		{"by a claim, and fences", func(w *world) { w.ownerWith(keepAll) }, true, "4:current,last 3:last", []uint64{4, 3}},
 		{"by a rollback", func(w *world) {
 			task, _, _ := w.process()
-			if _, err := task.Rollback(w.Context(), "1"); err != nil {
+			if _, err := task.Rollback(w.Context(), checkpoint.Seq(1)); err != nil {
 				w.Fatal(err)
 			}
 		}, false, "1:current,last 4:last", []uint64{1, 4}},
@@ -208,7 +208,7 @@ func TestPruneIsOvertaken(t *testing.T) {
 				w.saved(4)
 				task, _, _ := w.process(throttled)
 				type outcome struct {
-					checkpoint.Pruned
+					checkpoint.PruneResult
 					error
 				}
 				done := make(chan outcome)
@@ -221,8 +221,8 @@ func TestPruneIsOvertaken(t *testing.T) {
 				switch got := <-done; {
 				case c.want == "" && (!errors.Is(got.error, checkpoint.ErrClaimed) || errors.Is(got.error, checkpoint.ErrUnknown)):
 					t.Errorf("%v, want ErrClaimed", got.error)
-				case c.want != "" && (got.error != nil || verdicts(got.Pruned) != c.want):
-					t.Errorf("%s, %v; want %s", verdicts(got.Pruned), got.error, c.want)
+				case c.want != "" && (got.error != nil || verdicts(got.PruneResult) != c.want):
+					t.Errorf("%s, %v; want %s", verdicts(got.PruneResult), got.error, c.want)
 				}
 				w.wantCheckpoints(c.stay...)
 				w.collect(checkpoint.CollectOptions{})
@@ -249,14 +249,14 @@ func TestPruneIsGoneOnFrom(t *testing.T) {
 					}
 				})
 				p, err := task.Prune(w.Context(), checkpoint.Retention{Last: n - 1}, checkpoint.PruneOptions{})
-				if err != nil || len(p.Checkpoints) != n || !p.Checkpoints[n-1].Goes() || p.Checkpoints[n-2].Goes() {
+				if err != nil || len(p.Checkpoints) != n || !p.Checkpoints[n-1].Removed() || p.Checkpoints[n-2].Removed() {
 					t.Errorf("%d checkpoints, %v", len(p.Checkpoints), err)
 				}
 				if heir == nil {
 					t.Fatal("nobody claimed")
 				}
 				commit(w, heir, with(1, 20<<10)) // who was not fenced
-				list, err := task.Checkpoints(w.Context())
+				list, err := task.List(w.Context())
 				if err != nil || len(list) != n {
 					t.Errorf("%d checkpoints, %v; want %d", len(list), err, n)
 				}
@@ -286,7 +286,7 @@ func TestPruneOfALongList(t *testing.T) {
 		if err != nil || len(p.Checkpoints) != 800 {
 			t.Fatalf("%d checkpoints, %v", len(p.Checkpoints), err)
 		}
-		list, err := task.Checkpoints(w.Context())
+		list, err := task.List(w.Context())
 		if err != nil || len(list) != 700 || list[699].Seq != 102 {
 			t.Fatalf("%d checkpoints, %v; want 700", len(list), err)
 		}

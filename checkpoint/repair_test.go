@@ -15,7 +15,7 @@ import (
 )
 
 // repair verifies and repairs as a process of its own.
-func (w *world) repair(opts checkpoint.RepairOptions, faults ...faultstore.Fault) (checkpoint.Repaired, error) {
+func (w *world) repair(opts checkpoint.RepairOptions, faults ...faultstore.Fault) (checkpoint.RepairResult, error) {
 	w.Helper()
 	task, _, store := w.process()
 	r, err := task.Verify(w.Context(), allData)
@@ -23,7 +23,7 @@ func (w *world) repair(opts checkpoint.RepairOptions, faults ...faultstore.Fault
 		w.Fatal(err)
 	}
 	store.Arm(faults...)
-	return r.Repair(w.Context(), opts)
+	return task.Repair(w.Context(), r, opts)
 }
 
 // wantClean fails unless a verification finds so many checkpoints and nothing
@@ -31,7 +31,7 @@ func (w *world) repair(opts checkpoint.RepairOptions, faults ...faultstore.Fault
 func (w *world) wantClean(whole int) {
 	w.Helper()
 	r, _ := w.verify(allData)
-	if r.Whole != whole || len(r.Problems) > 0 || r.Garbage.Segments+r.InFlight.Segments+r.Unclear.Segments > 0 {
+	if r.Intact != whole || len(r.Problems) > 0 || r.Garbage.Segments+r.InFlight.Segments+r.Unclear.Segments > 0 {
 		w.Fatalf("%+v; want %d whole and nothing else", r, whole)
 	}
 }
@@ -73,11 +73,11 @@ func TestRepair(t *testing.T) {
 						t.Fatalf("%s %s hurts %v; %+v, %v", objects[n].Key, what, hurt, out, err)
 					}
 					want := slices.DeleteFunc([]uint64{6, 5, 4, 3, 2}, func(seq uint64) bool { return slices.Contains(hurt, seq) })
-					if back := slices.Contains(hurt, 6); back != (out.WentBackTo != 0) || back && out.WentBackTo != want[0] {
-						t.Errorf("went back to %d, want %d", out.WentBackTo, want[0])
+					if back := slices.Contains(hurt, 6); back != (out.RolledBackTo != 0) || back && out.RolledBackTo != want[0] {
+						t.Errorf("went back to %d, want %d", out.RolledBackTo, want[0])
 					}
 					task, _, _ := w.process()
-					list, err := task.Checkpoints(w.Context())
+					list, err := task.List(w.Context())
 					if err != nil || len(list) != len(want) {
 						t.Fatalf("%d checkpoints, %v; want %v", len(list), err, want)
 					}
@@ -116,11 +116,11 @@ func TestRepairGoesBack(t *testing.T) {
 		synctest.Wait()
 		w.remove(format.SegmentKey(dir, w.manifest(c.Seq).Checkpoint.Content.Segments[0].ID))
 		out, err := w.repair(fence)
-		if err != nil || !slices.Equal(out.Dropped, []uint64{c.Seq}) || out.WentBackTo != 6 {
+		if err != nil || !slices.Equal(out.Dropped, []uint64{c.Seq}) || out.RolledBackTo != 6 {
 			t.Errorf("%+v, %v; want it to go back to 6", out, err)
 		}
 		task, _, _ := w.process()
-		if c, err := task.Newest(w.Context()); err != nil || c.Seq != 6 || c.Offsets["in"] != "9" {
+		if c, err := task.Latest(w.Context()); err != nil || c.Seq != 6 || c.Offsets["in"] != "9" {
 			t.Errorf("the newest is %+v, %v", c, err)
 		}
 		w.wantClean(5)
@@ -206,7 +206,7 @@ func TestRepairBehindAClaim(t *testing.T) {
 			t.Errorf("%+v, %v; want 6 to be left", out, err)
 		}
 		commit(w, o, at(10)) // which was not fenced
-		if out, err = w.repair(fence); err != nil || !slices.Equal(out.Dropped, []uint64{6}) || out.WentBackTo != 0 {
+		if out, err = w.repair(fence); err != nil || !slices.Equal(out.Dropped, []uint64{6}) || out.RolledBackTo != 0 {
 			t.Errorf("%+v, %v; want 6 to be dropped", out, err)
 		}
 		w.wantClean(5)
@@ -223,7 +223,7 @@ func TestRepairBehindALiveOwner(t *testing.T) {
 		}
 		commit(w, o, at(10))
 		synctest.Wait()
-		if out, err := w.repair(fence); err != nil || !slices.Equal(out.Dropped, []uint64{6}) || out.WentBackTo != 0 {
+		if out, err := w.repair(fence); err != nil || !slices.Equal(out.Dropped, []uint64{6}) || out.RolledBackTo != 0 {
 			t.Errorf("after the next commit: %+v, %v", out, err)
 		}
 		w.wantClean(5)
@@ -258,14 +258,14 @@ func TestRepairIsOvertaken(t *testing.T) {
 			t.Fatal(err)
 		}
 		commit(w, o, at(10))
-		if out, err := r.Repair(w.Context(), fence); err != nil || !slices.Equal(out.Dropped, []uint64{3}) {
+		if out, err := task.Repair(w.Context(), r, fence); err != nil || !slices.Equal(out.Dropped, []uint64{3}) {
 			t.Errorf("%+v, %v", out, err)
 		}
 		w.wantClean(5)
 		heir, _ := w.owner()
 		commit(w, heir, at(11))
 		seq := w.newestSeq()
-		if out, err := r.Repair(w.Context(), fence); err != nil || len(out.Dropped) > 0 || w.newestSeq() != seq {
+		if out, err := task.Repair(w.Context(), r, fence); err != nil || len(out.Dropped) > 0 || w.newestSeq() != seq {
 			t.Errorf("by an old report: %+v, %v", out, err)
 		}
 	})
@@ -283,7 +283,7 @@ func TestRepairOfNothing(t *testing.T) {
 		for _, o := range w.objects("") {
 			w.remove(o.Key)
 		}
-		if done, err := r.Repair(w.Context(), checkpoint.RepairOptions{}); err != nil || len(done.Dropped) > 0 {
+		if done, err := task.Repair(w.Context(), r, checkpoint.RepairOptions{}); err != nil || len(done.Dropped) > 0 {
 			t.Errorf("%+v, %v; want nothing", done, err)
 		}
 		w.wantObjects("", 0)
@@ -307,7 +307,7 @@ func TestRepairBesideFaults(t *testing.T) {
 				before := store.Calls()
 				faulty := faultstore.Fault{Kind: kind, On: k}
 				store.Arm(faulty)
-				out, err := r.Repair(w.Context(), fence)
+				out, err := task.Repair(w.Context(), r, fence)
 				if store.Calls()-before < k {
 					done = true
 					store.Disarm()

@@ -10,53 +10,52 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A Report is what a verification has found, as of the newest manifest that
+// A VerifyReport is what a verification has found, as of the newest manifest that
 // could be read. Its fields are for reading.
-type Report struct {
+type VerifyReport struct {
 	Task     string `json:"task"`
 	Manifest uint64 `json:"manifest"` // the report is as of this one; 0 if none can be read
 
 	// Checkpoints counts those that were verified, and Whole those of which
 	// nothing is missing and nothing was found damaged. The rest are in Hurt.
 	Checkpoints int      `json:"checkpoints"`
-	Whole       int      `json:"whole"`
-	Hurt        []uint64 `json:"hurt"` // their numbers, the highest first
+	Intact      int      `json:"intact"`
+	Damaged     []uint64 `json:"damaged"` // their numbers, the highest first
 
 	// Problems are all objects that are missing or damaged, by key.
 	Problems []Problem `json:"problems"`
 
-	Live     Collected `json:"live"`      // the segments that checkpoints name
-	Garbage  Collected `json:"garbage"`   // what Collect would delete
-	InFlight Collected `json:"in_flight"` // segments that a writer may yet name
+	Live     CollectResult `json:"live"`      // the segments that checkpoints name
+	Garbage  CollectResult `json:"garbage"`   // what Collect would delete
+	InFlight CollectResult `json:"in_flight"` // segments that a writer may yet name
 	// InFlightSince is when the first of them was sent, by the store's clock. If that is
 	// long ago, their writer was killed, or the manifest that named them was lost.
 	InFlightSince time.Time `json:"in_flight_since,omitzero"`
 	// Lost are segments that prove that manifests were lost: see [ErrLost].
-	Lost Collected `json:"lost"`
+	Lost CollectResult `json:"lost"`
 	// Unclear are segments that a checkpoint which can not be read may name.
-	Unclear Collected `json:"unclear"`
+	Unclear CollectResult `json:"unclear"`
 	// Foreign are keys in the task's directory that this library has not made.
 	Foreign []string `json:"foreign"`
 
 	// DataRead counts the bytes of stored data that were read and found right.
 	DataRead int64 `json:"data_read"`
 
-	// Proven says when which checkpoint was last found restorable: now, if
-	// Restorable was asked for and the current one is whole. Nil if that never was.
-	Proven *Proof `json:"proven"`
+	// RestoreTest is the record of the last [Task.TestRestore] that found its checkpoint
+	// intact: of this one, if the report is of such a test. Nil if there never was one.
+	RestoreTest *RestoreTest `json:"restore_test"`
 
 	// For Repair.
-	task    *Task
 	drop    []uint64 // what can be dropped of Hurt
 	blocked error    // why no step can be made
 }
 
 // A Problem is an object that is missing or damaged.
 type Problem struct {
-	Object string      `json:"object"` // its key
-	Kind   ProblemKind `json:"kind"`
-	Error  string      `json:"error"` // what is wrong; of several things, the first that was found
-	Hurts  []uint64    `json:"hurts"` // the checkpoints that need it, the highest number first
+	Object  string      `json:"object"` // its key
+	Kind    ProblemKind `json:"kind"`
+	Error   string      `json:"error"`   // what is wrong; of several things, the first that was found
+	Affects []uint64    `json:"affects"` // the checkpoints that need it, the highest number first
 }
 
 // ProblemKind says what is wrong with an object.
@@ -70,7 +69,7 @@ const (
 
 // Err returns an error that wraps ErrCorrupt if there are problems, one that wraps
 // ErrLost if there are none but manifests were lost, or nil.
-func (r *Report) Err() error {
+func (r *VerifyReport) Err() error {
 	if len(r.Problems) == 0 && r.Lost.Segments > 0 {
 		return fmt.Errorf("task %q: the store has %s of which its history, up to manifest %d, knows nothing: what they were sent for is not in it any more: %w",
 			r.Task, r.Lost.inSegments(), r.Manifest, ErrLost)
@@ -83,36 +82,36 @@ func (r *Report) Err() error {
 		more = fmt.Sprintf(", and %d more", n)
 	}
 	return fmt.Errorf("task %q: %w: of %d checkpoints %d are whole; %s is %s%s",
-		r.Task, ErrCorrupt, r.Checkpoints, r.Whole, p.Object, p.Kind, more)
+		r.Task, ErrCorrupt, r.Checkpoints, r.Intact, p.Object, p.Kind, more)
 }
 
 // report sums up what was found.
-func (v *verifier) report() *Report {
-	r := &Report{
-		Task: v.task.Name(), Hurt: []uint64{}, Problems: []Problem{}, Foreign: []string{},
-		DataRead: v.live, Proven: v.proven, task: v.task,
+func (v *verifier) report() *VerifyReport {
+	r := &VerifyReport{
+		Task: v.task.Name(), Damaged: []uint64{}, Problems: []Problem{}, Foreign: []string{},
+		DataRead: v.live, RestoreTest: v.recorded,
 	}
 	r.Foreign = append(r.Foreign, v.foreign...)
 	hurt := make(map[uint64]bool)
 	for _, p := range v.problems {
-		p.hurts = slices.DeleteFunc(p.hurts, func(s *subject) bool { return s.gone })
-		if len(p.hurts) == 0 && !p.unknown {
+		p.affects = slices.DeleteFunc(p.affects, func(s *subject) bool { return s.gone })
+		if len(p.affects) == 0 && !p.unknown {
 			continue // it hurts no one any more
 		}
 		seqs := make(map[uint64]bool)
-		for _, s := range p.hurts {
+		for _, s := range p.affects {
 			seqs[s.Seq], hurt[s.Seq] = true, true
 		}
-		p.Hurts = highestFirst(seqs)
+		p.Affects = highestFirst(seqs)
 		r.Problems = append(r.Problems, p.Problem)
 	}
 	slices.SortFunc(r.Problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
-	r.Hurt = append(r.Hurt, highestFirst(hurt)...)
-	r.Checkpoints = len(r.Hurt)
+	r.Damaged = append(r.Damaged, highestFirst(hurt)...)
+	r.Checkpoints = len(r.Damaged)
 	for _, s := range v.subjects {
-		if !s.gone && !s.hurt {
+		if !s.gone && !s.damaged {
 			r.Checkpoints++
-			r.Whole++
+			r.Intact++
 		}
 	}
 	v.plan(r)
@@ -127,7 +126,7 @@ func highestFirst(set map[uint64]bool) []uint64 {
 }
 
 // plan says what can be done about what was found.
-func (v *verifier) plan(r *Report) {
+func (v *verifier) plan(r *VerifyReport) {
 	dir := v.task.log.Dir
 	switch {
 	case v.unreadable > 0:
@@ -138,17 +137,17 @@ func (v *verifier) plan(r *Report) {
 			r.Task, format.SegmentKey(dir, v.step.RetainedAt.Segment), ErrCorrupt)
 	}
 	for _, s := range v.subjects {
-		if s.hurt && !s.gone && !s.repeated {
+		if s.damaged && !s.gone && !s.repeated {
 			r.drop = append(r.drop, s.Seq)
 		}
 	}
 }
 
 // count says what the objects that exist are.
-func (v *verifier) count(r *Report) {
+func (v *verifier) count(r *VerifyReport) {
 	if v.step == nil {
 		for _, size := range v.segments {
-			r.Unclear.add(Collected{Segments: 1, Bytes: size})
+			r.Unclear.add(CollectResult{Segments: 1, Bytes: size})
 		}
 		return
 	}
@@ -171,7 +170,7 @@ func (v *verifier) count(r *Report) {
 		case v.step.Abandoned(id):
 			to = &r.Garbage
 		}
-		to.add(Collected{Segments: 1, Bytes: size})
+		to.add(CollectResult{Segments: 1, Bytes: size})
 		if at := v.written[id].UTC(); to == &r.InFlight && (r.InFlightSince.IsZero() || at.Before(r.InFlightSince)) {
 			r.InFlightSince = at
 		}
@@ -179,7 +178,7 @@ func (v *verifier) count(r *Report) {
 	for _, o := range v.manifests {
 		_, seq, _ := format.ParseManifestKey(o.Key)
 		if seq < v.step.Seq && !retained[seq] && !v.unlisted && v.step.Time.Sub(o.ModTime) > FenceWindow {
-			r.Garbage.add(Collected{Manifests: 1, Bytes: o.Size})
+			r.Garbage.add(CollectResult{Manifests: 1, Bytes: o.Size})
 		}
 	}
 }

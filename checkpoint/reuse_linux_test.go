@@ -49,7 +49,7 @@ func newReuse(t tester) *reuse {
 	o := claim(t, task)
 	commit(t, o, r.snapshot())
 	r.job, task = jobOf(t, r.bucket, checkpoint.Options{})
-	old, err := task.Newest(t.Context())
+	old, err := task.Latest(t.Context())
 	r.must(err)
 	r.must(old.Restore(t.Context(), r.target, checkpoint.RestoreOptions{}))
 	r.saved()
@@ -58,7 +58,7 @@ func newReuse(t tester) *reuse {
 		r.writeAt(fmt.Sprint("d", i%3, "/", i%3), int64(3+9*i)<<14, noise(16<<10 + i)[:16<<10])
 	}
 	commit(t, o, r.snapshot())
-	r.made, err = task.Newest(t.Context())
+	r.made, err = task.Latest(t.Context())
 	r.must(err)
 	return r
 }
@@ -186,11 +186,11 @@ func TestRestoreThatIsGivenUp(t *testing.T) {
 	}
 
 	store := &givingUp{Store: r.bucket.Open()}
-	job := checkpoint.New(store, checkpoint.Options{})
-	t.Cleanup(func() { _ = job.Close() })
+	job := newJob(t, store, checkpoint.Options{})
+	t.Cleanup(func() { _ = job.Close(context.Background()) })
 	task, err := job.Task("orders/7")
 	r.must(err)
-	made, err := task.Newest(t.Context())
+	made, err := task.Latest(t.Context())
 	r.must(err)
 	for _, target := range []string{r.target, absent} {
 		before, givenUp := digest(t, os.DirFS(r.target)), 0

@@ -4,25 +4,15 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"strconv"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
-// ClaimAt is Claim for an owner who goes back to an older checkpoint, named as
-// for [Task.At]: it becomes the newest again, and keeps its number. Those that
-// came after it stay as retention says, the next commit being the newest one
-// then. It returns ErrNoCheckpoint if there is no such checkpoint, and ErrCorrupt
-// if it is not whole, as far as a listing tells: no data is read.
-func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
-	ctx, end, err := t.job.life.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-	c, err := t.whole(ctx, at)
+// claimAt is Claim for an owner who goes back to an older checkpoint.
+func (t *Task) claimAt(ctx context.Context, at Ref) (*Owner, error) {
+	c, err := t.intact(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -37,17 +27,17 @@ func (t *Task) ClaimAt(ctx context.Context, at string) (*Owner, error) {
 	return o, err
 }
 
-// Rollback makes an older checkpoint the newest again, as ClaimAt does, for a
-// task that has no long-running owner. An owner that the task may have is
-// fenced by it, of which Options.Logger is told. After ErrUnknown the task may
-// have gone back, or may yet; after any other error it has not.
-func (t *Task) Rollback(ctx context.Context, at string) (*Checkpoint, error) {
+// Rollback makes an older checkpoint the latest again, as Claim does with
+// [ClaimOptions.At], for a task that has no long-running owner. An owner that the task
+// may have is fenced by it, of which Options.Logger is told. After ErrUnknown the task
+// may have gone back, or may yet; after any other error it has not.
+func (t *Task) Rollback(ctx context.Context, at Ref) (*Checkpoint, error) {
 	ctx, end, err := t.job.life.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	c, err := t.whole(ctx, at)
+	c, err := t.intact(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -57,11 +47,11 @@ func (t *Task) Rollback(ctx context.Context, at string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// whole returns the checkpoint to go back to, named as for At, if no segment that
+// intact returns the checkpoint to go back to, which at means, if no segment that
 // it needs is missing.
-func (t *Task) whole(ctx context.Context, at string) (*Checkpoint, error) {
+func (t *Task) intact(ctx context.Context, at Ref) (*Checkpoint, error) {
 	return history.Reread(ctx, func() (*Checkpoint, error) {
-		c, err := t.At(ctx, at)
+		c, err := t.Get(ctx, at)
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +113,7 @@ func (t *Task) backTo(ctx context.Context, base *history.Committed, seq uint64) 
 	if err != nil {
 		return nil, 0, err
 	}
-	r, err := t.find(base, all, strconv.FormatUint(seq, 10))
+	r, err := t.find(base, all, Seq(seq))
 	if err != nil {
 		return nil, 0, err
 	}

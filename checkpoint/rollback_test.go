@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -22,7 +21,7 @@ import (
 func (w *world) wantCheckpoints(want ...uint64) {
 	w.Helper()
 	task, _, _ := w.process()
-	list, err := task.Checkpoints(w.Context())
+	list, err := task.List(w.Context())
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -44,7 +43,7 @@ func TestRollback(t *testing.T) {
 			commit(w, o, with(n, 100<<10)) // 2, 3 and 4
 		}
 		task, _, _ := w.open(opts)
-		c, err := task.Rollback(w.Context(), "2")
+		c, err := task.Rollback(w.Context(), checkpoint.Seq(2))
 		if err != nil || c.Seq != 2 || c.Offsets["in"] != "0" {
 			t.Fatalf("rolled back to %+v, %v", c, err)
 		}
@@ -53,10 +52,10 @@ func TestRollback(t *testing.T) {
 			t.Errorf("the old owner's commit: %v, want ErrFenced", err)
 		}
 		status, err := task.Status(w.Context())
-		if err != nil || status.Newest.Seq != 2 || status.Claimed || status.Epoch != 2 {
+		if err != nil || status.Latest.Seq != 2 || status.Claimed || status.Epoch != 2 {
 			t.Errorf("status %+v, %v", status, err)
 		}
-		again, err := task.Claim(w.Context())
+		again, err := task.Claim(w.Context(), checkpoint.ClaimOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +82,7 @@ func TestClaimAt(t *testing.T) {
 		commit(w, first, s)
 		commit(w, first, with(2, 100<<10))
 		task, _, _ := w.process()
-		o, err := task.ClaimAt(w.Context(), "good")
+		o, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Savepoint("good")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +111,7 @@ func TestRollbackToTheNewest(t *testing.T) {
 		commit(w, o, at(1))
 		c := commit(w, o, at(2))
 		task, _, _ := w.process()
-		if got, err := task.Rollback(w.Context(), strconv.FormatUint(c.Seq, 10)); err != nil || got.Seq != c.Seq {
+		if got, err := task.Rollback(w.Context(), checkpoint.Seq(c.Seq)); err != nil || got.Seq != c.Seq {
 			t.Errorf("%+v, %v", got, err)
 		}
 		w.wantCheckpoints(3, 2)
@@ -123,19 +122,19 @@ func TestRollbackToNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, _, _ := w.process()
 		o, _ := w.owner()
-		_, none := task.Rollback(w.Context(), "1")
+		_, none := task.Rollback(w.Context(), checkpoint.Seq(1))
 		commit(w, o, at(1))
 		for name, err := range map[string]error{
 			"empty":       none,
-			"a number":    second(task.Rollback(w.Context(), "7")),
-			"a claim":     second(task.ClaimAt(w.Context(), "1")),
-			"a savepoint": second(task.ClaimAt(w.Context(), "good")),
+			"a number":    second(task.Rollback(w.Context(), checkpoint.Seq(7))),
+			"a claim":     second(task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(1)})),
+			"a savepoint": second(task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Savepoint("good")})),
 		} {
 			if !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 				t.Errorf("%s: %v, want ErrNoCheckpoint", name, err)
 			}
 		}
-		if _, err := task.Rollback(w.Context(), ""); !errors.Is(err, backend.ErrInvalid) {
+		if _, err := task.Rollback(w.Context(), checkpoint.Savepoint("")); !errors.Is(err, backend.ErrInvalid) {
 			t.Errorf("no name: %v, want ErrInvalid", err)
 		}
 		commit(w, o, at(2)) // nobody was fenced
@@ -154,7 +153,7 @@ func TestRollbackWithALongHistory(t *testing.T) {
 			commit(w, o, at(n))
 		}
 		task, _, _ := w.open(opts, faultstore.Fault{Kind: faultstore.LoseReply, Verb: "create", On: 1})
-		again, err := task.ClaimAt(w.Context(), "7")
+		again, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(7)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +161,7 @@ func TestRollbackWithALongHistory(t *testing.T) {
 		for n := range 3 {
 			commit(w, again, with(n, 100<<10))
 		}
-		list, err := task.Checkpoints(w.Context())
+		list, err := task.List(w.Context())
 		if err != nil || len(list) != 403 || list[3].Seq != 7 {
 			t.Errorf("%d checkpoints, %v", len(list), err)
 		}
@@ -185,7 +184,7 @@ func TestRollbackIsOvertaken(t *testing.T) {
 		task, _, store := w.process()
 		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 1, Err: backend.ErrThrottled})
 		done := make(chan error)
-		go func() { done <- second(task.Rollback(w.Context(), "2")) }()
+		go func() { done <- second(task.Rollback(w.Context(), checkpoint.Seq(2))) }()
 		synctest.Wait() // it waits to try again
 		commit(w, o, at(3))
 		if err := <-done; err != nil {
@@ -218,7 +217,7 @@ func TestRollbackGoesBackToWhatItFound(t *testing.T) {
 			}
 			commit(w, o, checkpoint.Snapshot{Savepoint: "good"})
 		})
-		if c, err := task.Rollback(w.Context(), "good"); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+		if c, err := task.Rollback(w.Context(), checkpoint.Savepoint("good")); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 			t.Errorf("went back to %+v, %v; want ErrNoCheckpoint", c, err)
 		}
 	})
@@ -244,7 +243,7 @@ func TestRollbackReadsAListThatIsGone(t *testing.T) {
 				}
 			}
 		})
-		if c, err := task.Rollback(w.Context(), "first"); err != nil || c.Seq != 2 {
+		if c, err := task.Rollback(w.Context(), checkpoint.Savepoint("first")); err != nil || c.Seq != 2 {
 			t.Errorf("went back to %+v, %v", c, err)
 		}
 		w.wantHistory("1 2")
@@ -255,7 +254,9 @@ func TestRollbackReadsAListThatIsGone(t *testing.T) {
 // out of reach: nobody can say that nothing was done.
 func TestStepThatWasGoneOnFromIsUnknown(t *testing.T) {
 	for name, do := range map[string]func(context.Context, *checkpoint.Task) error{
-		"rollback": func(ctx context.Context, task *checkpoint.Task) error { return second(task.Rollback(ctx, "2")) },
+		"rollback": func(ctx context.Context, task *checkpoint.Task) error {
+			return second(task.Rollback(ctx, checkpoint.Seq(2)))
+		},
 		"prune": func(ctx context.Context, task *checkpoint.Task) error {
 			return second(task.Prune(ctx, keepOne, checkpoint.PruneOptions{}))
 		},
@@ -301,7 +302,7 @@ func TestListOfARollbackStays(t *testing.T) {
 	want := func(w *world) {
 		w.Helper()
 		task, _, _ := w.process()
-		list, err := task.Checkpoints(w.Context())
+		list, err := task.List(w.Context())
 		if err != nil || len(list) != 400 || list[0].Seq != 7 {
 			w.Errorf("%d checkpoints, %v; want 400, number 7 first", len(list), err)
 		}
@@ -320,7 +321,7 @@ func TestListOfARollbackStays(t *testing.T) {
 					want(w)
 				}
 			})
-			if _, err := task.Rollback(w.Context(), "7"); err != nil {
+			if _, err := task.Rollback(w.Context(), checkpoint.Seq(7)); err != nil {
 				t.Error(err)
 			}
 			if !claimed {
@@ -333,7 +334,7 @@ func TestListOfARollbackStays(t *testing.T) {
 		inWorld(t, func(w *world) {
 			history(w)
 			task, _, _ := w.open(opts, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 2, Err: backend.ErrPermission})
-			if _, err := task.Rollback(w.Context(), "7"); !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, backend.ErrPermission) {
+			if _, err := task.Rollback(w.Context(), checkpoint.Seq(7)); !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, backend.ErrPermission) {
 				t.Errorf("%v; want ErrUnknown, for want of permission", err)
 			}
 			want(w)
@@ -352,10 +353,10 @@ func TestRollbackToWhatIsNotWhole(t *testing.T) {
 		key := format.SegmentKey(dir, segments[len(segments)-1].ID)
 		w.remove(key)
 		task, _, _ := w.process()
-		if _, err := task.Rollback(w.Context(), "2"); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
+		if _, err := task.Rollback(w.Context(), checkpoint.Seq(2)); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
 			t.Errorf("%v, want ErrCorrupt that names %s", err, key)
 		}
-		if _, err := task.ClaimAt(w.Context(), "2"); !errors.Is(err, checkpoint.ErrCorrupt) {
+		if _, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(2)}); !errors.Is(err, checkpoint.ErrCorrupt) {
 			t.Errorf("%v, want ErrCorrupt", err)
 		}
 		commit(w, o, with(3, 100<<10))

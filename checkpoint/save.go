@@ -18,6 +18,8 @@ import (
 // any other error nothing was.
 func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) {
 	defer func() { s.State.failed(err) }()
+	ctx, done := t.job.limitCommit(ctx)
+	defer func() { err = done(err) }()
 	ctx, end, err := t.job.life.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -31,9 +33,6 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) 
 		return nil, err
 	}
 	keep := t.job.opts.Retention
-	if err := keep.check(); err != nil {
-		return nil, err
-	}
 	if base == nil {
 		if err := t.wantNew(ctx); errors.Is(err, ErrGone) {
 			return nil, fmt.Errorf("%w: nothing was saved, because another writer was first; save again if this state is still wanted", ErrConflict)
@@ -72,6 +71,22 @@ func (t *Task) Save(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) 
 	c.retire(existing, made.With(kept), made, b.content)
 	_ = c.close(ctx) // what it does not get done is garbage to the next
 	return t.describe(made.Current(), b.content), nil
+}
+
+// limitCommit bounds the time that a commit takes. done must be called with what came
+// of the commit; it tells whose limit it was that ended it.
+func (j *Job) limitCommit(ctx context.Context) (_ context.Context, done func(error) error) {
+	if j.opts.CommitTimeout == 0 {
+		return ctx, func(err error) error { return err }
+	}
+	limited, cancel := context.WithTimeout(ctx, j.opts.CommitTimeout)
+	return limited, func(err error) error {
+		defer cancel()
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && limited.Err() != nil {
+			err = fmt.Errorf("the commit took longer than %v, which is Options.CommitTimeout: %w", j.opts.CommitTimeout, err)
+		}
+		return err
+	}
 }
 
 // warnOfFencing tells of the owner that a one-off step after base has fenced.

@@ -55,7 +55,7 @@ func (b *builder) toRead() (list []int) {
 }
 
 // writeAhead tells the system of the files that readFile will protect.
-func (w *walk) writeAhead(todo []int) (stop func()) {
+func (w *scan) writeAhead(todo []int) (stop func()) {
 	dir, ok := w.fsys.(interface{ writeAhead([]string) (stop func()) })
 	if !ok {
 		return func() {}
@@ -70,7 +70,7 @@ func (w *walk) writeAhead(todo []int) (stop func()) {
 }
 
 // unchanged reports whether a file is known to be what it was, unopened.
-func (w *walk) unchanged(n, old *node) bool {
+func (w *scan) unchanged(n, old *node) bool {
 	switch {
 	case w.reread || n.Path != old.Path || !old.Mode.IsRegular() || n.Size != old.Size:
 		return false

@@ -161,12 +161,14 @@ func newStage(p *play) *stage {
 func (s *stage) newProcess(i int, name string) *process {
 	p := &process{stage: s, index: i, name: name}
 	p.door = &door{p: p}
-	job := checkpoint.New(p.door, checkpoint.Options{
+	job, err := checkpoint.New(p.door, checkpoint.Options{
 		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: s.play.last}, Logger: lossLogger(func() *audit { return s.audit }),
 		// A wait of no length: the bubble's clock does not go on.
 		Backoff: backend.Backoff{First: 1, Max: 1, Attempts: 4},
 	})
-	var err error
+	if err != nil {
+		panic(err)
+	}
 	if p.task, err = job.Task("orders/7"); err != nil {
 		panic(err)
 	}
@@ -497,7 +499,7 @@ func (p *process) bad(f string, args ...any) {
 
 func (p *process) claim() {
 	var err error
-	if p.owner, err = p.task.Claim(context.Background()); err != nil {
+	if p.owner, err = p.task.Claim(context.Background(), checkpoint.ClaimOptions{}); err != nil {
 		p.owner = nil
 		p.check("claim", err)
 	}
@@ -567,11 +569,11 @@ func (p *process) read() {
 	least := p.newest().Seq
 	status, err := p.task.Status(context.Background())
 	p.check("status", err)
-	if err != nil || status.Newest == nil {
+	if err != nil || status.Latest == nil {
 		return
 	}
 	if status.Seq < least {
 		p.bad("status says %d, after %d was made", status.Seq, least)
 	}
-	p.check("read", p.audit.wantWhole(context.Background(), status.Newest), checkpoint.ErrGone)
+	p.check("read", p.audit.wantWhole(context.Background(), status.Latest), checkpoint.ErrGone)
 }

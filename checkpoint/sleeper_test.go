@@ -57,7 +57,7 @@ func newSleepers(w *world, n nap) *sleepers {
 func (s *sleepers) task(before func()) *checkpoint.Task {
 	store := hooked{s.audit.open(), func(string, string) { before() }}
 	opts := checkpoint.Options{Retention: checkpoint.Retention{Last: s.keep}, Logger: s.audit.logger()}
-	task, err := checkpoint.New(store, opts).Task("orders/7")
+	task, err := newJob(s, store, opts).Task("orders/7")
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -137,16 +137,16 @@ func (s *sleepers) goOn() {
 	if !s.back {
 		err := s.save(task, "same")
 		if err == nil || errors.Is(err, checkpoint.ErrConflict) {
-			s.owner, err = task.Claim(s.Context())
+			s.owner, err = task.Claim(s.Context(), checkpoint.ClaimOptions{})
 		}
 		if err != nil {
 			s.Error(err)
 		}
 		return
 	}
-	list, err := task.Checkpoints(s.Context())
+	list, err := task.List(s.Context())
 	if err == nil {
-		s.owner, err = task.ClaimAt(s.Context(), fmt.Sprint(list[len(list)-1].Seq))
+		s.owner, err = task.Claim(s.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(list[len(list)-1].Seq)})
 	}
 	if err != nil {
 		s.Error(err)
@@ -200,7 +200,7 @@ func (s *sleepers) end() {
 	if err := s.owner.Close(context.Background()); err != nil {
 		s.Error(err)
 	}
-	list, err := s.task(awake).Checkpoints(s.Context())
+	list, err := s.task(awake).List(s.Context())
 	if err != nil || len(list) == 0 {
 		s.Errorf("%d checkpoints, %v", len(list), err)
 	}
@@ -225,10 +225,12 @@ func TestSleepBeforeTwoRequests(t *testing.T) {
 		"collect": func(s *sleepers, task *checkpoint.Task) error {
 			return second(task.Collect(s.Context(), checkpoint.CollectOptions{}))
 		},
-		"go back": func(s *sleepers, task *checkpoint.Task) error { return second(task.Rollback(s.Context(), "2")) },
-		"save":    func(s *sleepers, task *checkpoint.Task) error { return s.save(task, "other") },
+		"go back": func(s *sleepers, task *checkpoint.Task) error {
+			return second(task.Rollback(s.Context(), checkpoint.Seq(2)))
+		},
+		"save": func(s *sleepers, task *checkpoint.Task) error { return s.save(task, "other") },
 		"own": func(s *sleepers, task *checkpoint.Task) error {
-			o, err := task.Claim(s.Context())
+			o, err := task.Claim(s.Context(), checkpoint.ClaimOptions{})
 			if err != nil {
 				return err
 			}
@@ -245,7 +247,7 @@ func TestSleepBeforeTwoRequests(t *testing.T) {
 			if err := r.Err(); err != nil {
 				s.Error(err)
 			}
-			return second(r.Repair(s.Context(), checkpoint.RepairOptions{Fence: true}))
+			return second(task.Repair(s.Context(), r, checkpoint.RepairOptions{Fence: true}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -293,7 +295,7 @@ func (s *sleepers) begin() {
 		err = errors.Join(err, s.save(task, "same"))
 	}
 	if err == nil {
-		s.owner, err = task.Claim(s.Context())
+		s.owner, err = task.Claim(s.Context(), checkpoint.ClaimOptions{})
 	}
 	if err == nil && s.started {
 		err = s.commit(s.owner, "same")

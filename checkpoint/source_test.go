@@ -34,7 +34,7 @@ func noise(n int) []byte {
 }
 
 // stateOf commits a source and returns its state as a file system.
-func stateOf(t tester, s checkpoint.Source) *checkpoint.StateFS {
+func stateOf(t tester, s checkpoint.Source) fs.FS {
 	t.Helper()
 	c := commit(t, claim(t, newTask(t)), checkpoint.Snapshot{State: s})
 	fsys, err := c.FS(t.Context())
@@ -248,7 +248,7 @@ func TestStatesThatAreRefused(t *testing.T) {
 			if err == nil || err.Error() != c.text || c.kind != nil && !errors.Is(err, c.kind) {
 				t.Errorf("err = %v\nwant  %s", err, c.text)
 			}
-			if got, err := task.Newest(t.Context()); err != nil || got.Seq != base.Seq {
+			if got, err := task.Latest(t.Context()); err != nil || got.Seq != base.Seq {
 				t.Errorf("afterwards the newest is %+v, %v", got, err)
 			}
 			if _, err := o.Commit(t.Context(), at(2)); err != nil {
@@ -342,7 +342,7 @@ func TestEndlessStreamIsInterrupted(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || n != 10 {
 		t.Errorf("err = %v after %d reads", err, n)
 	}
-	if _, err := task.Newest(t.Context()); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+	if _, err := task.Latest(t.Context()); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 		t.Errorf("newest: %v", err)
 	}
 }
@@ -554,7 +554,7 @@ func TestFileThatChangesWhileItIsRead(t *testing.T) {
 			if !errors.Is(err, checkpoint.ErrChanged) || !strings.HasPrefix(err.Error(), c.text) {
 				t.Errorf("err = %v\nwant  %s...", err, c.text)
 			}
-			if got, err := task.Newest(t.Context()); err != nil || got.Offsets["in"] != "1" || !touched {
+			if got, err := task.Latest(t.Context()); err != nil || got.Offsets["in"] != "1" || !touched {
 				t.Errorf("afterwards the newest is %+v, %v", got, err)
 			}
 		})
@@ -604,7 +604,7 @@ func TestFileThatIsReplacedIsTheNewOne(t *testing.T) {
 	}}
 	state := stateOf(t, checkpoint.FS(fsys))
 	data, err := fs.ReadFile(state, "f")
-	info, _ := state.Stat("f")
+	info, _ := fs.Stat(state, "f")
 	if err != nil || string(data) != "newer" || info.Size() != 5 || info.Mode() != 0o600 {
 		t.Errorf("%q, %v, %v", data, info, err)
 	}

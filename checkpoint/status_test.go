@@ -16,14 +16,14 @@ func TestStatus(t *testing.T) {
 			t.Errorf("before the first claim: %+v, %v", s, err)
 		}
 		o := claim(w, task)
-		if s, err := task.Status(w.Context()); err != nil || s.Seq != 1 || !s.Claimed || s.Newest != nil {
+		if s, err := task.Status(w.Context()); err != nil || s.Seq != 1 || !s.Claimed || s.Latest != nil {
 			t.Errorf("after the claim: %+v, %v", s, err)
 		}
 		commit(w, o, at(1))
 		synctest.Wait() // for the owner's collection
 		before := store.Calls()
 		s, err := task.Status(w.Context())
-		if err != nil || s.Seq != 2 || s.Newest == nil || s.Newest.Offsets["in"] != "1" {
+		if err != nil || s.Seq != 2 || s.Latest == nil || s.Latest.Offsets["in"] != "1" {
 			t.Errorf("after the commit: %+v, %v", s, err)
 		}
 		if n := store.Calls() - before; n != 2 {
@@ -45,7 +45,7 @@ func TestCheckpointsBesideADamagedOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		task, _, _ := w.process()
-		list, err := task.Checkpoints(w.Context())
+		list, err := task.List(w.Context())
 		if !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), damaged) {
 			t.Errorf("err = %v, want ErrCorrupt that names %s", err, damaged)
 		}
@@ -71,17 +71,17 @@ func TestOlderCheckpointsBehindADamagedManifest(t *testing.T) {
 		}
 		task, _, _ := w.process()
 		for at, want := range map[string]string{"first": "1", "2": "1", "3": "2"} {
-			if c, err := task.At(w.Context(), at); err != nil || c.Offsets["in"] != want {
+			if c, err := task.Get(w.Context(), ref(at)); err != nil || c.Offsets["in"] != want {
 				t.Errorf("At(%q) = %+v, %v; want offset %s", at, c, err, want)
 			}
 		}
-		list, err := task.Checkpoints(w.Context())
+		list, err := task.List(w.Context())
 		if !errors.Is(err, checkpoint.ErrCorrupt) || len(list) != 2 {
 			t.Errorf("Checkpoints: %d, %v; want 2 and ErrCorrupt", len(list), err)
 		}
-		_, newestErr := task.Newest(w.Context())
-		_, damagedErr := task.At(w.Context(), "4")
-		_, claimErr := task.Claim(w.Context())
+		_, newestErr := task.Latest(w.Context())
+		_, damagedErr := task.Get(w.Context(), checkpoint.Seq(4))
+		_, claimErr := task.Claim(w.Context(), checkpoint.ClaimOptions{})
 		for what, err := range map[string]error{"Newest": newestErr, "At(4)": damagedErr, "Claim": claimErr} {
 			if !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), newest) {
 				t.Errorf("%s: %v, want ErrCorrupt that names %s", what, err, newest)

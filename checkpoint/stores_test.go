@@ -69,7 +69,7 @@ func openJob(t *testing.T, url string, opts checkpoint.Options) *checkpoint.Job 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = job.Close() })
+	t.Cleanup(func() { _ = job.Close(context.Background()) })
 	return job
 }
 
@@ -95,7 +95,7 @@ func commitAndRestore(t *testing.T, url string) {
 		"a directory":  {State: checkpoint.Dir(makeState(t)), Savepoint: "everything"},
 	} {
 		made := commit(t, o, s)
-		got, err := reader.Newest(t.Context())
+		got, err := reader.Latest(t.Context())
 		if err != nil || got.Seq != made.Seq || len(got.Offsets) != len(s.Offsets) || got.Bytes != made.Bytes {
 			t.Fatalf("%s: newest is %+v, %v; want %+v", name, got, err, made)
 		}
@@ -108,7 +108,7 @@ func commitAndRestore(t *testing.T, url string) {
 		}
 		t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "void"), 0o755) })
 	}
-	if _, err := reader.At(t.Context(), "everything"); err != nil {
+	if _, err := reader.Get(t.Context(), checkpoint.Savepoint("everything")); err != nil {
 		t.Error(err)
 	}
 }
@@ -133,7 +133,7 @@ func claimsAtOnce(t *testing.T, url string) {
 		task := taskOf(t, url, "t", checkpoint.Options{})
 		wg.Go(func() {
 			var err error
-			if owners[i], err = task.Claim(t.Context()); err != nil {
+			if owners[i], err = task.Claim(t.Context(), checkpoint.ClaimOptions{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -178,7 +178,7 @@ func savesAtOnce(t *testing.T, url string) {
 			want++
 		}
 	}
-	list, err := taskOf(t, url, "t", keepAll).Checkpoints(t.Context())
+	list, err := taskOf(t, url, "t", keepAll).List(t.Context())
 	if err != nil || len(list) != want || want == 0 {
 		t.Errorf("%d saves succeeded, history has %d, %v", want, len(list), err)
 	}
@@ -217,7 +217,7 @@ func retentionDeletes(t *testing.T, url string) {
 	if err := o.Close(context.Background()); err != nil { // waits for the clean-up
 		t.Fatal(err)
 	}
-	list, err := task.Checkpoints(t.Context())
+	list, err := task.List(t.Context())
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%d checkpoints, %v", len(list), err)
 	}
@@ -230,7 +230,7 @@ func retentionDeletes(t *testing.T, url string) {
 			t.Errorf("checkpoint %d: %v", c.Seq, err)
 		}
 	}
-	if o.CleanUpFailures() != 0 {
-		t.Errorf("%d clean-ups failed", o.CleanUpFailures())
+	if o.CleanupFailures() != 0 {
+		t.Errorf("%d clean-ups failed", o.CleanupFailures())
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // addStreams adds the files of streams, and the directories that they need, to the
 // nodes that were found.
-func (w *walk) addStreams() {
+func (w *scan) addStreams() {
 	if len(w.streams) == 0 {
 		return
 	}
@@ -37,7 +37,7 @@ func (w *walk) addStreams() {
 }
 
 // sort brings the nodes into the order of a tree.
-func (w *walk) sort() {
+func (w *scan) sort() {
 	order := make([]int, len(w.nodes))
 	for i := range order {
 		order[i] = i

@@ -43,7 +43,7 @@ func (w *world) hookedTask(opts checkpoint.Options, before func(verb, key string
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	job := checkpoint.New(hooked{w.bucket.Open(), before}, opts)
+	job := newJob(w, hooked{w.bucket.Open(), before}, opts)
 	task, err := job.Task("orders/7")
 	if err != nil {
 		w.Fatal(err)
@@ -129,7 +129,7 @@ func TestGarbageIsBoundedWithoutTheRightToDelete(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var most atomic.Int64
 		store := deleteCounter{w.bucket.Open(), &most}
-		job := checkpoint.New(store, checkpoint.Options{Retention: lastOne.Retention, Logger: slog.New(slog.DiscardHandler)})
+		job := newJob(t, store, checkpoint.Options{Retention: lastOne.Retention, Logger: slog.New(slog.DiscardHandler)})
 		task, _ := job.Task("orders/7")
 		o := claim(w, task)
 		for n := range 1100 {
@@ -169,7 +169,7 @@ func TestDamagedSavepointDoesNotStopCleanUp(t *testing.T) {
 			synctest.Wait()
 		}
 		if n := len(w.objects(segments)); n > 3 {
-			t.Errorf("%d segments for 2 checkpoints; %d clean-ups failed", n, heir.CleanUpFailures())
+			t.Errorf("%d segments for 2 checkpoints; %d clean-ups failed", n, heir.CleanupFailures())
 		}
 	})
 }
@@ -182,7 +182,7 @@ func TestSaveHonoursItsContextInCleanUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		release := make(chan struct{})
-		job := checkpoint.New(hangingDelete{w.bucket.Open(), release}, lastOne)
+		job := newJob(t, hangingDelete{w.bucket.Open(), release}, lastOne)
 		task, _ = job.Task("orders/7")
 		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
 		defer cancel()

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/segment"
@@ -33,7 +31,7 @@ type Status struct {
 	Writer  string      // its writer, which no other claim has
 	Claimed bool        // its writer has not released the task; it may be alive or not
 	Deleted bool        // the task was deleted, and not claimed since
-	Newest  *Checkpoint // nil if there is none
+	Latest  *Checkpoint // nil if there is none
 }
 
 // Status reads the newest manifest, in two requests however long the history
@@ -55,74 +53,54 @@ func (t *Task) Status(ctx context.Context) (Status, error) {
 			Deleted: s.Kind == format.KindDeleted,
 		}
 		if c := s.Current(); c != nil {
-			status.Newest, err = t.open(ctx, c)
+			status.Latest, err = t.open(ctx, c)
 		}
 		return status, err
 	})
 }
 
-// Newest returns the newest checkpoint, for as many requests as Status. It
+// Latest returns the newest checkpoint, for as many requests as Status. It
 // returns ErrNoCheckpoint if there is none.
-func (t *Task) Newest(ctx context.Context) (*Checkpoint, error) {
+func (t *Task) Latest(ctx context.Context) (*Checkpoint, error) {
 	status, err := t.Status(ctx)
-	if err == nil && status.Newest == nil {
+	if err == nil && status.Latest == nil {
 		err = fmt.Errorf("task %q has no checkpoint: %w", t.Name(), ErrNoCheckpoint)
 	}
-	return status.Newest, err
+	return status.Latest, err
 }
 
-// At returns a checkpoint by its number or, if at is no number, by the name
-// of its savepoint. It returns ErrNoCheckpoint if it was never committed or
-// is not retained any more.
-func (t *Task) At(ctx context.Context, at string) (*Checkpoint, error) {
-	if at == "" {
-		return nil, backend.Invalidf("which checkpoint? give its number, or the name of a savepoint")
+// Get returns the checkpoint that r means. It returns ErrNoCheckpoint if it was never
+// committed or is not retained any more. For the latest it sends as many requests as
+// Status; for another one, one or two more.
+func (t *Task) Get(ctx context.Context, r Ref) (*Checkpoint, error) {
+	if r == (Ref{}) {
+		return t.Latest(ctx)
+	}
+	if err := r.check(); err != nil {
+		return nil, err
 	}
 	return history.Reread(ctx, func() (*Checkpoint, error) {
 		s, all, damage, err := t.log.IntactAndAll(ctx)
 		if err != nil {
 			return nil, err
 		}
-		r, err := t.find(s, all, at)
+		c, err := t.find(s, all, r)
 		if damage != nil && errors.Is(err, ErrNoCheckpoint) {
-			return nil, damage // it may be in what can not be read
+			return nil, damage // it may be in what cannot be read
 		}
 		if err != nil {
 			return nil, err
 		}
-		return t.openRetained(ctx, s, r)
+		return t.openRetained(ctx, s, c)
 	})
 }
 
-// find returns that of a task's checkpoints which at names; s is its last step.
-func (t *Task) find(s *history.Committed, all []format.Retained, at string) (format.Retained, error) {
-	seq, _ := strconv.ParseUint(at, 10, 64) // a number that is too large gives the largest
-	i := slices.IndexFunc(all, func(r format.Retained) bool {
-		if isNumber(at) {
-			return r.Seq == seq
-		}
-		return r.Savepoint == at
-	})
-	var why string
-	switch {
-	case i >= 0:
-		return all[i], nil
-	case !isNumber(at):
-		why = fmt.Sprintf(" has no savepoint %q", at)
-	case s != nil && seq > 0 && seq <= s.Seq:
-		why = fmt.Sprintf(": number %d is not, or no longer, a retained checkpoint", seq)
-	default:
-		why = fmt.Sprintf(": checkpoint %s was never committed", at)
-	}
-	return format.Retained{}, fmt.Errorf("task %q%s: %w", t.Name(), why, ErrNoCheckpoint)
-}
-
-// Checkpoints returns all checkpoints that exist: first the newest, and then the
+// List returns all checkpoints that exist: first the newest, and then the
 // others by when they were the newest, which is the order of their numbers
 // unless the task has gone back to an older one. It reads each one's manifest.
 // It returns ErrNoCheckpoint if the task was never claimed. If some are damaged,
 // it returns the others, and the errors joined.
-func (t *Task) Checkpoints(ctx context.Context) ([]*Checkpoint, error) {
+func (t *Task) List(ctx context.Context) ([]*Checkpoint, error) {
 	return history.Reread(ctx, func() ([]*Checkpoint, error) {
 		s, all, damage, err := t.log.IntactAndAll(ctx)
 		if err != nil {

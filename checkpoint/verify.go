@@ -23,11 +23,6 @@ type VerifyOptions struct {
 	// Data reads all data of every checkpoint and holds it against its hashes.
 	// What checkpoints share is read once.
 	Data bool
-
-	// Restorable reads all data of the current checkpoint, as a restore does, and
-	// records in the store that it could be restored: see [Task.Proven]. If the
-	// checkpoint is hurt, nothing is recorded.
-	Restorable bool
 }
 
 // Verify makes sure, without restoring, that what the task's checkpoints need
@@ -39,27 +34,38 @@ type VerifyOptions struct {
 // what a read of it does not find. A segment that cannot be read for another
 // reason, such as permissions, is an error of Verify.
 //
-// It may run at any time, beside owners, saves and collectors. What is retired
-// meanwhile is no damage. It returns an error if the task could not be
+// It writes nothing, and may run at any time, beside owners, saves and collectors. What
+// is retired meanwhile is no damage. It returns an error if the task could not be
 // verified, ErrNoCheckpoint if it does not exist, and ErrGone if all of its
-// checkpoints were retired before they had been verified. If all that failed was
-// the record that Restorable asks for, the report comes with the error. That
-// something is damaged is no error: see [Report.Err].
-func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) {
-	return history.Reread(ctx, func() (*Report, error) {
+// checkpoints were retired before they had been verified. That something is damaged is
+// no error: see [VerifyReport.Err].
+func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*VerifyReport, error) {
+	return t.verify(ctx, opts, false)
+}
+
+// TestRestore is Verify that also reads all data of the latest checkpoint, as a restore
+// does, and records in the store that it could be restored: see [Task.LastRestoreTest].
+// If that checkpoint is damaged, nothing is recorded. If all that failed was the record,
+// the report comes with the error.
+func (t *Task) TestRestore(ctx context.Context, opts VerifyOptions) (*VerifyReport, error) {
+	return t.verify(ctx, opts, true)
+}
+
+func (t *Task) verify(ctx context.Context, opts VerifyOptions, testRestore bool) (*VerifyReport, error) {
+	return history.Reread(ctx, func() (*VerifyReport, error) {
 		v := &verifier{
-			task: t, opts: opts, problems: make(map[string]*problem),
+			task: t, opts: opts, testRestore: testRestore, problems: make(map[string]*problem),
 			segments: make(map[format.SegmentID]int64), named: make(map[format.SegmentID]bool),
 			wrong: make(map[format.Segment]error), checked: make(map[format.Hash]bool),
 			written: make(map[format.SegmentID]time.Time), writers: make(map[uint64]format.WriterID),
 			lost: make(map[format.SegmentID]bool),
 		}
-		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.look, v.states, v.settle, v.losses} {
+		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.checkUnlisted, v.states, v.settle, v.losses} {
 			if err := stage(ctx); err != nil {
 				return nil, err
 			}
 		}
-		err := v.prove(ctx)
+		err := v.recordTest(ctx)
 		return v.report(), err
 	})
 }
@@ -68,12 +74,13 @@ func (t *Task) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) 
 // manifest is read first, and what is listed afterwards has all that this one
 // and its checkpoints need, unless it was retired in between.
 type verifier struct {
-	task       *Task
-	opts       VerifyOptions
-	step       *history.Committed // the newest that can be read; nil if there is none
-	unreadable uint64             // number of the newest manifest, if it is damaged
-	unlisted   bool               // the list of what step retains is damaged
-	subjects   []*subject
+	task        *Task
+	opts        VerifyOptions
+	testRestore bool               // see TestRestore
+	step        *history.Committed // the newest that can be read; nil if there is none
+	unreadable  uint64             // number of the newest manifest, if it is damaged
+	unlisted    bool               // the list of what step retains is damaged
+	subjects    []*subject
 
 	segments  map[format.SegmentID]int64 // sizes of all that exist
 	wrong     map[format.Segment]error   // what is wrong with those that do not, or are of another size
@@ -81,8 +88,8 @@ type verifier struct {
 	lost      map[format.SegmentID]bool // those that prove that manifests were lost
 	manifests []backend.Object          // likewise
 	foreign   []string
-	proof     *backend.Object // the record of the last one
-	proven    *Proof          // what it says
+	record    *backend.Object // of the last restore test
+	recorded  *RestoreTest    // what it says
 	live      int64           // bytes of data that were read and are right
 
 	mu       sync.Mutex
@@ -96,7 +103,7 @@ type verifier struct {
 type subject struct {
 	format.Retained
 	checkpoint *Checkpoint // nil if it can not be read
-	hurt       bool        // something that it needs is wrong
+	damaged    bool        // something that it needs is wrong
 	repeated   bool        // its own manifest is wrong, and the newest one repeats it
 	gone       bool        // retired meanwhile
 }
@@ -104,7 +111,7 @@ type subject struct {
 // A problem is an object with something wrong.
 type problem struct {
 	Problem
-	hurts   []*subject
+	affects []*subject
 	unknown bool // whom it hurts can not be known
 }
 
@@ -118,9 +125,9 @@ func (v *verifier) found(key string, kind ProblemKind, why string, hurts ...*sub
 		v.problems[key] = p
 	}
 	for _, s := range hurts {
-		s.hurt = true
-		if !slices.Contains(p.hurts, s) {
-			p.hurts = append(p.hurts, s)
+		s.damaged = true
+		if !slices.Contains(p.affects, s) {
+			p.affects = append(p.affects, s)
 		}
 	}
 }
@@ -202,7 +209,7 @@ func (v *verifier) list(ctx context.Context) error {
 		} else if _, _, ok := format.ParseManifestKey(o.Key); ok {
 			v.manifests = append(v.manifests, o)
 		} else if o.Key == format.ProvenKey(dir) {
-			v.proof = &o
+			v.record = &o
 		} else {
 			v.foreign = append(v.foreign, o.Key)
 		}
@@ -311,7 +318,7 @@ func (v *verifier) states(ctx context.Context) error {
 			s.gone = true
 		case errors.As(err, &about):
 			v.found(about.Key, kindOf(err), err.Error(), s)
-		case errors.Is(err, ErrCorrupt) && s.hurt:
+		case errors.Is(err, ErrCorrupt) && s.damaged:
 			// A segment that is known to be missing.
 		case errors.Is(err, ErrCorrupt):
 			v.found(key, Damaged, err.Error(), s)
@@ -335,7 +342,7 @@ func (v *verifier) sizes(s *subject) {
 // lie.
 func (v *verifier) state(ctx context.Context, s *subject) error {
 	all, err := twice(func() (*survey, error) { return s.checkpoint.survey(ctx) })
-	if wanted := v.opts.Data || v.opts.Restorable && v.isCurrent(s); err != nil || !wanted {
+	if wanted := v.opts.Data || v.testRestore && v.isCurrent(s); err != nil || !wanted {
 		return err
 	}
 	return v.data(ctx, s, all)
@@ -359,33 +366,33 @@ func (v *verifier) settle(ctx context.Context) error {
 			gone++
 		}
 	}
-	if gone > 0 && (gone == len(v.subjects) || v.opts.Restorable && v.subjects[0].gone) {
+	if gone > 0 && (gone == len(v.subjects) || v.testRestore && v.subjects[0].gone) {
 		return fmt.Errorf("task %q: its checkpoints were retired while they were verified: %w", v.task.Name(), ErrGone)
 	}
 	return nil
 }
 
-// prove records that the current checkpoint could be restored, if that is what
+// recordTest records that the current checkpoint could be restored, if that is what
 // was found, or reads what was recorded before.
-func (v *verifier) prove(ctx context.Context) error {
-	if v.opts.Restorable && len(v.subjects) > 0 {
-		if s := v.subjects[0]; v.isCurrent(s) && s.checkpoint != nil && !s.hurt {
-			proof, err := v.task.recordProof(ctx, s.checkpoint)
+func (v *verifier) recordTest(ctx context.Context) error {
+	if v.testRestore && len(v.subjects) > 0 {
+		if s := v.subjects[0]; v.isCurrent(s) && s.checkpoint != nil && !s.damaged {
+			proof, err := v.task.recordRestoreTest(ctx, s.checkpoint)
 			if err != nil {
 				return fmt.Errorf("checkpoint %d can be restored, but the record of that could not be written: %w", s.Seq, err)
 			}
-			v.proven = proof
+			v.recorded = proof
 			return nil
 		}
 	}
-	if v.proof == nil {
+	if v.record == nil {
 		return nil
 	}
 	var err error
-	v.proven, err = v.task.readProof(ctx, v.proof)
+	v.recorded, err = v.task.readRestoreTest(ctx, v.record)
 	switch {
 	case errors.Is(err, ErrCorrupt):
-		v.foreign = append(v.foreign, v.proof.Key) // no checkpoint needs it
+		v.foreign = append(v.foreign, v.record.Key) // no checkpoint needs it
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil

@@ -54,7 +54,7 @@ func resizes(key string, by int64) func(string, backend.Object) (backend.Object,
 // through opens the task through a store whose listings are not to be relied on.
 func (w *world) through(show func(string, backend.Object) (backend.Object, bool)) *checkpoint.Task {
 	w.Helper()
-	job := checkpoint.New(lyingList{w.bucket.Open(), show}, checkpoint.Options{Backoff: backend.Backoff{Attempts: 2}})
+	job := newJob(w, lyingList{w.bucket.Open(), show}, checkpoint.Options{Backoff: backend.Backoff{Attempts: 2}})
 	task, err := job.Task("orders/7")
 	if err != nil {
 		w.Fatal(err)
@@ -82,13 +82,13 @@ func TestVerifyDoesNotTakeAListingsWord(t *testing.T) {
 					task := w.through(lie(o.Key))
 					for _, opts := range []checkpoint.VerifyOptions{structure, allData} {
 						r, err := task.Verify(w.Context(), opts)
-						if err != nil || r.Whole != 5 || len(r.Problems) > 0 {
+						if err != nil || r.Intact != 5 || len(r.Problems) > 0 {
 							t.Fatalf("%s: %+v, %v; want 5 whole", o.Key, r, err)
 						}
 						if n := len(w.objects(segments)); r.Live.Segments != n {
 							t.Errorf("%s: %d segments of %d are live", o.Key, r.Live.Segments, n)
 						}
-						if out, err := r.Repair(w.Context(), fence); err != nil || len(out.Dropped) > 0 {
+						if out, err := task.Repair(w.Context(), r, fence); err != nil || len(out.Dropped) > 0 {
 							t.Errorf("%s: %+v, %v; want nothing", o.Key, out, err)
 						}
 					}
@@ -108,7 +108,7 @@ func TestVerifyOfWhatIsNeitherListedNorRead(t *testing.T) {
 		for _, o := range w.objects(segments) {
 			var task *checkpoint.Task
 			refusing := refusedGet{lyingList{w.bucket.Open(), hides(o.Key, func(string) bool { return true })}, o.Key}
-			job := checkpoint.New(refusing, checkpoint.Options{})
+			job := newJob(t, refusing, checkpoint.Options{})
 			task, err := job.Task("orders/7")
 			if err != nil {
 				t.Fatal(err)
@@ -148,7 +148,7 @@ func TestVerifyBehindAHiddenManifest(t *testing.T) {
 		// By one listing, and then no more.
 		listings := 0
 		task := w.through(hides(key, func(string) bool { listings++; return listings == 1 }))
-		if r, err := task.Verify(w.Context(), allData); err != nil || r.Whole != 1 || len(r.Problems) > 0 || r.Manifest != last.Seq {
+		if r, err := task.Verify(w.Context(), allData); err != nil || r.Intact != 1 || len(r.Problems) > 0 || r.Manifest != last.Seq {
 			t.Errorf("left out once: %+v, %v; want 1 whole", r, err)
 		}
 
@@ -170,16 +170,16 @@ func TestRollbackDoesNotTakeAListingsWord(t *testing.T) {
 		w.library()
 		for _, o := range w.objects(segments) {
 			task := w.through(hides(o.Key, func(string) bool { return true }))
-			if c, err := task.Rollback(w.Context(), "3"); err != nil || c.Seq != 3 {
+			if c, err := task.Rollback(w.Context(), checkpoint.Seq(3)); err != nil || c.Seq != 3 {
 				t.Errorf("%s is not listed: %v", o.Key, err)
 			}
 		}
 		refusing := refusedGet{lyingList{w.bucket.Open(), hides(w.objects(segments)[0].Key, func(string) bool { return true })}, w.objects(segments)[0].Key}
-		task, err := checkpoint.New(refusing, checkpoint.Options{}).Task("orders/7")
+		task, err := newJob(t, refusing, checkpoint.Options{}).Task("orders/7")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := task.Rollback(w.Context(), "2"); !errors.Is(err, backend.ErrPermission) || errors.Is(err, checkpoint.ErrCorrupt) {
+		if _, err := task.Rollback(w.Context(), checkpoint.Seq(2)); !errors.Is(err, backend.ErrPermission) || errors.Is(err, checkpoint.ErrCorrupt) {
 			t.Errorf("what can not be read: %v, want ErrPermission", err)
 		}
 	})
@@ -201,7 +201,7 @@ func TestVerifyAsksForNothingThatIsListed(t *testing.T) {
 					probes++
 				}
 			}}
-			task, err := checkpoint.New(store, checkpoint.Options{Requests: 1}).Task("orders/7")
+			task, err := newJob(t, store, checkpoint.Options{Requests: 1}).Task("orders/7")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -30,14 +30,14 @@ var (
 )
 
 // verify verifies as a process of its own, and says how many requests it took.
-func (w *world) verify(opts checkpoint.VerifyOptions, faults ...faultstore.Fault) (r *checkpoint.Report, calls int) {
+func (w *world) verify(opts checkpoint.VerifyOptions, faults ...faultstore.Fault) (r *checkpoint.VerifyReport, calls int) {
 	w.Helper()
 	task, _, store := w.process(faults...)
 	r, err := task.Verify(w.Context(), opts)
 	if err != nil {
 		w.Fatal(err)
 	}
-	if whole, hurt := r.Whole, len(r.Hurt); whole+hurt != r.Checkpoints {
+	if whole, hurt := r.Intact, len(r.Damaged); whole+hurt != r.Checkpoints {
 		w.Errorf("%d whole and %d hurt of %d", whole, hurt, r.Checkpoints)
 	}
 	if err := r.Err(); (err == nil) != (len(r.Problems) == 0) || err != nil && !errors.Is(err, checkpoint.ErrCorrupt) {
@@ -88,7 +88,7 @@ func (w *world) unreadable() []uint64 {
 }
 
 func readAll(ctx context.Context, task *checkpoint.Task, seq uint64) error {
-	c, err := task.At(ctx, fmt.Sprint(seq))
+	c, err := task.Get(ctx, checkpoint.Seq(seq))
 	if err != nil {
 		return err
 	}
@@ -129,13 +129,13 @@ func (w *world) remove(key string) {
 }
 
 // wantProblem fails unless the report names one object, and those hurt.
-func (w *world) wantProblem(r *checkpoint.Report, what, key string, kind checkpoint.ProblemKind, hurts []uint64) {
+func (w *world) wantProblem(r *checkpoint.VerifyReport, what, key string, kind checkpoint.ProblemKind, hurts []uint64) {
 	w.Helper()
 	if len(r.Problems) != 1 || r.Problems[0].Object != key || r.Problems[0].Kind != kind || r.Problems[0].Error == "" {
 		w.Fatalf("%s: %+v; want %s to be %s", what, r.Problems, key, kind)
 	}
-	if !slices.Equal(r.Problems[0].Hurts, hurts) || !slices.Equal(r.Hurt, hurts) {
-		w.Fatalf("%s: it hurts %v and %v, want %v", what, r.Problems[0].Hurts, r.Hurt, hurts)
+	if !slices.Equal(r.Problems[0].Affects, hurts) || !slices.Equal(r.Damaged, hurts) {
+		w.Fatalf("%s: it hurts %v and %v, want %v", what, r.Problems[0].Affects, r.Damaged, hurts)
 	}
 }
 
@@ -150,7 +150,7 @@ func TestVerifyWhatIsWhole(t *testing.T) {
 				synctest.Wait()
 				for _, opts := range []checkpoint.VerifyOptions{structure, allData} {
 					r, _ := w.verify(opts)
-					if r.Whole != len(snapshots) || len(r.Problems) > 0 || r.Garbage.Segments+r.InFlight.Segments+r.Unclear.Segments+len(r.Foreign) > 0 {
+					if r.Intact != len(snapshots) || len(r.Problems) > 0 || r.Garbage.Segments+r.InFlight.Segments+r.Unclear.Segments+len(r.Foreign) > 0 {
 						t.Errorf("%+v, want %d whole and nothing else", r, len(snapshots))
 					}
 					if n := len(w.objects(segments)); r.Live.Segments != n {
@@ -190,7 +190,7 @@ func TestVerifyDamagedData(t *testing.T) {
 			}
 			w.write(o.Key, data)
 		}
-		if r, _ := w.verify(allData); r.Whole != 5 {
+		if r, _ := w.verify(allData); r.Intact != 5 {
 			t.Errorf("with everything back in its place: %+v", r)
 		}
 	})
@@ -247,8 +247,8 @@ func TestVerifyTruncated(t *testing.T) {
 				// Whoever names the segment is hurt: also one that may need
 				// nothing of what is missing.
 				for _, seq := range w.unreadable() {
-					if !slices.Contains(r.Hurt, seq) {
-						t.Errorf("%s of %d bytes cut to %d: it hurts %v, and %d", o.Key, len(data), size, r.Hurt, seq)
+					if !slices.Contains(r.Damaged, seq) {
+						t.Errorf("%s of %d bytes cut to %d: it hurts %v, and %d", o.Key, len(data), size, r.Damaged, seq)
 					}
 				}
 				if len(r.Problems) != 1 || r.Problems[0].Object != o.Key || r.Problems[0].Kind != checkpoint.Damaged {
@@ -284,7 +284,7 @@ func TestVerifyDamagedStructure(t *testing.T) {
 				w.write(key, data)
 				r, _ := w.verify(structure)
 				w.wantProblem(r, key, key, checkpoint.Damaged, w.unreadable())
-				if !slices.Contains(r.Hurt, seq) {
+				if !slices.Contains(r.Damaged, seq) {
 					t.Errorf("it does not hurt %d", seq)
 				}
 				data[c.Offset] ^= 1
@@ -305,7 +305,7 @@ func TestVerifyBehindADamagedNewestManifest(t *testing.T) {
 		w.segment(1, 0xee, 0) // which number 6 may name, for all that is known
 		r, _ := w.verify(allData)
 		w.wantProblem(r, "the newest manifest", key, checkpoint.Damaged, []uint64{6})
-		if r.Manifest != 5 || r.Whole != 4 || r.Garbage.Segments > 0 || r.Unclear.Segments != 1 {
+		if r.Manifest != 5 || r.Intact != 4 || r.Garbage.Segments > 0 || r.Unclear.Segments != 1 {
 			t.Errorf("%+v, want 4 whole and no garbage", r)
 		}
 	})
@@ -317,7 +317,7 @@ func TestVerifyBehindAClaim(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
 		w.owner()
-		if r, _ := w.verify(allData); r.Whole != 5 {
+		if r, _ := w.verify(allData); r.Intact != 5 {
 			t.Errorf("%+v", r)
 		}
 		key := format.ManifestKey(dir, 6)
@@ -342,7 +342,7 @@ func TestVerifyDamagedRetainedList(t *testing.T) {
 		w.remove(key)
 		r, _ := w.verify(structure)
 		w.wantProblem(r, "the list", key, checkpoint.Missing, []uint64{})
-		if r.Whole != 1 || r.Garbage != (checkpoint.Collected{}) {
+		if r.Intact != 1 || r.Garbage != (checkpoint.CollectResult{}) {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -374,10 +374,10 @@ func TestVerifyOrphans(t *testing.T) {
 		if want := w.collect(checkpoint.CollectOptions{DryRun: true}); r.Garbage != want || r.Garbage.Segments != 2 || r.Garbage.Manifests == 0 {
 			t.Errorf("garbage %+v; a collector finds %+v", r.Garbage, want)
 		}
-		if want := (checkpoint.Collected{Segments: 2, Bytes: 101}); r.InFlight != want {
+		if want := (checkpoint.CollectResult{Segments: 2, Bytes: 101}); r.InFlight != want {
 			t.Errorf("in flight %+v, want %+v", r.InFlight, want)
 		}
-		if !slices.Equal(r.Foreign, foreign) || len(r.Problems) > 0 || r.Whole != 4 {
+		if !slices.Equal(r.Foreign, foreign) || len(r.Problems) > 0 || r.Intact != 4 {
 			t.Errorf("%+v", r)
 		}
 
@@ -447,12 +447,12 @@ func TestVerifyCost(t *testing.T) {
 		}
 		synctest.Wait()
 		store := &counted{Store: w.bucket.Open()}
-		task, err := checkpoint.New(store, checkpoint.Options{}).Task("orders/7")
+		task, err := newJob(t, store, checkpoint.Options{}).Task("orders/7")
 		if err != nil {
 			t.Fatal(err)
 		}
 		r, err := task.Verify(w.Context(), structure)
-		if err != nil || r.Whole != 8 {
+		if err != nil || r.Intact != 8 {
 			t.Fatalf("%+v, %v", r, err)
 		}
 		// A manifest, a list of files and a table or two for each checkpoint.
@@ -460,7 +460,7 @@ func TestVerifyCost(t *testing.T) {
 			t.Errorf("%d requests for 8 checkpoints in %d segments", store.gets.Load(), n)
 		}
 		structural := store.bytes.Swap(0)
-		if r, err = task.Verify(w.Context(), allData); err != nil || r.Whole != 8 {
+		if r, err = task.Verify(w.Context(), allData); err != nil || r.Intact != 8 {
 			t.Fatalf("%+v, %v", r, err)
 		}
 		if n := store.bytes.Load() - structural; n > r.Live.Bytes+r.Live.Bytes/10 || r.DataRead > r.Live.Bytes || r.DataRead < 3<<20 {
@@ -487,7 +487,7 @@ func TestVerifierThatSleeps(t *testing.T) {
 			}
 			synctest.Wait()
 			calls := 0
-			job := checkpoint.New(hookedReads{w.bucket.Open(), func() {
+			job := newJob(t, hookedReads{w.bucket.Open(), func() {
 				if calls++; calls != sleepAt+1 {
 					return
 				}
@@ -507,7 +507,7 @@ func TestVerifierThatSleeps(t *testing.T) {
 				t.Fatal(err)
 			}
 			r, err := task.Verify(w.Context(), allData)
-			if err != nil || len(r.Problems) > 0 || r.Whole == 0 {
+			if err != nil || len(r.Problems) > 0 || r.Intact == 0 {
 				t.Errorf("sleeping before request %d: %+v, %v", sleepAt+1, r, err)
 			}
 		})
@@ -550,16 +550,16 @@ func TestVerifyIsOvertakenEachTime(t *testing.T) {
 						next()
 					}
 				}}
-				task, err := checkpoint.New(store, checkpoint.Options{}).Task("orders/7")
+				task, err := newJob(t, store, checkpoint.Options{}).Task("orders/7")
 				if err != nil {
 					t.Fatal(err)
 				}
 				r, err := task.Verify(w.Context(), opts)
-				if err != nil || len(r.Problems) > 0 || r.Whole == 0 || overtaken == 0 {
+				if err != nil || len(r.Problems) > 0 || r.Intact == 0 || overtaken == 0 {
 					t.Errorf("overtaken %d times at %s: %+v, %v", overtaken, prefix, r, err)
 				}
-				if r != nil && r.Whole > 3 && prefix == dir+"/" {
-					t.Errorf("%d are whole, of which two were retired", r.Whole)
+				if r != nil && r.Intact > 3 && prefix == dir+"/" {
+					t.Errorf("%d are whole, of which two were retired", r.Intact)
 				}
 			})
 		}
@@ -605,7 +605,7 @@ func TestVerifyBesideFaults(t *testing.T) {
 		want, calls := w.verify(allData)
 		for k := range calls {
 			fault := faultstore.Fault{Kind: faultstore.FailBefore, On: k + 1}
-			if got, _ := w.verify(allData, fault); got.Whole != want.Whole || len(got.Problems) > 0 || got.DataRead != want.DataRead {
+			if got, _ := w.verify(allData, fault); got.Intact != want.Intact || len(got.Problems) > 0 || got.DataRead != want.DataRead {
 				t.Errorf("request %d fails once: %+v", k+1, got)
 			}
 			fault.Err = backend.ErrPermission
@@ -648,7 +648,7 @@ func TestVerifyTellsChunksApart(t *testing.T) {
 				})
 				retained = []format.Retained{{Seq: seq, Time: at}}
 			}
-			if r, _ := w.verify(allData); r.Whole != 1 || !slices.Equal(r.Hurt, []uint64{1}) {
+			if r, _ := w.verify(allData); r.Intact != 1 || !slices.Equal(r.Damaged, []uint64{1}) {
 				t.Errorf("%s: %+v; want number 1 to be hurt", what, r)
 			}
 		}

@@ -51,8 +51,8 @@ func newTask(t tester) *checkpoint.Task {
 
 func openTask(t tester, b *mem.Bucket, opts checkpoint.Options) *checkpoint.Task {
 	t.Helper()
-	job := checkpoint.New(b.Open(), opts)
-	t.Cleanup(func() { _ = job.Close() })
+	job := newJob(t, b.Open(), opts)
+	t.Cleanup(func() { _ = job.Close(context.Background()) })
 	task, err := job.Task("orders/7")
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func openTask(t tester, b *mem.Bucket, opts checkpoint.Options) *checkpoint.Task
 
 func claim(t tester, task *checkpoint.Task) *checkpoint.Owner {
 	t.Helper()
-	o, err := task.Claim(t.Context())
+	o, err := task.Claim(t.Context(), checkpoint.ClaimOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func (w *world) open(opts checkpoint.Options, faults ...faultstore.Fault) (*chec
 	store := faultstore.Wrap(w, w.bucket.Open(), faults...)
 	opts.Backoff = backend.Backoff{Attempts: 4}
 	opts.Logger = slog.New(slog.DiscardHandler)
-	job := checkpoint.New(store, opts)
+	job := newJob(w, store, opts)
 	if w.machine != nil {
 		checkpoint.SetClock(job, w.machine)
 	}
@@ -150,7 +150,7 @@ func (w *world) ownerWith(opts checkpoint.Options, faults ...faultstore.Fault) (
 func (w *world) history() string {
 	w.Helper()
 	task, _, _ := w.process()
-	list, err := task.Checkpoints(w.Context())
+	list, err := task.List(w.Context())
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -229,4 +229,32 @@ func (w *world) wantObjects(kind string, want int) {
 	if list := w.objects(kind); len(list) != want {
 		w.Errorf("there are %d objects in %s, want %d: %v", len(list), kind, want, list)
 	}
+}
+
+// newJob returns the job in a store.
+func newJob(t tester, store backend.Store, opts checkpoint.Options) *checkpoint.Job {
+	t.Helper()
+	job, err := checkpoint.New(store, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return job
+}
+
+// ref reads a Ref as a person writes it.
+func ref(s string) checkpoint.Ref {
+	r, err := checkpoint.ParseRef(s)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// claimIn claims the world's task in a job.
+func claimIn(ctx context.Context, job *checkpoint.Job) (*checkpoint.Owner, error) {
+	task, err := job.Task("orders/7")
+	if err != nil {
+		return nil, err
+	}
+	return task.Claim(ctx, checkpoint.ClaimOptions{})
 }

@@ -25,8 +25,11 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	job := checkpoint.New(store, checkpoint.Options{})
-	defer job.Close()
+	job, err := checkpoint.New(store, checkpoint.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer job.Close(context.Background())
 
 	task, err := job.Task("orders/7")
 	if err != nil {

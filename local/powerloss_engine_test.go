@@ -113,10 +113,14 @@ const engineTask = "orders/7"
 
 func engine(t testing.TB, s *Store, c *clock) *checkpoint.Task {
 	t.Helper()
-	task, err := checkpoint.New(clocked{s, c}, checkpoint.Options{
+	job, err := checkpoint.New(clocked{s, c}, checkpoint.Options{
 		SegmentSize: 64 << 10, Uploads: 2, Retention: checkpoint.Retention{Last: 2},
 		Backoff: backend.Backoff{Attempts: 1}, Logger: slog.New(slog.DiscardHandler),
-	}).Task(engineTask)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := job.Task(engineTask)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +175,7 @@ func (j *job) tell(at progress) {
 
 func (j *job) claim(task *checkpoint.Task) *checkpoint.Owner {
 	j.t.Helper()
-	o, err := task.Claim(context.Background())
+	o, err := task.Claim(context.Background(), checkpoint.ClaimOptions{})
 	if err != nil {
 		j.t.Fatal(err)
 	}
@@ -266,7 +270,7 @@ func (j *job) newest(t testing.TB, base string) (int, error) {
 	if err := verified(ctx, task); err != nil {
 		return 0, err
 	}
-	o, err := task.Claim(ctx)
+	o, err := task.Claim(ctx, checkpoint.ClaimOptions{})
 	if err != nil {
 		return 0, err
 	}
@@ -285,7 +289,7 @@ func (j *job) newest(t testing.TB, base string) (int, error) {
 // newestState returns the number of the newest state, zero if there is none, and
 // reads all of it.
 func newestState(ctx context.Context, task *checkpoint.Task) (int, error) {
-	c, err := task.Newest(ctx)
+	c, err := task.Latest(ctx)
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) {
 		return 0, nil
 	}

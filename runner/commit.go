@@ -369,7 +369,7 @@ func kindOf(err error, s stage) string {
 		return kindTimeout
 	case errors.As(err, &p):
 		return "panic"
-	case errors.Is(err, checkpoint.ErrUnknown):
+	case errors.Is(err, checkpoint.ErrUnknown), errors.Is(err, checkpoint.ErrUnsettled):
 		return "unknown"
 	}
 	return string(s)

@@ -12,7 +12,11 @@ import (
 // All that the runner asks of package checkpoint is in this file.
 
 func claim(ctx context.Context, job *checkpoint.Job, task string) (*checkpoint.Owner, error) {
-	return job.Claim(ctx, task)
+	t, err := job.Task(task)
+	if err != nil {
+		return nil, err
+	}
+	return t.Claim(ctx, checkpoint.ClaimOptions{})
 }
 
 // checkName reports what is wrong with the name of a task.
@@ -32,7 +36,7 @@ func newest(ctx context.Context, o *checkpoint.Owner) (*checkpoint.Checkpoint, e
 }
 
 // settle finds out what came of a commit that is in doubt, and makes sure that the
-// task is still the owner's. Its error is checkpoint.ErrUnknown if the outcome is
+// task is still the owner's. Its error is checkpoint.ErrUnsettled if the outcome is
 // still not known, and checkpoint.ErrFenced if another has claimed the task.
 func settle(ctx context.Context, o *checkpoint.Owner) error { return o.Check(ctx) }
 

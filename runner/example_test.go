@@ -78,7 +78,7 @@ func run(url, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer job.Close()
+	defer job.Close(ctx)
 	return runner.Run(ctx, runner.RunOptions{
 		Job:     job,
 		Dir:     dir,
@@ -186,7 +186,7 @@ func ExampleRunner() {
 		fmt.Println(err)
 		return
 	}
-	defer job.Close()
+	defer job.Close(ctx)
 	if err := loop(ctx, job, filepath.Join(dir, "run"), []int{100, -30, 5}); err != nil {
 		fmt.Println(err)
 	}

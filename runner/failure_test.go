@@ -251,7 +251,7 @@ func TestDoubtIsSettledFirst(t *testing.T) {
 			t.Errorf("%d cuts, %d in use, done: %v; expected the cut to stay until its commit is settled", cuts, inUse, h.dones)
 		}
 		h.mustAdd(task)
-		if _, err := task.Commit(t.Context()); !errors.Is(err, checkpoint.ErrUnknown) {
+		if _, err := task.Commit(t.Context()); !errors.Is(err, checkpoint.ErrUnsettled) {
 			t.Error(err)
 		}
 		if cuts, _ := h.counted(); cuts != 1 {

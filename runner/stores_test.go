@@ -177,7 +177,7 @@ func (w *world) newest(name string) *checkpoint.Checkpoint {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return status.Newest
+	return status.Latest
 }
 
 // No more tasks upload at once than Options say, and none has a cut that waits for

@@ -57,9 +57,12 @@ func (w *world) job(wrap ...func(backend.Store) backend.Store) *checkpoint.Job {
 	for _, wrap := range wrap {
 		store = wrap(store)
 	}
-	job := checkpoint.New(store, checkpoint.Options{Logger: silent})
+	job, err := checkpoint.New(store, checkpoint.Options{Logger: silent})
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	w.t.Cleanup(func() {
-		if err := job.Close(); err != nil {
+		if err := job.Close(context.Background()); err != nil {
 			w.t.Error(err)
 		}
 	})
@@ -256,7 +259,7 @@ func (w *world) latest(name string) (seq uint64, n int) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c := status.Newest
+	c := status.Latest
 	if c == nil {
 		return 0, 0
 	}

@@ -32,17 +32,17 @@ func openTask(ctx context.Context, c config, name string) (*ownedTask, error) {
 	}
 	task, err := job.Task(name)
 	if err != nil {
-		return nil, errors.Join(err, job.Close())
+		return nil, errors.Join(err, job.Close(context.WithoutCancel(ctx)))
 	}
-	owner, err := task.Claim(ctx)
+	owner, err := task.Claim(ctx, checkpoint.ClaimOptions{})
 	if err != nil {
-		return nil, errors.Join(err, job.Close())
+		return nil, errors.Join(err, job.Close(context.WithoutCancel(ctx)))
 	}
 	return &ownedTask{job, owner}, nil
 }
 
 func (t *ownedTask) close(ctx context.Context) error {
-	return errors.Join(t.owner.Close(ctx), t.job.Close())
+	return errors.Join(t.owner.Close(ctx), t.job.Close(context.WithoutCancel(ctx)))
 }
 
 // sent returns the bytes that went to the store so far.

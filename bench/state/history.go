@@ -99,9 +99,16 @@ func makeHistory(ctx context.Context, s *site, n int) error {
 }
 
 func commitMany(ctx context.Context, store backend.Store, n int) (err error) {
-	job := checkpoint.New(store, checkpoint.Options{Logger: slog.New(slog.DiscardHandler)})
-	defer func() { err = errors.Join(err, job.Close()) }()
-	owner, err := job.Claim(ctx, historyTask)
+	job, err := checkpoint.New(store, checkpoint.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, job.Close(context.WithoutCancel(ctx))) }()
+	task, err := job.Task(historyTask)
+	if err != nil {
+		return err
+	}
+	owner, err := task.Claim(ctx, checkpoint.ClaimOptions{})
 	if err != nil {
 		return err
 	}

@@ -251,12 +251,12 @@ func TestRestoreReadsTheNewestAgain(t *testing.T) {
 func TestSaveTakesOverFromAnOwner(t *testing.T) {
 	state := makeState(t, "state ")
 	h, url := newHook(t, time.Now)
-	job := checkpoint.New(h.bucket.Open(), checkpoint.Options{})
+	job := newJob(t, h.bucket.Open(), checkpoint.Options{})
 	task, err := job.Task("orders")
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner, err := task.Claim(t.Context())
+	owner, err := task.Claim(t.Context(), checkpoint.ClaimOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ refused if its owner would be fenced by that; with --fence it is done all the sa
 // A gcLine says what was deleted of a task.
 type gcLine struct {
 	Task string `json:"task"`
-	checkpoint.Collected
+	checkpoint.CollectResult
 	Error string `json:"error,omitempty"` // why not all was
 
 	err error
@@ -68,16 +68,16 @@ func (p *program) gc(ctx context.Context, url, name string, opts checkpoint.Coll
 		}
 		lines := eachTask(tasks, func(task *checkpoint.Task) gcLine {
 			done, err := task.Collect(ctx, opts)
-			if err == nil && name != "" && done == (checkpoint.Collected{}) {
+			if err == nil && name != "" && done == (checkpoint.CollectResult{}) {
 				err = exists(ctx, task)
 			}
-			line := gcLine{Task: task.Name(), Collected: done, err: err}
+			line := gcLine{Task: task.Name(), CollectResult: done, err: err}
 			if err != nil {
 				line.Error = oneLine(err.Error())
 			}
 			return line
 		})
-		if name != "" && lines[0].err != nil && lines[0].Collected == (checkpoint.Collected{}) {
+		if name != "" && lines[0].err != nil && lines[0].CollectResult == (checkpoint.CollectResult{}) {
 			return lines[0].err
 		}
 		if err := p.print(lines, func(w *bytes.Buffer) { gcTable(w, lines, opts.DryRun) }); err != nil {
@@ -101,7 +101,7 @@ func exists(ctx context.Context, task *checkpoint.Task) error {
 
 func gcTable(w *bytes.Buffer, lines []gcLine, dryRun bool) {
 	rows := [][]string{{"TASK", "SEGMENTS", "MANIFESTS", "SIZE"}}
-	all := checkpoint.Collected{}
+	all := checkpoint.CollectResult{}
 	for _, l := range lines {
 		rows = append(rows, []string{printable(l.Task), strconv.Itoa(l.Segments), strconv.Itoa(l.Manifests), size(l.Bytes)})
 		all.Segments += l.Segments

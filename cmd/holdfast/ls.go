@@ -56,7 +56,7 @@ func (p *program) listCheckpoints(ctx context.Context, url, name string) error {
 
 // listOf returns a task's checkpoints. A task that was deleted is none.
 func listOf(ctx context.Context, task *checkpoint.Task) ([]*checkpoint.Checkpoint, error) {
-	list, err := task.Checkpoints(ctx)
+	list, err := task.List(ctx)
 	if err != nil || len(list) > 0 {
 		return list, err
 	}
@@ -152,7 +152,7 @@ func taskLines(ctx context.Context, job *checkpoint.Job) (list []taskLine, damag
 
 func describeTask(ctx context.Context, task *checkpoint.Task) taskLine {
 	status, err := task.Status(ctx)
-	line := taskLine{Task: task.Name(), Epoch: status.Epoch, Claimed: status.Claimed, Newest: status.Newest, err: err}
+	line := taskLine{Task: task.Name(), Epoch: status.Epoch, Claimed: status.Claimed, Newest: status.Latest, err: err}
 	if err != nil {
 		line.Error, line.lost = oneLine(err.Error()), errors.Is(err, checkpoint.ErrLost)
 	} else {

@@ -104,7 +104,7 @@ var overhead = regexp.MustCompile(`("new_bytes": 300)\d{4}\b`)
 // saveLibrary makes checkpoints of what a directory in a test can not well be.
 func saveLibrary(t *testing.T, h *hook) {
 	t.Helper()
-	job := checkpoint.New(h.bucket.Open(), checkpoint.Options{})
+	job := newJob(t, h.bucket.Open(), checkpoint.Options{})
 	at := time.Date(2026, 11, 22, 9, 58, 7, 1e6, time.UTC)
 	for _, c := range []struct {
 		task string
@@ -133,7 +133,7 @@ func saveLibrary(t *testing.T, h *hook) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		owner, err := task.Claim(t.Context())
+		owner, err := task.Claim(t.Context(), checkpoint.ClaimOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -80,7 +80,7 @@ func (p *program) prune(ctx context.Context, url, name string, keep checkpoint.R
 			Segments: pruned.Segments, Bytes: pruned.Bytes,
 		}
 		for _, v := range pruned.Checkpoints {
-			if v.Goes() {
+			if v.Removed() {
 				r.Dropped++
 			}
 		}
@@ -109,7 +109,7 @@ func (r *pruneResult) human(w *bytes.Buffer) {
 	rows := [][]string{{"SEQ", "TIME", "SAVEPOINT", "FATE", "KEPT BY"}}
 	for _, v := range r.Checkpoints {
 		fate := "stays"
-		if v.Goes() {
+		if v.Removed() {
 			fate = "goes"
 		}
 		rows = append(rows, []string{

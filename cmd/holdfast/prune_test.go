@@ -21,8 +21,8 @@ func newDatedTask(t *testing.T) (*hook, string, *checkpoint.Owner) {
 	t.Helper()
 	var now time.Time
 	h, url := newHook(t, func() time.Time { return now })
-	job := checkpoint.New(h.bucket.Open(), checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
-	owner, err := job.Claim(t.Context(), "orders")
+	job := newJob(t, h.bucket.Open(), checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
+	owner, err := claim(t, job, "orders")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,11 @@ to them.`,
 			if err != nil {
 				return err
 			}
-			return p.rollback(cmd.Context(), url, args[0], args[1])
+			at, err := checkpoint.ParseRef(args[1])
+			if err != nil {
+				return err
+			}
+			return p.rollback(cmd.Context(), url, args[0], at)
 		},
 	}
 	p.output(cmd)
@@ -43,7 +47,7 @@ type rolledBack struct {
 	Replaces *uint64 `json:"replaces"` // which was the newest; nil if it is not known
 }
 
-func (p *program) rollback(ctx context.Context, url, name, at string) error {
+func (p *program) rollback(ctx context.Context, url, name string, at checkpoint.Ref) error {
 	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
 		before, err := statusToWrite(ctx, task)
 		if err != nil {
@@ -54,8 +58,8 @@ func (p *program) rollback(ctx context.Context, url, name, at string) error {
 			return absent(ctx, task, inDoubt(ctx, err))
 		}
 		doc := rolledBack{Checkpoint: c}
-		if before.Newest != nil && followed(ctx, task, before) {
-			doc.Replaces = &before.Newest.Seq
+		if before.Latest != nil && followed(ctx, task, before) {
+			doc.Replaces = &before.Latest.Seq
 		}
 		err = p.print(doc, func(w *bytes.Buffer) { fmt.Fprintln(w, doc.sentence()) })
 		if err != nil {

@@ -18,15 +18,34 @@ type rollbackDoc struct {
 	Replaces *uint64 `json:"replaces"`
 }
 
-// claimTask makes the test the owner of the task orders.
-func claimTask(t *testing.T, h *hook) *checkpoint.Owner {
+// newJob returns the job in a store.
+func newJob(t *testing.T, store backend.Store, opts checkpoint.Options) *checkpoint.Job {
 	t.Helper()
-	job := checkpoint.New(h.bucket.Open(), checkpoint.Options{})
-	owner, err := job.Claim(t.Context(), "orders")
+	job, err := checkpoint.New(store, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _, _ = owner.Close(context.Background()), job.Close() })
+	return job
+}
+
+func claim(t *testing.T, job *checkpoint.Job, name string) (*checkpoint.Owner, error) {
+	t.Helper()
+	task, err := job.Task(name)
+	if err != nil {
+		return nil, err
+	}
+	return task.Claim(t.Context(), checkpoint.ClaimOptions{})
+}
+
+// claimTask makes the test the owner of the task orders.
+func claimTask(t *testing.T, h *hook) *checkpoint.Owner {
+	t.Helper()
+	job := newJob(t, h.bucket.Open(), checkpoint.Options{})
+	owner, err := claim(t, job, "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = owner.Close(context.Background()), job.Close(context.Background()) })
 	return owner
 }
 

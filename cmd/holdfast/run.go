@@ -138,7 +138,7 @@ func (p *program) withJob(ctx context.Context, url string, keep checkpoint.Reten
 	if err != nil {
 		return p.aboutURL(err)
 	}
-	defer job.Close()
+	defer func() { _ = job.Close(context.WithoutCancel(ctx)) }()
 	if p.stats {
 		defer func() { p.note("%s", requests(job.Stats())) }()
 	}

@@ -54,11 +54,14 @@ func (p *program) aboutURL(err error) error {
 
 // lookUp returns the checkpoint that at names or, if at is empty, the newest.
 func lookUp(ctx context.Context, task *checkpoint.Task, at string) (*checkpoint.Checkpoint, error) {
-	if at == "" {
-		c, err := task.Newest(ctx)
-		return c, absent(ctx, task, err)
+	var which checkpoint.Ref
+	if at != "" {
+		var err error
+		if which, err = checkpoint.ParseRef(at); err != nil {
+			return nil, err
+		}
 	}
-	c, err := task.At(ctx, at)
+	c, err := task.Get(ctx, which)
 	return c, absent(ctx, task, err)
 }
 

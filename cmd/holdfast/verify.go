@@ -51,7 +51,7 @@ have to be started again; with --fence it is repaired all the same.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&opts.Data, "data", false, "read all data; what checkpoints share is read once")
-	f.BoolVar(&opts.Restorable, "restorable", false, "read the newest checkpoint as a restore does, and record that it could be restored")
+	f.BoolVar(&opts.restorable, "restorable", false, "read the newest checkpoint as a restore does, and record that it could be restored")
 	f.BoolVar(&opts.repair, "repair", false, "drop checkpoints that are hurt, and delete what is garbage")
 	f.BoolVar(&opts.fence, "fence", false, "repair a task although it is claimed, which fences its owner")
 	p.output(cmd)
@@ -60,15 +60,15 @@ have to be started again; with --fence it is repaired all the same.`,
 
 type verifyOptions struct {
 	checkpoint.VerifyOptions
-	repair, fence bool
+	restorable, repair, fence bool
 }
 
 // A verifyLine says what was found of a task.
 type verifyLine struct {
 	Task string `json:"task"`
-	*checkpoint.Report
-	Repaired *checkpoint.Repaired `json:"repaired,omitempty"`
-	Error    string               `json:"error,omitempty"` // why it could not be verified or repaired
+	*checkpoint.VerifyReport
+	Repaired *checkpoint.RepairResult `json:"repaired,omitempty"`
+	Error    string                   `json:"error,omitempty"` // why it could not be verified or repaired
 
 	err error
 }
@@ -89,7 +89,7 @@ func (p *program) verify(ctx context.Context, url, name string, opts verifyOptio
 		if ctx.Err() != nil && !opts.repair {
 			return advice{ctx.Err(), "nothing was changed, and not all was verified"}
 		}
-		if name != "" && lines[0].Report == nil {
+		if name != "" && lines[0].VerifyReport == nil {
 			return absent(ctx, tasks[0], lines[0].err)
 		}
 		for _, l := range lines {
@@ -112,9 +112,13 @@ func (p *program) verify(ctx context.Context, url, name string, opts verifyOptio
 
 func verifyTask(ctx context.Context, task *checkpoint.Task, opts verifyOptions) verifyLine {
 	line := verifyLine{Task: task.Name()}
-	line.Report, line.err = task.Verify(ctx, opts.VerifyOptions)
+	verify := task.Verify
+	if opts.restorable {
+		verify = task.TestRestore
+	}
+	line.VerifyReport, line.err = verify(ctx, opts.VerifyOptions)
 	if line.err == nil && opts.repair {
-		line.err = line.repair(ctx, opts.fence)
+		line.err = line.repair(ctx, task, opts.fence)
 	}
 	if line.err != nil {
 		line.Error = oneLine(line.err.Error())
@@ -124,7 +128,7 @@ func verifyTask(ctx context.Context, task *checkpoint.Task, opts verifyOptions) 
 	case line.Repaired == nil || len(line.Repaired.Left) > 0:
 		line.err = line.hurt()
 	case line.Lost.Segments > 0: // what else was wrong is repaired
-		left := *line.Report
+		left := *line.VerifyReport
 		left.Problems = nil
 		line.err = advice{left.Err(), afterLoss}
 	}
@@ -149,13 +153,13 @@ func (l *verifyLine) next() string {
 	switch {
 	case len(l.Problems) == 0: // but manifests were lost
 		return afterLoss
-	case slices.ContainsFunc(l.Hurt, func(seq uint64) bool { return seq > l.Manifest }): // the newest manifest
+	case slices.ContainsFunc(l.Damaged, func(seq uint64) bool { return seq > l.Manifest }): // the newest manifest
 		return "bring that object back from a backup; if there is none, let the job commit once more or, " +
 			"if nothing writes to the task, move the object out of the store, and then verify with --repair"
-	case slices.ContainsFunc(l.Problems, func(p checkpoint.Problem) bool { return len(p.Hurts) == 0 }): // the list of checkpoints
+	case slices.ContainsFunc(l.Problems, func(p checkpoint.Problem) bool { return len(p.Affects) == 0 }): // the list of checkpoints
 		return "bring that object back from a backup; if there is none, restore the newest checkpoint to keep it, and, " +
 			"if nothing writes to the task, move its newest manifests out of the store one by one until 'holdfast ls' lists the others"
-	case l.Whole == 0:
+	case l.Intact == 0:
 		return "bring what is missing or damaged back from a backup; or, if the state is still there, save it with 'holdfast save --full'"
 	case l.Repaired != nil: // what is left is whole as long as the newest manifest repeats it
 		return "what is left can be restored until the next save: save again, and then verify with --repair"
@@ -164,8 +168,8 @@ func (l *verifyLine) next() string {
 	}
 }
 
-func (l *verifyLine) repair(ctx context.Context, fence bool) error {
-	done, err := l.Repair(ctx, checkpoint.RepairOptions{Fence: fence})
+func (l *verifyLine) repair(ctx context.Context, task *checkpoint.Task, fence bool) error {
+	done, err := task.Repair(ctx, l.VerifyReport, checkpoint.RepairOptions{Fence: fence})
 	l.Repaired = &done
 	if errors.Is(err, checkpoint.ErrUnknown) {
 		// That it may have been saved, and is to be looked for, is said of saves.
@@ -180,7 +184,7 @@ func (l *verifyLine) repair(ctx context.Context, fence bool) error {
 // noteForeign mentions what has come to be among a task's objects. It may be in
 // someone's way, and nothing deletes it.
 func (p *program) noteForeign(l verifyLine) {
-	if l.Report == nil || len(l.Foreign) == 0 {
+	if l.VerifyReport == nil || len(l.Foreign) == 0 {
 		return
 	}
 	more := ""
@@ -192,7 +196,7 @@ func (p *program) noteForeign(l verifyLine) {
 
 // noteInFlight mentions what has been in flight for longer than a save should take.
 func (p *program) noteInFlight(l verifyLine) {
-	if l.Report == nil || l.InFlightSince.IsZero() || time.Since(l.InFlightSince) <= checkpoint.FenceWindow {
+	if l.VerifyReport == nil || l.InFlightSince.IsZero() || time.Since(l.InFlightSince) <= checkpoint.FenceWindow {
 		return
 	}
 	p.note("task %q: %s in flight since %s: a save or a commit is slow, or was killed, or its manifest was lost",
@@ -203,16 +207,16 @@ func verifyTables(w *bytes.Buffer, lines []verifyLine) {
 	tasks := [][]string{{"TASK", "CHECKPOINTS", "WHOLE", "LIVE", "GARBAGE", "IN FLIGHT", "UNCLEAR", "DATA READ"}}
 	problems := [][]string{{"TASK", "PROBLEM", "HURTS", "OBJECT"}}
 	for _, l := range lines {
-		if l.Report == nil {
+		if l.VerifyReport == nil {
 			tasks = append(tasks, []string{printable(l.Task), "not verified", "", "", "", "", "", ""})
 			continue
 		}
 		tasks = append(tasks, []string{
-			printable(l.Task), strconv.Itoa(l.Checkpoints), strconv.Itoa(l.Whole), size(l.Live.Bytes), size(l.Garbage.Bytes),
+			printable(l.Task), strconv.Itoa(l.Checkpoints), strconv.Itoa(l.Intact), size(l.Live.Bytes), size(l.Garbage.Bytes),
 			size(l.InFlight.Bytes), size(l.Unclear.Bytes), size(l.DataRead),
 		})
 		for _, found := range l.Problems {
-			problems = append(problems, []string{printable(l.Task), string(found.Kind), numbers(found.Hurts), found.Object})
+			problems = append(problems, []string{printable(l.Task), string(found.Kind), numbers(found.Affects), found.Object})
 		}
 	}
 	if len(tasks) > 1 {
@@ -223,8 +227,8 @@ func verifyTables(w *bytes.Buffer, lines []verifyLine) {
 		table(w, problems)
 	}
 	for _, l := range lines {
-		if l.Report != nil && l.Proven != nil {
-			fmt.Fprintf(w, "%s: checkpoint %d was found restorable at %s\n", printable(l.Task), l.Proven.Seq, clock(l.Proven.At))
+		if l.VerifyReport != nil && l.RestoreTest != nil {
+			fmt.Fprintf(w, "%s: checkpoint %d was found restorable at %s\n", printable(l.Task), l.RestoreTest.Seq, clock(l.RestoreTest.At))
 		}
 		if l.Repaired != nil {
 			w.WriteString(l.repaired())
@@ -242,8 +246,8 @@ func (l *verifyLine) repaired() string {
 	if len(done.Dropped) > 0 {
 		say("dropped %s", checkpoints(done.Dropped))
 	}
-	if done.WentBackTo != 0 {
-		say("went back to checkpoint %d: what was saved after it is lost", done.WentBackTo)
+	if done.RolledBackTo != 0 {
+		say("went back to checkpoint %d: what was saved after it is lost", done.RolledBackTo)
 	}
 	if len(done.Left) > 0 {
 		say("not repaired: %s", checkpoints(done.Left))

@@ -28,7 +28,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer job.Close()
+	defer job.Close(context.Background())
 	for _, host := range []string{"first", "second"} {
 		if err := work(ctx, job, filepath.Join(hosts, host)); err != nil {
 			log.Fatal(err)
@@ -45,7 +45,7 @@ func work(ctx context.Context, job *checkpoint.Job, run string) error {
 	if err != nil {
 		return err
 	}
-	owner, err := task.Claim(ctx)
+	owner, err := task.Claim(ctx, checkpoint.ClaimOptions{})
 	if err != nil {
 		return err
 	}

@@ -132,7 +132,7 @@ func runChild(url, dir string) error {
 		return err
 	}
 	c := &child{}
-	if c.owner, err = task.Claim(ctx); err != nil {
+	if c.owner, err = task.Claim(ctx, checkpoint.ClaimOptions{}); err != nil {
 		return err
 	}
 	fmt.Println("resume")
@@ -294,12 +294,12 @@ func (h *hunt) look() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer job.Close()
+	defer job.Close(context.Background())
 	task, err := job.Task("orders/7")
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	c, err := task.Newest(h.t.Context())
+	c, err := task.Latest(h.t.Context())
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) && h.told == 0 {
 		return
 	}

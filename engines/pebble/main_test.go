@@ -90,12 +90,12 @@ func mustClaim(t testing.TB, url string) *checkpoint.Owner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = job.Close() })
+	t.Cleanup(func() { _ = job.Close(context.Background()) })
 	task, err := job.Task("orders/7")
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner, err := task.Claim(t.Context())
+	owner, err := task.Claim(t.Context(), checkpoint.ClaimOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

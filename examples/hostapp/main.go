@@ -35,8 +35,12 @@ func run(ctx context.Context, url, dir string, work process) error {
 	if err != nil {
 		return err
 	}
-	defer job.Close()
-	owner, err := job.Claim(ctx, "orders/7") // from here on, no earlier process can commit
+	defer job.Close(ctx)
+	task, err := job.Task("orders/7")
+	if err != nil {
+		return err
+	}
+	owner, err := task.Claim(ctx, checkpoint.ClaimOptions{}) // from here on, no earlier process can commit
 	if err != nil {
 		return err
 	}

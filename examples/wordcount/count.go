@@ -30,8 +30,11 @@ func countWords(ctx context.Context, s settings, announce announce, spoil spoile
 	// A host that does not announce what it does calls checkpoint.Open.
 	// What killed lives have left is told of when it is deleted: here, each time.
 	warnings := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	job := checkpoint.New(observed{store, announce}, checkpoint.Options{Logger: warnings})
-	defer job.Close()
+	job, err := checkpoint.New(observed{store, announce}, checkpoint.Options{Logger: warnings})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = job.Close(context.WithoutCancel(ctx)) }()
 	// What an earlier process left in the working directory died with it.
 	if err := os.RemoveAll(s.Dir); err != nil {
 		return err
@@ -93,7 +96,11 @@ func (c *counter) run(ctx context.Context, job *checkpoint.Job) (err error) {
 // somewhere can commit nothing from here on.
 func (c *counter) claim(ctx context.Context, job *checkpoint.Job) (err error) {
 	c.tell(event{Op: claim})
-	if c.owner, err = job.Claim(ctx, c.partition.name); err != nil {
+	task, err := job.Task(c.partition.name)
+	if err != nil {
+		return err
+	}
+	if c.owner, err = task.Claim(ctx, checkpoint.ClaimOptions{}); err != nil {
 		return err
 	}
 	c.tell(event{Op: claim, End: true})

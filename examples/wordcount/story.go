@@ -105,7 +105,7 @@ func (s *story) begin(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer job.Close()
+	defer func() { _ = job.Close(context.WithoutCancel(ctx)) }()
 	done := 1.0
 	for _, p := range s.corpus.partitions {
 		seq, r, err := newest(ctx, job, s.corpus, p)
@@ -128,7 +128,7 @@ func newest(ctx context.Context, job *checkpoint.Job, texts *corpus, p *partitio
 	if err != nil {
 		return 0, nil, err
 	}
-	c, err := task.Newest(ctx)
+	c, err := task.Latest(ctx)
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) {
 		r, err := p.read("")
 		return 0, r, err

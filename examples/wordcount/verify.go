@@ -32,7 +32,7 @@ func verify(ctx context.Context, url string, texts *corpus, dir string) (verdict
 	if err != nil {
 		return verdict{}, err
 	}
-	defer job.Close()
+	defer func() { _ = job.Close(context.WithoutCancel(ctx)) }()
 	if err := os.RemoveAll(dir); err != nil {
 		return verdict{}, err
 	}
@@ -62,7 +62,7 @@ func verifyPartition(ctx context.Context, job *checkpoint.Job, texts *corpus, p 
 	if err != nil {
 		return v, err
 	}
-	c, err := task.Newest(ctx)
+	c, err := task.Latest(ctx)
 	if err != nil {
 		return v, err
 	}

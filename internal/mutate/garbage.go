@@ -581,7 +581,7 @@ var inRepairs = []mistake{
 	{
 		name: "a repair keeps what was there when the report was made, and no more",
 		file: "checkpoint/repair.go",
-		old: `return slices.Contains(r.drop, c.Seq) })
+		old: `return slices.Contains(damaged, c.Seq) })
 		switch {`,
 		new: `return slices.Contains(r.drop, c.Seq) || c.Seq > slices.Max(r.drop)+3 })
 		switch {`,
@@ -630,7 +630,7 @@ var inRepairs = []mistake{
 	},
 	{
 		name:   "what a listing leaves out is missing",
-		file:   "checkpoint/verify_look.go",
+		file:   "checkpoint/verify_unlisted.go",
 		old:    `err := v.task.segments.Probe(ctx, seg)`,
 		new:    `err := fmt.Errorf("segment: %w", fs.ErrNotExist)`,
 		breaks: "I3",
@@ -638,7 +638,7 @@ var inRepairs = []mistake{
 	},
 	{
 		name: "a segment that cannot be read is damaged",
-		file: "checkpoint/verify_look.go",
+		file: "checkpoint/verify_unlisted.go",
 		old: `case !errors.Is(err, ErrCorrupt):
 		return err
 	}
@@ -675,9 +675,9 @@ var inRepairs = []mistake{
 	{
 		name:   "a checkpoint is proven although it is hurt",
 		file:   "checkpoint/verify.go",
-		old:    `v.isCurrent(s) && s.checkpoint != nil && !s.hurt {`,
+		old:    `v.isCurrent(s) && s.checkpoint != nil && !s.damaged {`,
 		new:    `v.isCurrent(s) && s.checkpoint != nil {`,
 		breaks: "I1",
-		tests:  by("checkpoint", "TestRestorable"),
+		tests:  by("checkpoint", "TestRestoreTest"),
 	},
 }

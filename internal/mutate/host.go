@@ -5,11 +5,10 @@ package main
 
 var inHosts = []mistake{
 	{
-		name: "a job is closed under its calls",
-		file: "checkpoint/lifetime.go",
-		old: `	l.mu.Unlock()
-	l.calls.Wait()`,
-		new:    `	l.mu.Unlock()`,
+		name:   "a job is closed under its calls",
+		file:   "checkpoint/lifetime.go",
+		old:    `if !l.closed || l.calls > 0 || l.cleanups > 0 {`,
+		new:    `if !l.closed || l.cleanups > 0 {`,
 		breaks: "a call comes to its end",
 		tests:  by("checkpoint", "TestJobCloseWaits"),
 	},
@@ -24,20 +23,16 @@ var inHosts = []mistake{
 	{
 		name:   "a call's own requests are refused when the job is being closed",
 		file:   "checkpoint/lifetime.go",
-		old:    `return context.WithValue(ctx, within{l}, true), l.calls.Done, nil`,
-		new:    `return ctx, l.calls.Done, nil`,
+		old:    `return context.WithValue(ctx, within{l}, true), func() { l.end(&l.calls) }, nil`,
+		new:    `return ctx, func() { l.end(&l.calls) }, nil`,
 		breaks: "a call comes to its end",
 		tests:  by("checkpoint", "TestJobCloseWaits"),
 	},
 	{
-		name: "a job does not wait for the clean-up",
-		file: "checkpoint/lifetime.go",
-		old: `	l.calls.Add(1)
-	to.Go(func() {
-		defer l.calls.Done()
-		work()`,
-		new: `	to.Go(func() {
-		work()`,
+		name:   "a job does not wait for the clean-up",
+		file:   "checkpoint/lifetime.go",
+		old:    `if !l.closed || l.calls > 0 || l.cleanups > 0 {`,
+		new:    `if !l.closed || l.calls > 0 {`,
 		breaks: "a call comes to its end",
 		tests:  by("checkpoint", "TestJobCloseWaitsForCleanUp"),
 	},

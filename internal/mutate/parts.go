@@ -35,7 +35,7 @@ var inParts = []mistake{
 	},
 	{
 		name: "a stream is looked for in the directory",
-		file: "checkpoint/look.go",
+		file: "checkpoint/recheck.go",
 		old: `		for next < len(w.nodes) && w.seen[next].made {
 			next++
 		}
@@ -46,15 +46,15 @@ var inParts = []mistake{
 	},
 	{
 		name:   "no file is looked at again",
-		file:   "checkpoint/look.go",
-		old:    `return w.fail(path, b.lookAt(l, next-1, d))`,
+		file:   "checkpoint/recheck.go",
+		old:    `return w.fail(path, b.compareNode(l, next-1, d))`,
 		new:    `return nil`,
 		breaks: "a checkpoint of two moments",
 		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead", "TestChangeInAPart"),
 	},
 	{
 		name:   "a write in the same tick passes",
-		file:   "checkpoint/look.go",
+		file:   "checkpoint/recheck.go",
 		old:    `if now != w.seen[i].changed || w.seen[i].read && w.unsettled(now) {`,
 		new:    `if now != w.seen[i].changed {`,
 		breaks: "a checkpoint of two moments",

@@ -72,7 +72,7 @@ var inStates = []mistake{
 	{
 		name:   "the same list of files is enough, though the save is to read all",
 		file:   "checkpoint/build.go",
-		old:    `sum == b.base.content.Walk && !b.walk.reread`,
+		old:    `sum == b.base.content.Fingerprint && !b.walk.reread`,
 		new:    `sum == b.base.content.Walk`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestWhatIsOpened"),
@@ -115,7 +115,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a segment is kept as long as one chunk of it is needed",
-		file:   "checkpoint/move.go",
+		file:   "checkpoint/repack.go",
 		old:    `2*live < s.Size:`,
 		new:    `live == 0:`,
 		breaks: "I7",
@@ -123,15 +123,15 @@ var inStates = []mistake{
 	},
 	{
 		name:   "small segments are kept, however many there are",
-		file:   "checkpoint/move.go",
-		old:    `if len(list) < crowd {`,
+		file:   "checkpoint/repack.go",
+		old:    `if len(list) < maxSmall {`,
 		new:    `if len(list) >= 0 {`,
 		breaks: "I7",
 		tests:  by("checkpoint", "TestCrowdsBecomeOneSegment"),
 	},
 	{
 		name:   "new data is found in segments that are not worth keeping",
-		file:   "checkpoint/move.go",
+		file:   "checkpoint/repack.go",
 		old:    `return id, ok && !b.isSparse(id)`,
 		new:    `return id, ok`,
 		breaks: "I7",
@@ -139,7 +139,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "what is read to be moved is taken for what it was",
-		file:   "checkpoint/move.go",
+		file:   "checkpoint/repack.go",
 		old:    `if m.catalog.Chunk(id).Hash != m.catalog.Chunk(m.moved[at]).Hash {`,
 		new:    `if m.catalog.Chunk(id).Size != m.catalog.Chunk(m.moved[at]).Size {`,
 		breaks: "a checkpoint is its state",
@@ -147,7 +147,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "what moves is written into the base's own lists",
-		file:   "checkpoint/move.go",
+		file:   "checkpoint/repack.go",
 		old:    `n.chunks, shared = slices.Clone(n.chunks), false`,
 		new:    `shared = false`,
 		breaks: "I1",
@@ -155,7 +155,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a table stays although what it lists has moved",
-		file:   "checkpoint/move.go",
+		file:   "checkpoint/repack.go",
 		old:    `n.table = nil // it is another one now`,
 		new:    `_ = n.table`,
 		breaks: "I1",
@@ -163,7 +163,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "files that changed a moment ago are taken for known",
-		file:   "checkpoint/walk.go",
+		file:   "checkpoint/listing.go",
 		old:    `if seen.changed.Before(w.began.Add(-tick(seen.changed))) {`,
 		new:    `if seen.changed.Before(w.began) {`,
 		breaks: "a checkpoint is its state",
@@ -171,7 +171,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "times of whole seconds are taken for exact",
-		file:   "checkpoint/walk.go",
+		file:   "checkpoint/listing.go",
 		old:    `if t.Nanosecond() == 0 {`,
 		new:    `if t.IsZero() {`,
 		breaks: "a checkpoint is its state",
@@ -179,7 +179,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a state is the same although a file's changes may go unseen",
-		file:   "checkpoint/walk.go",
+		file:   "checkpoint/listing.go",
 		old:    `if n.Mode.IsRegular() && n.ChangeTime.IsZero() {`,
 		new:    `if n.Mode.IsRegular() && n.ModTime.IsZero() {`,
 		breaks: "a checkpoint is its state",
@@ -187,7 +187,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a state is the same although an inode is another",
-		file:   "checkpoint/walk.go",
+		file:   "checkpoint/listing.go",
 		old:    `n.ChangeTime.Nanosecond(), n.Inode, n.Owner)`,
 		new:    `n.ChangeTime.Nanosecond(), 0, n.Owner)`,
 		breaks: "a checkpoint is its state",
@@ -195,7 +195,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a state is the same although its owners are others",
-		file:   "checkpoint/walk.go",
+		file:   "checkpoint/listing.go",
 		old:    `n.ChangeTime.Nanosecond(), n.Inode, n.Owner)`,
 		new:    `n.ChangeTime.Nanosecond(), n.Inode, "")`,
 		breaks: "a checkpoint is its state",
@@ -203,7 +203,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "times are told apart by 64 bits of nanoseconds",
-		file:   "checkpoint/walk.go",
+		file:   "checkpoint/listing.go",
 		old:    `n.ModTime.Unix(), n.ModTime.Nanosecond(), `,
 		new:    `n.ModTime.UnixNano(), 0, `,
 		breaks: "a checkpoint is its state",
@@ -291,14 +291,14 @@ var inStates = []mistake{
 	{
 		name:   "what was read is not looked at again",
 		file:   "checkpoint/build.go",
-		old:    `err = b.lookAgain(ctx, l)`,
+		old:    `err = b.compareAll(ctx, l)`,
 		new:    `err = nil`,
 		breaks: "a checkpoint is the state of one moment",
 		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
 	},
 	{
 		name:   "a file may come while others are read",
-		file:   "checkpoint/look.go",
+		file:   "checkpoint/recheck.go",
 		old:    `return w.fail(path, errAdded)`,
 		new:    `return nil`,
 		breaks: "a checkpoint is the state of one moment",
@@ -306,7 +306,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a file may go while others are read",
-		file:   "checkpoint/look.go",
+		file:   "checkpoint/recheck.go",
 		old:    `if err == nil && next < len(w.nodes) {`,
 		new:    `if err == nil && next == 0 {`,
 		breaks: "a checkpoint is the state of one moment",
@@ -314,7 +314,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a file may be replaced while others are read",
-		file:   "checkpoint/look.go",
+		file:   "checkpoint/recheck.go",
 		old:    `case inode != w.seen[i].inode, link`,
 		new:    `case inode == 0 && w.seen[i].inode != 0, link`,
 		breaks: "a checkpoint is the state of one moment",
@@ -322,7 +322,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a file may be written to while others are read, with its time put back",
-		file:   "checkpoint/look.go",
+		file:   "checkpoint/recheck.go",
 		old:    `if now != w.seen[i].changed || w.seen[i].read && w.unsettled(now) {`,
 		new:    `if now.IsZero() {`,
 		breaks: "a checkpoint is the state of one moment",

@@ -11,10 +11,10 @@ type Content struct {
 	OffsetsAre string            `json:"offsets_are,omitempty"` // "next" or "last"
 	Labels     map[string]string `json:"labels,omitempty"`
 
-	// Walk is a hash over what a walk of the state's directory showed: names,
+	// Fingerprint is a hash over what a walk of the state's directory showed: names,
 	// modes, sizes, times and inodes. By it a save can tell that nothing changed
 	// without reading the tree. Zero if it is not known.
-	Walk Hash `json:"walk,omitzero"`
+	Fingerprint Hash `json:"walk,omitzero"`
 
 	// Segments lists every segment that Tree, and what Tree describes, lies in:
 	// this checkpoint's own and those of earlier ones.

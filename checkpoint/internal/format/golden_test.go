@@ -57,8 +57,8 @@ func compressed(c Chunk, stored int64) Chunk {
 }
 
 var incremental = &Content{
-	Offsets: map[string]string{"orders/7": "4712"},
-	Walk:    Sum([]byte("walk")),
+	Offsets:     map[string]string{"orders/7": "4712"},
+	Fingerprint: Sum([]byte("walk")),
 	Segments: []Segment{
 		{SegmentID{3, writerA, 4}, 16 << 20},
 		{SegmentID{1, writerB, 0}, 6291969},

@@ -113,8 +113,20 @@ func (a *Attempt) fail(err error) error {
 	if !a.inDoubt {
 		return err
 	}
-	return fmt.Errorf("%s manifest %d of task %q: %w: %w", a.Manifest.Kind, a.Manifest.Seq, a.Manifest.Task, cause.ErrUnknown, err)
+	return &InDoubtError{fmt.Sprintf("%s manifest %d of task %q", a.Manifest.Kind, a.Manifest.Seq, a.Manifest.Task), err}
 }
+
+// An InDoubtError is an ErrUnknown that knows why.
+type InDoubtError struct {
+	manifest string
+	Why      error
+}
+
+func (e *InDoubtError) Error() string {
+	return fmt.Sprintf("%s: %v: %v", e.manifest, cause.ErrUnknown, e.Why)
+}
+
+func (e *InDoubtError) Unwrap() []error { return []error{cause.ErrUnknown, e.Why} }
 
 // readBack settles an attempt whose key is taken: by itself, if an earlier
 // reply was lost, or by another writer.

@@ -166,7 +166,7 @@ func (j *judge) acknowledged() {
 // checkpoints makes sure that those which are retained can be read, and are what
 // was saved.
 func (j *judge) checkpoints(ctx context.Context, task *checkpoint.Task) {
-	list, err := task.Checkpoints(ctx)
+	list, err := task.List(ctx)
 	if err != nil {
 		j.badf("its checkpoints: %v", err)
 	}

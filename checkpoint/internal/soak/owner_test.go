@@ -24,9 +24,9 @@ func (p *process) life(ctx context.Context, r *record) {
 	ctx, die := context.WithCancel(ctx)
 	defer die()
 	job := p.open(ctx)
-	defer job.Close()
+	defer func() { _ = job.Close(context.WithoutCancel(ctx)) }()
 	defer p.net.down.Store(false)
-	o, err := job.Claim(ctx, r.task)
+	o, err := claim(ctx, job, r.task)
 	if !p.expect(r, "claim", err) {
 		return
 	}
@@ -44,7 +44,7 @@ func (p *process) life(ctx context.Context, r *record) {
 			p.add("releases", 1)
 		}
 	}
-	p.add("clean-ups that failed", o.CleanUpFailures())
+	p.add("clean-ups that failed", o.CleanupFailures())
 }
 
 // resume makes the process's directory the state to go on from.

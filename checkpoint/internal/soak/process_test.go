@@ -106,7 +106,7 @@ func (p *process) gone(ctx context.Context, r *record, err error, c *checkpoint.
 	if err != nil {
 		panic(err) // the name is a good one
 	}
-	list, err := task.Checkpoints(ctx)
+	list, err := task.List(ctx)
 	if err != nil {
 		r.badf("which checkpoints there are: %v", err)
 	}

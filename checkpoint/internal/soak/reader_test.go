@@ -12,7 +12,7 @@ import (
 // read reads checkpoints of tasks by chance.
 func (p *process) read(ctx context.Context) {
 	job := p.open(ctx)
-	defer job.Close()
+	defer func() { _ = job.Close(context.WithoutCancel(ctx)) }()
 	for p.pause(300 * time.Millisecond) {
 		r := p.records[p.rnd.IntN(len(p.records))]
 		task, err := job.Task(r.task)
@@ -24,7 +24,7 @@ func (p *process) read(ctx context.Context) {
 			p.readOld(ctx, r, task)
 			continue
 		}
-		c, err := task.Newest(ctx)
+		c, err := task.Latest(ctx)
 		if least == 0 && errors.Is(err, checkpoint.ErrNoCheckpoint) {
 			continue // nothing was acknowledged yet
 		}
@@ -57,7 +57,7 @@ func (p *process) restore(ctx context.Context, r *record, c *checkpoint.Checkpoi
 // readOld opens one of the checkpoints that there are, and reads it a while
 // later, when it may be gone.
 func (p *process) readOld(ctx context.Context, r *record, task *checkpoint.Task) {
-	list, err := task.Checkpoints(ctx)
+	list, err := task.List(ctx)
 	if len(list) == 0 && errors.Is(err, checkpoint.ErrNoCheckpoint) || !p.expect(r, "list of checkpoints", err, checkpoint.ErrGone) || len(list) == 0 {
 		return
 	}
@@ -78,7 +78,7 @@ func (p *process) readOld(ctx context.Context, r *record, task *checkpoint.Task)
 // collect collects and verifies all tasks, again and again.
 func (p *process) collect(ctx context.Context) {
 	job := p.open(ctx)
-	defer job.Close()
+	defer func() { _ = job.Close(context.WithoutCancel(ctx)) }()
 	for p.pause(500 * time.Millisecond) {
 		for task, err := range job.Tasks(ctx) {
 			if !p.expect(p.records[0], "list of tasks", err) || !p.pause(200*time.Millisecond) {

@@ -77,7 +77,7 @@ type soak struct {
 func (s *soak) run() {
 	over := make(chan struct{})
 	truth := s.job()
-	defer truth.Close()
+	defer truth.Close(context.Background())
 	var group errgroup.Group
 	seed := *soakSeed << 16
 	start := func(name string, do func(*process)) {
@@ -142,7 +142,7 @@ func (s *soak) urlOf(endpoint string) string { return "s3://soak/job?endpoint=" 
 // conclude judges what has happened.
 func (s *soak) conclude() {
 	job := s.job()
-	defer job.Close()
+	defer job.Close(context.Background())
 	store, err := backend.Open(s.Context(), s.urlOf(s.endpoint))
 	if err != nil {
 		s.Fatal(err)
@@ -167,11 +167,19 @@ func (s *soak) conclude() {
 	s.summary()
 }
 
+func claim(ctx context.Context, job *checkpoint.Job, name string) (*checkpoint.Owner, error) {
+	task, err := job.Task(name)
+	if err != nil {
+		return nil, err
+	}
+	return task.Claim(ctx, checkpoint.ClaimOptions{})
+}
+
 // settle makes one more owner, who commits: what earlier ones have left is
 // garbage then.
 func (s *soak) settle(r *record, job *checkpoint.Job) {
 	dir := filepath.Join(s.root, "last")
-	o, err := job.Claim(s.Context(), r.task)
+	o, err := claim(s.Context(), job, r.task)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -211,12 +219,12 @@ func (s *soak) cleanUp(r *record, task *checkpoint.Task) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	none := checkpoint.Collected{}
-	if report.Err() != nil || report.Whole != report.Checkpoints ||
+	none := checkpoint.CollectResult{}
+	if report.Err() != nil || report.Intact != report.Checkpoints ||
 		report.Garbage != none || report.InFlight != none || report.Unclear != none || len(report.Foreign) > 0 {
 		r.badf("verified in the end: %+v", report)
 	}
-	s.add("checkpoints retained in the end, all whole", int64(report.Whole))
+	s.add("checkpoints retained in the end, all whole", int64(report.Intact))
 	s.add("bytes of data verified in the end", report.DataRead)
 }
 

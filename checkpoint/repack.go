@@ -28,15 +28,15 @@ import (
 const (
 	// smallShare of a full segment's size is what is not small any more.
 	smallShare = 4
-	// crowd is how many small segments of about the same size there may be;
+	// maxSmall is how many small segments of about the same size there may be;
 	// together, they become one that is at least as large as all of them. So a
 	// byte is moved a few times at most for being in a small segment.
-	crowd = 16
+	maxSmall = 16
 )
 
-// moveOut stores again what the new checkpoint needs of segments of base that
+// repack stores again what the new checkpoint needs of segments of base that
 // are not worth keeping.
-func (b *builder) moveOut(ctx context.Context, l *pipeline) error {
+func (b *builder) repack(ctx context.Context, l *pipeline) error {
 	if b.base.tree == nil || b.walk.open == nil {
 		return nil
 	}
@@ -50,7 +50,7 @@ func (b *builder) moveOut(ctx context.Context, l *pipeline) error {
 	if !any {
 		return nil
 	}
-	m := mover{builder: b, l: l, at: make(map[catalog.ID]int)}
+	m := repacker{builder: b, l: l, at: make(map[catalog.ID]int)}
 	for i := range b.walk.nodes {
 		n := &b.walk.nodes[i]
 		if b.walk.seen[i].made {
@@ -136,7 +136,7 @@ func (b *builder) choose(used *catalog.Used) (any bool) {
 		}
 	}
 	for _, list := range crowds {
-		if len(list) < crowd {
+		if len(list) < maxSmall {
 			continue
 		}
 		any = true
@@ -149,7 +149,7 @@ func (b *builder) choose(used *catalog.Used) (any bool) {
 
 // magnitude counts n's digits to the base of crowd.
 func magnitude(n int64) (digits int) {
-	for ; n > 0; n /= crowd {
+	for ; n > 0; n /= maxSmall {
 		digits++
 	}
 	return digits
@@ -167,8 +167,8 @@ func (b *builder) find(h format.Hash) (catalog.ID, bool) {
 	return id, ok && !b.isSparse(id)
 }
 
-// A mover stores chunks again.
-type mover struct {
+// A repacker stores chunks again.
+type repacker struct {
 	*builder
 	l     *pipeline
 	at    map[catalog.ID]int // of the chunks to be replaced, in moved
@@ -176,7 +176,7 @@ type mover struct {
 }
 
 // store stores a file's chunks again that lie in sparse segments.
-func (m *mover) store(ctx context.Context, n *node) error {
+func (m *repacker) store(ctx context.Context, n *node) error {
 	r := rereader{fsys: m.walk.fsys, name: n.Path}
 	defer r.close()
 	var offset int64
@@ -198,7 +198,7 @@ func (m *mover) store(ctx context.Context, n *node) error {
 }
 
 // read returns the data of a chunk of base, which is at an offset in a file.
-func (m *mover) read(ctx context.Context, r *rereader, offset int64, c *format.Chunk) ([]byte, error) {
+func (m *repacker) read(ctx context.Context, r *rereader, offset int64, c *format.Chunk) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -214,7 +214,7 @@ func (m *mover) read(ctx context.Context, r *rereader, offset int64, c *format.C
 }
 
 // other says that a file is not what it was taken to be.
-func (m *mover) other(path string) error {
+func (m *repacker) other(path string) error {
 	if m.walk.isImmutable(path) {
 		return fmt.Errorf("%w: it was declared immutable, and is not what it was; have it reread", ErrChanged)
 	}
@@ -254,7 +254,7 @@ func (r *rereader) close() {
 }
 
 // replace makes a file's list name the chunks that were stored again.
-func (m *mover) replace(n *node) error {
+func (m *repacker) replace(n *node) error {
 	shared := true // with base's tree
 	for i, id := range n.chunks {
 		at, ok := m.at[id]

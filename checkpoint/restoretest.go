@@ -11,18 +11,18 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A Proof says that a checkpoint could be restored at some time: it was read as
+// A RestoreTest says that a checkpoint could be restored at some time: it was read as
 // a restore reads it, and every byte was right.
-type Proof struct {
+type RestoreTest struct {
 	Seq  uint64    `json:"seq"`
 	Time time.Time `json:"time"` // of its commit, by the store's clock
 	At   time.Time `json:"at"`   // when it was read, by the store's clock
 }
 
-// Proven returns what the last verification with Restorable has recorded, or
+// LastRestoreTest returns what the last [Task.TestRestore] has recorded, or
 // nil if there was none. The checkpoint may have been retired since. It sends
 // two requests.
-func (t *Task) Proven(ctx context.Context) (*Proof, error) {
+func (t *Task) LastRestoreTest(ctx context.Context) (*RestoreTest, error) {
 	key := format.ProvenKey(t.log.Dir)
 	for o, err := range t.job.store.List(ctx, key, "") {
 		if err != nil {
@@ -31,7 +31,7 @@ func (t *Task) Proven(ctx context.Context) (*Proof, error) {
 		if o.Key != key {
 			break
 		}
-		p, err := t.readProof(ctx, &o)
+		p, err := t.readRestoreTest(ctx, &o)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil // deleted since
 		}
@@ -40,7 +40,7 @@ func (t *Task) Proven(ctx context.Context) (*Proof, error) {
 	return nil, nil
 }
 
-func (t *Task) readProof(ctx context.Context, o *backend.Object) (*Proof, error) {
+func (t *Task) readRestoreTest(ctx context.Context, o *backend.Object) (*RestoreTest, error) {
 	data := make([]byte, format.MaxProof+1)
 	n, err := t.job.store.Get(ctx, o.Key, 0, data)
 	if err != nil {
@@ -48,14 +48,14 @@ func (t *Task) readProof(ctx context.Context, o *backend.Object) (*Proof, error)
 	}
 	p, err := format.DecodeProof(data[:n], t.Name())
 	if err != nil {
-		return nil, fmt.Errorf("proof %s: %w", o.Key, err)
+		return nil, fmt.Errorf("record of the last restore test, %s: %w", o.Key, err)
 	}
-	return &Proof{p.Seq, p.Time.UTC(), o.ModTime.UTC()}, nil
+	return &RestoreTest{p.Seq, p.Time.UTC(), o.ModTime.UTC()}, nil
 }
 
-// recordProof records that a checkpoint could be restored. The record replaces
+// recordRestoreTest records that a checkpoint could be restored. The record replaces
 // the one before. Nothing hangs on it: it tells people how long ago it was.
-func (t *Task) recordProof(ctx context.Context, c *Checkpoint) (*Proof, error) {
+func (t *Task) recordRestoreTest(ctx context.Context, c *Checkpoint) (*RestoreTest, error) {
 	p := format.Proof{Task: t.Name(), Seq: c.Seq, Time: c.Time}
 	data, err := p.Encode()
 	if err != nil {
@@ -65,5 +65,5 @@ func (t *Task) recordProof(ctx context.Context, c *Checkpoint) (*Proof, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Proof{c.Seq, c.Time, o.ModTime.UTC()}, nil
+	return &RestoreTest{c.Seq, c.Time, o.ModTime.UTC()}, nil
 }

@@ -147,7 +147,7 @@ func TestFileThatChangesBeforeItIsMoved(t *testing.T) {
 				if err == nil || err.Error() != "f: changed while it was saved: "+c.text || !errors.Is(err, checkpoint.ErrChanged) {
 					t.Errorf("err = %v", err)
 				}
-				if got, err := task.Newest(t.Context()); err != nil || got.Seq != base.Seq {
+				if got, err := task.Latest(t.Context()); err != nil || got.Seq != base.Seq {
 					t.Errorf("afterwards the newest is %+v, %v", got, err)
 				}
 				l.write("f", noise(250<<10))

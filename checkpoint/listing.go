@@ -24,9 +24,9 @@ type node struct {
 	table        []catalog.ID // if chunks have one that is stored
 }
 
-// A walk is a state that was opened, and what was seen of it, in the order of
+// A scan is a state that was opened, and what was seen of it, in the order of
 // a tree.
-type walk struct {
+type scan struct {
 	*Source
 	fsys  fs.FS
 	close func() error
@@ -47,9 +47,9 @@ type fileStamp struct {
 }
 
 // walk opens the state and finds out what it consists of.
-func (s *Source) walk(ctx context.Context) (*walk, error) {
+func (s *Source) walk(ctx context.Context) (*scan, error) {
 	now := time.Now() //nolint:forbidigo // what is compared with it are files' times, not the protocol's
-	w := &walk{Source: s, began: now, close: func() error { return nil }}
+	w := &scan{Source: s, began: now, close: func() error { return nil }}
 	if err := s.check(); err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (s *Source) walk(ctx context.Context) (*walk, error) {
 }
 
 // add adds what is at path.
-func (w *walk) add(path string, d fs.DirEntry) error {
+func (w *scan) add(path string, d fs.DirEntry) error {
 	info, err := d.Info()
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func tick(t time.Time) time.Duration {
 // describe takes over what info says of a node, which it returns. A file that
 // changed less than a tick before the walk began may be written to without any
 // sign, so its change time is taken for unknown.
-func (w *walk) describe(i int, info fs.FileInfo) *node {
+func (w *scan) describe(i int, info fs.FileInfo) *node {
 	n, seen := &w.nodes[i], &w.seen[i]
 	n.Mode, n.ModTime = info.Mode(), info.ModTime()
 	n.Owner = w.ownerOf(info)
@@ -128,7 +128,7 @@ func (w *walk) describe(i int, info fs.FileInfo) *node {
 }
 
 // fail returns what it means that err happened at path.
-func (w *walk) fail(path string, err error) error {
+func (w *scan) fail(path string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -176,10 +176,10 @@ func typeName(m fs.FileMode) string {
 	return "file of an unknown kind"
 }
 
-// walkHash returns a hash of what can be known of a state without opening its
+// fingerprint returns a hash of what can be known of a state without opening its
 // files: if it is the same again, nothing has changed. It returns zero if there
 // is a file whose changes might go unseen.
-func walkHash(nodes []node) (sum format.Hash) {
+func fingerprint(nodes []node) (sum format.Hash) {
 	h := blake3.New()
 	var b []byte
 	for i := range nodes {

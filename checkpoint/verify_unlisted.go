@@ -15,13 +15,13 @@ import (
 // decides: where it differs from what the checkpoints say, the store is asked by Get.
 // If all is well, that costs no request.
 
-// look asks for the segments that the listing left out, or showed with another
+// checkUnlisted asks for the segments that the listing left out, or showed with another
 // size than the checkpoints that name them.
-func (v *verifier) look(ctx context.Context) error {
+func (v *verifier) checkUnlisted(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(v.task.job.opts.Requests)
 	for _, seg := range v.doubtful() {
-		group.Go(func() error { return v.lookAt(ctx, seg) })
+		group.Go(func() error { return v.checkOne(ctx, seg) })
 	}
 	return group.Wait()
 }
@@ -44,7 +44,7 @@ func (v *verifier) doubtful() (list []format.Segment) {
 	return list
 }
 
-func (v *verifier) lookAt(ctx context.Context, seg format.Segment) error {
+func (v *verifier) checkOne(ctx context.Context, seg format.Segment) error {
 	err := v.task.segments.Probe(ctx, seg)
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -13,12 +13,21 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-var restorable = checkpoint.VerifyOptions{Restorable: true}
+// testRestore tests the task's latest checkpoint beside faults.
+func (w *world) testRestore(faults ...faultstore.Fault) *checkpoint.VerifyReport {
+	w.Helper()
+	task, _, _ := w.process(faults...)
+	r, err := task.TestRestore(w.Context(), structure)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return r
+}
 
-func (w *world) wantProof(want *checkpoint.Proof) {
+func (w *world) wantProof(want *checkpoint.RestoreTest) {
 	w.Helper()
 	task, _, store := w.process()
-	got, err := task.Proven(w.Context())
+	got, err := task.LastRestoreTest(w.Context())
 	if err != nil || (got == nil) != (want == nil) || got != nil && *got != *want {
 		w.Errorf("proven: %+v, %v; want %+v", got, err, want)
 	}
@@ -27,18 +36,18 @@ func (w *world) wantProof(want *checkpoint.Proof) {
 	}
 }
 
-func TestRestorable(t *testing.T) {
+func TestRestoreTest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o := w.library()
 		committed := time.Now().UTC()
 		w.wantProof(nil)
-		if r, _ := w.verify(allData); r.Proven != nil {
-			t.Errorf("proven without being asked to: %+v", r.Proven)
+		if r, _ := w.verify(allData); r.RestoreTest != nil {
+			t.Errorf("proven without being asked to: %+v", r.RestoreTest)
 		}
 		time.Sleep(time.Minute)
-		first := checkpoint.Proof{Seq: 6, Time: committed, At: time.Now().UTC()}
-		if r, _ := w.verify(restorable); r.Proven == nil || *r.Proven != first {
-			t.Errorf("%+v, want %+v", r.Proven, first)
+		first := checkpoint.RestoreTest{Seq: 6, Time: committed, At: time.Now().UTC()}
+		if r := w.testRestore(); r.RestoreTest == nil || *r.RestoreTest != first {
+			t.Errorf("%+v, want %+v", r.RestoreTest, first)
 		}
 		w.wantProof(&first)
 
@@ -46,11 +55,11 @@ func TestRestorable(t *testing.T) {
 		c := commit(w, o, with(10, 100<<10))
 		committed = time.Now().UTC()
 		synctest.Wait()
-		r, _ := w.verify(restorable)
-		if r.DataRead < 100<<10 || r.DataRead > 110<<10 || r.Proven.Seq != c.Seq {
+		r := w.testRestore()
+		if r.DataRead < 100<<10 || r.DataRead > 110<<10 || r.RestoreTest.Seq != c.Seq {
 			t.Errorf("%+v", r)
 		}
-		proof := checkpoint.Proof{Seq: c.Seq, Time: committed, At: time.Now().UTC()}
+		proof := checkpoint.RestoreTest{Seq: c.Seq, Time: committed, At: time.Now().UTC()}
 		w.wantProof(&proof)
 
 		// A checkpoint that is hurt proves nothing, and what was proven stays.
@@ -59,10 +68,10 @@ func TestRestorable(t *testing.T) {
 		data := w.read(key)
 		data[20_000] ^= 1
 		w.write(key, data)
-		r, _ = w.verify(restorable)
+		r = w.testRestore()
 		w.wantProblem(r, "a byte flipped", key, checkpoint.Damaged, []uint64{c.Seq})
-		if r.Proven == nil || *r.Proven != proof {
-			t.Errorf("%+v, want %+v", r.Proven, proof)
+		if r.RestoreTest == nil || *r.RestoreTest != proof {
+			t.Errorf("%+v, want %+v", r.RestoreTest, proof)
 		}
 		w.wantProof(&proof)
 
@@ -75,37 +84,37 @@ func TestRestorable(t *testing.T) {
 	})
 }
 
-func TestRestorableBesideFaults(t *testing.T) {
+func TestRestoreTestBesideFaults(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
-		w.verify(restorable, faultstore.Fault{Kind: faultstore.LoseReply, Verb: "put", On: 1})
+		w.testRestore(faultstore.Fault{Kind: faultstore.LoseReply, Verb: "put", On: 1})
 		task, _, _ := w.process(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", Err: backend.ErrPermission})
-		if r, err := task.Verify(w.Context(), restorable); r == nil || r.Whole != 5 || !errors.Is(err, backend.ErrPermission) || !strings.Contains(err.Error(), "checkpoint 6 can be restored") {
+		if r, err := task.TestRestore(w.Context(), structure); r == nil || r.Intact != 5 || !errors.Is(err, backend.ErrPermission) || !strings.Contains(err.Error(), "checkpoint 6 can be restored") {
 			t.Errorf("%v, want ErrPermission, and that it can be restored", err)
 		}
 		// A record that can not be read is no damage of a checkpoint.
 		w.write(format.ProvenKey(dir), []byte("rubbish"))
 		r, _ := w.verify(allData)
-		if len(r.Problems) > 0 || r.Proven != nil || len(r.Foreign) != 1 {
+		if len(r.Problems) > 0 || r.RestoreTest != nil || len(r.Foreign) != 1 {
 			t.Errorf("%+v", r)
 		}
-		if _, err := task.Proven(w.Context()); !errors.Is(err, checkpoint.ErrCorrupt) {
+		if _, err := task.LastRestoreTest(w.Context()); !errors.Is(err, checkpoint.ErrCorrupt) {
 			t.Errorf("%v, want ErrCorrupt", err)
 		}
-		w.verify(restorable)
-		if r, _ := w.verify(structure); r.Proven == nil || len(r.Foreign) > 0 {
+		w.testRestore()
+		if r, _ := w.verify(structure); r.RestoreTest == nil || len(r.Foreign) > 0 {
 			t.Errorf("after a new one: %+v", r)
 		}
 	})
 }
 
 // A newest manifest that can not be read proves nothing of the one before.
-func TestRestorableBehindADamagedNewestManifest(t *testing.T) {
+func TestRestoreTestBehindADamagedNewestManifest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
 		w.write(format.ManifestKey(dir, 6), []byte("rubbish"))
-		if r, _ := w.verify(restorable); r.Proven != nil {
-			t.Errorf("%+v", r.Proven)
+		if r := w.testRestore(); r.RestoreTest != nil {
+			t.Errorf("%+v", r.RestoreTest)
 		}
 		w.wantProof(nil)
 	})
@@ -114,7 +123,7 @@ func TestRestorableBehindADamagedNewestManifest(t *testing.T) {
 func TestTasksWithAProof(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
-		w.verify(restorable)
+		w.testRestore()
 		_, job, _ := w.process()
 		n := 0
 		for task, err := range job.Tasks(w.Context()) {

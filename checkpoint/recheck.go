@@ -8,14 +8,14 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// lookAgain makes sure, after the last file was read, that every file is what it
+// compareAll makes sure, after the last file was read, that every file is what it
 // was when it was read or, if it was not, when it was listed; and that no name has
 // come or gone. Then the checkpoint is the state of one moment: that in which the
 // last file had been read, and the first was not looked at again.
 //
 // What leaves no trace is not seen: writes through a memory map to pages that were
 // dirty before, in files of which no one will rely on the times.
-func (b *builder) lookAgain(ctx context.Context, l *pipeline) error {
+func (b *builder) compareAll(ctx context.Context, l *pipeline) error {
 	w := b.walk
 	if w.open == nil {
 		return nil // a stream
@@ -38,7 +38,7 @@ func (b *builder) lookAgain(ctx context.Context, l *pipeline) error {
 			return fs.SkipAll // the node is gone
 		}
 		next++
-		return w.fail(path, b.lookAt(l, next-1, d))
+		return w.fail(path, b.compareNode(l, next-1, d))
 	})
 	for next < len(w.nodes) && w.seen[next].made {
 		next++
@@ -49,8 +49,8 @@ func (b *builder) lookAgain(ctx context.Context, l *pipeline) error {
 	return err
 }
 
-// lookAt compares a node to what is there now.
-func (b *builder) lookAt(l *pipeline, i int, d fs.DirEntry) error {
+// compareNode compares a node to what is there now.
+func (b *builder) compareNode(l *pipeline, i int, d fs.DirEntry) error {
 	info, err := d.Info()
 	if err != nil {
 		return err
@@ -85,12 +85,12 @@ func (b *builder) lookAt(l *pipeline, i int, d fs.DirEntry) error {
 
 // unsettled reports whether a file that changed at a time may have been written to
 // again without moving it: in the same tick of the clock.
-func (w *walk) unsettled(changed time.Time) bool {
+func (w *scan) unsettled(changed time.Time) bool {
 	return !changed.IsZero() && !changed.Before(w.began.Add(-tick(changed)))
 }
 
 // differs says how a node differs from what info says of it.
-func (w *walk) differs(i int, info fs.FileInfo) error {
+func (w *scan) differs(i int, info fs.FileInfo) error {
 	n := &w.nodes[i]
 	_, inode := identity(info)
 	link := n.Mode.Type() == fs.ModeSymlink // which is never written to
@@ -107,7 +107,7 @@ func (w *walk) differs(i int, info fs.FileInfo) error {
 	return nil
 }
 
-func (w *walk) compareLink(n *node) error {
+func (w *scan) compareLink(n *node) error {
 	target, err := readLink(w.fsys, n.Path)
 	if err == nil && target != n.Target {
 		err = errReplaced
