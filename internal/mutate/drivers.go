@@ -237,10 +237,10 @@ var inS3 = []mistake{
 		tests:  by("s3", "TestListRefusesDisorder"),
 	},
 	{
-		name:   "the time of a write without a Date is the client's",
+		name:   "a write without a Date is taken for one, and has no time",
 		file:   "s3/s3.go",
 		old:    `if !ok {`,
-		new:    `if at = time.Now(); key == "" && !ok {`,
+		new:    `if !ok && key == "" {`,
 		breaks: "I5",
 		tests:  by("s3", "TestDateMissing", "TestClockSkew"),
 	},

@@ -82,7 +82,7 @@ var inTheProtocol = []mistake{
 		name:   "who looks takes a reply's time for a listing's, whatever they are",
 		file:   "checkpoint/internal/history/protocol.go",
 		old:    `l.checkTimes(seq, replied, at)`,
-		new:    `t.history.agree(seq, at, at)`,
+		new:    `l.checkTimes(seq, at, at)`,
 		breaks: "A4",
 		tests:  by("checkpoint", "TestRepliesAndListingsMustAgree", "TestOwnerMeetsAnotherClock"),
 	},
@@ -114,7 +114,7 @@ var inTheProtocol = []mistake{
 		name: "an owner compares a reply with the reply before it",
 		file: "checkpoint/internal/history/protocol.go",
 		old:  `if err == nil && !at.IsZero() {`,
-		new: `o.listed = Now(made)
+		new: `*listed = clock.Now(made)
 	if err == nil && !at.IsZero() {`,
 		breaks: "A4",
 		tests:  by("checkpoint", "TestOwnerMeetsAnotherClock", "TestOwnerMeetsADriftingClock"),
@@ -181,7 +181,7 @@ var inTheProtocol = []mistake{
 		name:   "each claim makes the checkpoint younger",
 		file:   "checkpoint/internal/history/committed.go",
 		old:    `if current.Seq == c.Seq {`,
-		new:    `if c.Seq <= s.Seq {`,
+		new:    `if current.Seq <= c.Seq {`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestCheckpointKeepsItsTime"),
 	},
@@ -192,8 +192,8 @@ var inTheProtocol = []mistake{
 		}`,
 		new: `continue
 		}
-		if errors.Is(err, ErrCorrupt) {
-			return l.newestReadable(ctx)
+		if errors.Is(err, cause.ErrCorrupt) {
+			return l.NewestIntact(ctx)
 		}`,
 		breaks: "I1, I2",
 		tests:  by("checkpoint", "TestRepairRefuses", "TestUnreadableIsNotEmpty", "TestDamageIsFound"),
@@ -239,7 +239,7 @@ var inOwners = []mistake{
 		return err
 	}`,
 		new: `if errors.Is(err, ErrUnknown) {
-		o.cleaner.discard(ctx, p.segments)
+		o.cleaner.discard(p.segments)
 		return err
 	}`,
 		breaks: "I1",
@@ -249,7 +249,7 @@ var inOwners = []mistake{
 		name: "what was uploaded for an attempt that was overtaken is deleted",
 		file: "checkpoint/owner.go",
 		old:  `return fmt.Errorf("%w: %w", o.ended, ErrUnknown)`,
-		new: `o.drop(ctx, p.built)
+		new: `o.drop(p.built)
 		return fmt.Errorf("%w: %w", o.ended, ErrUnknown)`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestCommitThatWasRetiredBeforeItWasSettled"),
@@ -348,7 +348,7 @@ var inSaves = []mistake{
 		name:   "a save that was gone on from says that nothing was saved",
 		file:   "checkpoint/internal/history/protocol.go",
 		old:    `return nil, fmt.Errorf("%w: %w: %w; ls shows whether it was saved", cause.ErrConflict, cause.ErrUnknown, err)`,
-		new:    `return nil, fmt.Errorf("%w: %w; ls shows whether it was saved", ErrConflict, err)`,
+		new:    `return nil, fmt.Errorf("%w: %w; ls shows whether it was saved", cause.ErrConflict, err)`,
 		breaks: "I1, I3",
 		tests:  by("checkpoint", "TestSaveThatWasRetiredAtOnceIsUnknown"),
 	},

@@ -344,7 +344,7 @@ var inRunner = []mistake{
 		name:   "a worker that fails is committed at the end",
 		file:   "runner/run.go",
 		old:    "return fmt.Errorf(\"%w: %w\", ErrHalfDone, err)",
-		new:    "return err",
+		new:    "return fmt.Errorf(\"%w\", err)",
 		breaks: "offsets and state together",
 		tests:  by("runner", "TestRunWhenAWorkerFails"),
 	},

@@ -73,7 +73,7 @@ var inStates = []mistake{
 		name:   "the same list of files is enough, though the save is to read all",
 		file:   "checkpoint/build.go",
 		old:    `sum == b.base.content.Fingerprint && !b.walk.reread`,
-		new:    `sum == b.base.content.Walk`,
+		new:    `sum == b.base.content.Fingerprint`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestWhatIsOpened"),
 	},
