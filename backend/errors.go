@@ -21,7 +21,7 @@ var (
 	// ErrRange means that a Get asked for bytes beyond the object's end.
 	ErrRange = errors.New("range outside the object")
 
-	// ErrUnsupported means that the service can not do what was asked.
+	// ErrUnsupported means that the service cannot do what was asked.
 	ErrUnsupported = errors.ErrUnsupported
 
 	// ErrNoStore means that the bucket or directory itself is missing or can

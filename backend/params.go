@@ -23,7 +23,7 @@ func NewParams(u *url.URL) *Params {
 	values, err := url.ParseQuery(u.RawQuery)
 	p := &Params{url: u, values: values}
 	if err != nil {
-		p.fail("the part after ? can not be parsed")
+		p.fail("the part after ? cannot be parsed")
 	}
 	return p
 }

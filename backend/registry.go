@@ -71,7 +71,7 @@ func parseURL(rawURL string) (*url.URL, error) {
 		return nil, Invalidf("the store URL has a %% without two hexadecimal digits after it; write %%25 for a %% in a path")
 	}
 	if err != nil {
-		return nil, Invalidf("the store URL can not be parsed; it looks like s3://bucket/path or file:///path")
+		return nil, Invalidf("the store URL cannot be parsed; it looks like s3://bucket/path or file:///path")
 	}
 	if u.Scheme == "" {
 		return nil, Invalidf("store URL %q has no scheme; for a local directory write file:///path", bare(u))

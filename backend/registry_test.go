@@ -35,11 +35,11 @@ func TestRegistryOpen(t *testing.T) {
 		{"", `store URL "" has no scheme; for a local directory write file:///path`},
 		{"s3://id:hunter2@bucket/jobs", `store URL "s3://bucket/jobs" holds credentials; leave them to the environment`},
 		{"s3://hunter2@bucket/jobs?x=hunter2", `store URL "s3://bucket/jobs" holds credentials; leave them to the environment`},
-		{"s3://id:hun/ter2@bucket", "the store URL can not be parsed; it looks like s3://bucket/path or file:///path"},
+		{"s3://id:hun/ter2@bucket", "the store URL cannot be parsed; it looks like s3://bucket/path or file:///path"},
 		{"s3://bucket/%zz", "the store URL has a % without two hexadecimal digits after it; write %25 for a % in a path"},
 		{"s3://bucket/50%", "the store URL has a % without two hexadecimal digits after it; write %25 for a % in a path"},
 		{"s3://id:hunter%2@bucket", "the store URL has a % without two hexadecimal digits after it; write %25 for a % in a path"},
-		{"s3://bucket/a\nb", "the store URL can not be parsed; it looks like s3://bucket/path or file:///path"},
+		{"s3://bucket/a\nb", "the store URL cannot be parsed; it looks like s3://bucket/path or file:///path"},
 		{"s3://bucket/jobs#hunter2", `store URL "s3://bucket/jobs" has a fragment (#...); write %23 for a # in a path`},
 		{"s3://bucket/jobs#", `store URL "s3://bucket/jobs" has a fragment (#...); write %23 for a # in a path`},
 	} {
@@ -100,8 +100,8 @@ func TestParams(t *testing.T) {
 		{"region=x&region=y", `store URL "s3://bucket/jobs": parameter "region" is given 2 times`},
 		{"path_style=yes", `store URL "s3://bucket/jobs": parameter "path_style" is "yes", must be true or false`},
 		{"path_style", `store URL "s3://bucket/jobs": parameter "path_style" is "", must be true or false`},
-		{"region=%zz", `store URL "s3://bucket/jobs": the part after ? can not be parsed`},
-		{"a;b", `store URL "s3://bucket/jobs": the part after ? can not be parsed`},
+		{"region=%zz", `store URL "s3://bucket/jobs": the part after ? cannot be parsed`},
+		{"a;b", `store URL "s3://bucket/jobs": the part after ? cannot be parsed`},
 	} {
 		u := &url.URL{Scheme: "s3", Host: "bucket", Path: "/jobs", RawQuery: tt.query}
 		p := backend.NewParams(u)

@@ -35,7 +35,7 @@ func (t *Task) baseline(ctx context.Context, c *format.Checkpoint) (*baseline, e
 }
 
 func (t *Task) saveAnew(ctx context.Context, seq uint64, err error) {
-	t.job.opts.Logger.WarnContext(ctx, "the checkpoint before can not be read; everything is saved anew",
+	t.job.opts.Logger.WarnContext(ctx, "the checkpoint before cannot be read; everything is saved anew",
 		"task", t.Name(), "checkpoint", seq, "err", err)
 }
 
@@ -252,7 +252,7 @@ func (b *builder) tree() (*tree, error) {
 			}
 		}
 		if err := enc.Add(t.entry(n)); err != nil {
-			return nil, fmt.Errorf("this state can not be stored: %w", err)
+			return nil, fmt.Errorf("this state cannot be stored: %w", err)
 		}
 	}
 	var err error

@@ -259,7 +259,7 @@ func (c *cleaner) spare(ctx context.Context, needless map[string]bool, kept []fo
 	return nil
 }
 
-// spareUnknown spares what a checkpoint that can not be read may need. It is from
+// spareUnknown spares what a checkpoint that cannot be read may need. It is from
 // before this writer's time, so it needs none of the writer's own segments; of
 // the others nobody knows.
 func (c *cleaner) spareUnknown(needless map[string]bool) {
@@ -267,7 +267,7 @@ func (c *cleaner) spareUnknown(needless map[string]bool) {
 }
 
 // unreadable reports whether err says that what a retired checkpoint needed
-// can not be known any more, so that its segments are left to a collector,
+// cannot be known any more, so that its segments are left to a collector,
 // which goes by those that are needed.
 func unreadable(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrGone) || errors.Is(err, ErrCorrupt)

@@ -138,7 +138,7 @@ func TestFailedDeletionIsDoneAfterTheNextCommit(t *testing.T) {
 	})
 }
 
-// A clean-up that can not find out what is needed deletes nothing, and is done
+// A clean-up that cannot find out what is needed deletes nothing, and is done
 // after the next commit.
 func TestCleanUpThatCanNotReadIsDoneAfterTheNextCommit(t *testing.T) {
 	for _, c := range []struct {
@@ -246,7 +246,7 @@ func TestSegmentsOfFailedCommitsAreDeleted(t *testing.T) {
 	})
 }
 
-// A state that can not be read has had segments sent, too.
+// A state that cannot be read has had segments sent, too.
 func TestSegmentsOfAStateThatCanNotBeReadAreDeleted(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)

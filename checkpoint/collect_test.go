@@ -163,7 +163,7 @@ func TestOwnerCollectsWhatOthersLeft(t *testing.T) {
 	})
 }
 
-// A retained checkpoint that can not be read may need any segment.
+// A retained checkpoint that cannot be read may need any segment.
 func TestCollectBesideDamage(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()

@@ -338,7 +338,7 @@ func TestTruncatedSegmentOfAChain(t *testing.T) {
 	}
 }
 
-// A base that can not be read does not hold up its successors: everything is
+// A base that cannot be read does not hold up its successors: everything is
 // saved anew, and the log says why.
 func TestDamagedBaseIsNotBuiltUpon(t *testing.T) {
 	flip := func(data []byte) []byte { data[len(data)/2] ^= 1; return data }
@@ -410,7 +410,7 @@ func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []
 	if err != nil {
 		t.Fatalf("the next save: %v", err)
 	}
-	if n := strings.Count(log.String(), "the checkpoint before can not be read; everything is saved anew"); n != 1 || !strings.Contains(log.String(), "corrupt") {
+	if n := strings.Count(log.String(), "the checkpoint before cannot be read; everything is saved anew"); n != 1 || !strings.Contains(log.String(), "corrupt") {
 		t.Errorf("it says %d times so:\n%s", n, &log)
 	}
 	log.Reset()

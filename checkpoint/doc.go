@@ -8,6 +8,6 @@
 // [Checkpoint.FS].
 //
 // A checkpoint is either whole and visible or not there at all. When a task
-// is claimed, its earlier owner can not commit any more. docs/protocol.md
+// is claimed, its earlier owner cannot commit any more. docs/protocol.md
 // argues both; package internal/history is the code.
 package checkpoint

@@ -176,7 +176,7 @@ type figures struct {
 func (f *figures) space() float64 { return float64(f.stored) / float64(max(f.live, 1)) }
 
 // slack is a piece of the list of files, in bytes: whether it stays as it is
-// can not be told for certain before it is made.
+// cannot be told for certain before it is made.
 const slack = 16 << 10
 
 // However long a history gets, it takes at most twice the space that the

@@ -166,7 +166,7 @@ func TestCollectorKeepsTheWindow(t *testing.T) {
 	})
 }
 
-// A retained checkpoint that can not be read may need what a dropped one needed.
+// A retained checkpoint that cannot be read may need what a dropped one needed.
 func TestCleanUpBesideADamagedSavepoint(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)

@@ -87,13 +87,13 @@ func (w *scan) add(path string, d fs.DirEntry) error {
 	n := w.describe(len(w.nodes)-1, info)
 	switch {
 	case !fs.ValidPath(path):
-		return errors.New("the name is not valid UTF-8, which a checkpoint can not hold; rename it")
+		return errors.New("the name is not valid UTF-8, which a checkpoint cannot hold; rename it")
 	case n.Mode.IsDir():
 	case n.Mode.Type() == fs.ModeSymlink:
 		n.Target, err = readLink(w.fsys, path)
 	case n.Mode.IsRegular():
 	default:
-		err = fmt.Errorf("it is a %s, which a checkpoint can not hold; leave it out of the directory", typeName(n.Mode))
+		err = fmt.Errorf("it is a %s, which a checkpoint cannot hold; leave it out of the directory", typeName(n.Mode))
 	}
 	return err
 }
@@ -159,7 +159,7 @@ func atPath(base, path string, err error) error {
 
 func readLink(fsys fs.FS, path string) (string, error) {
 	if _, ok := fsys.(fs.ReadLinkFS); !ok {
-		return "", errors.New("it is a symbolic link, which this file system can not read: it has no ReadLink")
+		return "", errors.New("it is a symbolic link, which this file system cannot read: it has no ReadLink")
 	}
 	return fs.ReadLink(fsys, path)
 }

@@ -271,7 +271,7 @@ func (c *cell) quiet() {
 }
 
 // recover is what happens when another process takes over: it finds all whole;
-// it commits; those before it can not; nothing needless stays.
+// it commits; those before it cannot; nothing needless stays.
 func (c *cell) recover(fenced []*checkpoint.Owner) {
 	if !c.wantWholeHistory() {
 		return // damaged, and noticed
@@ -312,7 +312,7 @@ func (c *cell) heir() *checkpoint.Owner {
 	heir, err := c.other.Claim(c.Context(), checkpoint.ClaimOptions{})
 	if err != nil {
 		if !c.audit.damage || !errors.Is(err, checkpoint.ErrCorrupt) {
-			c.audit.badf("the heir can not claim: %v", err)
+			c.audit.badf("the heir cannot claim: %v", err)
 		}
 		return nil
 	}

@@ -203,7 +203,7 @@ func (o *Owner) Resume(ctx context.Context, dir string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// mayResume returns why the owner can not begin, or begin again.
+// mayResume returns why the owner cannot begin, or begin again.
 func (o *Owner) mayResume(ctx context.Context) error {
 	if err := o.ready(ctx); err != nil || o.inUse == "" {
 		return err

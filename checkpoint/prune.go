@@ -27,7 +27,7 @@ type PruneResult struct {
 	// Checkpoints are all that there were, in the order of [Task.Checkpoints].
 	Checkpoints []Verdict
 	// Segments is how many of them only those need which go, and Bytes what is
-	// in them. Those of a checkpoint that can not be read are not known.
+	// in them. Those of a checkpoint that cannot be read are not known.
 	Segments int
 	Bytes    int64
 }
@@ -189,7 +189,7 @@ func (t *Task) pruneNothing(ctx context.Context, keep Retention) (PruneResult, e
 	m.Retained, m.RetainedAt = nil, nil // wherever it would be, it would be new
 	switch err := t.count(ctx, m, p.kept, p.gone, &out); {
 	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
-		t.job.opts.Logger.WarnContext(ctx, "a checkpoint that stays can not be read, so nothing would be deleted yet", "task", t.Name(), "err", err)
+		t.job.opts.Logger.WarnContext(ctx, "a checkpoint that stays cannot be read, so nothing would be deleted yet", "task", t.Name(), "err", err)
 	case err != nil:
 		return PruneResult{}, err
 	}

@@ -28,11 +28,11 @@ func (w *world) repair(opts checkpoint.RepairOptions, faults ...faultstore.Fault
 
 // wantClean fails unless a verification finds so many checkpoints and nothing
 // else to say.
-func (w *world) wantClean(whole int) {
+func (w *world) wantClean(intact int) {
 	w.Helper()
 	r, _ := w.verify(allData)
-	if r.Intact != whole || len(r.Problems) > 0 || r.Garbage.Segments+r.InFlight.Segments+r.Unclear.Segments > 0 {
-		w.Fatalf("%+v; want %d whole and nothing else", r, whole)
+	if r.Intact != intact || len(r.Problems) > 0 || r.Garbage.Segments+r.InFlight.Segments+r.Unclear.Segments > 0 {
+		w.Fatalf("%+v; want %d intact and nothing else", r, intact)
 	}
 }
 
@@ -64,16 +64,16 @@ func TestRepair(t *testing.T) {
 						return
 					}
 					damage(w, objects[n].Key)
-					hurt := w.unreadable()
+					damaged := w.unreadable()
 					before := len(w.objects(segments))
 					out, err := w.repair(fence)
 					slices.Sort(out.Dropped)
 					slices.Reverse(out.Dropped)
-					if err != nil || !slices.Equal(out.Dropped, hurt) && len(hurt) > 0 || len(out.Left) > 0 {
-						t.Fatalf("%s %s hurts %v; %+v, %v", objects[n].Key, what, hurt, out, err)
+					if err != nil || !slices.Equal(out.Dropped, damaged) && len(damaged) > 0 || len(out.Left) > 0 {
+						t.Fatalf("%s %s hurts %v; %+v, %v", objects[n].Key, what, damaged, out, err)
 					}
-					want := slices.DeleteFunc([]uint64{6, 5, 4, 3, 2}, func(seq uint64) bool { return slices.Contains(hurt, seq) })
-					if back := slices.Contains(hurt, 6); back != (out.RolledBackTo != 0) || back && out.RolledBackTo != want[0] {
+					want := slices.DeleteFunc([]uint64{6, 5, 4, 3, 2}, func(seq uint64) bool { return slices.Contains(damaged, seq) })
+					if back := slices.Contains(damaged, 6); back != (out.RolledBackTo != 0) || back && out.RolledBackTo != want[0] {
 						t.Errorf("went back to %d, want %d", out.RolledBackTo, want[0])
 					}
 					task, _, _ := w.process()
@@ -92,13 +92,13 @@ func TestRepair(t *testing.T) {
 					w.wantClean(len(want))
 
 					seq := w.newestSeq()
-					if status, err := task.Status(w.Context()); err != nil || status.Claimed != (len(hurt) == 0) {
+					if status, err := task.Status(w.Context()); err != nil || status.Claimed != (len(damaged) == 0) {
 						t.Errorf("%+v, %v; want it to be released", status, err)
 					}
 					if out, err := w.repair(fence); err != nil || len(out.Dropped) > 0 || w.newestSeq() != seq {
 						t.Errorf("once more: %+v, %v, manifest %d after %d", out, err, w.newestSeq(), seq)
 					}
-					if _, err := o.Commit(w.Context(), at(9)); (len(hurt) > 0) != errors.Is(err, checkpoint.ErrFenced) {
+					if _, err := o.Commit(w.Context(), at(9)); (len(damaged) > 0) != errors.Is(err, checkpoint.ErrFenced) {
 						t.Errorf("the owner's commit: %v", err)
 					}
 				})
@@ -167,7 +167,7 @@ func TestRepairRefuses(t *testing.T) {
 			key := format.ManifestKey(dir, 6)
 			w.write(key, []byte("rubbish"))
 			before := w.objects("")
-			if out, err := w.repair(fence); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "can not be repaired") {
+			if out, err := w.repair(fence); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "cannot be repaired") {
 				t.Errorf("%+v, %v; want ErrCorrupt", out, err)
 			}
 			if !slices.Equal(w.objects(""), before) {
@@ -184,7 +184,7 @@ func TestRepairRefuses(t *testing.T) {
 			synctest.Wait()
 			w.remove(format.SegmentKey(dir, w.manifest(151).RetainedAt.Segment))
 			before := w.objects("")
-			if out, err := w.repair(fence); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), "can not be repaired") {
+			if out, err := w.repair(fence); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), "cannot be repaired") {
 				t.Errorf("%+v, %v; want ErrCorrupt", out, err)
 			}
 			if !slices.Equal(w.objects(""), before) {
@@ -194,7 +194,7 @@ func TestRepairRefuses(t *testing.T) {
 	})
 }
 
-// A checkpoint that only a claim still has stays, and goes when it can not be
+// A checkpoint that only a claim still has stays, and goes when it cannot be
 // read any more.
 func TestRepairBehindAClaim(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -16,8 +16,8 @@ type VerifyReport struct {
 	Task     string `json:"task"`
 	Manifest uint64 `json:"manifest"` // the report is as of this one; 0 if none can be read
 
-	// Checkpoints counts those that were verified, and Whole those of which
-	// nothing is missing and nothing was found damaged. The rest are in Hurt.
+	// Checkpoints counts those that were verified, and Intact those of which
+	// nothing is missing and nothing was found damaged. The rest are in Damaged.
 	Checkpoints int      `json:"checkpoints"`
 	Intact      int      `json:"intact"`
 	Damaged     []uint64 `json:"damaged"` // their numbers, the highest first
@@ -33,7 +33,7 @@ type VerifyReport struct {
 	InFlightSince time.Time `json:"in_flight_since,omitzero"`
 	// Lost are segments that prove that manifests were lost: see [ErrLost].
 	Lost CollectResult `json:"lost"`
-	// Unclear are segments that a checkpoint which can not be read may name.
+	// Unclear are segments that a checkpoint which cannot be read may name.
 	Unclear CollectResult `json:"unclear"`
 	// Foreign are keys in the task's directory that this library has not made.
 	Foreign []string `json:"foreign"`
@@ -46,8 +46,8 @@ type VerifyReport struct {
 	RestoreTest *RestoreTest `json:"restore_test"`
 
 	// For Repair.
-	drop    []uint64 // what can be dropped of Hurt
-	blocked error    // why no step can be made
+	drop    []uint64 // what can be dropped of Damaged
+	blocked error    // why no manifest can be made
 }
 
 // A Problem is an object that is missing or damaged.
@@ -81,7 +81,7 @@ func (r *VerifyReport) Err() error {
 	if n := len(r.Problems) - 1; n > 0 {
 		more = fmt.Sprintf(", and %d more", n)
 	}
-	return fmt.Errorf("task %q: %w: of %d checkpoints %d are whole; %s is %s%s",
+	return fmt.Errorf("task %q: %w: of %d checkpoints %d are intact; %s is %s%s",
 		r.Task, ErrCorrupt, r.Checkpoints, r.Intact, p.Object, p.Kind, more)
 }
 
@@ -92,21 +92,21 @@ func (v *verifier) report() *VerifyReport {
 		DataRead: v.live, RestoreTest: v.recorded,
 	}
 	r.Foreign = append(r.Foreign, v.foreign...)
-	hurt := make(map[uint64]bool)
+	damaged := make(map[uint64]bool)
 	for _, p := range v.problems {
 		p.affects = slices.DeleteFunc(p.affects, func(s *subject) bool { return s.gone })
 		if len(p.affects) == 0 && !p.unknown {
-			continue // it hurts no one any more
+			continue // it affects no one any more
 		}
 		seqs := make(map[uint64]bool)
 		for _, s := range p.affects {
-			seqs[s.Seq], hurt[s.Seq] = true, true
+			seqs[s.Seq], damaged[s.Seq] = true, true
 		}
 		p.Affects = highestFirst(seqs)
 		r.Problems = append(r.Problems, p.Problem)
 	}
 	slices.SortFunc(r.Problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
-	r.Damaged = append(r.Damaged, highestFirst(hurt)...)
+	r.Damaged = append(r.Damaged, highestFirst(damaged)...)
 	r.Checkpoints = len(r.Damaged)
 	for _, s := range v.subjects {
 		if !s.gone && !s.damaged {
@@ -130,10 +130,10 @@ func (v *verifier) plan(r *VerifyReport) {
 	dir := v.task.log.Dir
 	switch {
 	case v.unreadable > 0:
-		r.blocked = fmt.Errorf("task %q: manifest %s, its newest, is %w, which can not be repaired, because nobody knows what it has retired",
+		r.blocked = fmt.Errorf("task %q: manifest %s, its newest, is %w, which cannot be repaired, because nobody knows what it has retired",
 			r.Task, format.ManifestKey(dir, v.unreadable), ErrCorrupt)
 	case v.unlisted:
-		r.blocked = fmt.Errorf("task %q: segment %s is %w, which can not be repaired, because it lists the checkpoints that there are",
+		r.blocked = fmt.Errorf("task %q: segment %s is %w, which cannot be repaired, because it lists the checkpoints that there are",
 			r.Task, format.SegmentKey(dir, v.step.RetainedAt.Segment), ErrCorrupt)
 	}
 	for _, s := range v.subjects {

@@ -143,7 +143,7 @@ func makeNode(root *os.Root, n *node) error {
 	path, err := filepath.Localize(n.Path)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%q can not be a file name on this system: %w", n.Path, err)
+		return fmt.Errorf("%q cannot be a file name on this system: %w", n.Path, err)
 	case n.Mode.IsDir() && n.Path != ".":
 		return root.Mkdir(path, 0o700)
 	case n.Mode.Type() == fs.ModeSymlink:

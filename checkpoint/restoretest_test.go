@@ -62,7 +62,7 @@ func TestRestoreTest(t *testing.T) {
 		proof := checkpoint.RestoreTest{Seq: c.Seq, Time: committed, At: time.Now().UTC()}
 		w.wantProof(&proof)
 
-		// A checkpoint that is hurt proves nothing, and what was proven stays.
+		// A checkpoint that is damaged proves nothing, and what was proven stays.
 		time.Sleep(time.Minute)
 		key := format.SegmentKey(dir, w.manifest(c.Seq).Checkpoint.Content.Segments[0].ID)
 		data := w.read(key)
@@ -92,7 +92,7 @@ func TestRestoreTestBesideFaults(t *testing.T) {
 		if r, err := task.TestRestore(w.Context(), structure); r == nil || r.Intact != 5 || !errors.Is(err, backend.ErrPermission) || !strings.Contains(err.Error(), "checkpoint 6 can be restored") {
 			t.Errorf("%v, want ErrPermission, and that it can be restored", err)
 		}
-		// A record that can not be read is no damage of a checkpoint.
+		// A record that cannot be read is no damage of a checkpoint.
 		w.write(format.ProvenKey(dir), []byte("rubbish"))
 		r, _ := w.verify(allData)
 		if len(r.Problems) > 0 || r.RestoreTest != nil || len(r.Foreign) != 1 {
@@ -108,7 +108,7 @@ func TestRestoreTestBesideFaults(t *testing.T) {
 	})
 }
 
-// A newest manifest that can not be read proves nothing of the one before.
+// A newest manifest that cannot be read proves nothing of the one before.
 func TestRestoreTestBehindADamagedNewestManifest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()

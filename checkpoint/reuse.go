@@ -15,7 +15,7 @@ import (
 
 // reuse copies what the old directory has of the state: its files are cut and
 // hashed as a save would do it. Bytes are copied and not linked, because a
-// process that should be dead may still write to the old files. What can not be
+// process that should be dead may still write to the old files. What cannot be
 // read there is fetched. There may be no old directory.
 func (r *restorer) reuse(ctx context.Context, dir *os.Root) error {
 	if dir == nil {

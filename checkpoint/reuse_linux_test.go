@@ -144,7 +144,7 @@ func TestRestoreOverAnOldStateFetchesWhatIsMissing(t *testing.T) {
 	}
 }
 
-// A file of the target that can not be read is fetched.
+// A file of the target that cannot be read is fetched.
 func TestRestoreOverWhatCanNotBeRead(t *testing.T) {
 	if os.Geteuid() == 0 { // who may read all
 		asNobody(t)

@@ -330,7 +330,7 @@ func TestListOfARollbackStays(t *testing.T) {
 			want(w)
 		})
 	})
-	t.Run("it can not be confirmed", func(t *testing.T) {
+	t.Run("it cannot be confirmed", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			history(w)
 			task, _, _ := w.open(opts, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 2, Err: backend.ErrPermission})

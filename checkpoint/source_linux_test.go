@@ -57,9 +57,9 @@ func TestWhatAnOperatingSystemHolds(t *testing.T) {
 			make: func(path string) error { return os.WriteFile(path, []byte("x"), 0) }},
 		{name: "an unreadable directory", file: "d/f", kind: fs.ErrPermission, text: "/d/f: openat: permission denied",
 			make: func(path string) error { return os.Mkdir(path, 0) }},
-		{name: "a named pipe", file: "d/f", text: "/d/f: it is a named pipe, which a checkpoint can not hold; leave it out of the directory",
+		{name: "a named pipe", file: "d/f", text: "/d/f: it is a named pipe, which a checkpoint cannot hold; leave it out of the directory",
 			make: func(path string) error { return syscall.Mkfifo(path, 0o644) }},
-		{name: "a socket", file: "d/f", text: "/d/f: it is a socket, which a checkpoint can not hold; leave it out of the directory",
+		{name: "a socket", file: "d/f", text: "/d/f: it is a socket, which a checkpoint cannot hold; leave it out of the directory",
 			make: func(path string) error {
 				l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 				if err != nil {
@@ -68,7 +68,7 @@ func TestWhatAnOperatingSystemHolds(t *testing.T) {
 				l.SetUnlinkOnClose(false)
 				return l.Close()
 			}},
-		{name: "a device", file: "d/f", text: "/d/f: it is a device, which a checkpoint can not hold; leave it out of the directory",
+		{name: "a device", file: "d/f", text: "/d/f: it is a device, which a checkpoint cannot hold; leave it out of the directory",
 			make: func(path string) error {
 				if os.Geteuid() != 0 { // only root makes one; any directory of devices has some
 					return errors.ErrUnsupported
@@ -76,9 +76,9 @@ func TestWhatAnOperatingSystemHolds(t *testing.T) {
 				return syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|3)
 			}},
 		{name: "a name that is not UTF-8", file: "d/\xff\xfe", make: func(path string) error { return os.WriteFile(path, nil, 0o644) },
-			text: `/d/\xff\xfe": the name is not valid UTF-8, which a checkpoint can not hold; rename it`},
+			text: `/d/\xff\xfe": the name is not valid UTF-8, which a checkpoint cannot hold; rename it`},
 		{name: "a directory whose name is not UTF-8", file: "d/\xff", make: func(path string) error { return os.Mkdir(path, 0o755) },
-			text: `/d/\xff": the name is not valid UTF-8, which a checkpoint can not hold; rename it`},
+			text: `/d/\xff": the name is not valid UTF-8, which a checkpoint cannot hold; rename it`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := openDir(t)

@@ -172,32 +172,32 @@ func TestStatesThatAreRefused(t *testing.T) {
 		{
 			name:  "a socket",
 			state: checkpoint.FS(fstest.MapFS{"d/s": {Mode: fs.ModeSocket}}),
-			text:  "d/s: it is a socket, which a checkpoint can not hold; leave it out of the directory",
+			text:  "d/s: it is a socket, which a checkpoint cannot hold; leave it out of the directory",
 		},
 		{
 			name:  "a named pipe",
 			state: checkpoint.FS(fstest.MapFS{"d/p": {Mode: fs.ModeNamedPipe}}),
-			text:  "d/p: it is a named pipe, which a checkpoint can not hold; leave it out of the directory",
+			text:  "d/p: it is a named pipe, which a checkpoint cannot hold; leave it out of the directory",
 		},
 		{
 			name:  "a device",
 			state: checkpoint.FS(fstest.MapFS{"d/n": {Mode: fs.ModeDevice | fs.ModeCharDevice}}),
-			text:  "d/n: it is a device, which a checkpoint can not hold; leave it out of the directory",
+			text:  "d/n: it is a device, which a checkpoint cannot hold; leave it out of the directory",
 		},
 		{
 			name:  "something else",
 			state: checkpoint.FS(fstest.MapFS{"d/n": {Mode: fs.ModeIrregular}}),
-			text:  "d/n: it is a file of an unknown kind, which a checkpoint can not hold; leave it out of the directory",
+			text:  "d/n: it is a file of an unknown kind, which a checkpoint cannot hold; leave it out of the directory",
 		},
 		{
-			name:  "a link that can not be read",
+			name:  "a link that cannot be read",
 			state: checkpoint.FS(plainFS{fstest.MapFS{"d/l": {Mode: fs.ModeSymlink, Data: []byte("x")}}}),
-			text:  "d/l: it is a symbolic link, which this file system can not read: it has no ReadLink",
+			text:  "d/l: it is a symbolic link, which this file system cannot read: it has no ReadLink",
 		},
 		{
 			name:  "a link to nothing",
 			state: checkpoint.FS(fstest.MapFS{"d/l": {Mode: fs.ModeSymlink}}),
-			text:  `this state can not be stored: link "d/l" has target ""`,
+			text:  `this state cannot be stored: link "d/l" has target ""`,
 		},
 		{
 			name:  "a stream without name",
@@ -217,7 +217,7 @@ func TestStatesThatAreRefused(t *testing.T) {
 		{
 			name:  "a stream with a zero in its name",
 			state: checkpoint.Stream("a\x00b", strings.NewReader("x")),
-			text:  `this state can not be stored: entry with path "a\x00b"`,
+			text:  `this state cannot be stored: entry with path "a\x00b"`,
 		},
 		{
 			name:  "a stream that breaks off",
@@ -277,7 +277,7 @@ func TestListOutOfOrderIsRefused(t *testing.T) {
 		o := claim(t, newTask(t))
 		fsys := misbehaving{MapFS: two, readDir: func(string) ([]fs.DirEntry, error) { return list, nil }}
 		_, err := o.Commit(t.Context(), checkpoint.Snapshot{State: checkpoint.FS(fsys)})
-		if err == nil || !strings.Contains(err.Error(), `this state can not be stored: entry "a" after`) {
+		if err == nil || !strings.Contains(err.Error(), `this state cannot be stored: entry "a" after`) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -102,7 +102,7 @@ type verifier struct {
 // A subject is one checkpoint.
 type subject struct {
 	format.Retained
-	checkpoint *Checkpoint // nil if it can not be read
+	checkpoint *Checkpoint // nil if it cannot be read
 	damaged    bool        // something that it needs is wrong
 	repeated   bool        // its own manifest is wrong, and the newest one repeats it
 	gone       bool        // retired meanwhile
@@ -112,19 +112,19 @@ type subject struct {
 type problem struct {
 	Problem
 	affects []*subject
-	unknown bool // whom it hurts can not be known
+	unknown bool // which checkpoints it affects cannot be known
 }
 
-// found notes that something is wrong with an object, and whom it hurts.
-func (v *verifier) found(key string, kind ProblemKind, why string, hurts ...*subject) {
+// found notes that something is wrong with an object, and which checkpoints it affects.
+func (v *verifier) found(key string, kind ProblemKind, why string, affects ...*subject) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	p := v.problems[key]
 	if p == nil {
-		p = &problem{Problem: Problem{Object: key, Kind: kind, Error: why}, unknown: len(hurts) == 0}
+		p = &problem{Problem: Problem{Object: key, Kind: kind, Error: why}, unknown: len(affects) == 0}
 		v.problems[key] = p
 	}
-	for _, s := range hurts {
+	for _, s := range affects {
 		s.damaged = true
 		if !slices.Contains(p.affects, s) {
 			p.affects = append(p.affects, s)
@@ -164,7 +164,7 @@ func (v *verifier) begin(ctx context.Context) error {
 }
 
 // beforeNewest returns the newest step that can be read, and notes that the
-// newest of all can not.
+// newest of all cannot.
 func (v *verifier) beforeNewest(ctx context.Context) (*history.Committed, error) {
 	h := v.task.log
 	seq, _, err := h.NewestSeq(ctx)
@@ -188,7 +188,7 @@ func kindOf(err error) ProblemKind {
 }
 
 // twice reads once more what is not there, or not what was written: a bit may have
-// flipped on its way here, and a repair would drop what is whole.
+// flipped on its way here, and a repair would drop what is intact.
 func twice[T any](read func() (T, error)) (T, error) {
 	got, err := read()
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
@@ -278,7 +278,7 @@ func (v *verifier) exists(at *format.Chunk) {
 	}
 }
 
-// manifest returns a manifest that has the checkpoint, nil if that can not be
+// manifest returns a manifest that has the checkpoint, nil if that cannot be
 // read. The newest one may repeat the checkpoint of another, which will be
 // needed when it is not the newest any more.
 func (v *verifier) manifest(ctx context.Context, s *subject) (*format.Manifest, error) {

@@ -25,13 +25,13 @@ func (v *verifier) data(ctx context.Context, s *subject, all *survey) error {
 }
 
 // wanted reports whether a chunk is still to be read. What is known to be
-// damaged hurts this checkpoint too.
+// damaged affects this checkpoint too.
 func (v *verifier) wanted(s *subject, ch format.Chunk) bool {
 	if ch.Segment == (format.SegmentID{}) {
 		return true // it is in memory, and no other checkpoint's
 	}
 	if _, ok := v.segments[ch.Segment]; !ok {
-		return false // which is known to hurt it
+		return false // which is known to be missing
 	}
 	right, done := v.checked[ch.Identity()]
 	if done && !right {

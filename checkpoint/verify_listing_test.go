@@ -180,7 +180,7 @@ func TestRollbackDoesNotTakeAListingsWord(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := task.Rollback(w.Context(), checkpoint.Seq(2)); !errors.Is(err, backend.ErrPermission) || errors.Is(err, checkpoint.ErrCorrupt) {
-			t.Errorf("what can not be read: %v, want ErrPermission", err)
+			t.Errorf("what cannot be read: %v, want ErrPermission", err)
 		}
 	})
 }

@@ -37,8 +37,8 @@ func (w *world) verify(opts checkpoint.VerifyOptions, faults ...faultstore.Fault
 	if err != nil {
 		w.Fatal(err)
 	}
-	if whole, hurt := r.Intact, len(r.Damaged); whole+hurt != r.Checkpoints {
-		w.Errorf("%d whole and %d hurt of %d", whole, hurt, r.Checkpoints)
+	if intact, damaged := r.Intact, len(r.Damaged); intact+damaged != r.Checkpoints {
+		w.Errorf("%d intact and %d damaged of %d", intact, damaged, r.Checkpoints)
 	}
 	if err := r.Err(); (err == nil) != (len(r.Problems) == 0) || err != nil && !errors.Is(err, checkpoint.ErrCorrupt) {
 		w.Errorf("%v of %+v", err, r.Problems)
@@ -71,20 +71,20 @@ func (w *world) library() *checkpoint.Owner {
 	return o
 }
 
-// unreadable returns the numbers of those checkpoints that can not be read from
+// unreadable returns the numbers of those checkpoints that cannot be read from
 // end to end, the highest first.
 func (w *world) unreadable() []uint64 {
 	w.Helper()
 	task, _, _ := w.process()
-	hurt := []uint64{}
+	damaged := []uint64{}
 	for seq := uint64(6); seq >= 2; seq-- {
 		if err := readAll(w.Context(), task, seq); errors.Is(err, checkpoint.ErrCorrupt) {
-			hurt = append(hurt, seq)
+			damaged = append(damaged, seq)
 		} else if err != nil {
 			w.Fatal(err)
 		}
 	}
-	return hurt
+	return damaged
 }
 
 func readAll(ctx context.Context, task *checkpoint.Task, seq uint64) error {
@@ -128,14 +128,14 @@ func (w *world) remove(key string) {
 	}
 }
 
-// wantProblem fails unless the report names one object, and those hurt.
-func (w *world) wantProblem(r *checkpoint.VerifyReport, what, key string, kind checkpoint.ProblemKind, hurts []uint64) {
+// wantProblem fails unless the report names one object, and those damaged.
+func (w *world) wantProblem(r *checkpoint.VerifyReport, what, key string, kind checkpoint.ProblemKind, affects []uint64) {
 	w.Helper()
 	if len(r.Problems) != 1 || r.Problems[0].Object != key || r.Problems[0].Kind != kind || r.Problems[0].Error == "" {
 		w.Fatalf("%s: %+v; want %s to be %s", what, r.Problems, key, kind)
 	}
-	if !slices.Equal(r.Problems[0].Affects, hurts) || !slices.Equal(r.Damaged, hurts) {
-		w.Fatalf("%s: it hurts %v and %v, want %v", what, r.Problems[0].Affects, r.Damaged, hurts)
+	if !slices.Equal(r.Problems[0].Affects, affects) || !slices.Equal(r.Damaged, affects) {
+		w.Fatalf("%s: it affects %v and %v, want %v", what, r.Problems[0].Affects, r.Damaged, affects)
 	}
 }
 
@@ -151,7 +151,7 @@ func TestVerifyWhatIsWhole(t *testing.T) {
 				for _, opts := range []checkpoint.VerifyOptions{structure, allData} {
 					r, _ := w.verify(opts)
 					if r.Intact != len(snapshots) || len(r.Problems) > 0 || r.Garbage.Segments+r.InFlight.Segments+r.Unclear.Segments+len(r.Foreign) > 0 {
-						t.Errorf("%+v, want %d whole and nothing else", r, len(snapshots))
+						t.Errorf("%+v, want %d intact and nothing else", r, len(snapshots))
 					}
 					if n := len(w.objects(segments)); r.Live.Segments != n {
 						t.Errorf("%d of %d segments are live", r.Live.Segments, n)
@@ -162,7 +162,7 @@ func TestVerifyWhatIsWhole(t *testing.T) {
 	}
 }
 
-// The damage of each object is told with exactly those checkpoints that can not
+// The damage of each object is told with exactly those checkpoints that cannot
 // be read then.
 func TestVerifyDamagedData(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -244,11 +244,11 @@ func TestVerifyTruncated(t *testing.T) {
 				}
 				w.write(o.Key, slices.Concat(data, []byte("x"))[:size])
 				r, _ := w.verify(structure)
-				// Whoever names the segment is hurt: also one that may need
+				// Whoever names the segment is damaged: also one that may need
 				// nothing of what is missing.
 				for _, seq := range w.unreadable() {
 					if !slices.Contains(r.Damaged, seq) {
-						t.Errorf("%s of %d bytes cut to %d: it hurts %v, and %d", o.Key, len(data), size, r.Damaged, seq)
+						t.Errorf("%s of %d bytes cut to %d: it affects %v, and %d", o.Key, len(data), size, r.Damaged, seq)
 					}
 				}
 				if len(r.Problems) != 1 || r.Problems[0].Object != o.Key || r.Problems[0].Kind != checkpoint.Damaged {
@@ -285,7 +285,7 @@ func TestVerifyDamagedStructure(t *testing.T) {
 				r, _ := w.verify(structure)
 				w.wantProblem(r, key, key, checkpoint.Damaged, w.unreadable())
 				if !slices.Contains(r.Damaged, seq) {
-					t.Errorf("it does not hurt %d", seq)
+					t.Errorf("it does not damaged %d", seq)
 				}
 				data[c.Offset] ^= 1
 				w.write(key, data)
@@ -393,7 +393,7 @@ func TestVerifyOrphans(t *testing.T) {
 	})
 }
 
-// A checkpoint that can not be read may need what looks like garbage.
+// A checkpoint that cannot be read may need what looks like garbage.
 func TestVerifyUnclear(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -649,7 +649,7 @@ func TestVerifyTellsChunksApart(t *testing.T) {
 				retained = []format.Retained{{Seq: seq, Time: at}}
 			}
 			if r, _ := w.verify(allData); r.Intact != 1 || !slices.Equal(r.Damaged, []uint64{1}) {
-				t.Errorf("%s: %+v; want number 1 to be hurt", what, r)
+				t.Errorf("%s: %+v; want number 1 to be damaged", what, r)
 			}
 		}
 	})

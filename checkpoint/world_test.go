@@ -85,7 +85,7 @@ func at(n int) checkpoint.Snapshot {
 }
 
 // with is a snapshot of offset n with a state of some bytes, which begin with n
-// and can not be compressed. More than 16 KiB do not fit into a manifest.
+// and cannot be compressed. More than 16 KiB do not fit into a manifest.
 func with(n, bytes int) checkpoint.Snapshot {
 	s := at(n)
 	start := fmt.Sprintf("%07d,", n)

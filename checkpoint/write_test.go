@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A restore that can not write what it finds in the old state fails, and leaves
+// A restore that cannot write what it finds in the old state fails, and leaves
 // that as it is.
 func TestRestoreThatCanNotWrite(t *testing.T) {
 	state := fstest.MapFS{"f": {Data: []byte("one chunk"), Mode: 0o644}}

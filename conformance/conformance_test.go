@@ -66,7 +66,7 @@ func TestUnbroken(t *testing.T) {
 	conformance.Run(t, broken{how: func() func(*bent) { return func(*bent) {} }}.open())
 }
 
-// TestOpenFails shows that a store that can not be opened is no Violation.
+// TestOpenFails shows that a store that cannot be opened is no Violation.
 func TestOpenFails(t *testing.T) {
 	var seen *conformance.Violation
 	for _, c := range conformance.Cases() {

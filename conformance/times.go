@@ -10,7 +10,7 @@ import (
 // tolerance is what the contract means by "a few seconds".
 const tolerance = 5 * time.Second
 
-// times can not tell the store's clock from that of this machine when the two
+// times cannot tell the store's clock from that of this machine when the two
 // agree: a driver's own tests must.
 func times(ctx context.Context, e *env) error {
 	created, err := e.a.Create(ctx, "created", []byte("1"))

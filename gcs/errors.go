@@ -210,7 +210,7 @@ func (f *failure) judgeAnswer(a answer, op, bucket string) {
 		f.kind = backend.ErrUnsupported
 	case status >= 300 && status < 400:
 		f.kind = backend.ErrNoStore
-		f.advise("the service is elsewhere: mend the URL's parameter endpoint")
+		f.advise("the service is elsewhere: correct the URL's parameter endpoint")
 	}
 }
 
@@ -226,13 +226,13 @@ func (f *failure) judgeBadRequest(a answer) {
 	case strings.Contains(a.message, "CRC32C"):
 	case strings.HasPrefix(a.reason, "cloudKms"):
 		f.kind = backend.ErrPermission
-		f.advise("mend or enable the key of the bucket, or of the URL's parameter kms_key_name")
+		f.advise("correct or enable the key of the bucket, or of the URL's parameter kms_key_name")
 	case a.reason == "userProjectMissing":
 		f.kind = backend.ErrInvalid
 		f.advise("the bucket's readers pay: set the URL's parameter user_project")
 	case a.reason == "userProjectInvalid":
 		f.kind = backend.ErrInvalid
-		f.advise("mend the URL's parameter user_project, or the credentials' quota project")
+		f.advise("correct the URL's parameter user_project, or the credentials' quota project")
 	default:
 		f.kind = backend.ErrInvalid
 		f.advise("check the URL's bucket and parameters")
@@ -296,7 +296,7 @@ func (f *failure) judgeNotFound(a answer, op string) {
 		f.kind = backend.ErrNotExist
 	case strings.Contains(a.message, "bucket") || ofObject:
 		f.kind = backend.ErrNoStore
-		f.advise("create the bucket, or mend its name in the URL")
+		f.advise("create the bucket, or correct its name in the URL")
 	default:
 		f.kind = backend.ErrNoStore
 		f.advise(checkWhoAnswers)

@@ -375,7 +375,7 @@ func TestSchemeOfTheEndpoint(t *testing.T) {
 
 // alerting is the address of a server that answers what is no TLS as OpenSSL
 // does, by an alert. (Go's answers by the text in TestAnswers, and closes with
-// the request unread, so that the text may be lost: that can not be told from
+// the request unread, so that the text may be lost: that cannot be told from
 // another failure.)
 func alerting(t *testing.T) string {
 	t.Helper()

@@ -186,7 +186,7 @@ func cleanPrefix(prefix string) (string, error) {
 		return "", backend.Invalidf("path of %d bytes, longer than %d", len(clean), n)
 	}
 	if !utf8.ValidString(clean) || strings.ContainsFunc(clean, unicode.IsControl) {
-		return "", backend.Invalidf("path %q has characters that can not be listed", clean)
+		return "", backend.Invalidf("path %q has characters that cannot be listed", clean)
 	}
 	for name := range strings.SplitSeq(clean, "/") {
 		if name == "" || name == "." || strings.HasSuffix(name, "..") {

@@ -41,8 +41,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"gs://bucket/a/../b", `a part ".."`},
 		{"gs://bucket/a../b", `a part "a.."`}, // gocloud would escape "../"
 		{"gs://bucket/./b", `a part "."`},
-		{"gs://bucket/a%0Ab", "can not be listed"},
-		{"gs://bucket/a%FFb", "can not be listed"},
+		{"gs://bucket/a%0Ab", "cannot be listed"},
+		{"gs://bucket/a%FFb", "cannot be listed"},
 		{"gs://bucket/" + strings.Repeat("x", 512), "longer than 511"},
 		{"gs://bucket?endpiont=http://x", `unknown parameter "endpiont"; gs:// takes anonymous, endpoint, kms_key_name, storage_class, user_project`},
 		{"gs://bucket?endpoint=http://x&endpoint=http://y", "2 times"},

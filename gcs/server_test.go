@@ -33,7 +33,7 @@ const (
 // TestConformance runs against the bucket that HOLDFAST_TEST_GCS_URL names, or
 // against an emulator, by URL over HTTP and through New over TLS.
 //
-// The emulator's clock is this machine's, so that it can not show whose clock a
+// The emulator's clock is this machine's, so that it cannot show whose clock a
 // ModTime is of: TestWriteOnTheWire does.
 func TestConformance(t *testing.T) {
 	testreq.Suite(t, suite)

@@ -56,7 +56,7 @@ func TestAccessDenied(t *testing.T) {
 		t.Error("a call that was denied had an effect")
 	}
 
-	// A directory that takes files but can not be opened for fsync is found
+	// A directory that takes files but cannot be opened for fsync is found
 	// before there is a file.
 	chmod("", 0o777)
 	chmod("z", 0o333)
@@ -64,14 +64,14 @@ func TestAccessDenied(t *testing.T) {
 		s := openStore(t, dir)
 		defer s.Close()
 		_, err := s.Create(t.Context(), "z/new", nil)
-		wantKind(t, "Create in a directory that can not be made durable", err, backend.ErrPermission)
+		wantKind(t, "Create in a directory that cannot be made durable", err, backend.ErrPermission)
 	})
 	if exists(filepath.Join(dir, "z/new")) || temporary(t, dir) != nil {
 		t.Error("a Create that was denied had an effect")
 	}
 }
 
-// Directories with no wanted key in them are not read: here they can not be.
+// Directories with no wanted key in them are not read: here they cannot be.
 func TestListPrunes(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {

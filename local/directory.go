@@ -108,7 +108,7 @@ func existing(dir string) (base string, missing []string, err error) {
 }
 
 // openDir opens the directory that is to hold an object, for fsync. It does so
-// before there is an object: one that can not be opened is found in time.
+// before there is an object: one that cannot be opened is found in time.
 func (s *Store) openDir(root *os.Root, dir string) (*os.File, error) {
 	if err := s.makeDir(root, dir); err != nil {
 		return nil, err

@@ -9,16 +9,16 @@
 // The directory is made by the first write; a handle that only reads makes
 // nothing. A directory that does not exist is a store to which nothing was
 // written yet: it lists as empty. But one that disappears, or is replaced,
-// while a handle is open on it is ErrNoStore, and one that can not be read is
+// while a handle is open on it is ErrNoStore, and one that cannot be read is
 // ErrPermission, and neither is ever taken for empty.
 //
 // # Layout
 //
 // The object "a/b/c" is the file a/b/c below the directory, whole and
 // unadorned. Only regular files are objects: others are not listed, and a key
-// that one of them occupies can not be created. Symbolic links below the
+// that one of them occupies cannot be created. Symbolic links below the
 // directory are never followed out of it, and never written through. Files
-// whose names can not be part of a key are not listed. An object's directories
+// whose names cannot be part of a key are not listed. An object's directories
 // stay when it is deleted, since another process may be about to use them.
 //
 // Temporary files are in .holdfast-tmp. Each handle that writes holds a lock
@@ -41,7 +41,7 @@
 // directories in which its handle has found objects since it last did so: what
 // is deleted for the sake of an object does not go before that is there to stay.
 //
-// An fsync that is under way can not be interrupted: a context that ends is
+// An fsync that is under way cannot be interrupted: a context that ends is
 // noticed before it, after it and between megabytes of data.
 //
 // # Time
@@ -67,7 +67,7 @@
 // rename (Linux and macOS); where there is none either, it is ErrUnsupported.
 // FAT has no journal: a loss of power can damage the file system itself.
 //
-// On Windows, directories can not be fsynced: after a loss of power an object
+// On Windows, directories cannot be fsynced: after a loss of power an object
 // may be gone whose Create or Put had returned. Put of a key that another
 // process has open or replaces at the same moment can fail with "Access is
 // denied". The change time is not at hand: an object's time is its modification

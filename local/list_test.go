@@ -285,7 +285,7 @@ func TestForeignThings(t *testing.T) {
 }
 
 // The sweep takes only names that handles give, also when the lock that they
-// belong to is missing, and leaves what it can not remove.
+// belong to is missing, and leaves what it cannot remove.
 func TestSweepTakesOnlyItsOwn(t *testing.T) {
 	dir := t.TempDir()
 	const dead, damaged = "0123456789abcdef", "fedcba9876543210"

@@ -129,7 +129,7 @@ func TestMountedOver(t *testing.T) {
 	wantAll(t, verbs(s, "k"), backend.ErrNoStore)
 }
 
-// The directories of proc can not be fsynced. A store whose names can not be
+// The directories of proc cannot be fsynced. A store whose names cannot be
 // made durable is refused, before anything is written.
 func TestNoFsyncForDirectories(t *testing.T) {
 	proc, err := os.Open("/proc")

@@ -242,7 +242,7 @@ func (d *draft) syncDir() error {
 }
 
 // discard closes the file and removes its temporary name, if it still has one.
-// A name that can not be removed goes with the next sweep.
+// A name that cannot be removed goes with the next sweep.
 func (d *draft) discard() {
 	if d.file != nil {
 		_ = d.file.Close() // its data is durable, or of no use

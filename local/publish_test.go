@@ -120,7 +120,7 @@ link a/b/k
 syncdir a/b
 remove .holdfast-tmp/T`)
 
-	// Another handle finds the directories, and can not know whether their
+	// Another handle finds the directories, and cannot know whether their
 	// names are durable yet. The second lock is the first handle's, which lives.
 	s = openStore(t, dir)
 	r = record(s)
@@ -246,7 +246,7 @@ func failStep(t *testing.T, v verb, f fault) {
 	case there && !backend.Retryable(err):
 		t.Errorf("%v says that nothing was written, but it was", err)
 	case errors.Is(err, backend.ErrNotExist):
-		t.Errorf("%v: a write can not find that there is no such object", err)
+		t.Errorf("%v: a write cannot find that there is no such object", err)
 	case errors.Is(err, backend.ErrExist) && (v.name != "Create" || op != "link"):
 		t.Errorf("%v: nothing was there before", err)
 	case !there && (errors.Is(f.err, syscall.ENOSPC) || errors.Is(f.err, syscall.EDQUOT)):

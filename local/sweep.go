@@ -95,7 +95,7 @@ func (t *temps) next() string {
 	return path.Join(tempDir, t.id+"."+strconv.FormatInt(t.count.Add(1), 10))
 }
 
-// sweep removes the temporary files of dead processes. What it can not remove
+// sweep removes the temporary files of dead processes. What it cannot remove
 // stays for a later one: that harms no one, and a write must not fail for it.
 func (t *temps) sweep() {
 	for id := range t.files() {

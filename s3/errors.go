@@ -90,7 +90,7 @@ func errorCode(err error) string {
 }
 
 // unreadable reports whether err is an error by its status, in a form that is
-// not S3's: a page, or what can not be read to its end and has no request id. So
+// not S3's: a page, or what cannot be read to its end and has no request id. So
 // answers a server of Go that speaks HTTPS to a client that does not: it hangs
 // up without having read the request, and its words may be lost.
 func unreadable(err error) bool {
@@ -174,8 +174,8 @@ var meanings = map[string]meaning{
 	"NoSuchKey":    {kind: backend.ErrNotExist},
 	"InvalidRange": {kind: backend.ErrRange},
 
-	"NoSuchBucket":                       {backend.ErrNoStore, "create the bucket, or mend its name in the URL"},
-	"InvalidBucketName":                  {backend.ErrNoStore, "mend the bucket's name in the URL"},
+	"NoSuchBucket":                       {backend.ErrNoStore, "create the bucket, or correct its name in the URL"},
+	"InvalidBucketName":                  {backend.ErrNoStore, "correct the bucket's name in the URL"},
 	"PermanentRedirect":                  {backend.ErrNoStore, checkRegion},
 	"MovedPermanently":                   {backend.ErrNoStore, checkRegion},
 	"AuthorizationHeaderMalformed":       {backend.ErrNoStore, checkRegion},
@@ -225,8 +225,8 @@ var meanings = map[string]meaning{
 	"EntityTooLarge":   {backend.ErrUnsupported, "write smaller objects"},
 	"InvalidObjectState": {backend.ErrUnsupported, "the object is in an archive: restore it, " +
 		"and take this prefix out of the lifecycle rule that moved it there"},
-	"InvalidStorageClass":             {backend.ErrInvalid, "mend the URL's parameter storage_class"},
-	"InvalidEncryptionAlgorithmError": {backend.ErrInvalid, "mend the URL's parameter sse"},
+	"InvalidStorageClass":             {backend.ErrInvalid, "correct the URL's parameter storage_class"},
+	"InvalidEncryptionAlgorithmError": {backend.ErrInvalid, "correct the URL's parameter sse"},
 	"KeyTooLongError":                 {backend.ErrInvalid, "shorten the URL's path"},
 
 	"QuotaExceeded":                  {backend.ErrNoSpace, makeRoom}, // versitygw, Ceph
@@ -234,8 +234,8 @@ var meanings = map[string]meaning{
 	"XMinioAdminBucketQuotaExceeded": {backend.ErrNoSpace, makeRoom},
 	"InsufficientStorage":            {backend.ErrNoSpace, makeRoom},
 	"KMS.DisabledException":          {backend.ErrPermission, "enable the KMS key"},
-	"KMS.NotFoundException":          {backend.ErrPermission, "mend the URL's parameter kms_key_id"},
-	"KMS.KMSInvalidStateException":   {backend.ErrPermission, "the KMS key can not be used in its state"},
+	"KMS.NotFoundException":          {backend.ErrPermission, "correct the URL's parameter kms_key_id"},
+	"KMS.KMSInvalidStateException":   {backend.ErrPermission, "the KMS key cannot be used in its state"},
 	"KMS.InvalidKeyUsageException":   {backend.ErrPermission, "use a symmetric KMS key"},
 	"UnauthorizedAccess":             {backend.ErrPermission, checkKeys},
 }
@@ -269,7 +269,7 @@ func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 	case code == "NoSuchKey" && op != "get": // the bucket itself is taken for a key
 		f.kind, m.advice = backend.ErrNoStore, "check that the endpoint does not hold the bucket's name"
 	case code == "NotImplemented" && aboutEncryption(f.cause):
-		m.advice = "the service can not encrypt as it is asked to: set up its key management, or mend the URL's parameter sse or leave it out"
+		m.advice = "the service cannot encrypt as it is asked to: set up its key management, or correct the URL's parameter sse or leave it out"
 	case code == "NotImplemented" && op == "create":
 		m.advice = "a service that does not offer conditional writes (If-None-Match) would let two owners both commit: " +
 			"use another (docs/deploy/aws.md lists some); " + noChecksum

@@ -124,7 +124,7 @@ func TestListRefusesDisorder(t *testing.T) {
 	}
 }
 
-// A listing that can not go on has failed: it must not pass for a short one.
+// A listing that cannot go on has failed: it must not pass for a short one.
 func TestListDoesNotGoOn(t *testing.T) {
 	noToken := strings.Replace(page("", "jobs/a"), "false", "true", 1)
 	tests := map[string]func(*request) (*http.Response, error){

@@ -134,10 +134,10 @@ func checkAuthorities(file string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return &failure{kind: backend.ErrInvalid, cause: err,
-			text: bundleVariable + ": " + err.Error() + "; mend the variable, or unset it"}
+			text: bundleVariable + ": " + err.Error() + "; correct the variable, or unset it"}
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(data) {
-		return backend.Invalidf("%s: %s holds no certificate in PEM; mend the file, or unset the variable", bundleVariable, file)
+		return backend.Invalidf("%s: %s holds no certificate in PEM; correct the file, or unset the variable", bundleVariable, file)
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func misconfigured(err error) error {
 		return f
 	}
 	f.text = fmt.Sprintf("no profile %q in the shared AWS configuration", noProfile.Profile)
-	f.advise("mend the URL's parameter profile or AWS_PROFILE; aws configure list-profiles shows which there are")
+	f.advise("correct the URL's parameter profile or AWS_PROFILE; aws configure list-profiles shows which there are")
 	return f
 }
 
@@ -250,8 +250,8 @@ func checkResolved(o sdk.Options) error {
 	case o.Region == "":
 		return backend.Invalidf("no region: add ?region=... to the URL or set AWS_REGION")
 	case !smithyhttp.ValidHostLabel(o.Region):
-		return backend.Invalidf("region %q can not be one, it has letters, digits and hyphens; "+
-			"mend the URL's parameter region, AWS_REGION or the profile", o.Region)
+		return backend.Invalidf("region %q cannot be one, it has letters, digits and hyphens; "+
+			"correct the URL's parameter region, AWS_REGION or the profile", o.Region)
 	}
 	return checkEndpoint("endpoint (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile's endpoint_url)", aws.ToString(o.BaseEndpoint))
 }
@@ -291,7 +291,7 @@ func (o Options) check() error {
 	}
 	switch o.StorageClass {
 	case types.StorageClassGlacier, types.StorageClassDeepArchive:
-		return backend.Invalidf("storage_class %q can not be read at once; choose another, such as GLACIER_IR", o.StorageClass)
+		return backend.Invalidf("storage_class %q cannot be read at once; choose another, such as GLACIER_IR", o.StorageClass)
 	}
 	switch o.Checksum {
 	case ChecksumCRC32C, ChecksumSHA256, ChecksumNone:
@@ -326,7 +326,7 @@ func cleanPrefix(prefix string) (string, error) {
 		return "", backend.Invalidf("path of %d bytes, longer than %d", len(clean), n)
 	}
 	if !utf8.ValidString(clean) || strings.ContainsFunc(clean, unicode.IsControl) {
-		return "", backend.Invalidf("path %q has characters that can not be listed", clean)
+		return "", backend.Invalidf("path %q has characters that cannot be listed", clean)
 	}
 	for name := range strings.SplitSeq(clean, "/") {
 		if name == "" || name == "." || name == ".." {

@@ -37,7 +37,7 @@ type Options struct {
 	KMSKeyID   string
 
 	// StorageClass is the class of the objects; empty means the bucket's
-	// default. Classes whose objects can not be read at once are refused.
+	// default. Classes whose objects cannot be read at once are refused.
 	StorageClass types.StorageClass
 
 	// RequesterPays accepts the charges for requests to a bucket that asks so.

@@ -144,7 +144,7 @@ func mcArgs(v verb, s *site, dir string) []string {
 	return nil
 }
 
-// openRestic returns restic if it is installed: it can not be built like the
+// openRestic returns restic if it is installed: it cannot be built like the
 // others everywhere, and is in every distribution.
 func openRestic(ctx context.Context) (contender, error) {
 	executable, err := exec.LookPath("restic")

@@ -20,7 +20,7 @@ type machine struct {
 	Go      string `json:"go"`
 	Server  string `json:"server"`       // MinIO's version
 	Commit  string `json:"commit"`       // of holdfast; "+" at its end if files were changed
-	MinPeak int64  `json:"min_peak_rss"` // bytes: a smaller peak can not be told
+	MinPeak int64  `json:"min_peak_rss"` // bytes: a smaller peak cannot be told
 }
 
 func describeMachine(ctx context.Context) (machine, error) {

@@ -92,7 +92,7 @@ func parse(args []string) (config, error) {
 	return c, c.complete(size, states, contenders, f.Args())
 }
 
-// complete makes sense of what flags alone can not say.
+// complete makes sense of what flags alone cannot say.
 func (c *config) complete(size, states, contenders string, rest []string) error {
 	ok := false
 	if c.scale, ok = scales[size]; !ok {

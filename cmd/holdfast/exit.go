@@ -34,7 +34,7 @@ var kinds = []struct {
 	{checkpoint.ErrUnknown, exitFailed, "it may have been done: look with 'holdfast ls' before you do it again"},
 	{checkpoint.ErrVersion, exitFailed, ""},
 	{checkpoint.ErrLost, exitCorrupt, ""}, // the error says what to do
-	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup; 'holdfast verify' says which checkpoints are whole"},
+	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup; 'holdfast verify' says which checkpoints are intact"},
 	{checkpoint.ErrFenced, exitRival, "save again if this state is still wanted"},
 	{checkpoint.ErrConflict, exitRival, ""},
 	{checkpoint.ErrClaimed, exitRival, "stop and release it first, or give --fence to do it all the same"},
@@ -102,7 +102,7 @@ func nextAfter(err error, usual string) string {
 	return usual
 }
 
-// isUsage reports whether the user asked for something that can not be done.
+// isUsage reports whether the user asked for something that cannot be done.
 // An ErrInvalid about an object is not that: something is wrong in the store.
 func isUsage(err error) bool {
 	if !errors.Is(err, backend.ErrInvalid) {

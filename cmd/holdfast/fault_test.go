@@ -29,7 +29,7 @@ func makeState(t *testing.T, content string) string {
 	return dir
 }
 
-// noise returns n bytes that can not be compressed, the same ones for a seed.
+// noise returns n bytes that cannot be compressed, the same ones for a seed.
 func noise(seed string, n int) string {
 	var key [32]byte
 	copy(key[:], seed)

@@ -101,7 +101,7 @@ func TestOutput(t *testing.T) {
 // few bytes of it depend on its inode, a number of more or fewer digits.
 var overhead = regexp.MustCompile(`("new_bytes": 300)\d{4}\b`)
 
-// saveLibrary makes checkpoints of what a directory in a test can not well be.
+// saveLibrary makes checkpoints of what a directory in a test cannot well be.
 func saveLibrary(t *testing.T, h *hook) {
 	t.Helper()
 	job := newJob(t, h.bucket.Open(), checkpoint.Options{})

@@ -69,7 +69,7 @@ func TestUnreadable(t *testing.T) {
 		{"file", []string{"save", url, "orders", "file"}, "file/secret: openat: permission denied; get access to it, or run as a user who has it"},
 		{"directory below", []string{"save", url, "orders", "dir"}, "dir/locked: openat: permission denied"},
 		{"directory", []string{"save", url, "orders", "dir/locked"}, "open dir/locked: permission denied"},
-		{"in a directory", []string{"save", url, "orders", "dir/locked/inner"}, "directory dir/locked/inner can not be read: permission denied"},
+		{"in a directory", []string{"save", url, "orders", "dir/locked/inner"}, "directory dir/locked/inner cannot be read: permission denied"},
 		{"store", []string{"save", "file://" + work + "/sealed/store", "orders", "fine"}, "permission denied; get access to it"},
 		{"target", []string{"restore", url, "orders", "sealed/out"}, "permission denied; get access to it"},
 	} {

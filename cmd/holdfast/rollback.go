@@ -17,7 +17,7 @@ func (p *program) rollbackCommand() *cobra.Command {
 		Short: "Make an older checkpoint the newest again",
 		Long: `Make the checkpoint of TASK with the number SEQ, or the savepoint NAME, the
 newest again: the one that a job goes on from and that a restore takes. Whoever
-owned the task is fenced: a job that still runs can not commit any more, and has
+owned the task is fenced: a job that still runs cannot commit any more, and has
 to be started again.
 
 No data is moved, and nothing is lost: the checkpoint keeps its number, and those
@@ -81,7 +81,7 @@ func inDoubt(ctx context.Context, err error) error {
 // followed reports whether the task's last step is the first one after before:
 // an owner may have committed in between.
 func followed(ctx context.Context, task *checkpoint.Task, before checkpoint.Status) bool {
-	now, _ := task.Status(ctx) // zero if it can not be read
+	now, _ := task.Status(ctx) // zero if it cannot be read
 	return now.Seq == before.Seq+1
 }
 
@@ -96,7 +96,7 @@ func (r *rolledBack) sentence() string {
 }
 
 // statusToWrite returns a task's status for someone who will make its next
-// manifest. A newest checkpoint that can not be read is in nobody's way then.
+// manifest. A newest checkpoint that cannot be read is in nobody's way then.
 func statusToWrite(ctx context.Context, task *checkpoint.Task) (checkpoint.Status, error) {
 	status, err := task.Status(ctx)
 	if status.Seq > 0 {

@@ -97,7 +97,7 @@ func TestRollbackOfABusyTask(t *testing.T) {
 }
 
 // TestWritersPassWhatIsDamaged goes back from, and saves over, a checkpoint
-// whose offsets can not be read.
+// whose offsets cannot be read.
 func TestWritersPassWhatIsDamaged(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	for _, c := range []struct {
@@ -107,7 +107,7 @@ func TestWritersPassWhatIsDamaged(t *testing.T) {
 		want               []uint64
 	}{
 		{"rollback", "", `checkpoint 1 of "orders" is the newest again`, []string{"rollback", "URL", "orders", "1"}, before, []uint64{1}},
-		{"save", "the checkpoint before can not be read; everything is saved anew", `saved checkpoint 3 of "orders"`,
+		{"save", "the checkpoint before cannot be read; everything is saved anew", `saved checkpoint 3 of "orders"`,
 			[]string{"save", "URL", "orders", after}, after, []uint64{3, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

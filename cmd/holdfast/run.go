@@ -120,7 +120,7 @@ func unknownCommand(root *cobra.Command, err error) error {
 	return wrongUsage(root, "%s", what)
 }
 
-// wrongUsage returns an error for a command line that can not be carried out.
+// wrongUsage returns an error for a command line that cannot be carried out.
 func wrongUsage(cmd *cobra.Command, format string, args ...any) error {
 	return backend.Invalidf("%s; see '%s --help'", fmt.Sprintf(format, args...), cmd.CommandPath())
 }

@@ -24,7 +24,7 @@ func (p *program) saveCommand() *cobra.Command {
 		Short: "Save a directory as a task's next checkpoint",
 		Long: `Save the files below DIR, with offsets and labels, as the next checkpoint of
 TASK. The task need not exist. Whoever owned the task is fenced: a job that
-still runs can not commit any more, and has to be started again.
+still runs cannot commit any more, and has to be started again.
 
 DIR holds regular files, directories and symbolic links. If anything in it changes
 while it is saved, nothing is saved.
@@ -157,7 +157,7 @@ func (p *program) save(ctx context.Context, url, name string, from source, s che
 	})
 }
 
-// checkSource refuses what can not be saved before anything is done.
+// checkSource refuses what cannot be saved before anything is done.
 func checkSource(dir string) error {
 	info, err := os.Stat(dir)
 	pe := (*fs.PathError)(nil)
@@ -165,7 +165,7 @@ func checkSource(dir string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("there is no directory %s to save; make it, or correct the name", dir)
 	case errors.As(err, &pe):
-		return fmt.Errorf("directory %s can not be read: %w", dir, pe.Err)
+		return fmt.Errorf("directory %s cannot be read: %w", dir, pe.Err)
 	case err == nil && !info.IsDir():
 		return fmt.Errorf("%s is not a directory; give the directory that it is in", dir)
 	}

@@ -23,7 +23,7 @@ import (
 //	newer FILE           make a manifest one of a newer version
 //	deleted FILE         make a manifest say that its task was deleted
 //	socket FILE          make a Unix socket
-//	noise FILE SEED      make a file too large for a manifest: 100,000 bytes that can not be compressed
+//	noise FILE SEED      make a file too large for a manifest: 100,000 bytes that cannot be compressed
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",

@@ -27,12 +27,12 @@ checked too.
 
 It may run at any time, beside jobs, saves and restores, and changes nothing.
 With --restorable, the newest checkpoint is read as a restore does, without
-writing it anywhere, and if it is whole, the store keeps a record of that.
+writing it anywhere, and if it is intact, the store keeps a record of that.
 
-With --repair, checkpoints that are hurt are dropped, and what no checkpoint needs
-any more is deleted. If the newest checkpoint is hurt, the task goes back to the
-newest one that is whole: WHAT WAS SAVED SINCE IS LOST. So bring missing objects
-back from a backup first, if there is one. A task that is claimed and hurt is
+With --repair, checkpoints that are damaged are dropped, and what no checkpoint needs
+any more is deleted. If the newest checkpoint is damaged, the task goes back to the
+newest one that is intact: WHAT WAS SAVED SINCE IS LOST. So bring missing objects
+back from a backup first, if there is one. A task that is claimed and damaged is
 refused, because its owner, if it still runs, could not commit any more and would
 have to be started again; with --fence it is repaired all the same.`,
 		Example: `  holdfast verify file:///var/lib/orders
@@ -52,7 +52,7 @@ have to be started again; with --fence it is repaired all the same.`,
 	f := cmd.Flags()
 	f.BoolVar(&opts.Data, "data", false, "read all data; what checkpoints share is read once")
 	f.BoolVar(&opts.restorable, "restorable", false, "read the newest checkpoint as a restore does, and record that it could be restored")
-	f.BoolVar(&opts.repair, "repair", false, "drop checkpoints that are hurt, and delete what is garbage")
+	f.BoolVar(&opts.repair, "repair", false, "drop checkpoints that are damaged, and delete what is garbage")
 	f.BoolVar(&opts.fence, "fence", false, "repair a task although it is claimed, which fences its owner")
 	p.output(cmd)
 	return cmd
@@ -102,7 +102,7 @@ func (p *program) verify(ctx context.Context, url, name string, opts verifyOptio
 		if ctx.Err() != nil {
 			return advice{ctx.Err(), "what was repaired stays so, and the same command goes on with the rest"}
 		}
-		// That something is hurt matters more than that something could not be read.
+		// That something is damaged matters more than that something could not be read.
 		if i := slices.IndexFunc(lines, func(l verifyLine) bool { return errors.Is(l.err, checkpoint.ErrCorrupt) }); i > 0 {
 			lines[0], lines[i] = lines[i], lines[0]
 		}
@@ -126,7 +126,7 @@ func verifyTask(ctx context.Context, task *checkpoint.Task, opts verifyOptions) 
 	}
 	switch {
 	case line.Repaired == nil || len(line.Repaired.Left) > 0:
-		line.err = line.hurt()
+		line.err = line.damage()
 	case line.Lost.Segments > 0: // what else was wrong is repaired
 		left := *line.VerifyReport
 		left.Problems = nil
@@ -139,8 +139,8 @@ func verifyTask(ctx context.Context, task *checkpoint.Task, opts verifyOptions) 
 const afterLoss = "bring them back, from the bucket's versions or a backup; if what they committed is not wanted, " +
 	"'holdfast gc --lost' deletes what is left of it"
 
-// hurt returns an error if anything is.
-func (l *verifyLine) hurt() error {
+// damage returns an error if anything is damaged.
+func (l *verifyLine) damage() error {
 	err := l.Err()
 	if err == nil {
 		return nil
@@ -148,7 +148,7 @@ func (l *verifyLine) hurt() error {
 	return advice{err, l.next()}
 }
 
-// next says what can be done about what is hurt.
+// next says what can be done about what is damaged.
 func (l *verifyLine) next() string {
 	switch {
 	case len(l.Problems) == 0: // but manifests were lost
@@ -161,10 +161,10 @@ func (l *verifyLine) next() string {
 			"if nothing writes to the task, move its newest manifests out of the store one by one until 'holdfast ls' lists the others"
 	case l.Intact == 0:
 		return "bring what is missing or damaged back from a backup; or, if the state is still there, save it with 'holdfast save --full'"
-	case l.Repaired != nil: // what is left is whole as long as the newest manifest repeats it
+	case l.Repaired != nil: // what is left is intact as long as the newest manifest repeats it
 		return "what is left can be restored until the next save: save again, and then verify with --repair"
 	default:
-		return "bring what is missing or damaged back from a backup; if there is none, 'holdfast verify --data --repair' drops what it hurts"
+		return "bring what is missing or damaged back from a backup; if there is none, 'holdfast verify --data --repair' drops the checkpoints that need it"
 	}
 }
 
@@ -204,8 +204,8 @@ func (p *program) noteInFlight(l verifyLine) {
 }
 
 func verifyTables(w *bytes.Buffer, lines []verifyLine) {
-	tasks := [][]string{{"TASK", "CHECKPOINTS", "WHOLE", "LIVE", "GARBAGE", "IN FLIGHT", "UNCLEAR", "DATA READ"}}
-	problems := [][]string{{"TASK", "PROBLEM", "HURTS", "OBJECT"}}
+	tasks := [][]string{{"TASK", "CHECKPOINTS", "INTACT", "LIVE", "GARBAGE", "IN FLIGHT", "UNCLEAR", "DATA READ"}}
+	problems := [][]string{{"TASK", "PROBLEM", "AFFECTS", "OBJECT"}}
 	for _, l := range lines {
 		if l.VerifyReport == nil {
 			tasks = append(tasks, []string{printable(l.Task), "not verified", "", "", "", "", "", ""})

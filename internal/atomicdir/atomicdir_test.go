@@ -277,7 +277,7 @@ func TestRefused(t *testing.T) {
 			make: func(parent string) error { return os.Symlink("x", filepath.Join(parent, "x")) }},
 		{name: "below a file", target: "f/x", text: "not a directory",
 			make: func(parent string) error { return os.WriteFile(filepath.Join(parent, "f"), nil, 0o644) }},
-		{name: "a root", target: strings.Repeat("../", 40), replace: true, text: "/: a root directory can not be replaced",
+		{name: "a root", target: strings.Repeat("../", 40), replace: true, text: "/: a root directory cannot be replaced",
 			make: func(string) error { return nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

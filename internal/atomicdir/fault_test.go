@@ -73,7 +73,7 @@ func TestEveryStepFails(t *testing.T) {
 						continue
 					}
 					if op == "lock" && after || op == "unlock" && !after {
-						continue // whoever can not give a lock back has it
+						continue // whoever cannot give a lock back has it
 					}
 					t.Run(fmt.Sprintf("%s/%d %s %s/%v/after=%v", name, at, op, filepath.Base(path), errno, after), func(t *testing.T) {
 						failStep(t, &fault{at: at, after: after, err: errno}, c.system, c.old)

@@ -238,7 +238,7 @@ func (p *tape) run(broken wrap) {
 	p.expect("four", "five")
 	p.commit(target, "four", "five", broken)
 
-	// The last step can not be made durable: what the target was is still needed.
+	// The last step cannot be made durable: what the target was is still needed.
 	d = p.begin(target, broken)
 	p.fill(d, "six")
 	p.expect("five", "six")

@@ -41,7 +41,7 @@ func resolve(target string) (string, error) {
 		case err != nil:
 			return "", err
 		case path == dir:
-			return "", fmt.Errorf("%s: a root directory can not be replaced", path)
+			return "", fmt.Errorf("%s: a root directory cannot be replaced", path)
 		case info.Mode().Type() != fs.ModeSymlink:
 			return path, nil
 		}
@@ -161,13 +161,13 @@ func (d *Dir) lookAtTarget() error {
 // in a directory that is no more.
 func (d *Dir) checkReplaceable(path string) error {
 	if !sameDevice(d.old.info, d.parent.info) {
-		return fmt.Errorf("%s is a mount point, which can not be replaced; choose a directory below it", path)
+		return fmt.Errorf("%s is a mount point, which cannot be replaced; choose a directory below it", path)
 	}
 	if err := checkMounts(path); err != nil {
 		return err
 	}
 	if here, err := os.Stat("."); err == nil && os.SameFile(here, d.old.info) {
-		return fmt.Errorf("%s is the working directory, which can not be replaced; go elsewhere first", path)
+		return fmt.Errorf("%s is the working directory, which cannot be replaced; go elsewhere first", path)
 	}
 	return nil
 }

@@ -3,10 +3,10 @@
 // opening fence say what must hold:
 //
 //	go               a whole program, which go vet accepts. It is compiled as a user's
-//	                 would be: it can not import internal packages
+//	                 would be: it cannot import internal packages
 //	go file=PATH     lines that stand in that file of this module, at any indentation
 //	sh               commands that succeed; see below
-//	sh norun         commands that can not run in a test (they need a network, or are the
+//	sh norun         commands that cannot run in a test (they need a network, or are the
 //	                 tests): only their syntax and the ./paths in them are checked
 //	json             one JSON value
 //	jsonc            the same, with // comments

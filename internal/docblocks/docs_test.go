@@ -52,7 +52,7 @@ func TestDocuments(t *testing.T) {
 
 // documents returns the module's Markdown files, relative to its root. That it
 // reads every directory on the way keeps go test from answering from its cache
-// after a source file has changed: it can not know what the go command reads
+// after a source file has changed: it cannot know what the go command reads
 // on behalf of a test.
 func documents(t *testing.T) (docs []string) {
 	t.Helper()

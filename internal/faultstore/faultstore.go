@@ -85,7 +85,7 @@ func (s *Store) Unfired() []Fault {
 }
 
 // Disarm takes all faults away and forgets them, also those that never fired: it
-// is for programs made up at random, which can not know.
+// is for programs made up at random, which cannot know.
 func (s *Store) Disarm() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

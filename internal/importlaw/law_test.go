@@ -72,7 +72,7 @@ func list(t *testing.T, goos string) []pkg {
 }
 
 // watchSources reads the module's directories, so that go test does not answer
-// from its cache once a file in them has changed: it can not know what the go
+// from its cache once a file in them has changed: it cannot know what the go
 // command reads on behalf of a test.
 func watchSources(t *testing.T) {
 	t.Helper()

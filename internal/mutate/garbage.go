@@ -94,7 +94,7 @@ var inCollections = []mistake{
 		tests:  by("checkpoint", "TestCollectorReadsARetainedManifestThatCameLate"),
 	},
 	{
-		name:   "segments are collected although a retained checkpoint can not be read",
+		name:   "segments are collected although a retained checkpoint cannot be read",
 		file:   "checkpoint/collect.go",
 		old:    `return fmt.Errorf("no segment was deleted: %w", damage)`,
 		new:    `_ = fmt.Sprint(damage)`,
@@ -279,7 +279,7 @@ var inCleanUps = []mistake{
 		tests:  by("checkpoint", "TestSharedSegmentsStay"),
 	},
 	{
-		name:   "what one needs that can not be read is needed by none",
+		name:   "what one needs that cannot be read is needed by none",
 		file:   "checkpoint/cleaner.go",
 		old:    `maps.DeleteFunc(needless, func(key string, _ bool) bool { return !strings.HasPrefix(key, c.own) })`,
 		new:    `maps.DeleteFunc(needless, func(key string, _ bool) bool { return strings.HasPrefix(key, "/") })`,
@@ -563,7 +563,7 @@ var inRetention = []mistake{
 
 var inRepairs = []mistake{
 	{
-		name:   "a repair keeps the current checkpoint although it is hurt",
+		name:   "a repair keeps the current checkpoint although it is damaged",
 		file:   "checkpoint/repair.go",
 		old:    `if kept[0].Seq != all[0].Seq {`,
 		new:    `if kept[0].Seq == all[0].Seq {`,
@@ -605,7 +605,7 @@ var inRepairs = []mistake{
 		tests:  by("checkpoint", "TestVerifyIsOvertakenEachTime"),
 	},
 	{
-		name:   "damaged data hurts the first checkpoint alone that needs it",
+		name:   "damaged data affects the first checkpoint alone that needs it",
 		file:   "checkpoint/verify_data.go",
 		old:    `if done && !right {`,
 		new:    `if done && !right && s.damaged {`,
@@ -673,7 +673,7 @@ var inRepairs = []mistake{
 		tests:  by("checkpoint", "TestRepairOfALongList", "TestVerifyWhatIsWhole"),
 	},
 	{
-		name:   "a checkpoint is proven although it is hurt",
+		name:   "a checkpoint is proven although it is damaged",
 		file:   "checkpoint/verify.go",
 		old:    `v.isCurrent(s) && s.checkpoint != nil && !s.damaged {`,
 		new:    `v.isCurrent(s) && s.checkpoint != nil {`,

@@ -88,7 +88,7 @@ var inStates = []mistake{
 		tests:  by("checkpoint", "TestSmallStateOfManyChunks"),
 	},
 	{
-		name:   "a base that can not be read stops the next save",
+		name:   "a base that cannot be read stops the next save",
 		file:   "checkpoint/build.go",
 		old:    `*b, err = baseline{}, nil`,
 		new:    `*b = baseline{}`,

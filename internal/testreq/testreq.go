@@ -17,7 +17,7 @@
 //		...
 //
 // Package testserver builds and runs servers for such suites, and skips them
-// where it can not. Two more variables name a place on any other server:
+// where it cannot. Two more variables name a place on any other server:
 //
 //	HOLDFAST_TEST_S3_URL   as in s3://bucket/try?region=eu-west-1
 //	HOLDFAST_TEST_GCS_URL  as in gs://bucket/try

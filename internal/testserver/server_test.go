@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 func tiny(mode, address string) {
 	switch mode {
 	case "fails":
-		fmt.Println("can not find my configuration")
+		fmt.Println("cannot find my configuration")
 		os.Exit(1)
 	case "finds its port taken":
 		if _, err := os.Stat("taken"); err != nil {
@@ -84,7 +84,7 @@ func TestStart(t *testing.T) {
 	}
 	t.Run("fails", func(t *testing.T) {
 		s, err := Start(t.Context(), program(t, "fails"), Config{Dir: t.TempDir()})
-		if s != nil || err == nil || !strings.Contains(err.Error(), "can not find my configuration") {
+		if s != nil || err == nil || !strings.Contains(err.Error(), "cannot find my configuration") {
 			t.Errorf("got %v, %v, want what the server printed", s, err)
 		}
 	})

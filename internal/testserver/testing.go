@@ -9,7 +9,7 @@ import (
 )
 
 // Run starts p for t, a part of the given suite, and ends it with t. Where
-// servers can not be had (-short, no Go command, no module proxy) it skips t,
+// servers cannot be had (-short, no Go command, no module proxy) it skips t,
 // which fails when the suite is required.
 func Run(t testing.TB, suite string, p Program, useTLS bool) *Server {
 	t.Helper()

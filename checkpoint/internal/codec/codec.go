@@ -84,7 +84,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func checksum(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
 
 // Decode appends to dst the size bytes of data that are stored with an encoding.
-// If it can not, it returns dst as it was, and an error that wraps
+// If it cannot, it returns dst as it was, and an error that wraps
 // format.ErrCorrupt. Whatever stored says, Decode takes memory in proportion to
 // size.
 func (c *Codec) Decode(dst []byte, e format.Encoding, stored []byte, size int) ([]byte, error) {

@@ -54,7 +54,7 @@ func (c *Content) IsPart() (bool, error) {
 }
 
 // DecodeContent reads what EncodeContent returns. It returns an error that
-// wraps ErrCorrupt if it can not vouch for it.
+// wraps ErrCorrupt if it cannot vouch for it.
 func DecodeContent(data []byte) (*Content, error) {
 	c := new(Content)
 	if err := json.Unmarshal(data, c); err != nil {

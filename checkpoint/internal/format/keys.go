@@ -73,7 +73,7 @@ func UnescapeTask(dir string) (string, bool) {
 	return name, err == nil && again == dir
 }
 
-// checkText refuses what JSON can not carry unchanged and what would break
+// checkText refuses what JSON cannot carry unchanged and what would break
 // the line that it is printed on.
 func checkText(what, s string) error {
 	if !utf8.ValidString(s) {

@@ -80,7 +80,7 @@ type Checkpoint struct {
 	Epoch uint64 `json:"epoch"` // likewise
 
 	// Time is when manifest Seq was made, by the store's clock. It is absent
-	// from that manifest, which can not know it: the object's own time says so.
+	// from that manifest, which cannot know it: the object's own time says so.
 	Time time.Time `json:"time,omitzero"`
 
 	CountsFrom time.Time `json:"counts_from,omitzero"` // see [Retained]
@@ -215,7 +215,7 @@ func appendSum(object []byte) []byte {
 }
 
 // DecodeManifest reads the bytes of manifest number seq of a task. It returns
-// an error that wraps ErrCorrupt or ErrVersion if it can not vouch for them.
+// an error that wraps ErrCorrupt or ErrVersion if it cannot vouch for them.
 func DecodeManifest(data []byte, task string, seq uint64) (*Manifest, error) {
 	if len(data) > MaxManifest {
 		return nil, corruptf("more than %d bytes", MaxManifest)
@@ -310,7 +310,7 @@ func (c *Checkpoint) check(m *Manifest) error {
 	case c.Files < 0 || c.Bytes < 0 || c.NewBytes < 0:
 		return corruptf("checkpoint %d has %d files, %d bytes, %d of them new", c.Seq, c.Files, c.Bytes, c.NewBytes)
 	case (c.Content == nil) == (c.ContentAt == nil):
-		return corruptf("checkpoint %d is not whole", c.Seq)
+		return corruptf("checkpoint %d is not complete", c.Seq)
 	}
 	if err := checkExpiry(c.Seq, c.Savepoint, c.ExpiresAfter); err != nil || c.Content == nil {
 		return err
@@ -372,7 +372,7 @@ func EncodeRetained(list []Retained) ([]byte, error) {
 }
 
 // DecodeRetained reads what EncodeRetained returned for m. It returns an error
-// that wraps ErrCorrupt if it can not vouch for it.
+// that wraps ErrCorrupt if it cannot vouch for it.
 func (m *Manifest) DecodeRetained(data []byte) ([]Retained, error) {
 	list, err := decodeList(data, m.retainedChecker())
 	if err != nil && !errors.Is(err, ErrCorrupt) {

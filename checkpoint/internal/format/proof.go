@@ -34,7 +34,7 @@ func (p *Proof) Encode() ([]byte, error) {
 }
 
 // DecodeProof reads the bytes of a proof of a task. It returns an error that
-// wraps ErrCorrupt or ErrVersion if it can not vouch for them.
+// wraps ErrCorrupt or ErrVersion if it cannot vouch for them.
 func DecodeProof(data []byte, task string) (*Proof, error) {
 	if len(data) > MaxProof {
 		return nil, corruptf("more than %d bytes", MaxProof)

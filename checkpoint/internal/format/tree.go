@@ -81,7 +81,7 @@ const MaxEntryChunks = 4
 const MaxTreeChunks = 16
 
 // A TreeEncoder encodes a tree, entry by entry. It refuses what DecodeTree
-// would refuse, so that nothing is stored that can not be read. The zero value
+// would refuse, so that nothing is stored that cannot be read. The zero value
 // is an empty tree. It must not be used by two goroutines at once.
 //
 // A tree is its entries' encodings, end to end, every directory before what is

@@ -190,7 +190,7 @@ func (j *judge) checkpoints(ctx context.Context, task *checkpoint.Task) {
 }
 
 // slack is by how much the bytes of a task's segments may pass twice what is
-// needed of them: a piece of the list of files, of which it can not be told
+// needed of them: a piece of the list of files, of which it cannot be told
 // before it is made whether it stays (docs/decisions/0013-dead-space.md).
 const slack = 16 << 10
 
