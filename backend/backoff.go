@@ -7,16 +7,17 @@ import (
 	"time"
 )
 
-// Backoff says how long to wait between attempts. The zero value means the
-// defaults.
+// Backoff says how long to wait between attempts, and how many there are. The zero
+// value means the defaults.
 type Backoff struct {
-	// First is the longest wait before the second attempt; the longest wait
-	// doubles from one to the next. Default 100 ms.
+	// First is the longest wait before the second attempt. The longest wait doubles
+	// with each further attempt. The default is 100 ms.
 	First time.Duration
-	// Max bounds the doubling. Default 10 s.
+	// Max is the upper limit of the doubling. The default is 10 s.
 	Max time.Duration
-	// Attempts is how often an operation is tried in all. Default 10, which
-	// with the other defaults bridges an outage of about 20 s.
+	// Attempts is the number of times that an operation is tried, the first included.
+	// The default is 10, which with the other defaults covers an outage of about 20
+	// s.
 	Attempts int
 }
 
@@ -33,10 +34,10 @@ func (b Backoff) withDefaults() Backoff {
 	return b
 }
 
-// Again decides what follows attempt n (1, 2, 3...), which failed with err. It
-// waits and returns nil if there is to be another attempt, and otherwise
-// returns the error to give up with: err is permanent, the attempts are used
-// up, or ctx ended.
+// Again decides what follows attempt n (1, 2, 3...), which failed with err. If
+// another attempt should follow, it waits and returns nil. Otherwise it returns the
+// error to give up with: err is permanent, there are no attempts left, or ctx has
+// ended.
 func (b Backoff) Again(ctx context.Context, n int, err error) error {
 	b = b.withDefaults()
 	if !Retryable(err) {
@@ -51,10 +52,10 @@ func (b Backoff) Again(ctx context.Context, n int, err error) error {
 	return nil
 }
 
-// Wait waits after failed attempt n, without a bound on n. The wait is drawn
-// at random from the upper half of its range: many clients that failed
-// together come back apart, and none at once. If ctx ends first, it returns
-// the context's error.
+// Wait waits after failed attempt n, which may be any number. The time is random,
+// between half of the longest wait and all of it, so that clients that failed
+// together do not all try again at the same moment, and none tries again at once. If
+// ctx ends first, Wait returns the context's error.
 func (b Backoff) Wait(ctx context.Context, n int) error {
 	b = b.withDefaults()
 	d := min(b.First, b.Max)

@@ -7,11 +7,11 @@ import (
 	"log"
 
 	"github.com/holdfast-io/holdfast/backend"
-	_ "github.com/holdfast-io/holdfast/backend/mem" // mem://; a program imports local, s3 or gcs
+	_ "github.com/holdfast-io/holdfast/backend/mem" // mem://; real programs import local, s3 or gcs
 )
 
-// One URL says where objects are kept. Which drivers there are is decided by
-// what the program imports.
+// One URL says where objects are stored. The program's imports decide which drivers
+// exist.
 func Example() {
 	ctx := context.Background()
 	store, err := backend.Open(ctx, "mem://example/jobs/orders")
@@ -45,7 +45,7 @@ func Example() {
 	// a/1 5
 }
 
-// A Meter counts requests, failed ones too: it is how a program knows what its
+// A Meter counts requests, also failed ones, so that a program knows what its
 // checkpoints cost.
 func ExampleMeter() {
 	ctx := context.Background()
@@ -66,8 +66,8 @@ func ExampleMeter() {
 	// put: 1 call, 4 bytes; get: 1 call, 1 failed
 }
 
-// An error names the operation, the store and the key. Its advice, if the driver
-// has any, can be shown apart from what went wrong.
+// An error names the operation, the store and the key. If the driver has advice, it
+// can be shown separately.
 func ExampleError() {
 	err := error(&backend.Error{
 		Op: "list", Store: "s3://bucket/jobs", Err: backend.ErrNoStore,

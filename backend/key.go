@@ -5,20 +5,21 @@ import (
 	"strings"
 )
 
-// Limits on keys. S3 allows 1,024 bytes and GCS too, of which the prefix in
-// the URL takes a part; file systems allow 255 bytes for one name.
+// Limits on keys. S3 and GCS allow 1,024 bytes, which include the prefix in the URL;
+// file systems allow 255 bytes for one name.
 const (
 	MaxKeyLen  = 512 // bytes in a whole key
 	MaxNameLen = 200 // bytes between two slashes
 )
 
-// CheckKey returns an error that wraps ErrInvalid unless key is one that every
-// store can hold: names of [a-z0-9._-], joined by single slashes, none of them
-// empty, longer than [MaxNameLen], or beginning or ending with a dot.
+// CheckKey returns nil if every store can hold the key, and otherwise an error that
+// wraps ErrInvalid. A key consists of names joined by single slashes. A name consists
+// of characters [a-z0-9._-]; it is not empty, not longer than [MaxNameLen], and
+// neither begins nor ends with a dot.
 //
-// Capitals are refused because some file systems fold them, names that begin
-// with a dot because drivers keep their own files there (and because of "."
-// and ".."), those that end with one because Windows drops it.
+// Capitals are refused because some file systems ignore case. Names that begin with a
+// dot are refused because drivers keep their own files there (and because of "." and
+// ".."), and names that end with one because Windows drops the dot.
 func CheckKey(key string) error {
 	if len(key) > MaxKeyLen {
 		return Invalidf("key of %d bytes, longer than %d", len(key), MaxKeyLen)
@@ -31,8 +32,8 @@ func CheckKey(key string) error {
 	return nil
 }
 
-// CheckPrefix returns an error that wraps ErrInvalid unless prefix is empty or
-// the beginning of some valid key.
+// CheckPrefix returns nil if prefix is empty or the beginning of some valid key, and
+// otherwise an error that wraps ErrInvalid.
 func CheckPrefix(prefix string) error {
 	if prefix == "" || CheckKey(prefix) == nil || CheckKey(prefix+"x") == nil {
 		return nil

@@ -49,7 +49,7 @@ func TestCheckKey(t *testing.T) {
 		{"a:b", false, false},
 		{name200, true, true},
 		{name200 + "n", false, false},
-		{name200[1:] + ".", false, false}, // a key's name would have to go on
+		{name200[1:] + ".", false, false}, // not even a prefix: a longer name would be too long
 		{name200[2:] + ".", false, true},
 		{name200 + "/" + name200, true, true},
 		{name200 + "/", false, true},
@@ -67,7 +67,7 @@ func TestCheckKey(t *testing.T) {
 	}
 }
 
-// rule says in another way what CheckKey checks.
+// rule expresses what CheckKey checks in another way.
 var rule = func() *regexp.Regexp {
 	const name = `[a-z0-9_-](?:[a-z0-9._-]{0,198}[a-z0-9_-])?`
 	return regexp.MustCompile(`\A` + name + `(?:/` + name + `)*\z`)

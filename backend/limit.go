@@ -8,35 +8,72 @@ import (
 	"sync"
 )
 
-// Limit returns a Store that has at most n operations of store under way at
-// any time; further ones wait for their turn, in the order in which they came.
-// Closing it closes store.
+// Limit returns a Store that runs at most n operations of store at any time. Further
+// ones wait: the most urgent are first ([WithUrgency]), and otherwise those that came
+// first. Closing it closes store.
 //
-// When the store asks to slow down ([ErrThrottled]), half as many are allowed,
-// at least one. While operations succeed the number grows again, by one for
-// each time that as many as are allowed have succeeded, up to n. (TCP finds its
-// rate in the same way, and for the same reason: many clients that do so come
-// to share what there is.)
+// It begins with 8 at a time, or n if that is less. While others wait, it tries twice as
+// many, and keeps that number if more gets done, up to n: on one connection a service
+// sends at a certain rate, and a request waits for its first byte, so a link is full only
+// with many of them. More than what fills the link would only make each one slower.
 //
-// A List counts while it fetches, not while its consumer works on what it
-// yielded, so that the consumer may use the store meanwhile.
+// If the store asks to slow down ([ErrThrottled]), or an operation ends by a time limit of
+// its driver, the allowed number is halved, down to one. While operations succeed it grows
+// again, up to where it was: by one each time as many operations have succeeded as are
+// allowed at once. (TCP finds its rate in the same way. Many clients that do so come to
+// share the available rate.)
+//
+// A List counts only while it fetches, not while its consumer handles a key. So the
+// consumer may use the store.
 func Limit(store Store, n int) Store {
-	n = max(n, 1)
-	return &limited{store: store, gate: gate{most: n, allowed: float64(n)}}
+	first := min(max(n, 1), firstAllowed)
+	return &limited{store: store, gate: gate{most: max(n, 1), ceiling: first, allowed: float64(first)}}
 }
 
-// A gate lets a number of operations pass at a time.
+// firstAllowed is how many operations run at a time at first.
+const firstAllowed = 8
+
+// An Urgency says which of the operations that wait at a [Limit] come first.
+type Urgency int
+
+const (
+	Background Urgency = iota - 1 // nobody waits for it: a clean-up
+	Normal
+	Urgent // nothing can go on without it: a restore
+)
+
+type urgencyKey struct{}
+
+// WithUrgency returns a context for operations of that urgency. Without it they are
+// Normal.
+func WithUrgency(ctx context.Context, u Urgency) context.Context {
+	return context.WithValue(ctx, urgencyKey{}, u)
+}
+
+func urgencyOf(ctx context.Context) Urgency {
+	u, _ := ctx.Value(urgencyKey{}).(Urgency)
+	return u
+}
+
+// A gate limits how many operations run at the same time.
 type gate struct {
 	mu      sync.Mutex
 	most    int
-	allowed float64 // 1 to most
-	passed  int     // under way
-	waiting []chan struct{}
-	cuts    int // how often allowed was halved; who enters takes it as a pass
+	ceiling int      // from 1 to most: what it grows to after it was lowered
+	climb   climb    // raises ceiling
+	allowed float64  // from 1 to ceiling
+	passed  int      // the number of operations that are running
+	waiting []waiter // in the order in which they will enter
+	cuts    int      // how often allowed was halved; enter returns it as the pass
 }
 
-// enter waits for a place, and returns false if ctx ends first. The pass that
-// it returns goes to learn.
+type waiter struct {
+	urgency Urgency
+	turn    chan struct{} // closed when it may enter
+}
+
+// enter waits until another operation may begin, and returns false if ctx ends first.
+// The returned pass is an argument of learn.
 func (g *gate) enter(ctx context.Context) (pass int, ok bool) {
 	if ctx.Err() != nil {
 		return 0, false
@@ -47,8 +84,7 @@ func (g *gate) enter(ctx context.Context) (pass int, ok bool) {
 		defer g.mu.Unlock()
 		return g.cuts, true
 	}
-	turn := make(chan struct{})
-	g.waiting = append(g.waiting, turn)
+	turn := g.queue(urgencyOf(ctx))
 	g.mu.Unlock()
 
 	select {
@@ -63,9 +99,20 @@ func (g *gate) enter(ctx context.Context) (pass int, ok bool) {
 	return g.cuts, true
 }
 
-// reenter takes the place back that a List gave up while its consumer worked.
-// It does not wait in the queue: a page of 1,000 keys would wait as often. So
-// there may be more under way than are allowed, by one for each List.
+// queue adds a waiter, behind those that are as urgent. The caller holds mu.
+func (g *gate) queue(u Urgency) (turn chan struct{}) {
+	turn = make(chan struct{})
+	at := len(g.waiting)
+	for at > 0 && g.waiting[at-1].urgency < u {
+		at--
+	}
+	g.waiting = slices.Insert(g.waiting, at, waiter{u, turn})
+	return turn
+}
+
+// reenter counts a List again after its consumer has handled a key. It does not wait
+// in the queue, because a page of 1,000 keys would have to wait 1,000 times. So each
+// List may exceed the limit by one operation.
 func (g *gate) reenter() (pass int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -73,11 +120,11 @@ func (g *gate) reenter() (pass int) {
 	return g.cuts
 }
 
-// giveUp leaves the queue. It returns false when the turn came meanwhile.
+// giveUp leaves the queue. It returns false if its turn has come meanwhile.
 func (g *gate) giveUp(turn chan struct{}) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	i := slices.Index(g.waiting, turn)
+	i := slices.IndexFunc(g.waiting, func(w waiter) bool { return w.turn == turn })
 	if i < 0 {
 		return false
 	}
@@ -85,34 +132,60 @@ func (g *gate) giveUp(turn chan struct{}) bool {
 	return true
 }
 
-// leave gives the place back.
+// leave ends an operation.
 func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if len(g.waiting) == 0 {
+		g.climb.restart() // what gets done is what is asked for, and not what the link carries
+	}
 	g.passed--
 	g.admit()
 }
 
-// learn adapts the number to how an operation went. Of operations that were
-// under way together, and are all told to slow down, only the first counts:
-// they say the same thing.
-func (g *gate) learn(pass int, err error) {
+// learn adapts the allowed number to the result of an operation that moved some bytes. If
+// several operations that ran at the same time are told to slow down, only the first one
+// lowers the number: they all report the same overload.
+func (g *gate) learn(ctx context.Context, pass, bytes int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case err == nil:
-		g.allowed = min(float64(g.most), g.allowed+1/g.allowed)
+		g.allowed = min(float64(g.ceiling), g.allowed+1/g.allowed)
+		g.rise(bytes)
 		g.admit()
-	case errors.Is(err, ErrThrottled) && pass == g.cuts:
+	case overloaded(ctx, err) && pass == g.cuts:
 		g.allowed = max(1, g.allowed/2)
 		g.cuts++
+		g.climb.restart()
 	}
 }
 
-// admit lets in those whose turn it is. The caller holds mu.
+// rise changes how many operations are allowed by what gets done. While fewer are allowed
+// than before the store asked to slow down, it changes nothing. The caller holds mu.
+func (g *gate) rise(bytes int) {
+	if g.allowed < float64(g.ceiling) {
+		g.climb.restart()
+		return
+	}
+	g.ceiling = g.climb.next(g.ceiling, g.most, bytes)
+	g.allowed = float64(g.ceiling)
+}
+
+// overloaded reports whether an operation failed because there are too many, or because it
+// got too little of the link. That ctx has ended is no such reason.
+func overloaded(ctx context.Context, err error) bool {
+	if errors.Is(err, ErrThrottled) {
+		return true
+	}
+	var timeout interface{ Timeout() bool }
+	return ctx.Err() == nil && errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// admit starts the operations whose turn it is. The caller holds mu.
 func (g *gate) admit() {
 	for len(g.waiting) > 0 && g.passed < int(g.allowed) {
-		close(g.waiting[0])
+		close(g.waiting[0].turn)
 		g.waiting = g.waiting[1:]
 		g.passed++
 	}
@@ -123,51 +196,53 @@ type limited struct {
 	gate  gate
 }
 
-// do runs call when its turn has come. When ctx ends first it runs call all the
-// same: given such a context, the store does nothing but return the error that
-// names it.
-func (s *limited) do(ctx context.Context, call func() error) error {
+// do runs call when the limit allows it. If ctx ends before that, it still runs call:
+// with a context that has ended, the store sends nothing, and returns an error that
+// names the operation, the store and the key.
+// call returns how many bytes it moved.
+func (s *limited) do(ctx context.Context, call func() (int, error)) error {
 	pass, ok := s.gate.enter(ctx)
 	if !ok {
-		return call()
+		_, err := call()
+		return err
 	}
-	defer s.gate.leave() // also when call panics
-	err := call()
-	s.gate.learn(pass, err)
+	defer s.gate.leave() // also if call panics
+	n, err := call()
+	s.gate.learn(ctx, pass, n, err)
 	return err
 }
 
 func (s *limited) Create(ctx context.Context, key string, data []byte) (o Object, err error) {
-	err = s.do(ctx, func() error {
+	err = s.do(ctx, func() (int, error) {
 		o, err = s.store.Create(ctx, key, data)
-		return err
+		return len(data), err
 	})
 	return o, err
 }
 
 func (s *limited) Put(ctx context.Context, key string, data []byte) (o Object, err error) {
-	err = s.do(ctx, func() error {
+	err = s.do(ctx, func() (int, error) {
 		o, err = s.store.Put(ctx, key, data)
-		return err
+		return len(data), err
 	})
 	return o, err
 }
 
 func (s *limited) Get(ctx context.Context, key string, offset int64, p []byte) (n int, err error) {
-	err = s.do(ctx, func() error {
+	err = s.do(ctx, func() (int, error) {
 		n, err = s.store.Get(ctx, key, offset, p)
-		return err
+		return n, err
 	})
 	return n, err
 }
 
 func (s *limited) Delete(ctx context.Context, keys ...string) error {
-	return s.do(ctx, func() error { return s.store.Delete(ctx, keys...) })
+	return s.do(ctx, func() (int, error) { return 0, s.store.Delete(ctx, keys...) })
 }
 
 func (s *limited) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
-		pass, held := s.gate.enter(ctx) // if not held, see do
+		pass, held := s.gate.enter(ctx) // for held == false, see do
 		defer func() {
 			if held {
 				s.gate.leave()
@@ -179,14 +254,14 @@ func (s *limited) List(ctx context.Context, prefix, after string) iter.Seq2[Obje
 				held = false
 			}
 			if err != nil {
-				s.gate.learn(pass, err)
+				s.gate.learn(ctx, pass, 0, err)
 			}
 			if !yield(o, err) || err != nil {
 				return
 			}
 			pass, held = s.gate.reenter(), true
 		}
-		s.gate.learn(pass, nil)
+		s.gate.learn(ctx, pass, 0, nil)
 	}
 }
 

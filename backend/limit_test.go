@@ -15,8 +15,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend/mem"
 )
 
-// A slow store takes a second for each operation, and notes how many of them
-// are under way. With capacity, it throttles those above it.
+// A slow store takes a second for each operation, and counts how many run at the same
+// time. If it has a capacity, it throttles operations above it.
 type slow struct {
 	backend.Store
 	capacity int
@@ -49,7 +49,8 @@ func (s *slow) Put(ctx context.Context, key string, data []byte) (backend.Object
 	return s.Store.Put(ctx, key, data)
 }
 
-// reset returns the most that were under way since the last call.
+// reset returns the largest number of operations that ran at once since the last
+// call.
 func (s *slow) reset() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,7 +59,7 @@ func (s *slow) reset() int {
 	return most
 }
 
-// put starts n operations at once and returns their errors when all have ended.
+// put starts n operations at once, and returns their errors when all have ended.
 func put(ctx context.Context, s backend.Store, n int) []error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -80,7 +81,40 @@ func TestLimitBounds(t *testing.T) {
 			t.Errorf("%d operations at a time, want 3", most)
 		}
 		if took := time.Since(began); took != 3*time.Second {
-			t.Errorf("took %v, want 3s: places stood empty", took)
+			t.Errorf("took %v, want 3s: the limit was not used fully", took)
+		}
+	})
+}
+
+// What waits comes in by its urgency, and then by when it came.
+func TestLimitLetsUrgentOnesIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := backend.Limit(newSlow(0), 1)
+		var mu sync.Mutex
+		var done []string
+		var wg sync.WaitGroup
+		start := func(u backend.Urgency, key string) {
+			wg.Go(func() {
+				if _, err := s.Put(backend.WithUrgency(t.Context(), u), key, nil); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				done = append(done, key)
+			})
+			synctest.Wait()
+		}
+		start(backend.Background, "under-way")
+		start(backend.Background, "clean-up-1")
+		start(backend.Normal, "commit-1")
+		start(backend.Urgent, "restore-1")
+		start(backend.Background, "clean-up-2")
+		start(backend.Normal, "commit-2")
+		start(backend.Urgent, "restore-2")
+		wg.Wait()
+		want := []string{"under-way", "restore-1", "restore-2", "commit-1", "commit-2", "clean-up-1", "clean-up-2"}
+		if !slices.Equal(done, want) {
+			t.Errorf("%q; want %q", done, want)
 		}
 	})
 }
@@ -88,19 +122,19 @@ func TestLimitBounds(t *testing.T) {
 func TestLimitAdapts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSlow(0)
-		s := backend.Limit(store, 16)
+		s := backend.Limit(store, 8)
 
-		// Sixteen fail together: that is one request to slow down, not sixteen.
-		store.capacity = 1
-		put(t.Context(), s, 16)
+		// Eight operations fail together. They count as one request to slow down.
+		store.capacity = -1
+		put(t.Context(), s, 8)
 		store.capacity = 0
 		store.reset()
-		put(t.Context(), s, 8)
-		if most := store.reset(); most != 8 {
-			t.Errorf("after a burst of throttling %d at a time, want 8", most)
+		put(t.Context(), s, 4)
+		if most := store.reset(); most != 4 {
+			t.Errorf("after a burst of throttling %d at a time, want 4", most)
 		}
 
-		// Each round that is throttled halves the number, but never to none.
+		// Each throttled round halves the number, down to one.
 		for range 6 {
 			store.capacity = -1
 			throttle(t, s)
@@ -112,14 +146,14 @@ func TestLimitAdapts(t *testing.T) {
 			t.Errorf("after long throttling %d at a time, want 1", most)
 		}
 
-		// It grows by about one a round, and ends where it began.
+		// It grows by about one per round, up to the limit.
 		grown := []int{}
 		for range 20 {
-			put(t.Context(), s, 16)
+			put(t.Context(), s, 8)
 			grown = append(grown, store.reset())
 		}
-		if !slices.IsSorted(grown) || grown[0] > 8 || grown[len(grown)-1] != 16 {
-			t.Errorf("grew through %v, want a slow rise to 16", grown)
+		if !slices.IsSorted(grown) || grown[0] > 4 || grown[len(grown)-1] != 8 {
+			t.Errorf("grew through %v, want a slow rise to 8", grown)
 		}
 	})
 }
@@ -136,7 +170,7 @@ func (s *slow) Create(context.Context, string, []byte) (backend.Object, error) {
 	return backend.Object{}, &backend.Error{Op: "create", Err: backend.ErrThrottled}
 }
 
-// Against a store that serves eight at a time, the number swings about there.
+// With a store that serves eight operations at once, the number stays near eight.
 func TestLimitFindsTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSlow(8)
@@ -170,12 +204,13 @@ func TestLimitWaitEnds(t *testing.T) {
 			}
 		}
 		if err := put(t.Context(), s, 1)[0]; err != nil || store.done != 2 {
-			t.Errorf("%v, %d operations, want 2: a place was lost", err, store.done)
+			t.Errorf("%v, %d operations, want 2: the limit has shrunk", err, store.done)
 		}
 	})
 }
 
-// The consumer of a List may use the store, also when one place is all there is.
+// The consumer of a List may use the store, even if only one operation may run at a
+// time.
 func TestLimitListInside(t *testing.T) {
 	s := backend.Limit(mem.NewBucket(time.Now).Open(), 1)
 	put(t.Context(), s, 3)
@@ -192,7 +227,7 @@ func TestLimitListInside(t *testing.T) {
 	}
 }
 
-// However a List ends, it gives its place back.
+// However a List ends, it no longer counts afterwards.
 func TestLimitListLeaves(t *testing.T) {
 	failing := &failingList{mem.NewBucket(time.Now).Open()}
 	s := backend.Limit(failing, 1)
@@ -217,7 +252,7 @@ func TestLimitListLeaves(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := put(ctx, s, 1)[0]; err != nil {
-		t.Errorf("a place was lost: %v", err)
+		t.Errorf("the limit has shrunk: %v", err)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// TestLimitBoundsEveryVerb starts more of each than may be under way.
+// TestLimitBoundsEveryVerb starts more operations of each kind than may run at once.
 func TestLimitBoundsEveryVerb(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 3
@@ -77,7 +77,7 @@ func TestLimitWaitEndsForEveryVerb(t *testing.T) {
 
 				close(block)
 				wg.Wait()
-				if err := operations["put"](t.Context(), limited); err != nil { // the slot is free again
+				if err := operations["put"](t.Context(), limited); err != nil { // the limit allows another operation
 					t.Error(err)
 				}
 			})

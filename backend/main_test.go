@@ -39,15 +39,15 @@ func TestConformance(t *testing.T) {
 }
 
 var (
-	errFlaky = &backend.Error{Op: "any", Store: "test:", Err: errors.New("connection reset")} // worth another attempt
+	errFlaky = &backend.Error{Op: "any", Store: "test:", Err: errors.New("connection reset")} // retryable
 	errFinal = &backend.Error{Op: "any", Store: "test:", Err: backend.ErrPermission}
 )
 
-// A call is one that a hooked store was asked for; a List is one for each key
-// that it is about to yield, too.
+// A call is a call of a hooked store. A List counts as one call at its beginning and
+// one for each key that it is about to yield.
 type call struct{ op, key, after string }
 
-// hooked is a Store that calls before first, and fails with what that returns.
+// hooked is a Store that first calls before, and fails if that returns an error.
 type hooked struct {
 	backend.Store
 	before func(call) error
@@ -106,7 +106,7 @@ func (s *hooked) Delete(ctx context.Context, keys ...string) error {
 	return s.Store.Delete(ctx, keys...)
 }
 
-// put stores small objects past the hook.
+// put stores small objects without calling the hook.
 func (s *hooked) put(t *testing.T, keys ...string) {
 	t.Helper()
 	for _, key := range keys {
@@ -126,7 +126,7 @@ func listed(ctx context.Context, s backend.Store) (keys []string, err error) {
 	return keys, nil
 }
 
-// operations are the verbs on one key, "a".
+// operations are the methods, called with the key "a".
 var operations = map[string]func(ctx context.Context, s backend.Store) error{
 	"create": func(ctx context.Context, s backend.Store) error {
 		_, err := s.Create(ctx, "a", nil)

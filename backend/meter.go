@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// A Meter counts what is asked of stores: it is how a program knows what its
-// checkpoints cost. The zero value is ready to use. One Meter may serve many
-// stores, and many goroutines at once.
+// A Meter counts the use of stores, so that a program knows what its checkpoints
+// cost. The zero value is ready to use. One Meter may be used for many stores and by
+// many goroutines at the same time.
 type Meter struct {
 	create, put, get, list, delete counter
 }
@@ -24,13 +24,13 @@ type Stats struct {
 	Delete Count `json:"delete"`
 }
 
-// Count is the use of one verb. Calls are those of the Store: a List of many
-// pages and a Delete of many batches are one call, whose keys say how many
-// requests the service saw (most take 1,000 keys in one).
+// Count is the use of one method. Calls are calls of the Store: a List with many
+// pages or a Delete with many batches is one call. Its Keys tell how many requests
+// the service got, because most services handle 1,000 keys per request.
 type Count struct {
 	Calls  int64 `json:"calls"`
-	Failed int64 `json:"failed"` // of these calls, including those that found the key taken or absent
-	Keys   int64 `json:"keys"`   // that calls named, failed ones too, or that a List yielded
+	Failed int64 `json:"failed"` // of these calls; includes those that found the key taken or absent
+	Keys   int64 `json:"keys"`   // that calls named, also failed ones, or that a List yielded
 	Bytes  int64 `json:"bytes"`  // sent by create and put, received by get
 }
 

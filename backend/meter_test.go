@@ -7,7 +7,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-func TestLedger(t *testing.T) {
+func TestMeterCounts(t *testing.T) {
 	var meter backend.Meter
 	inner := newHooked(func(c call) error {
 		if c.op == "list" && c.key == "c" || c.op == "delete" {
@@ -19,10 +19,10 @@ func TestLedger(t *testing.T) {
 	ctx := t.Context()
 
 	_, _ = first.Create(ctx, "a", make([]byte, 10))
-	_, _ = second.Create(ctx, "a", make([]byte, 5)) // taken
+	_, _ = second.Create(ctx, "a", make([]byte, 5)) // the key is taken
 	_, _ = first.Put(ctx, "b", make([]byte, 100))
 	_, _ = second.Put(ctx, "c", make([]byte, 100))
-	_, _ = first.Get(ctx, "a", 4, make([]byte, 100)) // 6 bytes of it
+	_, _ = first.Get(ctx, "a", 4, make([]byte, 100)) // reads 6 bytes
 	_, _ = second.Get(ctx, "missing", 0, make([]byte, 100))
 	_, _ = listed(ctx, first) // fails after two keys
 	for _, err := range second.List(ctx, "", "") {
@@ -30,7 +30,7 @@ func TestLedger(t *testing.T) {
 			break
 		}
 	}
-	first.List(ctx, "", "") // never ranged over
+	first.List(ctx, "", "") // never ranged over: not counted
 	_ = second.Delete(ctx, "a", "b", "c")
 
 	want := backend.Stats{

@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// Params reads the query of a store's URL. A driver asks for each parameter
-// that it knows and then calls Err, which reports the first bad value, and any
-// parameter that was not asked for, with the list of those that were.
+// Params reads the query of a store's URL. A driver asks for each parameter that it
+// knows, and then calls Err. Err reports the first bad value, or a parameter that the
+// driver did not ask for, with the list of those that it did. Only one goroutine may
+// use Params at a time.
 type Params struct {
 	url    *url.URL
 	values url.Values

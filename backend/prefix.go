@@ -2,14 +2,14 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"strings"
 )
 
-// Prefix returns a view of store in which every key is taken to begin with
-// prefix, which ends with "/" and follows the rules for keys, or is empty.
-// Closing it closes store. Errors name the whole key, and [MaxKeyLen] bounds
-// the whole key too.
+// Prefix returns a view of store that adds prefix to every key. prefix is empty, or
+// follows the rules for keys and ends with "/". Closing the view closes store. Errors
+// name the complete key, and [MaxKeyLen] is the limit for the complete key too.
 func Prefix(store Store, prefix string) Store {
 	if prefix == "" {
 		return store
@@ -42,6 +42,9 @@ func (s *prefixed) List(ctx context.Context, prefix, after string) iter.Seq2[Obj
 	}
 	return func(yield func(Object, error) bool) {
 		for o, err := range s.store.List(ctx, s.prefix+prefix, after) {
+			if hidden := (*HiddenError)(nil); errors.As(err, &hidden) {
+				hidden.Prefix = strings.TrimPrefix(hidden.Prefix, s.prefix)
+			}
 			if !yield(s.strip(o), err) {
 				return
 			}

@@ -11,12 +11,12 @@ import (
 	"sync"
 )
 
-// OpenFunc opens the store that u names. It reads u's query through [Params],
-// so that a misspelt parameter is an error. It takes no credentials from u.
+// OpenFunc opens the store at URL u. It reads u's query through [Params], so that a
+// misspelt parameter is an error. It takes no credentials from u.
 type OpenFunc func(ctx context.Context, u *url.URL) (Store, error)
 
-// A Registry maps URL schemes to drivers. The zero value is empty and ready to
-// use; it may be used from many goroutines at once.
+// A Registry maps URL schemes to drivers. The zero value is empty and ready to use.
+// Any number of goroutines may use it at the same time.
 //
 // Most programs use the package's own registry: importing a driver's package
 // registers its scheme there.
@@ -25,8 +25,8 @@ type Registry struct {
 	drivers map[string]OpenFunc
 }
 
-// Register adds a driver. It panics if the scheme is taken: two drivers for
-// one scheme are a mistake in the program.
+// Register adds a driver. It panics if the scheme is registered already: two drivers
+// for one scheme are an error in the program.
 func (r *Registry) Register(scheme string, open OpenFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,7 +46,7 @@ func (r *Registry) Schemes() []string {
 	return slices.Sorted(maps.Keys(r.drivers))
 }
 
-// Open opens the store that rawURL names. The caller closes it.
+// Open opens the store at rawURL. The caller must close it.
 //
 // An error about the URL itself wraps ErrInvalid.
 func (r *Registry) Open(ctx context.Context, rawURL string) (Store, error) {
@@ -63,8 +63,8 @@ func (r *Registry) Open(ctx context.Context, rawURL string) (Store, error) {
 	return open(ctx, u)
 }
 
-// parseURL refuses what no driver could use, without repeating what may be a
-// secret that someone has put into the URL.
+// parseURL refuses URLs that no driver could use. Its errors do not repeat parts of
+// the URL that may be a secret.
 func parseURL(rawURL string) (*url.URL, error) {
 	u, err := url.Parse(rawURL)
 	if errors.As(err, new(url.EscapeError)) {
@@ -94,13 +94,13 @@ func (r *Registry) unknownScheme(u *url.URL) error {
 	return Invalidf("store URL %q: unknown scheme %q; this program knows %s", bare(u), u.Scheme, known)
 }
 
-// bare returns the part of u that holds no secret, for messages: no
-// credentials, no parameters.
+// bare returns u without credentials and parameters, which may be secret, for
+// messages.
 func bare(u *url.URL) string {
 	return (&url.URL{Scheme: u.Scheme, Opaque: u.Opaque, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
 }
 
-// drivers is the registry that importing a driver's package registers in.
+// drivers is the package's own registry.
 var drivers Registry
 
 // Register adds a driver to the package's registry. Drivers call it from init.

@@ -24,7 +24,7 @@ func TestRegistryOpen(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		url  string
-		want string // "" if it opens
+		want string // the error; "" if Open succeeds
 	}{
 		{"s3://bucket/jobs?region=x", ""},
 		{"S3://bucket/jobs", ""},

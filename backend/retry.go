@@ -5,13 +5,12 @@ import (
 	"iter"
 )
 
-// Retry returns a Store that tries the operations of store again when they
-// fail with an error that is [Retryable], as often as b says. Closing it
-// closes store.
+// Retry returns a Store that repeats operations of store that fail with a [Retryable]
+// error, as b says. Closing it closes store.
 //
-// Create is passed through as it is. Whether a Create that failed has
-// happened can only be told from what was to be written, which the commit
-// protocol knows and this does not.
+// It does not repeat Create. Whether a failed Create took effect can be found out
+// only by comparing the stored data with what was to be written. The commit protocol
+// can do that, and Retry cannot.
 func Retry(store Store, b Backoff) Store {
 	return &retrying{store, b}
 }
@@ -45,12 +44,12 @@ func (s *retrying) Delete(ctx context.Context, keys ...string) error {
 	return s.try(ctx, func() error { return s.store.Delete(ctx, keys...) })
 }
 
-// List goes on after the last key that it has yielded: a listing of many pages
-// never begins again because one of them failed. A listing that makes progress
-// is given the full number of attempts anew.
+// List continues after the last key that it has yielded: if one page of a long
+// listing fails, the listing does not begin again. After each progress it may use the
+// full number of attempts again.
 func (s *retrying) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
-		after := after // each range begins where the caller said
+		after := after // each range over the sequence begins after the caller's key
 		for n := 1; ; n++ {
 			var failed error
 			for o, err := range s.store.List(ctx, prefix, after) {
@@ -76,7 +75,7 @@ func (s *retrying) List(ctx context.Context, prefix, after string) iter.Seq2[Obj
 
 func (s *retrying) Close() error { return s.store.Close() }
 
-// try runs op until it succeeds, fails for good, or has had its attempts.
+// try runs op until it succeeds, fails permanently, or has used up its attempts.
 func (s *retrying) try(ctx context.Context, op func() error) error {
 	for n := 1; ; n++ {
 		err := op()

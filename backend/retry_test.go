@@ -15,7 +15,7 @@ import (
 func TestRetryAttempts(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		fails  []error // of one attempt after the other
+		fails  []error // the errors of the attempts, in order
 		calls  int
 		want   error
 		saying string
@@ -71,13 +71,14 @@ func TestRetryGoesOnWithList(t *testing.T) {
 				began = append(began, c.after)
 				return nil
 			}
-			if slices.Index(keys, c.key)-slices.Index(keys, c.after) > 2 { // each listing gets two keys further
+			if slices.Index(keys, c.key)-slices.Index(keys, c.after) > 2 { // each listing yields two keys and then fails
 				return errFlaky
 			}
 			return nil
 		})
 		store.put(t, keys...)
-		// Two attempts do for three listings, since each makes progress.
+		// Two attempts are enough for three listings, because each listing makes
+		// progress.
 		seq := backend.Retry(store, backend.Backoff{Attempts: 2}).List(t.Context(), "", "")
 		for range 2 {
 			began = nil
@@ -132,7 +133,7 @@ func TestRetryStopsWithContext(t *testing.T) {
 					t.Errorf("error %v does not wrap both the context's and the store's", err)
 				}
 				if backend.Retryable(err) {
-					t.Errorf("%v: is worth another attempt, but the context has ended", err)
+					t.Errorf("%v: is retryable, but the context has ended", err)
 				}
 				if took := time.Since(start); took != soon {
 					t.Errorf("returned after %v, want %v", took, soon)

@@ -20,13 +20,13 @@ func large() checkpoint.Snapshot {
 	return s
 }
 
-// What was committed is not read back: a read that fails after a commit would
-// make it look as if it had not happened.
+// Commit does not read back what it has committed: if such a read failed, the commit
+// would look as if it had not happened.
 func TestCommitReadsNothingBack(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, job, _ := w.process()
 		o := claim(w, task)
-		commit(w, o, at(0)) // after the first, an owner collects
+		commit(w, o, at(0)) // after its first commit, an owner collects
 		synctest.Wait()
 		before := job.Stats().Get.Calls
 		if c := commit(w, o, large()); len(c.Offsets) != 2000 {
@@ -38,8 +38,8 @@ func TestCommitReadsNothingBack(t *testing.T) {
 	})
 }
 
-// A save whose last checks fail for another reason than what they look for
-// has been committed, and must not pass for one that was not.
+// If the last checks of a save fail, the save has been committed. Its error must be
+// ErrUnknown.
 func TestSaveThatIsNotConfirmedIsUnknown(t *testing.T) {
 	for name, fault := range map[string]faultstore.Fault{
 		"the store's proof":   {Kind: faultstore.FailBefore, Verb: "create", Key: manifests, On: 2, Err: backend.ErrPermission},
@@ -48,7 +48,7 @@ func TestSaveThatIsNotConfirmedIsUnknown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				task, _, _ := w.process(fault)
-				if _, err := task.Save(w.Context(), at(1)); !errors.Is(err, checkpoint.ErrUnknown) {
+				if _, err := task.Save(w.Context(), at(1), checkpoint.SaveOptions{}); !errors.Is(err, checkpoint.ErrUnknown) {
 					t.Errorf("Save: %v, want ErrUnknown", err)
 				}
 				w.wantHistory("1")

@@ -1,23 +1,29 @@
 package checkpoint_test
 
 import (
+	"errors"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"syscall"
+	"testing"
 	"time"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// An agedFS is a directory that says of every file that it changed long ago, as
-// is the case with most of a state: otherwise a test would have to wait until
-// the times of its files can be relied on.
+// An agedFS is a directory in which every file seems to have changed long ago, like
+// most files of a real state. Without it, a test would have to wait until the times
+// of its files can be relied on.
 type agedFS struct {
-	fs.FS         // an operating system's
-	forwards bool // its files can only be read, from the beginning on
-	nameless bool // it does not say what the operating system says of its files
+	fs.FS         // of the operating system
+	forwards bool // its files can be read only from the beginning onwards
+	nameless bool // it does not pass on the operating system's information about files
 }
 
-// age is how much older files seem than they are. It is more than the time from
-// the year in which the bubbles of synctest begin, 2000, until today.
+// age is how much older files seem than they are. It is more than the time from 2000,
+// the year in which the bubbles of synctest begin, until today.
 const age = 100 * 365 * 24 * time.Hour
 
 func (a *agedFS) Open(name string) (fs.File, error) {
@@ -87,4 +93,28 @@ func (i agedInfo) Sys() any {
 	s := *i.FileInfo.Sys().(*syscall.Stat_t)
 	s.Ctim.Sec -= int64(age / time.Second)
 	return &s
+}
+
+// The clock of a file server may be behind the machine's. Then the change time of a file that
+// is written to during a save looks old, and only that it has moved tells.
+func TestFileServersClockIsBehind(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := os.WriteFile(path, []byte("0123456789"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, path)
+	state := whileReading{&agedFS{FS: os.DirFS(dir)}, func() {
+		info, err := os.Stat(path)
+		if err == nil {
+			err = errors.Join(os.WriteFile(path, []byte("abcdefghij"), 0o644), os.Chtimes(path, info.ModTime(), info.ModTime()))
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}}
+	_, err := claim(t, newTask(t)).Commit(t.Context(), checkpoint.Snapshot{State: checkpoint.FS(state)})
+	if !errors.Is(err, checkpoint.ErrChanged) {
+		t.Errorf("err = %v; want ErrChanged", err)
+	}
 }

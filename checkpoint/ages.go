@@ -8,33 +8,32 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// This file says how old checkpoints are. A time of the store's may be wrong: a clock
-// was set, a machine began with the wrong year. What a policy drops is gone for good,
-// so a time that stands alone is not believed. docs/protocol.md has the argument.
+// This file says how old checkpoints are. A time of the store may be wrong: a clock was
+// set, or a machine started with the wrong year. What a policy drops cannot be brought
+// back, so no decision rests on a single time. docs/protocol.md, "Delete order", has the
+// argument.
 
-// outOfOrder is by how much a commit's time must be before that of an earlier one to
-// show that one of them is wrong. A4 allows a store less than that.
+// outOfOrder is how much earlier than the commit before a commit's time must be to show
+// that one of the two times is wrong. A store that satisfies A4 never exceeds it.
 const outOfOrder = FenceWindow / 4
 
-// reckon returns the time from which the ages of a list of checkpoints count back,
-// and the list, in which a time that turns out to be wrong is corrected for good.
+// correctTimes returns a list of checkpoints in which wrong times are corrected, and the
+// time from which their ages count back, which is zero if the list is empty.
 //
-// The time of the last commit is the one that nobody has looked at yet. If it is
-// before another's, one of the two is wrong, and the machine's clock, which is
-// neither's, decides which. That one counts from the latest moment at which it can
-// have been committed: rather let it stay too long.
+// Only the time of the last commit has not been checked before. If it is earlier than
+// another one's, one of the two is wrong. The machine's clock, which is independent of
+// both, decides which. The checkpoint with the wrong time then counts from the latest
+// moment at which it can have been committed: it is better to keep it too long.
 //
-// Ages count from the last commit's time, unless the machine's clock and all other
-// checkpoints are before it: then from the latest of those.
-//
-// What it returns for no checkpoints is the zero time.
-func reckon(list []format.Retained, machine time.Time) ([]format.Retained, time.Time) {
+// Ages count back from the last commit's time. If that is later than the machine's clock
+// and than all other checkpoints, they count back from the latest of those instead.
+func correctTimes(list []format.Retained, machine time.Time) ([]format.Retained, time.Time) {
 	if len(list) == 0 {
 		return nil, time.Time{}
 	}
 	list = slices.Clone(list)
 	last := lastCommit(list)
-	var before time.Time // of all others, the latest
+	var before time.Time // the latest time of all others
 	for i := range list {
 		if i != last {
 			before = clock.Latest(before, list[i].From())
@@ -43,7 +42,7 @@ func reckon(list []format.Retained, machine time.Time) ([]format.Retained, time.
 	at := list[last].From()
 	switch {
 	case !at.Before(before.Add(-outOfOrder)):
-	case before.After(machine.Add(outOfOrder)): // so says the machine, too
+	case before.After(machine.Add(outOfOrder)): // the machine agrees that the others are wrong
 		for i := range list {
 			if list[i].From().After(at) {
 				list[i].CountsFrom = at
@@ -56,8 +55,8 @@ func reckon(list []format.Retained, machine time.Time) ([]format.Retained, time.
 	return list, clock.Latest(before, clock.Earliest(at, machine))
 }
 
-// lastCommit returns which one of a list of checkpoints was committed last. After a
-// task has gone back it is not the first.
+// lastCommit returns the index of the checkpoint that was committed last. After a
+// rollback that is not the first of the list.
 func lastCommit(list []format.Retained) int {
 	last := 0
 	for i := range list {

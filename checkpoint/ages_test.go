@@ -16,16 +16,17 @@ import (
 
 const day = 24 * time.Hour
 
-// A skewed world's store and machine have clocks that the test sets: by how much
-// they are ahead of the bubble's, which is the time that passes.
+// In a skewed world, the test sets the clocks of the store and the machine: how far
+// they are ahead of the bubble's clock, which is the real time.
 type skewed struct {
 	*world
 	store, wall shift
 	n           int
-	owner       *checkpoint.Owner // nil if checkpoints are saved one by one
+	owner       *checkpoint.Owner // nil if checkpoints are saved by one-off saves
 }
 
-// A shift is by how much a clock is wrong. Clean-ups read clocks meanwhile.
+// A shift is the error of a clock. Clean-ups read the clocks in the background, so it
+// is atomic.
 type shift struct{ by atomic.Int64 }
 
 func (s *shift) get() time.Duration   { return time.Duration(s.by.Load()) }
@@ -42,9 +43,9 @@ func skew(w *world) *skewed {
 	return s
 }
 
-// byBoth runs f with an owner that lives on, and with saves.
+// byBoth runs f with one owner that commits again and again, and with one-off saves.
 func byBoth(t *testing.T, keep checkpoint.Retention, f func(*testing.T, *skewed)) {
-	opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: keep}
+	opts := checkpoint.Options{Memory: 1 << 20, Retention: keep}
 	t.Run("an owner", func(t *testing.T) {
 		inSkewedWorld(t, func(s *skewed) {
 			s.owner, _ = s.ownerWith(opts)
@@ -56,25 +57,26 @@ func byBoth(t *testing.T, keep checkpoint.Retention, f func(*testing.T, *skewed)
 	})
 }
 
-// save commits the next checkpoint, which is a savepoint if it has a name.
+// save commits the next checkpoint. If savepoint is not "", it is a savepoint of that
+// name.
 func (s *skewed) save(keep checkpoint.Retention, savepoint string, expires time.Duration) {
 	s.Helper()
 	s.n++
 	snapshot := at(s.n)
-	snapshot.Savepoint, snapshot.SavepointExpires = savepoint, expires
+	snapshot.Savepoint, snapshot.SavepointExpiresAfter = savepoint, expires
 	var err error
 	if s.owner != nil {
 		_, err = s.owner.Commit(s.Context(), snapshot)
 	} else {
 		task, _, _ := s.open(checkpoint.Options{Retention: keep})
-		_, err = task.Save(s.Context(), snapshot)
+		_, err = task.Save(s.Context(), snapshot, checkpoint.SaveOptions{})
 	}
 	if err != nil {
 		s.Fatal(err)
 	}
 }
 
-// saveAt commits one checkpoint while the store's clock is that much ahead.
+// saveAt commits one checkpoint while the store's clock is ahead by the given time.
 func (s *skewed) saveAt(keep checkpoint.Retention, ahead time.Duration) {
 	s.Helper()
 	s.store.set(s.store.get() + ahead)
@@ -82,8 +84,8 @@ func (s *skewed) saveAt(keep checkpoint.Retention, ahead time.Duration) {
 	s.store.set(s.store.get() - ahead)
 }
 
-// One commit dated far ahead drops nothing, neither at once nor later, and does
-// not stay longer than others do.
+// If one commit has a time far in the future, no checkpoint is removed because of it,
+// and it is not kept longer than others.
 func TestOneTimeFarAhead(t *testing.T) {
 	keep := checkpoint.Retention{Within: 7 * day}
 	for _, ahead := range []time.Duration{8 * day, 365 * day, 100 * 365 * day} {
@@ -97,14 +99,14 @@ func TestOneTimeFarAhead(t *testing.T) {
 			s.saveAt(keep, ahead) // 5
 			for range 3 {
 				time.Sleep(day)
-				s.save(keep, "", 0) // what it drops is told by the checkpoints before it
+				s.save(keep, "", 0) // the checkpoints before decide what this one drops
 			}
 			s.wantHistory("8 7 6 5 4 3 2 1")
 			for range 7 {
 				time.Sleep(day)
 				s.save(keep, "", 0)
 			}
-			s.wantHistory("15 14 13 12 11 10 9 8 7 1") // and number 5 has gone with the one after it
+			s.wantHistory("15 14 13 12 11 10 9 8 7 1") // number 5 was removed together with the one after it
 			for range 19 {
 				time.Sleep(day)
 				s.save(keep, "", 0)
@@ -116,7 +118,7 @@ func TestOneTimeFarAhead(t *testing.T) {
 	}
 }
 
-// A savepoint dated far ahead lives as long as it was meant to.
+// A savepoint with a time far in the future expires when it should.
 func TestSavepointFarAhead(t *testing.T) {
 	keep := checkpoint.Retention{Last: 2}
 	byBoth(t, keep, func(t *testing.T, s *skewed) {
@@ -138,7 +140,8 @@ func TestSavepointFarAhead(t *testing.T) {
 	})
 }
 
-// One commit dated far back drops nothing, and is not dropped for it.
+// If one commit has a time far in the past, nothing is removed because of it, and it
+// is not removed too early.
 func TestOneTimeFarBack(t *testing.T) {
 	keep := checkpoint.Retention{Within: 7 * day}
 	for _, back := range []time.Duration{3 * day, 365 * day, 29 * 365 * day} {
@@ -164,7 +167,7 @@ func TestOneTimeFarBack(t *testing.T) {
 	}
 }
 
-// A savepoint dated far back does not expire at once.
+// A savepoint with a time far in the past does not expire at once.
 func TestSavepointFarBack(t *testing.T) {
 	keep := checkpoint.Retention{Last: 2}
 	byBoth(t, keep, func(t *testing.T, s *skewed) {
@@ -185,9 +188,9 @@ func TestSavepointFarBack(t *testing.T) {
 	})
 }
 
-// A store whose clock is set back for good, from a year ahead, or to a year
-// behind: what there is stays as long as if it had been made then, and what
-// comes after ages as it should.
+// The store's clock is set back permanently, from a year ahead to the right time, or
+// from the right time to a year behind. The existing checkpoints are kept as if they
+// had been made at that moment, and later ones age normally.
 func TestStoreClockIsSetBack(t *testing.T) {
 	keep := checkpoint.Retention{Within: 7 * day, Daily: 3}
 	for _, c := range []struct{ before, after time.Duration }{{365 * day, 0}, {0, -365 * day}, {2 * day, 0}, {0, -2 * day}} {
@@ -221,8 +224,8 @@ func TestStoreClockIsSetBack(t *testing.T) {
 	}
 }
 
-// An owner on a machine that is the store, too: its clock is a year ahead for an
-// hour. The time that passes for the owner does not jump.
+// The machine of the owner is also the store. Its clock is a year ahead for an hour.
+// The owner's measure of elapsed time does not jump.
 func TestOwnerOutlivesAWrongClock(t *testing.T) {
 	keep := checkpoint.Retention{Within: 7 * day, Last: 1}
 	inSkewedWorld(t, func(s *skewed) {
@@ -262,13 +265,13 @@ func TestOwnerOutlivesAWrongClock(t *testing.T) {
 	})
 }
 
-// A machine that was suspended comes to the store's time again.
+// After a machine was suspended, its owner learns the store's time again.
 func TestOwnerThatWasSuspended(t *testing.T) {
 	keep := checkpoint.Retention{Within: 2 * day, Last: 1}
 	inSkewedWorld(t, func(s *skewed) {
 		s.owner, _ = s.ownerWith(checkpoint.Options{Retention: keep})
 		s.save(keep, "", 0)
-		s.store.set(10 * day) // for which nothing has passed in the process
+		s.store.set(10 * day) // no time has passed for the process
 		s.wall.set(10 * day)
 		for range 24 {
 			time.Sleep(12 * time.Hour)
@@ -280,7 +283,7 @@ func TestOwnerThatWasSuspended(t *testing.T) {
 	})
 }
 
-// The machine's clock may be wrong for good: what is kept is what would be.
+// A machine's clock that is always wrong does not change what is kept.
 func TestMachineWithAWrongClock(t *testing.T) {
 	keep := checkpoint.Retention{Within: 3 * day, Daily: 2}
 	for _, wall := range []time.Duration{-20 * 365 * day, -5 * day, -time.Hour, time.Hour, 365 * day} {
@@ -298,7 +301,8 @@ func TestMachineWithAWrongClock(t *testing.T) {
 	}
 }
 
-// A time far ahead takes one hour, day, week or month, and no more.
+// A time far in the future or past takes the place of one hour, day, week or month,
+// and no more.
 func TestPeriodsOutliveOneTime(t *testing.T) {
 	for _, ahead := range []time.Duration{365 * day, -365 * day} {
 		keep := checkpoint.Retention{Daily: 5}
@@ -314,7 +318,7 @@ func TestPeriodsOutliveOneTime(t *testing.T) {
 				time.Sleep(day)
 				s.save(keep, "", 0)
 			}
-			// Of 9 and the five days before it, those of 8, 6, 5 and 4.
+			// Before day 9, the checkpoints of days 8, 6, 5 and 4 are kept.
 			for _, n := range []string{"9", " 8", " 6", " 5", " 4"} {
 				if !strings.Contains(s.history(), n) {
 					t.Errorf("number%s is gone: %s", n, s.history())
@@ -324,9 +328,9 @@ func TestPeriodsOutliveOneTime(t *testing.T) {
 	}
 }
 
-// After a task has gone back, the order in which checkpoints count is not that in
-// which they were committed.
-func TestOneWrongTimeInATaskThatWentBack(t *testing.T) {
+// After a rollback, checkpoints no longer count in the order in which they were
+// committed.
+func TestOneWrongTimeInATaskThatWasRolledBack(t *testing.T) {
 	keep := checkpoint.Retention{Within: 7 * day}
 	for _, ahead := range []time.Duration{365 * day, -365 * day} {
 		byBoth(t, keep, func(t *testing.T, s *skewed) {
@@ -334,7 +338,7 @@ func TestOneWrongTimeInATaskThatWentBack(t *testing.T) {
 				s.save(keep, "", 0)
 				time.Sleep(day)
 			}
-			third := s.n // by its offset
+			third := s.n // as an offset
 			back := func(offset int) {
 				t.Helper()
 				task, _, _ := s.open(checkpoint.Options{Retention: keep})
@@ -346,7 +350,7 @@ func TestOneWrongTimeInATaskThatWentBack(t *testing.T) {
 					if c.Offsets["in"] != fmt.Sprint(offset) {
 						continue
 					}
-					if _, err := task.Rollback(s.Context(), checkpoint.Seq(c.Seq)); err != nil {
+					if _, err := task.Rollback(s.Context(), checkpoint.Seq(c.Seq), checkpoint.RollbackOptions{Fence: true}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -372,8 +376,7 @@ func TestOneWrongTimeInATaskThatWentBack(t *testing.T) {
 	}
 }
 
-// What was found out about a checkpoint's time stays known when the task goes back
-// to it.
+// The corrected time of a checkpoint is still known after a rollback to it.
 func TestCorrectedTimeStaysKnown(t *testing.T) {
 	keep := checkpoint.Retention{Within: 7 * day}
 	inSkewedWorld(t, func(s *skewed) {
@@ -386,7 +389,7 @@ func TestCorrectedTimeStaysKnown(t *testing.T) {
 			s.save(keep, "", 0)
 		}
 		task, _, _ := s.open(checkpoint.Options{Retention: keep})
-		if _, err := task.Rollback(s.Context(), checkpoint.Seq(3)); err != nil { // by manifest 6
+		if _, err := task.Rollback(s.Context(), checkpoint.Seq(3), checkpoint.RollbackOptions{}); err != nil { // this makes manifest 6
 			t.Fatal(err)
 		}
 		for range 3 {
@@ -397,7 +400,8 @@ func TestCorrectedTimeStaysKnown(t *testing.T) {
 	})
 }
 
-// A clock that is set back for good takes no hours or days from what was made before.
+// A clock that is set back permanently does not take hours or days away from earlier
+// checkpoints.
 func TestPeriodsOutliveAClockThatIsSetBack(t *testing.T) {
 	keep := checkpoint.Retention{Daily: 4}
 	byBoth(t, keep, func(t *testing.T, s *skewed) {
@@ -417,7 +421,8 @@ func TestPeriodsOutliveAClockThatIsSetBack(t *testing.T) {
 	})
 }
 
-// With real commits, by owners and by saves: one time that is wrong drops nothing.
+// The same with real commits, by owners and by one-off saves: one wrong time does not
+// remove anything.
 func TestOneWrongTimeByCommits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) { run(t, oneWrongTimeByCommits) })
@@ -428,7 +433,7 @@ func oneWrongTimeByCommits(w *world) {
 	t := w.tester.(*rapid.T)
 	s := skew(w)
 	keep := checkpoint.Retention{
-		Last:   rapid.IntRange(2, 3).Draw(t, "last"), // what shows that a time is wrong, is another
+		Last:   rapid.IntRange(2, 3).Draw(t, "last"), // at least 2: only a second checkpoint can show that a time is wrong
 		Within: rapid.SampledFrom([]time.Duration{time.Hour, 3 * day}).Draw(t, "within"),
 	}
 	gap := rapid.SampledFrom([]time.Duration{time.Second, 20 * time.Minute, 5 * time.Hour, day, 9 * day})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -16,8 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// A context that ends while a request is under way says nothing of what becomes
-// of that.
+// If the context ends during a request, it is unknown what becomes of the request.
 func TestCommitWhoseContextEndsInTheRequest(t *testing.T) {
 	for _, ended := range []error{context.Canceled, context.DeadlineExceeded} {
 		for _, kind := range []faultstore.Kind{faultstore.LoseReply, faultstore.Zombie} {
@@ -36,9 +36,9 @@ func TestCommitWhoseContextEndsInTheRequest(t *testing.T) {
 	}
 }
 
-// A commit whose outcome is unknown was made, gone on from, retired and deleted,
-// and then another manifest came late under its number. What it uploaded is in
-// use.
+// A commit is in doubt. It was made, another writer went on from it, it was retired
+// and deleted, and then another manifest came late under its number. The segments
+// that it uploaded are in use.
 func TestCommitThatWasRetiredBeforeItWasSettled(t *testing.T) {
 	inWorld(t, func(w *world) {
 		state := func() checkpoint.Snapshot { return with(1, 100<<10) }
@@ -76,8 +76,8 @@ func TestCommitThatWasRetiredBeforeItWasSettled(t *testing.T) {
 	})
 }
 
-// Who has been fenced asks the store for nothing more, also when the number that
-// it lost is free again.
+// An owner that was fenced sends no more requests, even if its number becomes free
+// again.
 func TestFencedIsForGood(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, store := w.ownerWith(lastOne)
@@ -101,15 +101,15 @@ func TestFencedIsForGood(t *testing.T) {
 	})
 }
 
-// A commit that fails leaves nothing in the base that the next one could take
-// for stored: neither what is new nor what had been moved.
+// After a failed commit, the base contains nothing that was not stored: neither new
+// chunks nor repacked ones.
 func TestFailedCommitLeavesTheBase(t *testing.T) {
 	state := func(n int) fstest.MapFS {
 		return fstest.MapFS{"changes": {Data: noise(60<<10 + n)}, "keep.sst": {Data: noise(20 << 10)}}
 	}
 	snapshot := func(n int) checkpoint.Snapshot {
 		s := at(n)
-		s.State = checkpoint.FS(state(n)).Immutable("*.sst") // of whose segment most is dead, so that it moves
+		s.State = checkpoint.FS(state(n)).Immutable("*.sst") // most of its segment is dead, so it is repacked
 		return s
 	}
 	for name, fault := range map[string]faultstore.Fault{
@@ -139,13 +139,12 @@ func TestFailedCommitLeavesTheBase(t *testing.T) {
 	}
 }
 
-// What a failed commit uploaded is deleted in the background, so that its keys
-// are not those of the next one. What was uploaded to go back may be read while
-// the next commit is made.
+// What a failed commit uploaded is deleted in the background, so the next commit must
+// use other keys. The segments that a rollback uploaded may be read while the next
+// commit is made.
 func TestNoKeyIsWrittenTwice(t *testing.T) {
 	use := func(w *world, opts checkpoint.Options, faults ...faultstore.Fault) (*checkpoint.Task, *keysPut) {
 		store := &keysPut{Store: faultstore.Wrap(w, w.bucket.Open(), faults...)}
-		opts.Uploads = 1
 		task, err := newJob(t, store, opts).Task("orders/7")
 		if err != nil {
 			w.Fatal(err)
@@ -154,7 +153,7 @@ func TestNoKeyIsWrittenTwice(t *testing.T) {
 	}
 	t.Run("after a failure", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			task, store := use(w, checkpoint.Options{SegmentSize: 64 << 10},
+			task, store := use(w, checkpoint.Options{Memory: 1 << 20},
 				faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", On: 2, Err: backend.ErrNoSpace})
 			o := claim(w, task)
 			if _, err := o.Commit(w.Context(), with(1, 300<<10)); !errors.Is(err, backend.ErrNoSpace) {
@@ -164,7 +163,7 @@ func TestNoKeyIsWrittenTwice(t *testing.T) {
 			commit(w, o, with(2, 300<<10))
 			synctest.Wait()
 			w.wantReadable()
-			store.wantNew(w, failed+1)
+			store.requireNew(w, failed+1)
 		})
 	})
 	t.Run("after a rollback", func(t *testing.T) {
@@ -181,27 +180,32 @@ func TestNoKeyIsWrittenTwice(t *testing.T) {
 			}
 			w.Cleanup(func() { _ = again.Close(context.Background()) })
 			commit(w, again, with(1, 100<<10))
-			store.wantNew(w, 2)
+			commit(w, again, with(2, 100<<10))
+			store.requireNew(w, 2)
 		})
 	})
 }
 
-// wantNew makes sure that there were some Puts, no two of one key.
-func (s *keysPut) wantNew(t tester, atLeast int) {
+// requireNew checks that there were at least some Puts, and that all their keys
+// differ.
+func (s *keysPut) requireNew(t tester, atLeast int) {
 	t.Helper()
 	if n := len(slices.Compact(slices.Sorted(slices.Values(s.keys)))); n != len(s.keys) || n < atLeast {
 		t.Errorf("there are %d keys: %q; want %d at least, each once", n, s.keys, atLeast)
 	}
 }
 
-// keysPut notes the keys of all Puts. Its user sends one at a time.
+// keysPut records the keys of all Puts.
 type keysPut struct {
 	backend.Store
+	mu   sync.Mutex
 	keys []string
 }
 
 func (s *keysPut) Put(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	s.mu.Lock()
 	s.keys = append(s.keys, key)
+	s.mu.Unlock()
 	return s.Store.Put(ctx, key, data)
 }
 
@@ -220,7 +224,7 @@ func TestReleaseKeepsTheHistory(t *testing.T) {
 	})
 }
 
-// A checkpoint is as old as its commit, however often the task is claimed.
+// A checkpoint keeps the time of its commit, however often the task is claimed.
 func TestCheckpointKeepsItsTime(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -235,11 +239,11 @@ func TestCheckpointKeepsItsTime(t *testing.T) {
 	})
 }
 
-// While it is not known whether a save was made, its segments stay.
-func TestSegmentsOfAnUnknownSaveStay(t *testing.T) {
+// While a save is in doubt, its segments are not deleted.
+func TestSegmentsOfASaveInDoubtAreKept(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, _, store := w.open(lastOne, faultstore.Fault{Kind: faultstore.Zombie, Verb: "create"})
-		if _, err := task.Save(w.Context(), with(1, 100<<10)); !errors.Is(err, checkpoint.ErrUnknown) {
+		if _, err := task.Save(w.Context(), with(1, 100<<10), checkpoint.SaveOptions{}); !errors.Is(err, checkpoint.ErrUnknown) {
 			t.Errorf("save: %v, want ErrUnknown", err)
 		}
 		store.Heal()
@@ -249,11 +253,11 @@ func TestSegmentsOfAnUnknownSaveStay(t *testing.T) {
 	})
 }
 
-// A segment's bytes stay what they are until the store has taken them, however
-// long that takes.
+// The bytes of a segment do not change until the store has taken them, however long
+// that takes.
 func TestSegmentsAreSentAsTheyWere(t *testing.T) {
 	inWorld(t, func(w *world) {
-		task, _, store := w.open(checkpoint.Options{SegmentSize: 64 << 10, Uploads: 2})
+		task, _, store := w.open(checkpoint.Options{Memory: 1 << 20})
 		o := claim(w, task)
 		store.Arm(faultstore.Fault{Kind: faultstore.Delay, Verb: "put", For: time.Minute})
 		commit(w, o, with(1, 600<<10))
@@ -261,7 +265,7 @@ func TestSegmentsAreSentAsTheyWere(t *testing.T) {
 	})
 }
 
-// A state of many chunks may be small, since they are all the same.
+// A state of many chunks may be small, if all chunks are equal.
 func TestSmallStateOfManyChunks(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -270,7 +274,7 @@ func TestSmallStateOfManyChunks(t *testing.T) {
 		if len(w.manifest(c.Seq).Checkpoint.Content.Inline) == 0 {
 			t.Error("it is not inline")
 		}
-		task, _, _ := w.process() // which has not got it in memory
+		task, _, _ := w.process() // a process that does not have it in memory
 		c, err := task.Latest(w.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -285,12 +289,12 @@ func TestSmallStateOfManyChunks(t *testing.T) {
 	})
 }
 
-// The first writer may have died before it had made sure that the store refuses
-// to create what exists, so the second save does so, too.
+// The first writer may have died before it checked that the store refuses to create
+// existing keys. So the second save checks that too.
 func TestSecondSaveInAStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 	inWorld(t, func(w *world) {
 		first, _, _ := w.process(faultstore.Fault{Kind: faultstore.CrashAfter, Verb: "create", On: 1})
-		if _, err := first.Save(w.Context(), at(1)); !errors.Is(err, faultstore.ErrCrashed) {
+		if _, err := first.Save(w.Context(), at(1), checkpoint.SaveOptions{}); !errors.Is(err, faultstore.ErrCrashed) {
 			t.Fatalf("the first save: %v, want ErrCrashed", err)
 		}
 		job := newJob(t, carelessStore{w.bucket.Open()}, checkpoint.Options{})
@@ -298,7 +302,7 @@ func TestSecondSaveInAStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := task.Save(w.Context(), at(2)); !errors.Is(err, backend.ErrUnsupported) {
+		if _, err := task.Save(w.Context(), at(2), checkpoint.SaveOptions{}); !errors.Is(err, backend.ErrUnsupported) {
 			t.Errorf("the second save: %v, want ErrUnsupported", err)
 		}
 		w.wantHistory("1")

@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// setAttributes comes last. Directories come after what is in them: writing
-// there changes their time, and may not be permitted any more. The root directory
-// comes when all else is durable: see finish.
+// setAttributes sets the modes, times and owners of all that was restored, after all data
+// was written. A directory comes after its files and directories: creating them would
+// change its time, and its mode may forbid it. The root directory comes last of all, when
+// everything else is durable: see finish.
 func (r *restorer) setAttributes(ctx context.Context) error {
 	if err := r.eachFile(ctx, r.setAttributesOf); err != nil {
 		return err
@@ -30,8 +31,8 @@ func (r *restorer) setAttributes(ctx context.Context) error {
 	return nil
 }
 
-// finish returns what gives the root directory its attributes, or nil if the tree
-// does not say what they are.
+// finish returns a function that sets the root directory's attributes, or nil if the tree
+// does not have them.
 func (r *restorer) finish() func(*os.Root) error {
 	if len(r.tree.nodes) == 0 || r.tree.nodes[0].Path != "." {
 		return nil
@@ -39,8 +40,8 @@ func (r *restorer) finish() func(*os.Root) error {
 	return func(*os.Root) error { return r.setAttributesOf(&r.tree.nodes[0]) }
 }
 
-// setAttributesOf gives a file or directory what it was saved with; of a link, only
-// the owner. The owner comes first: a change of it takes setuid and setgid away.
+// setAttributesOf sets the mode, time and owner of a file or directory; of a link, only
+// the owner. The owner comes first, because changing it clears setuid and setgid.
 func (r *restorer) setAttributesOf(n *node) error {
 	path := filepath.FromSlash(n.Path)
 	mode := n.Mode &^ (fs.ModeSetuid | fs.ModeSetgid)
@@ -59,15 +60,15 @@ func (r *restorer) setAttributesOf(n *node) error {
 	return r.root.Chmod(path, mode)
 }
 
-// These times every file system holds: FAT's begin with 1980, and seconds since
-// 1970 in 32 bits, as in ext3 and in an XFS without bigtime, end in 2038.
+// Every file system can store the times between these two. FAT's begin in 1980. ext3, and
+// XFS without bigtime, count seconds since 1970 in 32 bits, which end in 2038.
 var (
 	firstTime = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
 	lastTime  = time.Unix(1<<31-1, 0)
 )
 
-// setTime sets the time at which a file was modified, if it is known. A time that
-// the file system cannot hold is counted.
+// setTime sets a file's modification time, if it is known. It counts the times that the
+// file system cannot store.
 func (r *restorer) setTime(path string, t time.Time) error {
 	if t.IsZero() {
 		return nil

@@ -21,49 +21,52 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// An audit watches what is applied to a bucket, and compares it with the
-// invariants of docs/protocol.md and with what writers were told. It has an
-// account of the history of its own, made of the manifests as they come.
+// An audit watches what is applied to a bucket, and compares it with the invariants
+// of docs/protocol.md and with what writers were told. It builds its own account of
+// the history from the manifests.
 type audit struct {
 	bucket *mem.Bucket
-	now    func() time.Time // the bucket's
+	now    func() time.Time // the bucket's clock
 	codec  *codec.Codec     // nil until it is needed
 
-	// last is how many checkpoints retention keeps at the least.
+	// last is the smallest number of checkpoints that retention keeps.
 	last int
-	// damage says that the store damages what is written, so that what is there
-	// need not be whole. It must be noticed, and nothing else may be harmed.
+	// damage says that the store damages what is written, so objects need not be
+	// intact. The damage must be noticed, and nothing else may suffer.
 	damage bool
-	// apart is by how much replies and listings may tell different times: a manifest
-	// may go that much before the fence window ends by the bucket's clock.
+	// apart is the largest difference between the times in replies and in listings. A
+	// manifest may be deleted that much before the fence window ends by the bucket's
+	// clock.
 	apart time.Duration
-	blind bool // a manifest was damaged, so that the history is not known
+	fork  forkAudit
+	blind bool // a manifest was damaged, so the history is unknown
 
-	mu      sync.Mutex
-	newest  *auditStep
-	steps   map[uint64]*auditStep // the chain
-	sizes   map[string]int64      // of the objects
-	times   map[string]time.Time
-	written map[string]uint64       // a hash of what each key was ever put as
-	states  map[string]fstest.MapFS // what was to be committed, by offset
-	told    map[string]told         // what the writer was told, by offset
-	at      map[string]uint64       // what was committed, by offset
-	lost    map[string]uint64       // segments whose manifests were lost, and their epochs
-	stale   int                     // manifests that came too late to be steps
-	bad     []string                // what must not happen
-	log     []line                  // of what was applied
+	mu        sync.Mutex
+	newest    *auditManifest
+	committed map[uint64]*auditManifest // the committed manifests, by number
+	sizes     map[string]int64          // of all objects
+	times     map[string]time.Time
+	written   map[string]uint64       // for each key, the hash of everything that was ever written to it
+	states    map[string]fstest.MapFS // the states that writers tried to commit, by offset
+	told      map[string]told         // what the writers were told, by offset
+	at        map[string]uint64       // the manifest by which it was committed, by offset
+	lost      map[string]uint64       // segments whose manifests were lost, with their epochs
+	stale     int                     // the number of late manifests
+	bad       []string                // the violations
+	log       []line                  // what was applied
 }
 
-// auditStep is a step, and what it needs.
-type auditStep struct {
+// auditManifest is a committed manifest with what it needs.
+type auditManifest struct {
 	*format.Manifest
-	all     []format.Retained // its checkpoint first
-	own     map[string]int64  // the segments that its own checkpoint needs, and their sizes
-	spilled map[string]int64  // the segments with parts of the manifest
+	all     []format.Retained // its own checkpoint first
+	own     map[string]int64  // the segments that its own checkpoint needs, with their sizes
+	spilled map[string]int64  // the segment with a part of its checkpoint's description
+	list    map[string]int64  // the segments with its list of the others
 	made    time.Time
 }
 
-// told is what a writer was told of a commit.
+// told is what a writer was told about a commit.
 type told struct {
 	seq uint64
 	err error
@@ -71,16 +74,16 @@ type told struct {
 
 func newAudit(bucket *mem.Bucket, now func() time.Time) *audit {
 	return &audit{
-		bucket: bucket, now: now, steps: make(map[uint64]*auditStep),
+		bucket: bucket, now: now, committed: make(map[uint64]*auditManifest),
 		sizes: make(map[string]int64), times: make(map[string]time.Time), written: make(map[string]uint64),
 		states: make(map[string]fstest.MapFS), told: make(map[string]told), at: make(map[string]uint64),
 		lost: make(map[string]uint64),
 	}
 }
 
-// lose makes the bucket what it is when someone deletes the manifests from number seq
-// on. The segments of owners whose manifests these are must stay for as long as the
-// history shows that they are not its own.
+// lose deletes the manifests from number seq on, as a person might. The segments of
+// their owners must be kept for as long as the history shows that it does not contain
+// these owners.
 func (a *audit) lose(seq uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -92,11 +95,11 @@ func (a *audit) lose(seq uint64) {
 		}
 		delete(a.sizes, key)
 		delete(a.times, key)
-		epochs[a.steps[n].Epoch] = true
-		delete(a.steps, n)
+		epochs[a.committed[n].Epoch] = true
+		delete(a.committed, n)
 	}
 	maps.DeleteFunc(a.at, func(_ string, n uint64) bool { return n >= seq })
-	a.newest = a.steps[seq-1]
+	a.newest = a.committed[seq-1]
 	for key := range a.sizes {
 		id, ok := format.ParseSegmentKey(dir, key)
 		if ok && epochs[id.Epoch] && id.Epoch > a.newest.Epoch {
@@ -106,19 +109,20 @@ func (a *audit) lose(seq uint64) {
 	a.logf("manifests are lost from number %d on", seq)
 }
 
-// shows reports whether the history has, or has not had yet, an owner in an epoch.
+// shows reports whether the history contains an owner of an epoch, or can still get
+// one.
 func (a *audit) shows(epoch uint64) bool {
 	if epoch >= a.newest.Epoch {
 		return true
 	}
-	return slices.ContainsFunc(a.newest.all, func(r format.Retained) bool { return a.steps[r.Seq] != nil && a.steps[r.Seq].Epoch == epoch })
+	return slices.ContainsFunc(a.newest.all, func(r format.Retained) bool { return a.committed[r.Seq] != nil && a.committed[r.Seq].Epoch == epoch })
 }
 
-// copy returns an audit that knows what a knows, of a copy of its bucket.
+// copy returns an audit that knows what a knows, for a copy of its bucket.
 func (a *audit) copy(bucket *mem.Bucket) *audit {
 	b := newAudit(bucket, a.now)
 	b.last, b.damage, b.apart, b.newest = a.last, a.damage, a.apart, a.newest
-	maps.Copy(b.steps, a.steps)
+	maps.Copy(b.committed, a.committed)
 	maps.Copy(b.sizes, a.sizes)
 	maps.Copy(b.times, a.times)
 	maps.Copy(b.written, a.written)
@@ -126,11 +130,12 @@ func (a *audit) copy(bucket *mem.Bucket) *audit {
 	maps.Copy(b.told, a.told)
 	maps.Copy(b.at, a.at)
 	maps.Copy(b.lost, a.lost)
+	b.fork = forkAudit{a.fork.newest, maps.Clone(a.fork.needs)}
 	b.bad, b.log = slices.Clone(a.bad), slices.Clone(a.log)
 	return b
 }
 
-// logger returns a log in which nothing may be said of lost manifests: none is lost.
+// logger returns a log that must not report lost manifests, because none is lost.
 func (a *audit) logger() *slog.Logger { return lossLogger(func() *audit { return a }) }
 
 func lossLogger(of func() *audit) *slog.Logger { return slog.New(lossHandler{slog.DiscardHandler, of}) }
@@ -154,7 +159,7 @@ func (h lossHandler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// open opens the bucket under the audit's eyes.
+// open opens the bucket; the audit watches what is done.
 func (a *audit) open() backend.Store { return audited{a.bucket.Open(), a} }
 
 type audited struct {
@@ -197,8 +202,8 @@ func (a *audit) logf(f string, args ...any) {
 	a.log = append(a.log, line{a.now(), f, args})
 }
 
-// A line of a log is put into words when something went wrong: most never are,
-// and there are millions.
+// A line of the log is formatted only when something has gone wrong, because there
+// are millions of lines.
 type line struct {
 	at   time.Time
 	f    string
@@ -217,9 +222,9 @@ func (a *audit) lines() string {
 
 var hashSeed = maphash.MakeSeed()
 
-// put is told of a segment (I6), or of a record that nothing depends on.
+// put records that a segment was written (I6), or a record on which nothing depends.
 func (a *audit) put(o backend.Object, data []byte) {
-	if o.Key == format.ProvenKey(dir) {
+	if o.Key == format.RestoreTestKey(dir) || o.Key == format.AnnouncedKey(dir) || o.Key == format.HeartbeatKey(dir) || strings.HasPrefix(o.Key, format.StartpointPrefix(dir)) {
 		return
 	}
 	a.sizes[o.Key], a.times[o.Key] = o.Size, o.ModTime
@@ -231,9 +236,13 @@ func (a *audit) put(o backend.Object, data []byte) {
 	a.written[o.Key] = hash
 }
 
-// created is told of a manifest.
+// created records that a manifest was written.
 func (a *audit) created(o backend.Object, data []byte) {
 	a.sizes[o.Key], a.times[o.Key] = o.Size, o.ModTime
+	if isElsewhere(o.Key) {
+		a.createdElsewhere(o, data)
+		return
+	}
 	_, seq, ok := format.ParseManifestKey(o.Key)
 	if !ok {
 		a.badf("created %s, which is no manifest", o.Key)
@@ -265,17 +274,17 @@ func (a *audit) created(o backend.Object, data []byte) {
 	if !a.damage {
 		a.judge(s)
 	}
-	a.newest, a.steps[seq] = s, s
+	a.newest, a.committed[seq] = s, s
 	if offset, ok := a.offset(m); ok && m.Kind == format.KindCommit {
 		a.at[offset] = seq
 	}
 }
 
-// judge compares a step with the one before it.
-func (a *audit) judge(s *auditStep) {
+// judge compares a manifest with the one before it.
+func (a *audit) judge(s *auditManifest) {
 	before := a.newest
 	if before == nil {
-		before = &auditStep{Manifest: new(format.Manifest)}
+		before = &auditManifest{Manifest: new(format.Manifest)}
 	}
 	bad := func(f string, args ...any) {
 		a.badf("step %d, a %s of epoch %d: "+f, append([]any{s.Seq, s.Kind, s.Epoch}, args...)...)
@@ -283,23 +292,31 @@ func (a *audit) judge(s *auditStep) {
 	if s.Seq != before.Seq+1 { // I2
 		bad("it follows step %d", before.Seq)
 	}
+	if before.Seq > 0 && (s.Base == nil || s.Base.Token != before.Token) { // I2
+		bad("it was made of another than the one before")
+	}
+	same := s.Epoch == before.Epoch && s.Writer == before.Writer
 	switch { // I4
+	case s.Kind == format.KindAmend && same && s.Released == before.Released:
+	case s.Kind == format.KindAmend:
+		bad("it amends one of epoch %d, writer %s, released: %v", before.Epoch, before.Writer, before.Released)
 	case s.Epoch == before.Epoch+1 && s.Writer != before.Writer:
-	case s.Epoch == before.Epoch && s.Writer == before.Writer && !before.Released && s.Kind != format.KindClaim:
+	case same && !before.Released && s.Kind != format.KindClaim:
 	default:
 		bad("it follows one of epoch %d, writer %s", before.Epoch, before.Writer)
 	}
 	a.judgeRetained(s, before, bad)
-	for key, size := range s.needs() { // I1
+	a.judgeNames(s, before, bad)
+	for key, size := range s.names() { // I1
 		if have, ok := a.sizes[key]; !ok || have != size {
 			bad("of %s, which it names, there are %d bytes", key, have)
 		}
 	}
 }
 
-// judgeRetained makes sure that nothing goes but by retention, and that nothing
+// judgeRetained checks that checkpoints are removed only by retention, and that none
 // comes back.
-func (a *audit) judgeRetained(s, before *auditStep, bad func(string, ...any)) {
+func (a *audit) judgeRetained(s, before *auditManifest, bad func(string, ...any)) {
 	for _, r := range s.all {
 		if r.Seq != s.Seq && !has(before.all, r.Seq) {
 			bad("it retains checkpoint %d, which the step before does not", r.Seq)
@@ -308,38 +325,85 @@ func (a *audit) judgeRetained(s, before *auditStep, bad func(string, ...any)) {
 			bad("it retains checkpoint %d, whose manifest is gone", r.Seq)
 		}
 	}
+	if s.Kind == format.KindDeleted {
+		if len(before.Held) > 0 {
+			bad("it deletes a task that holds data for forks")
+		}
+		return
+	}
 	for i, r := range before.all {
-		keep := s.Kind != format.KindCommit || a.last < 0 || i < a.last-1 || r.Savepoint != ""
+		keep := s.Kind != format.KindCommit || before.Held.Has(r.Seq) || a.last < 0 || i < a.last-1 || r.Savepoint != ""
+		if s.Kind == format.KindAmend {
+			keep = i == 0 || r.Savepoint != "" || before.Held.Has(r.Seq) // a prune may do more
+		}
 		if keep && !has(s.all, r.Seq) {
 			bad("it drops checkpoint %d, against retention's rules", r.Seq)
 		}
 	}
 }
 
+// judgeNames checks that only amendments change names.
+func (a *audit) judgeNames(s, before *auditManifest, bad func(string, ...any)) {
+	if s.Kind == format.KindAmend {
+		if s.all[0].Seq != before.all[0].Seq {
+			bad("it makes another checkpoint the current one")
+		}
+		return
+	}
+	for _, r := range s.all {
+		i := slices.IndexFunc(before.all, func(b format.Retained) bool { return b.Seq == r.Seq })
+		if i >= 0 && (r.Savepoint != before.all[i].Savepoint || r.Note != before.all[i].Note) {
+			bad("it calls checkpoint %d %q, and the one before calls it %q", r.Seq, r.Savepoint, before.all[i].Savepoint)
+		}
+	}
+}
+
+func (a *audit) newestSeq() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.newest == nil {
+		return 0
+	}
+	return a.newest.Seq
+}
+
+// hasSavepoint reports whether the newest manifest retains a savepoint.
+func (a *audit) hasSavepoint(name string) bool {
+	return slices.ContainsFunc(a.newest.all, func(r format.Retained) bool { return r.Savepoint == name })
+}
+
 func has(all []format.Retained, seq uint64) bool {
 	return slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == seq })
 }
 
-// needs returns the segments that a step names.
-func (s *auditStep) needs() map[string]int64 {
+// needs returns the segments that a manifest's checkpoint needs.
+func (s *auditManifest) needs() map[string]int64 {
 	keys := maps.Clone(s.own)
 	maps.Copy(keys, s.spilled)
 	return keys
 }
 
-// needed returns what the newest step, and what it retains, need.
+// names returns the segments that a manifest names: those of its list too, which nobody
+// needs any more when it is not the newest.
+func (s *auditManifest) names() map[string]int64 {
+	keys := s.needs()
+	maps.Copy(keys, s.list)
+	return keys
+}
+
+// needed returns what the newest manifest and its retained checkpoints need.
 func (a *audit) needed() map[string]bool {
 	needed := make(map[string]bool)
 	if a.newest == nil {
 		return needed
 	}
 	needed[format.ManifestKey(dir, a.newest.Seq)] = true
-	for key := range a.newest.needs() {
+	for key := range a.newest.names() {
 		needed[key] = true
 	}
 	for _, r := range a.newest.all {
 		needed[format.ManifestKey(dir, r.Seq)] = true
-		if s := a.steps[r.Seq]; s != nil {
+		if s := a.committed[r.Seq]; s != nil {
 			for key := range s.needs() {
 				needed[key] = true
 			}
@@ -348,7 +412,7 @@ func (a *audit) needed() map[string]bool {
 	return needed
 }
 
-// deleted is told of an object that is going to be deleted (I1, I5).
+// deleted checks that an object may be deleted (I1, I5).
 func (a *audit) deleted(key string) {
 	made, ok := a.times[key]
 	if !ok {
@@ -358,39 +422,45 @@ func (a *audit) deleted(key string) {
 	if epoch, ok := a.lost[key]; ok && a.shows(epoch) {
 		a.badf("%s is deleted, which proves that manifests were lost", key)
 	}
+	if slices.Contains(a.neededByFork(), key) { // I8
+		a.badf("%s is deleted, and the fork needs it", key)
+	}
+	if isElsewhere(key) {
+		delete(a.sizes, key)
+		delete(a.times, key)
+		return
+	}
 	if a.newest != nil && !a.blind && a.needed()[key] {
 		a.badf("%s is deleted, and still needed", key)
 	}
 	_, seq, _ := format.ParseManifestKey(key)
-	if s := a.steps[seq]; s != nil && !a.blind && s.made.Equal(made) && a.newest.made.Sub(made) <= checkpoint.FenceWindow-a.apart {
+	if s := a.committed[seq]; s != nil && !a.blind && s.made.Equal(made) && a.newest.made.Sub(made) <= checkpoint.FenceWindow-a.apart {
 		a.badf("%s is deleted within the fence window", key)
 	}
 	delete(a.sizes, key)
 	delete(a.times, key)
 }
 
-// read finds out what a step needs.
-func (a *audit) read(m *format.Manifest, made time.Time) (*auditStep, error) {
-	s := &auditStep{Manifest: m, made: made, own: make(map[string]int64), spilled: make(map[string]int64)}
-	retained := m.Retained
-	if m.RetainedAt != nil {
-		data, err := a.chunk(m.RetainedAt)
-		if err != nil {
-			return nil, err
-		}
-		if retained, err = m.DecodeRetained(data); err != nil {
-			return nil, err
-		}
+// read finds out what a manifest needs.
+func (a *audit) read(m *format.Manifest, made time.Time) (*auditManifest, error) {
+	s := &auditManifest{Manifest: m, made: made, own: make(map[string]int64), spilled: make(map[string]int64), list: make(map[string]int64)}
+	retained, err := listOf(m, a.chunk)
+	if err != nil {
+		return nil, err
 	}
-	for _, at := range m.Spilled() {
-		key := format.SegmentKey(dir, at.Segment)
+	for _, id := range m.ListSegments() {
+		key := format.SegmentKey(dir, id)
+		s.list[key] = a.sizes[key]
+	}
+	if m.Checkpoint != nil && m.Checkpoint.ContentAt != nil {
+		key := format.SegmentKey(dir, m.Checkpoint.ContentAt.Segment)
 		s.spilled[key] = a.sizes[key]
 	}
 	if m.Checkpoint == nil {
 		s.all = retained
 		return s, nil
 	}
-	s.all = append([]format.Retained{{Seq: m.Checkpoint.Seq, Savepoint: m.Checkpoint.Savepoint}}, retained...)
+	s.all = append([]format.Retained{m.Checkpoint.Retained()}, retained...)
 	c, err := a.content(m.Checkpoint)
 	if err != nil {
 		return nil, err
@@ -420,12 +490,12 @@ func (a *audit) chunk(c *format.Chunk) ([]byte, error) {
 		return nil, err
 	}
 	if a.codec == nil {
-		a.codec = codec.New() // in the bubble that it is used in
+		a.codec = codec.New() // made in the bubble in which it is used
 	}
 	return a.codec.Decode(nil, c.Encoding, stored[:n], int(c.Size))
 }
 
-// offset returns the offset of a step's checkpoint.
+// offset returns the offset of a manifest's checkpoint.
 func (a *audit) offset(m *format.Manifest) (string, bool) {
 	if m.Checkpoint == nil {
 		return "", false
@@ -438,7 +508,7 @@ func (a *audit) offset(m *format.Manifest) (string, bool) {
 	return offset, ok
 }
 
-// snapshot returns the snapshot of a state, with an offset of its own.
+// snapshot returns a snapshot of a state, with a unique offset.
 func (a *audit) snapshot(state fstest.MapFS) (checkpoint.Snapshot, string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -451,8 +521,8 @@ func (a *audit) snapshot(state fstest.MapFS) (checkpoint.Snapshot, string) {
 	return s, s.Offsets["in"]
 }
 
-// tell notes what a writer is told of the commit of an offset. What is
-// acknowledged must be in the history at this moment (I3).
+// tell records what a writer was told about the commit of an offset. If it was
+// acknowledged, it must be in the history at this moment (I3).
 func (a *audit) tell(offset string, c *checkpoint.Checkpoint, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -474,7 +544,7 @@ func (t told) String() string {
 	return fmt.Sprint("committed as ", t.seq)
 }
 
-// end makes sure that what was refused has never been committed (I3).
+// end checks that what was refused has never been committed (I3).
 func (a *audit) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -485,18 +555,18 @@ func (a *audit) end() {
 	}
 }
 
-// errDead is what a writer that has died was told: nothing.
+// errDead stands for what a dead writer was told: nothing.
 var errDead = errors.New("died")
 
-// wantExact makes sure that there is nothing in the bucket that is not needed;
-// of manifests, nothing that is old.
+// wantExact checks that the bucket contains only what is needed, except for manifests
+// that are not old yet.
 func (a *audit) wantExact() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	needed := a.needed()
 	for key, made := range a.times {
 		old := strings.Contains(key, segments) || a.newest.made.Sub(made) > checkpoint.FenceWindow
-		if _, lost := a.lost[key]; old && !lost && !needed[key] {
+		if _, lost := a.lost[key]; old && !lost && !needed[key] && !isElsewhere(key) {
 			a.badf("an orphan survives: %s", key)
 		}
 	}
@@ -507,7 +577,7 @@ func (a *audit) wantExact() {
 	}
 }
 
-// wantWhole reads a checkpoint to its last byte.
+// wantWhole reads all of a checkpoint.
 func (a *audit) wantWhole(ctx context.Context, c *checkpoint.Checkpoint) error {
 	a.mu.Lock()
 	want, ok := a.states[c.Offsets["in"]]
@@ -522,7 +592,8 @@ func (a *audit) wantWhole(ctx context.Context, c *checkpoint.Checkpoint) error {
 	return sameTree(fsys, want)
 }
 
-// errOther means that a state is not what was saved, and that nothing told so.
+// errOther means that a state differs from what was saved, and that no error reported
+// it.
 var errOther = errors.New("wrong data, unnoticed")
 
 func sameTree(got fs.FS, want fstest.MapFS) error {
@@ -544,7 +615,7 @@ func sameTree(got fs.FS, want fstest.MapFS) error {
 	return err
 }
 
-// report returns what went wrong, and what led to it; "" if nothing did.
+// report describes the violations and what led to them; "" if there are none.
 func (a *audit) report() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -12,9 +12,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// An owner that could not read the checkpoint which it goes on from, whichever
-// request failed, is none the wiser: the next commit reads it again, and stores
-// what changed and names all of the rest.
+// An owner that could not read its base checkpoint, whichever request failed, reads
+// it again at the next commit. Then it stores only what changed, and names the rest.
 func TestCommitAfterTheBaseCouldNotBeRead(t *testing.T) {
 	for k := 1; ; k++ {
 		failed := false
@@ -30,7 +29,8 @@ func TestCommitAfterTheBaseCouldNotBeRead(t *testing.T) {
 	}
 }
 
-// commitAfterFailedGet reports whether there was a request number k to fail.
+// commitAfterFailedGet makes Get number k fail. It reports whether there was a Get
+// number k.
 func (w *world) commitAfterFailedGet(k int) bool {
 	files := fstest.MapFS{
 		"1.sst": {Data: noise(200 << 10), Mode: 0o644},
@@ -66,9 +66,9 @@ func (w *world) commitAfterFailedGet(k int) bool {
 	return true
 }
 
-// A state may be far larger than what is stored of it, or said to be: memory is
-// taken for what is there.
-func TestStateThatIsSaidToBeHuge(t *testing.T) {
+// A state may be far larger than what is stored of it, or only claim to be. Memory is
+// allocated only for what exists.
+func TestStateThatClaimsToBeHuge(t *testing.T) {
 	for _, size := range []int64{1 << 50, math.MaxInt64} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			inWorld(t, func(w *world) {

@@ -12,12 +12,12 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// The benchmarks work with a state of 64 MiB in eight files, half of it noise
-// and half JSON lines, and a store in memory: what they measure is this package
-// and the file system. Compare two versions with benchstat.
+// The benchmarks use a state of 64 MiB in eight files, half of it noise and half JSON
+// lines, and a store in memory. So they measure this package and the file system.
+// Compare two versions with benchstat.
 const (
 	benchFiles = 8
-	benchSize  = 8 << 20 // of each of them
+	benchSize  = 8 << 20 // the size of each
 )
 
 func newBenchState(b *testing.B) *live {
@@ -41,8 +41,8 @@ func benchTask(b *testing.B, bucket *mem.Bucket) *checkpoint.Task {
 	return task
 }
 
-// writePages writes over 1 % of a state, in pages of 16 KiB here and there. Each
-// round writes other data.
+// writePages overwrites 1 % of a state, in scattered pages of 16 KiB. Each round
+// writes other data.
 func writePages(l *live, round int) {
 	const pages = benchFiles * benchSize / 100 / (16 << 10)
 	for i := range pages {
@@ -74,7 +74,7 @@ func BenchmarkSave(b *testing.B) {
 		commitIn(b, claim(b, benchTask(b, bucket)), l)
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := benchTask(b, bucket).Save(b.Context(), l.snapshot()); err != nil {
+			if _, err := benchTask(b, bucket).Save(b.Context(), l.snapshot(), checkpoint.SaveOptions{Fence: true}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -18,18 +18,19 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// repeat returns size bytes of p, end to end.
+// repeat returns size bytes of repeated copies of p.
 func repeat(p []byte, size int) []byte { return bytes.Repeat(p, size/len(p)+1)[:size] }
 
-// A file is what an account knows of one: its entry, and the chunks of its data.
+// A file is what an account knows about a file: its entry, and the chunks of its
+// data.
 type file struct {
 	format.Entry
 	chunks []format.Chunk
 }
 
-// bounds reports what of a checkpoint is outside the bounds that readers hold it
-// against: they are counted here by hand. All tests that take account of what random
-// programs have saved ask for it.
+// bounds checks that the parts of a checkpoint are within the limits that readers
+// enforce. It computes them independently. All tests that keep account of what random
+// programs have saved call it.
 func (a *account) bounds(c *format.Checkpoint, files []file, tree []format.Chunk) error {
 	count, size := 0, int64(0)
 	for _, f := range files {
@@ -73,8 +74,8 @@ func cutBetween(chunks []format.Chunk, least, most int64) error {
 	return nil
 }
 
-// tableOf reports what is wrong with the table of chunks, of which all but the last
-// have a least size. A chunk takes 63 bytes there at most.
+// tableOf checks a table of chunks. All chunks but the last have at least the size
+// least. A chunk takes at most 63 bytes in the table.
 func tableOf(table, chunks []format.Chunk, least int64) error {
 	if err := cutBetween(table, 1<<10, 8<<10); err != nil {
 		return fmt.Errorf("table: %w", err)
@@ -108,8 +109,8 @@ func (a *account) apart() error {
 	return nil
 }
 
-// Whatever a state is like, what is stored of it is within the bounds, and readers
-// take it for what it is.
+// For every state, what is stored is within the limits, and readers get the state
+// back.
 func TestEveryStateIsWithinTheBounds(t *testing.T) {
 	kinds := []func(seed uint64, n int) []byte{
 		func(_ uint64, n int) []byte { return make([]byte, n) },
@@ -133,7 +134,7 @@ func TestEveryStateIsWithinTheBounds(t *testing.T) {
 			}
 		}
 		w := &world{tester: t, bucket: mem.NewBucket(time.Now)}
-		o, _ := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
+		o, _ := w.ownerWith(checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
 		for range rapid.IntRange(1, 3).Draw(t, "commits") {
 			edit()
 			s := checkpoint.Snapshot{State: checkpoint.FS(state), Offsets: map[string]string{}}
@@ -141,7 +142,7 @@ func TestEveryStateIsWithinTheBounds(t *testing.T) {
 				s.Offsets[fmt.Sprintf("orders/%05d", n)] = "0"
 			}
 			made := commit(w, o, s)
-			takeStock(w, w.bucket).account(w, made.Seq)
+			takeInventory(w, w.bucket).account(w, made.Seq)
 			reader, _, _ := w.process()
 			opened, err := reader.Get(w.Context(), checkpoint.Seq(made.Seq))
 			if err != nil {
@@ -179,11 +180,11 @@ func TestPartsOfManifestsAreNotCompressedToNothing(t *testing.T) {
 	})
 }
 
-// Files of one content have one table, and one list of chunks in memory. What is done
-// with the list, when chunks before it are forgotten, must be done once.
+// Files with the same content share one table, and one list of chunks in memory. When
+// earlier chunks are forgotten, the list must be updated only once.
 func TestFilesThatShareATable(t *testing.T) {
 	inWorld(t, func(w *world) {
-		opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
+		opts := checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
 		data := noise(300 << 10)
 		state := fstest.MapFS{"0.sst": {Data: noise(200 << 10)}, "gone.sst": {Data: noise(200 << 10)}}
 		for _, name := range []string{"1.sst", "2.sst", "3.sst"} {
@@ -207,12 +208,12 @@ func TestFilesThatShareATable(t *testing.T) {
 		}
 		first, _ := w.ownerWith(opts)
 		save(first, 1)
-		heir, _ := w.ownerWith(opts) // which reads what the first one has stored
+		heir, _ := w.ownerWith(opts) // reads what the first one has stored
 		save(heir, 2)
 		delete(state, "0.sst")
 		save(heir, 3)
 		delete(state, "gone.sst")
-		delete(state, "1.sst") // whose list is the others' too
+		delete(state, "1.sst") // the other files share its list
 		save(heir, 4)
 		save(heir, 5)
 		synctest.Wait()

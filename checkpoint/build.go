@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -24,7 +25,7 @@ func (t *Task) baseline(ctx context.Context, c *format.Checkpoint) (*baseline, e
 		return new(baseline), nil
 	}
 	opened, err := t.open(ctx, c)
-	if err != nil && unreadable(err) {
+	if err != nil && damaged(err) {
 		t.saveAnew(ctx, c.Seq, err)
 		return new(baseline), nil
 	}
@@ -34,6 +35,10 @@ func (t *Task) baseline(ctx context.Context, c *format.Checkpoint) (*baseline, e
 	return &baseline{Checkpoint: opened}, nil
 }
 
+// damaged reports whether a baseline cannot be read, and still is what to follow. A
+// baseline that was retired meanwhile (ErrGone) is not: another writer was first.
+func damaged(err error) bool { return unreadable(err) && !errors.Is(err, ErrGone) }
+
 func (t *Task) saveAnew(ctx context.Context, seq uint64, err error) {
 	t.job.opts.Logger.WarnContext(ctx, "the checkpoint before cannot be read; everything is saved anew",
 		"task", t.Name(), "checkpoint", seq, "err", err)
@@ -42,19 +47,18 @@ func (t *Task) saveAnew(ctx context.Context, seq uint64, err error) {
 // built is a snapshot whose data is in the store, ready to be committed.
 type built struct {
 	checkpoint *format.Checkpoint
-	content    *format.Content // wherever it lies
-	retained   []format.Retained
-	retainedAt *format.Chunk
-	segments   []string // keys of what was uploaded for it
+	content    *format.Content // whether it is in the manifest or in a segment
+	segments   []string        // keys of what was uploaded for it
+	lists      []string        // keys of what was uploaded for the list beside it
 
 	tree *tree  // nil if it is not in memory
-	undo func() // makes the baseline's tree what it was
+	undo func() // takes what was added to the baseline's catalog out again
 }
 
-// build uploads what a snapshot has and base has not, in segments first and
-// those after it. When it fails, segments holds what may have been uploaded.
-func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first format.SegmentID, retained []format.Retained) (built, error) {
-	w, err := s.State.walk(ctx)
+// build uploads the data that a snapshot has and base does not have. Its segments are
+// numbered from first on. When it fails, built.segments holds what may have been uploaded.
+func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first format.SegmentID) (built, error) {
+	w, err := s.State.scan(ctx)
 	if err != nil {
 		return built{}, err
 	}
@@ -65,12 +69,12 @@ func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first for
 	if w.full {
 		base = new(baseline)
 	}
-	b := &builder{task: t, walk: w, base: base, meter: &meter{report: s.Progress}}
+	b := &builder{task: t, scan: w, base: base, meter: &meter{report: s.Progress}}
 	b.meter.add(total(w.nodes))
 	if err := b.begin(ctx, first); err != nil {
 		return built{}, err
 	}
-	out, err := b.build(ctx, s, retained)
+	out, err := b.build(ctx, s)
 	if err == nil {
 		err = b.packer.finish()
 	} else {
@@ -81,29 +85,33 @@ func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first for
 		out = built{}
 	}
 	out.segments, out.undo = b.packer.keys(), b.undo
+	if err == nil {
+		t.tellUnkept(ctx, w)
+	}
 	return out, err
 }
 
 // A builder makes one checkpoint.
 type builder struct {
 	task  *Task
-	walk  *scan
+	scan  *scan
 	base  *baseline
-	same  bool // the state is base's
+	same  bool // the state is the same as base's
 	meter *meter
 
-	catalog *catalog.Catalog // of what base has, and of what is new
-	mark    catalog.Mark     // where the new begins
+	catalog *catalog.Catalog // of the chunks that base has, and of the new ones
+	mark    catalog.Mark     // where the new ones begin
 	packer  *packer
-	sparse  []bool  // segments of base of which nothing is to be used again
-	tabled  []*node // those whose tables were made here
+	sparse  []bool  // which segments of base are not to be named by the new checkpoint
+	tabled  []*node // nodes whose tables were made by this builder
 }
 
-// begin finds out what the state is to be compared with.
+// begin finds out whether the state is the same as base's, and if not, loads what it has
+// to be compared with.
 func (b *builder) begin(ctx context.Context, first format.SegmentID) error {
-	sum := fingerprint(b.walk.nodes)
-	b.same = b.base.Checkpoint != nil && sum != format.Hash{} && sum == b.base.content.Fingerprint && !b.walk.reread
-	if !b.same && !b.walk.empty() {
+	sum := fingerprint(b.scan.nodes)
+	b.same = b.base.Checkpoint != nil && sum != format.Hash{} && sum == b.base.content.Fingerprint && !b.scan.reread
+	if !b.same && !b.scan.empty() {
 		if err := b.base.load(ctx); err != nil {
 			return err
 		}
@@ -121,22 +129,22 @@ func (b *builder) begin(ctx context.Context, first format.SegmentID) error {
 
 func (b *builder) undo() { b.catalog.Reset(b.mark) }
 
-// load reads the baseline's tree. If it is damaged, the baseline becomes none:
-// a new checkpoint does not need it.
+// load reads the baseline's tree. If that is damaged, the baseline becomes the zero one:
+// the new checkpoint then stores everything itself.
 func (b *baseline) load(ctx context.Context) (err error) {
 	if b.Checkpoint == nil || b.tree != nil {
 		return nil
 	}
 	b.tree, err = b.Checkpoint.tree(ctx)
-	if err != nil && unreadable(err) {
+	if err != nil && damaged(err) {
 		b.task.saveAnew(ctx, b.Seq, err)
 		*b, err = baseline{}, nil
 	}
 	return err
 }
 
-// build makes the parts of the manifest, and packs what does not fit there.
-func (b *builder) build(ctx context.Context, s *Snapshot, retained []format.Retained) (out built, err error) {
+// build makes the checkpoint, and packs what is too large for its manifest into segments.
+func (b *builder) build(ctx context.Context, s *Snapshot) (out built, err error) {
 	out.content = &format.Content{
 		Offsets:    maps.Clone(s.Offsets),
 		OffsetsAre: string(s.OffsetsAre),
@@ -148,15 +156,13 @@ func (b *builder) build(ctx context.Context, s *Snapshot, retained []format.Reta
 	c := b.summary()
 	c.Savepoint, c.ExpiresAfter = s.Savepoint, s.expiresAfter()
 	out.checkpoint = c
-	if c.Content, c.ContentAt, err = b.placeContent(out.content); err != nil {
-		return built{}, err
-	}
-	if out.retained, out.retainedAt, err = b.packer.placeRetained(b.task.job.codec, retained); err != nil {
+	if c.Content, c.ContentAt, err = b.storeContent(out.content); err != nil {
 		return built{}, err
 	}
 	if err := b.packer.flush(); err != nil {
 		return built{}, err
 	}
+	c.Foreign = out.content.IsForeign()
 	if c.Content != nil {
 		c.NewBytes = int64(len(out.content.Inline))
 	}
@@ -167,19 +173,19 @@ func (b *builder) build(ctx context.Context, s *Snapshot, retained []format.Reta
 }
 
 func (b *builder) summary() *format.Checkpoint {
-	all := total(b.walk.nodes)
+	all := total(b.scan.nodes)
 	return &format.Checkpoint{Files: all.AllFiles, Bytes: all.AllBytes}
 }
 
-// state packs the state, if there is one, and says in c where it lies.
+// state packs the state, if there is one, and sets in c where its data is.
 func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
-	if b.walk.empty() {
+	if b.scan.empty() {
 		return nil, nil
 	}
 	if b.same {
 		old := b.base.content
 		c.Segments, c.Tree, c.TreeSize, c.Inline, c.Fingerprint = old.Segments, old.Tree, old.TreeSize, old.Inline, old.Fingerprint
-		all := total(b.walk.nodes)
+		all := total(b.scan.nodes)
 		b.meter.add(Progress{Files: all.AllFiles, Bytes: all.AllBytes})
 		return b.base.tree, nil
 	}
@@ -190,9 +196,9 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Tree, c.Fingerprint = t.places(t.list), fingerprint(t.nodes)
+	c.Tree, c.Fingerprint = t.chunkList(t.list), fingerprint(t.nodes)
 	if t.table != nil {
-		c.Tree = t.places(t.table)
+		c.Tree = t.chunkList(t.table)
 		for _, id := range t.list {
 			c.TreeSize += t.Size(id)
 		}
@@ -213,7 +219,7 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
 
 // packFiles packs the data of all files.
 func (b *builder) packFiles(ctx context.Context) error {
-	l := newPipeline(ctx, b.packer, b.find, b.task.job.codec, b.meter)
+	l := newPipeline(ctx, b.packer, b.find, b.task.job.codec, b.task.job.opts.Compression, b.meter)
 	err := b.readFiles(l) //nolint:contextcheck // a stream is interrupted by the end of the uploads, whose context comes of this one
 	if err == nil {
 		err = b.repack(ctx, l)
@@ -224,15 +230,15 @@ func (b *builder) packFiles(ctx context.Context) error {
 	return l.finish(err)
 }
 
-// packTree packs the tables of the files and the list of files, and makes the
-// whole state inline data if it is small.
+// packTree packs the files' tables and the list of files. If the whole state is small, it
+// becomes inline data of the manifest.
 func (b *builder) packTree() (*tree, error) {
 	at := b.packer.point()
 	t, err := b.tree()
 	if err != nil || !b.packer.small() {
 		return t, err
 	}
-	b.packer.inlineFrom(at) // which changes where everything lies
+	b.packer.inlineFrom(at) // the tables above name segments, so they are made again
 	for _, n := range b.tabled {
 		n.table = nil
 	}
@@ -240,7 +246,7 @@ func (b *builder) packTree() (*tree, error) {
 }
 
 func (b *builder) tree() (*tree, error) {
-	t := &tree{Catalog: b.catalog, nodes: b.walk.nodes}
+	t := &tree{Catalog: b.catalog, nodes: b.scan.nodes}
 	var enc format.TreeEncoder
 	for i := range t.nodes {
 		n := &t.nodes[i]
@@ -262,7 +268,7 @@ func (b *builder) tree() (*tree, error) {
 	return t, err
 }
 
-// packTable packs the table of some chunks.
+// packTable packs a table that lists chunks.
 func (b *builder) packTable(chunks []catalog.ID) ([]catalog.ID, error) {
 	return b.packAll(format.AppendTable(nil, func(yield func(format.Chunk) bool) {
 		for _, id := range chunks {
@@ -273,7 +279,8 @@ func (b *builder) packTable(chunks []catalog.ID) ([]catalog.ID, error) {
 	}))
 }
 
-// packAll packs a table or a list of files, as far as it is new.
+// packAll packs those chunks of a table or of a list of files that are new, and returns
+// all of them.
 func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
 	var list []catalog.ID
 	var buf []byte
@@ -287,7 +294,7 @@ func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
 			if e != format.Raw {
 				stored = encoded
 			}
-			buf = encoded // for its memory
+			buf = encoded // its memory is used again
 			var err error
 			if id, err = b.packer.add(hash, n, e, stored); err != nil {
 				return nil, err
@@ -299,9 +306,9 @@ func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
 	return list, nil
 }
 
-// placeContent returns the content itself or, if it is large, where it has
-// been packed.
-func (b *builder) placeContent(content *format.Content) (*format.Content, *format.Chunk, error) {
+// storeContent returns the content itself if it is small enough for the manifest.
+// Otherwise it packs it, and returns the chunk that has it.
+func (b *builder) storeContent(content *format.Content) (*format.Content, *format.Chunk, error) {
 	if small, err := content.IsPart(); small || err != nil {
 		return content, nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -16,6 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/backend/mem"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
 var (
@@ -23,9 +25,9 @@ var (
 	chaosN    = flag.Int("chaos.n", 100, "number of seeds of TestChaos")
 )
 
-// chaotic is one process's way to the bucket.
+// chaotic is the store as one process sees it.
 type chaotic struct {
-	backend.Store // the audit's
+	backend.Store // the audit's store
 	mu            *sync.Mutex
 	rnd           *rand.Rand
 }
@@ -117,12 +119,11 @@ func (s chaotic) Delete(ctx context.Context, keys ...string) error {
 	return s.do(ctx, func() error { return s.Store.Delete(context.WithoutCancel(ctx), keys...) })
 }
 
-// TestChaos lets three processes claim, commit, save, release and read one task,
-// over a store that loses replies, applies requests late, tells other times in
-// replies than in listings, and makes processes sleep for up to three hours at each
-// request. An audit of what is applied
-// checks that the history is one chain, that nothing live is deleted, and that
-// what was acknowledged was made. A failing seed is run again by
+// TestChaos lets three processes claim, commit, save, release and read one task.
+// Their store loses replies, applies requests late, gives other times in replies than
+// in listings, and makes processes sleep for up to three hours at each request. An
+// audit of what is applied checks that the history is one chain, that nothing needed
+// is deleted, and that everything acknowledged was made. To run a failing seed again:
 // -chaos.from SEED -chaos.n 1.
 func TestChaos(t *testing.T) {
 	for seed := *chaosFrom; seed < *chaosFrom+*chaosN; seed++ {
@@ -139,7 +140,7 @@ func chaos(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	bucket := mem.NewBucket(time.Now)
 	a := newAudit(bucket, time.Now)
-	const apart = 5 * time.Minute // as far as a store may be off in its replies
+	const apart = 5 * time.Minute // the largest error of the times in replies
 	a.last, a.apart = 1, 2*apart  // one too early, another too late
 	var wg sync.WaitGroup
 	for p := range 3 {
@@ -159,6 +160,8 @@ func chaos(t *testing.T, seed uint64) {
 			}
 		})
 	}
+	amending := chaotic{Store: a.open(), mu: new(sync.Mutex), rnd: rand.New(rand.NewPCG(seed, 9))}
+	wg.Go(func() { amendOnce(context.Background(), t, amending, a) })
 	wg.Wait()
 	time.Sleep(100 * time.Hour)
 	synctest.Wait()
@@ -168,7 +171,31 @@ func chaos(t *testing.T, seed uint64) {
 		t.Errorf("seed %d: %s", seed, report)
 	}
 	if seed%100 == 0 {
-		t.Logf("seed %d: %d outcomes, %d steps, %d stale", seed, len(a.told), len(a.steps), a.stale)
+		t.Logf("seed %d: %d outcomes, %d committed manifests, %d late ones", seed, len(a.told), len(a.committed), a.stale)
+	}
+}
+
+// amendOnce changes names, which no other process does, and prunes.
+func amendOnce(ctx context.Context, t *testing.T, store chaotic, a *audit) {
+	task, err := newJob(t, store, checkpoint.Options{Logger: a.logger(), Backoff: backend.Backoff{Attempts: 3}}).Task("orders/7")
+	if err != nil {
+		panic(err)
+	}
+	for n := range 6 {
+		time.Sleep(time.Duration(store.draw(180)) * time.Minute)
+		name := fmt.Sprint("savepoint ", n)
+		_, err := task.AddSavepoint(ctx, name, checkpoint.SavepointOptions{})
+		a.mu.Lock()
+		if err == nil && !slices.ContainsFunc(a.newest.all, func(r format.Retained) bool { return r.Savepoint == name }) {
+			a.badf("%q was acknowledged, and is not there", name)
+		}
+		a.mu.Unlock()
+		if errors.Is(err, checkpoint.ErrConflict) && !errors.Is(err, checkpoint.ErrUnknown) && n == 0 {
+			a.mu.Lock()
+			a.badf("the first savepoint: %v", err)
+			a.mu.Unlock()
+		}
+		_, _ = task.Prune(ctx, checkpoint.Retention{Last: 1 + store.draw(3)}, checkpoint.PruneOptions{})
 	}
 }
 
@@ -176,7 +203,7 @@ func chaos(t *testing.T, seed uint64) {
 func liveOnce(ctx context.Context, task *checkpoint.Task, a *audit, save bool) {
 	if save {
 		s, offset := a.snapshot(chaosState(a))
-		c, err := task.Save(ctx, s)
+		c, err := task.Save(ctx, s, checkpoint.SaveOptions{Fence: true})
 		a.tell(offset, c, err)
 		return
 	}
@@ -195,7 +222,7 @@ func liveOnce(ctx context.Context, task *checkpoint.Task, a *audit, save bool) {
 	_ = o.Close(context.WithoutCancel(ctx))
 }
 
-// chaosState is a state for the next snapshot: large for two of three.
+// chaosState returns a state for the next snapshot. Two of three are large.
 func chaosState(a *audit) fstest.MapFS {
 	a.mu.Lock()
 	n := len(a.states)
@@ -206,7 +233,7 @@ func chaosState(a *audit) fstest.MapFS {
 	return fstest.MapFS{"s": {Data: noise(20<<10 + n)}}
 }
 
-// wantWholeHistory reads all that is retained, to the last byte.
+// wantWholeHistory reads everything that is retained.
 func wantWholeHistory(ctx context.Context, a *audit) {
 	job, err := checkpoint.New(a.bucket.Open(), checkpoint.Options{})
 	if err != nil {

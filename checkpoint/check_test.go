@@ -3,18 +3,20 @@ package checkpoint_test
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// An owner may ask whether it is one still: that takes one request.
+// An owner can check whether it is still the owner. That takes one request.
 func TestOwnerChecks(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, job, _ := w.process()
 		o := claim(w, task)
 		commit(w, o, checkpoint.Snapshot{Offsets: map[string]string{"a": "1"}})
+		synctest.Wait() // for the clean-up after the first commit
 		before := job.Stats()
 		if err := o.Check(w.Context()); err != nil {
 			t.Fatal(err)
@@ -55,7 +57,7 @@ func TestCheckSettles(t *testing.T) {
 	})
 }
 
-// requests is how many requests a use of a store took.
+// requests returns the number of requests between two Stats of a store.
 func requests(before, after backend.Stats) (n int64) {
 	for _, u := range [][2]backend.Count{
 		{before.Create, after.Create}, {before.Put, after.Put}, {before.Get, after.Get},

@@ -11,22 +11,24 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
-// A cleaner deletes, in the background, what commits have made needless. What
-// it does not get done is garbage that anyone can collect, so its failures
-// fail nothing: they are counted, and tried again after the next commit.
+// A cleaner deletes, in the background, what nothing needs after a commit. Whatever it
+// does not delete is garbage that anyone can collect later. So its failures fail no
+// commit: they are counted, and the deletions are tried again after the next commit.
 type cleaner struct {
 	ctx      context.Context // of all that it does
 	cancel   context.CancelFunc
-	forget   func() bool // that the job's clean-ups may be cut short
+	forget   func() bool // ends the cleaner's registration with the job's lifetime
 	task     *Task
-	own      string // what the keys of the writer's own segments begin with
+	own      string // prefix of the keys of the writer's own segments
 	failures atomic.Int64
-	lost     atomic.Int64 // segments that prove that manifests were lost
-	cut      atomic.Bool  // it was ended before it had done all
+	lost     atomic.Int64          // how many segments prove that manifests were lost
+	cut      atomic.Bool           // it was interrupted before it had finished
+	broken   atomic.Pointer[error] // why the history cannot be continued, if a look has shown that
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -34,26 +36,32 @@ type cleaner struct {
 	garbage []string // keys that could not be deleted yet
 	busy    bool
 
-	// For the goroutine that is busy.
-	named map[uint64][]string // keys of the segments that a checkpoint needs
-	swept bool                // what was there before the writer was collected
-	owed  []format.Retained   // checkpoints that are gone, with segments that may not be
-	aging []format.Retained   // manifests that are to go when they are old enough
+	// These belong to the goroutine that is busy.
+	named map[uint64][]string // by checkpoint: keys of the segments that it needs
+	swept bool                // what earlier writers have left was collected
+	skip  int                 // how many clean-ups go by before that is tried again
+	tried int                 // how often it has failed
+	watch watch
+	owed  []format.Retained // retired checkpoints whose segments may not be deleted yet
+	aging []format.Retained // manifests to be deleted when they are old enough
 }
 
-// A retirement is what one step changed.
+// A retirement is what one manifest has changed in the list of checkpoints.
 type retirement struct {
-	gone, kept []format.Retained
-	now        time.Time // of the commit, by the store's clock
-	seq        uint64    // of the new checkpoint, if there is one
-	segments   []string  // keys of those that it needs
+	by            *history.Committed // the manifest
+	dropped, kept []format.Retained
+	now           time.Time         // of the commit, by the store's clock
+	seq           uint64            // of the new checkpoint, if there is one
+	segments      []string          // keys of those that it needs
+	aging         []format.Retained // manifests that are not retained: amendments
+	lists         []string          // keys of segments with parts of lists that nobody needs any more
 }
 
-// newCleaner returns the cleaner of the writer that made step m, which may be a
-// claim: its manifest goes too when it is old enough.
+// newCleaner returns the cleaner of the writer that made manifest s. If s is a claim, it
+// is deleted too when it is old enough.
 func newCleaner(ctx context.Context, t *Task, s *history.Committed) *cleaner {
-	c := &cleaner{task: t, named: make(map[uint64][]string)}
-	c.ctx, c.cancel = context.WithCancel(ctx)
+	c := &cleaner{task: t, named: make(map[uint64][]string), watch: newWatch(s)}
+	c.ctx, c.cancel = context.WithCancel(backend.WithUrgency(ctx, backend.Background))
 	c.forget = t.job.life.whenCut(c.cancel)
 	c.own = format.WriterPrefix(t.log.Dir, s.Epoch, s.Writer)
 	if s.Kind != format.KindCommit {
@@ -62,13 +70,38 @@ func newCleaner(ctx context.Context, t *Task, s *history.Committed) *cleaner {
 	return c
 }
 
-// retire is told of a step: the checkpoints that there were before it and those
-// that there are since, and the content of its own if it made one.
-func (c *cleaner) retire(before, after []format.Retained, s *history.Committed, made *format.Content) {
-	r := retirement{gone: history.Dropped(before, after), kept: after, now: s.Time}
+// retire starts the clean-up after manifest s, which follows base. before and after are the
+// checkpoints that existed before it and that exist since. made is the content of the
+// checkpoint that s has committed, or nil.
+func (c *cleaner) retire(before, after []format.Retained, base, s *history.Committed, made *format.Content) {
+	r := retirement{by: s, dropped: history.Dropped(before, after), kept: after, now: s.Time, lists: c.listKeys(base, s)}
 	if made != nil {
 		r.seq, r.segments = s.Seq, c.keys(s.Manifest, made)
 	}
+	c.enqueue(r)
+}
+
+// listKeys returns the keys of the segments with the list of base that manifest s, which
+// comes after base, does not name. No later manifest names them either.
+func (c *cleaner) listKeys(base, s *history.Committed) (keys []string) {
+	for _, id := range base.OutdatedBy(s) {
+		keys = append(keys, c.task.segments.Key(id))
+	}
+	return keys
+}
+
+// amended is told that others have amended the task: what they dropped, and that the
+// manifests after base, up to newest, are amendments. These go when they are old
+// enough, by the time of the last one, which is later than those of the others.
+func (c *cleaner) amended(before, after []format.Retained, base, newest *history.Committed) {
+	r := retirement{by: newest, dropped: history.Dropped(before, after), kept: after, now: newest.Time, lists: c.listKeys(base, newest)}
+	for seq := base.Seq + 1; seq <= newest.Seq; seq++ {
+		r.aging = append(r.aging, format.Retained{Seq: seq, Time: newest.Time})
+	}
+	c.enqueue(r)
+}
+
+func (c *cleaner) enqueue(r retirement) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.queue = append(c.queue, r)
@@ -78,15 +111,14 @@ func (c *cleaner) retire(before, after []format.Retained, s *history.Committed, 
 	}
 }
 
-// discard is told of segments that no manifest names, or ever will. They go at
-// once, also when the context of the commit has ended: it may have been for lack of
-// space that the commit failed.
+// discard deletes segments that no manifest names or ever will. It does so at once, even
+// if the context of the commit has ended: the commit may have failed for lack of space.
 func (c *cleaner) discard(keys []string) {
 	c.task.job.life.leave(&c.running, func() { c.delete(c.ctx, keys) })
 }
 
-// close waits until what is under way is done. When ctx ends first, that is cut
-// short.
+// close waits until the clean-ups under way are done. When ctx ends first, it interrupts
+// them.
 func (c *cleaner) close(ctx context.Context) error {
 	defer c.cancel()
 	defer c.forget()
@@ -110,25 +142,38 @@ func (c *cleaner) run() {
 		if err != nil {
 			c.failed(err)
 		}
-		c.delete(ctx, append(garbage, needless...))
+		c.delete(ctx, slices.Concat(garbage, r.lists, needless))
 		c.sweep(ctx)
+		c.look(ctx, r)
 	}
 }
 
-// sweep collects once what earlier writers have left behind.
+// maxTried bounds how seldom a sweep that fails is tried again: once in a thousand commits.
+const maxTried = 10
+
+// sweep collects once what earlier writers have left behind. If that fails, it is tried
+// again after the next commit, and then less and less often: beside a checkpoint that is
+// damaged it fails each time, after it has listed everything.
 func (c *cleaner) sweep(ctx context.Context) {
 	if c.swept {
+		return
+	}
+	if c.skip > 0 {
+		c.skip--
 		return
 	}
 	done, left, err := c.task.collect(ctx, CollectOptions{})
 	if err != nil {
 		c.failed(err)
+		c.tried = min(c.tried+1, maxTried)
+		c.skip = 1<<c.tried - 2
 		return
 	}
 	c.swept = true
 	log := c.task.job.opts.Logger.With("task", c.task.Name())
 	if done.Segments > 0 {
-		// Whose manifest was lost looks as if it had been killed before it.
+		// A writer whose manifest was lost cannot be told from one that was killed before
+		// it made its manifest.
 		log.Info("segments were deleted that earlier writers have left and no manifest names: these were killed, "+
 			"or failed to delete them, or their last manifest was lost", "segments", done.Segments, "bytes", done.Bytes)
 	}
@@ -166,8 +211,8 @@ func (c *cleaner) delete(ctx context.Context, keys []string) {
 	}
 }
 
-// maxGarbage is how many keys are kept for another attempt. An owner that may
-// not delete, say, leaves the rest to a collector.
+// maxGarbage bounds how many keys are remembered for another attempt. The rest is left to
+// a collector. That happens if, for example, the owner has no permission to delete.
 const maxGarbage = 1000
 
 func (c *cleaner) failed(err error) {
@@ -185,7 +230,8 @@ func (c *cleaner) needless(ctx context.Context, r retirement) ([]string, error) 
 	if r.seq != 0 {
 		c.named[r.seq] = r.segments
 	}
-	c.owed = append(c.owed, r.gone...)
+	c.owed = append(c.owed, r.dropped...)
+	c.aging = append(c.aging, r.aging...)
 	keys, err := c.needlessSegments(ctx, r.kept)
 	if err == nil {
 		c.aging = append(c.aging, c.owed...)
@@ -201,8 +247,8 @@ func (c *cleaner) needless(ctx context.Context, r retirement) ([]string, error) 
 	return keys, err
 }
 
-// needlessSegments returns the segments of the checkpoints that are owed, less
-// those that one in kept needs.
+// needlessSegments returns the segments of the checkpoints in c.owed, without those that
+// a checkpoint in kept needs.
 func (c *cleaner) needlessSegments(ctx context.Context, kept []format.Retained) ([]string, error) {
 	needless := make(map[string]bool)
 	for _, r := range c.owed {
@@ -223,11 +269,11 @@ func (c *cleaner) needlessSegments(ctx context.Context, kept []format.Retained) 
 	return slices.Collect(maps.Keys(needless)), nil
 }
 
-// spare takes out of needless what the checkpoints in kept need.
+// spare takes out of the map what the checkpoints in kept need.
 func (c *cleaner) spare(ctx context.Context, needless map[string]bool, kept []format.Retained) error {
 	var read []format.Retained
 	named := make(map[uint64][]string) // of what was read
-	for _, r := range kept {           // the new one first, which is known and often needs them all
+	for _, r := range kept {           // the new one first: it is in memory, and often needs all of them
 		if len(needless) == 0 {
 			return nil
 		}
@@ -259,16 +305,16 @@ func (c *cleaner) spare(ctx context.Context, needless map[string]bool, kept []fo
 	return nil
 }
 
-// spareUnknown spares what a checkpoint that cannot be read may need. It is from
-// before this writer's time, so it needs none of the writer's own segments; of
-// the others nobody knows.
+// spareUnknown takes out of the map what a checkpoint that cannot be read may need. That
+// checkpoint is older than this writer, so it needs none of the writer's own segments. It
+// may need any other.
 func (c *cleaner) spareUnknown(needless map[string]bool) {
 	maps.DeleteFunc(needless, func(key string, _ bool) bool { return !strings.HasPrefix(key, c.own) })
 }
 
-// unreadable reports whether err says that what a retired checkpoint needed
-// cannot be known any more, so that its segments are left to a collector,
-// which goes by those that are needed.
+// unreadable reports whether err says that a checkpoint cannot be read, so that it is not
+// known which segments it needs. The segments of a retired one are then left to a
+// collector, which need not know: it deletes all that the other checkpoints do not name.
 func unreadable(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrGone) || errors.Is(err, ErrCorrupt)
 }
@@ -289,7 +335,7 @@ func (c *cleaner) segments(ctx context.Context, r format.Retained) ([]string, er
 	return c.keys(m, content), nil
 }
 
-// keys returns the keys of all segments that a manifest names.
+// keys returns the keys of all segments that a manifest's checkpoint needs.
 func (c *cleaner) keys(m *format.Manifest, content *format.Content) []string {
 	var keys []string
 	for _, id := range m.Segments(content) {

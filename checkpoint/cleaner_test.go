@@ -20,9 +20,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-var lastOne = checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: 1}}
+var lastOne = checkpoint.Options{Memory: 4 << 20, Retention: checkpoint.Retention{Last: 1}}
 
-// wantReadable reads every byte of every checkpoint.
+// wantReadable reads all of every checkpoint.
 func (w *world) wantReadable() {
 	w.Helper()
 	task, _, _ := w.process()
@@ -44,16 +44,17 @@ func (w *world) wantReadable() {
 
 func TestSegmentsOfDroppedCheckpointsAreDeleted(t *testing.T) {
 	inWorld(t, func(w *world) {
-		o, store := w.ownerWith(checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: 2}})
+		o, store := w.ownerWith(checkpoint.Options{Memory: 4 << 20, Retention: checkpoint.Retention{Last: 2}})
 		for n := range 5 {
 			before := store.Calls()
 			commit(w, o, with(n, 550<<10)) // three segments
 			synctest.Wait()
 			w.wantObjects(segments, 3*min(n+1, 2))
 			w.wantReadable()
-			// Three segments, a manifest, and from the third commit on one deletion:
-			// what the owner has made itself it need not read. After the first it
-			// collects: two lists of manifests, one of segments, and what is newest.
+			// A commit sends three segments and a manifest, and from the third commit
+			// on one deletion: the owner need not read what it has made itself. After
+			// its first commit it collects, which takes two lists of manifests, one
+			// of segments, and a read of the newest manifest.
 			want := 4 + min(n/2, 1)
 			if n == 0 {
 				want += 4
@@ -65,7 +66,7 @@ func TestSegmentsOfDroppedCheckpointsAreDeleted(t *testing.T) {
 	})
 }
 
-// What is old is for the store's clock to say, and for no other.
+// Only the store's clock decides what is old.
 func TestManifestsAreDeletedWhenTheyAreOld(t *testing.T) {
 	for name, skew := range map[string]time.Duration{"right": 0, "behind": -48 * time.Hour, "ahead": 48 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -78,11 +79,11 @@ func TestManifestsAreDeletedWhenTheyAreOld(t *testing.T) {
 				time.Sleep(checkpoint.FenceWindow)
 				commit(w, o, at(4))
 				synctest.Wait()
-				w.wantObjects(manifests, 6) // the claim, and five commits
+				w.wantObjects(manifests, 6) // the claim and five commits
 				time.Sleep(time.Second)
 				commit(w, o, at(5))
 				synctest.Wait()
-				w.wantObjects(manifests, 2) // the claim and four commits are old, and none is needed
+				w.wantObjects(manifests, 2) // the claim and four commits are old and not needed
 				w.wantHistory("5")
 				time.Sleep(2 * checkpoint.FenceWindow)
 				commit(w, o, at(6))
@@ -97,8 +98,8 @@ func TestManifestsAreDeletedWhenTheyAreOld(t *testing.T) {
 	}
 }
 
-// However old it is, a manifest that is needed stays.
-func TestManifestsThatAreRetainedStay(t *testing.T) {
+// A manifest that is needed is kept, however old it is.
+func TestRetainedManifestsAreKept(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
 		s := with(1, 20<<10)
@@ -122,7 +123,7 @@ func TestFailedDeletionIsDoneAfterTheNextCommit(t *testing.T) {
 		commit(w, o, with(1, 20<<10))
 		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "delete"})
 		commit(w, o, with(2, 20<<10))
-		time.Sleep(time.Hour) // all its attempts
+		time.Sleep(time.Hour) // longer than all attempts take
 		w.wantObjects(segments, 2)
 		if n := o.CleanupFailures(); n != 1 {
 			t.Errorf("%d clean-ups have failed, want 1", n)
@@ -138,16 +139,16 @@ func TestFailedDeletionIsDoneAfterTheNextCommit(t *testing.T) {
 	})
 }
 
-// A clean-up that cannot find out what is needed deletes nothing, and is done
+// If a clean-up cannot find out what is needed, it deletes nothing, and runs again
 // after the next commit.
-func TestCleanUpThatCanNotReadIsDoneAfterTheNextCommit(t *testing.T) {
+func TestCleanUpThatCannotReadIsDoneAfterTheNextCommit(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		key      string
 		failures int64
-		left     int // segments
+		left     int // number of segments left
 	}{
-		// The collection after an owner's first commit goes by what is kept.
+		// The collection after an owner's first commit reads what is kept.
 		{"what was dropped", format.ManifestKey(dir, 2), 1, 2},
 		{"what was kept", format.ManifestKey(dir, 3), 2, 3},
 	} {
@@ -157,6 +158,7 @@ func TestCleanUpThatCanNotReadIsDoneAfterTheNextCommit(t *testing.T) {
 				o, _ := w.ownerWith(two)
 				commit(w, o, with(1, 20<<10))
 				commit(w, o, with(2, 20<<10))
+				synctest.Wait() // o's own clean-up can read
 				heir, store := w.ownerWith(two, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "get", Key: c.key, Err: backend.ErrPermission})
 				commit(w, heir, with(3, 20<<10))
 				synctest.Wait()
@@ -177,8 +179,8 @@ func TestCleanUpThatCanNotReadIsDoneAfterTheNextCommit(t *testing.T) {
 	}
 }
 
-// The same when the owner has collected what there was, which it does but once.
-func TestCleanUpThatCanNotReadIsDoneAfterTheCollection(t *testing.T) {
+// The same after the owner's collection, which it makes only once.
+func TestCleanUpThatCannotReadIsDoneAfterTheCollection(t *testing.T) {
 	inWorld(t, func(w *world) {
 		three := checkpoint.Options{Retention: checkpoint.Retention{Last: 3}}
 		o, _ := w.ownerWith(three)
@@ -199,12 +201,12 @@ func TestCleanUpThatCanNotReadIsDoneAfterTheCollection(t *testing.T) {
 	})
 }
 
-// A dropped checkpoint whose manifest is damaged holds up nothing.
+// A dropped checkpoint whose manifest is damaged does not stop the clean-up.
 func TestDamagedManifestDoesNotStopTheCleanUp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
 		commit(w, o, with(1, 20<<10))
-		heir, _ := w.ownerWith(lastOne) // which has not read it
+		heir, _ := w.ownerWith(lastOne) // an owner that has not read it
 		if _, err := w.bucket.Open().Put(w.Context(), format.ManifestKey(dir, 2), []byte("rubbish")); err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +214,7 @@ func TestDamagedManifestDoesNotStopTheCleanUp(t *testing.T) {
 			commit(w, heir, with(n+2, 20<<10))
 		}
 		synctest.Wait()
-		w.wantObjects(segments, 1) // what no manifest names any more was collected
+		w.wantObjects(segments, 1) // segments that no manifest names any more were collected
 		w.wantHistory("4")
 	})
 }
@@ -234,7 +236,7 @@ func TestSegmentsOfFailedCommitsAreDeleted(t *testing.T) {
 			w.wantReadable()
 		}
 		task, _, store := w.open(lastOne, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", On: 2, Err: backend.ErrNoSpace})
-		if _, err := task.Save(w.Context(), with(3, 550<<10)); !errors.Is(err, backend.ErrNoSpace) {
+		if _, err := task.Save(w.Context(), with(3, 550<<10), checkpoint.SaveOptions{Fence: true}); !errors.Is(err, backend.ErrNoSpace) {
 			t.Errorf("save: %v, want ErrNoSpace", err)
 		}
 		w.wantObjects(segments, 3)
@@ -246,8 +248,8 @@ func TestSegmentsOfFailedCommitsAreDeleted(t *testing.T) {
 	})
 }
 
-// A state that cannot be read has had segments sent, too.
-func TestSegmentsOfAStateThatCanNotBeReadAreDeleted(t *testing.T) {
+// A state that cannot be read may have had segments uploaded. They are deleted.
+func TestSegmentsOfAStateThatCannotBeReadAreDeleted(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
 		broken := errors.New("broken")
@@ -262,8 +264,8 @@ func TestSegmentsOfAStateThatCanNotBeReadAreDeleted(t *testing.T) {
 	})
 }
 
-// While it is not known whether a commit was made, its segments stay.
-func TestSegmentsOfAnUnknownCommitStay(t *testing.T) {
+// While a commit is in doubt, its segments are kept.
+func TestSegmentsOfACommitInDoubtAreKept(t *testing.T) {
 	for _, landed := range []bool{false, true} {
 		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -290,7 +292,7 @@ func TestSegmentsOfAnUnknownCommitStay(t *testing.T) {
 	}
 }
 
-func TestFencedOwnerDeletesOnlyWhatIsItsOwn(t *testing.T) {
+func TestFencedOwnerDeletesOnlyItsOwn(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
 		commit(w, o, with(1, 550<<10))
@@ -308,8 +310,8 @@ func TestFencedOwnerDeletesOnlyWhatIsItsOwn(t *testing.T) {
 	})
 }
 
-// A segment that two checkpoints name goes with the second of them.
-func TestSharedSegmentsStay(t *testing.T) {
+// A segment that two checkpoints name is deleted with the second of them.
+func TestSharedSegmentsAreKept(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
 		first := commit(w, o, with(1, 550<<10))
@@ -318,7 +320,7 @@ func TestSharedSegmentsStay(t *testing.T) {
 		m.Seq, m.Checkpoint.Seq, m.Token = m.Seq+1, m.Seq+1, format.Token{1}
 		w.put(m)
 		heir, _ := w.ownerWith(checkpoint.Options{Retention: checkpoint.Retention{Last: 2}})
-		commit(w, heir, at(2)) // drops the first
+		commit(w, heir, at(2)) // drops the first checkpoint
 		synctest.Wait()
 		w.wantHistory("2 1")
 		w.wantObjects(segments, 3)
@@ -330,21 +332,21 @@ func TestSharedSegmentsStay(t *testing.T) {
 	})
 }
 
-// An owner sleeps while it finds out what a checkpoint needs that it retains.
-// Another goes back to that, goes on from it, and retires it; and what the owner
-// reads then is a save that came late under its number.
+// An owner sleeps while it finds out what a retained checkpoint needs. Meanwhile
+// another process rolls back to that checkpoint, commits, and retires it. Then the
+// owner reads a late save under the same number.
 func TestCleanerReadsAManifestThatCameLate(t *testing.T) {
 	inWorld(t, func(w *world) {
 		two := checkpoint.Options{Retention: checkpoint.Retention{Last: 2}}
 		saver, _, _ := w.open(two)
 		state := with(1, 20<<10)
-		for range 2 { // in one segment, which both name
+		for range 2 { // both name the same segment
 			state.State = with(1, 20<<10).State
-			if _, err := saver.Save(w.Context(), state); err != nil {
+			if _, err := saver.Save(w.Context(), state, checkpoint.SaveOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		late := *w.manifest(2) // what another save after number 1 is about to send
+		late := *w.manifest(2) // another save, after number 1, is about to send this
 		late.Writer[0] ^= 1
 		saved := *late.Checkpoint
 		saved.Content, late.Checkpoint = &format.Content{Offsets: at(99).Offsets}, &saved
@@ -352,7 +354,7 @@ func TestCleanerReadsAManifestThatCameLate(t *testing.T) {
 		owner, _ := w.ownerWith(two, faultstore.Fault{ // 3
 			Kind: faultstore.Delay, Verb: "get", Key: format.ManifestKey(dir, 2), On: 1, For: 8 * time.Hour,
 		})
-		commit(w, owner, at(4)) // and number 1 is dropped
+		commit(w, owner, at(4)) // drops number 1
 		synctest.Wait()
 
 		task, _, _ := w.open(two)
@@ -377,8 +379,8 @@ func TestCleanerReadsAManifestThatCameLate(t *testing.T) {
 	})
 }
 
-// Whatever writers do in turn, what is retained can be read and nothing else
-// takes up space.
+// After any sequence of actions by writers, everything retained can be read and
+// nothing else takes up space.
 func TestCleanUpIsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) { run(t, cleanUpIsExact) })
@@ -387,7 +389,7 @@ func TestCleanUpIsExact(t *testing.T) {
 
 func cleanUpIsExact(w *world) {
 	t := w.tester.(*rapid.T)
-	opts := checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: rapid.IntRange(1, 3).Draw(t, "last")}}
+	opts := checkpoint.Options{Memory: 4 << 20, Retention: checkpoint.Retention{Last: rapid.IntRange(1, 3).Draw(t, "last")}}
 	o, store := w.ownerWith(opts)
 	n := 0
 	snapshot := func() checkpoint.Snapshot {
@@ -405,8 +407,8 @@ func cleanUpIsExact(w *world) {
 				t.Fatal(err)
 			}
 			if errors.Is(err, checkpoint.ErrUnknown) {
-				// Its number was free again, so that its manifest is in the store.
-				// What it uploaded is for a collector to judge.
+				// Its number was free again, so its manifest is in the store. A
+				// collector decides about the segments that it uploaded.
 				w.collect(checkpoint.CollectOptions{})
 			}
 		},
@@ -423,13 +425,13 @@ func cleanUpIsExact(w *world) {
 		},
 		"save": func(t *rapid.T) {
 			task, _, _ := w.open(opts)
-			if _, err := task.Save(w.Context(), snapshot()); err != nil {
+			if _, err := task.Save(w.Context(), snapshot(), checkpoint.SaveOptions{Fence: true}); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"prune": func(t *rapid.T) {
 			task, _, _ := w.open(opts)
-			_, err := task.Prune(w.Context(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{Fence: true})
+			_, err := task.Prune(w.Context(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{})
 			if err != nil && !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 				t.Fatal(err)
 			}
@@ -445,8 +447,8 @@ func cleanUpIsExact(w *world) {
 	})
 }
 
-// wantNothingNeedless compares the segments in the store with those that the
-// retained checkpoints name.
+// wantNothingNeedless compares the segments in the store with those that the retained
+// checkpoints name.
 func (w *world) wantNothingNeedless() {
 	w.Helper()
 	task, _, _ := w.process()
@@ -466,4 +468,40 @@ func (w *world) wantNothingNeedless() {
 	if needed != 0 {
 		w.Errorf("%d bytes in segments too few", needed)
 	}
+}
+
+// A clean-up that cannot read what was dropped forgets nothing of what an earlier one could
+// not delete.
+func TestCleanUpThatCannotReadForgetsNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		four := checkpoint.Options{Retention: checkpoint.Retention{Last: 4}}
+		o, _ := w.ownerWith(four)
+		for n := range 3 {
+			commit(w, o, with(n+1, 20<<10)) // 2 to 4
+		}
+		heir, store := w.ownerWith(four)
+		commit(w, heir, with(4, 20<<10))
+		synctest.Wait() // for the collection
+		store.Arm(
+			faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", Err: backend.ErrPermission},
+			faultstore.Fault{Kind: faultstore.FailBefore, Verb: "delete", Err: backend.ErrPermission},
+		)
+		if _, err := heir.Commit(w.Context(), with(5, 20<<10)); !errors.Is(err, backend.ErrPermission) {
+			t.Errorf("err = %v", err)
+		}
+		synctest.Wait()
+		w.wantObjects(segments, 5) // the last one could not be deleted
+		store.Heal()
+		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "get", Key: format.ManifestKey(dir, 2), Err: backend.ErrPermission})
+		commit(w, heir, with(5, 20<<10)) // drops number 2
+		synctest.Wait()
+		if left := store.Unfired(); len(left) > 0 {
+			t.Errorf("did not fire: %v", left)
+		}
+		store.Heal()
+		commit(w, heir, with(6, 20<<10))
+		synctest.Wait()
+		w.wantObjects(segments, 4)
+		w.wantReadable()
+	})
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// collect collects as a process of its own.
+// collect runs a collection in a process of its own.
 func (w *world) collect(opts checkpoint.CollectOptions, faults ...faultstore.Fault) checkpoint.CollectResult {
 	w.Helper()
 	task, _, _ := w.process(faults...)
@@ -25,7 +25,7 @@ func (w *world) collect(opts checkpoint.CollectOptions, faults ...faultstore.Fau
 	return done
 }
 
-// segment puts a segment that a writer may have sent.
+// segment writes a segment as a writer may have sent it.
 func (w *world) segment(epoch uint64, writer byte, n uint32) string {
 	w.Helper()
 	key := format.SegmentKey(dir, format.SegmentID{Epoch: epoch, Writer: format.WriterID{writer}, N: n})
@@ -44,7 +44,7 @@ func (w *world) exists(key string) bool {
 	return err == nil
 }
 
-// What is garbage is told by epoch and writer, whatever the clock says.
+// Epoch and writer decide what is garbage, and not the clock.
 func TestCollectSegments(t *testing.T) {
 	inWorld(t, func(w *world) {
 		first, _ := w.owner()
@@ -57,7 +57,7 @@ func TestCollectSegments(t *testing.T) {
 		before := len(w.objects(segments))
 
 		garbage := []string{w.segment(1, 0xee, 0), w.segment(2, 0xee, 0), w.segment(2, 0xee, 7)}
-		stays := []string{w.segment(3, 0xee, 0), w.segment(9, 0xee, 0)} // saves that are under way
+		stays := []string{w.segment(3, 0xee, 0), w.segment(9, 0xee, 0)} // of saves in progress
 		inFlight := format.SegmentKey(dir, format.SegmentID{Epoch: 2, Writer: own, N: 99})
 		stays = append(stays, inFlight)
 		if _, err := w.bucket.Open().Put(w.Context(), inFlight, []byte("x")); err != nil {
@@ -89,8 +89,8 @@ func TestCollectSegments(t *testing.T) {
 			t.Errorf("collected %+v once more", got)
 		}
 
-		// The owner was not fenced, and when it gives the task up, nothing more
-		// comes of its segments.
+		// The owner was not fenced. After it has released the task, segments of its
+		// epoch are garbage.
 		commit(w, o, with(3, 100<<10))
 		if err := o.Release(w.Context()); err != nil {
 			t.Fatal(err)
@@ -107,7 +107,7 @@ func TestCollectManifests(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, _, _ := w.open(lastOne)
 		for n := range 30 {
-			if _, err := task.Save(w.Context(), at(n)); err != nil {
+			if _, err := task.Save(w.Context(), at(n), checkpoint.SaveOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -119,7 +119,7 @@ func TestCollectManifests(t *testing.T) {
 			t.Errorf("collected %+v, but the newest is as old", got)
 		}
 		for n, want := range []int{0, 30} {
-			if _, err := task.Save(w.Context(), at(30+n)); err != nil {
+			if _, err := task.Save(w.Context(), at(30+n), checkpoint.SaveOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			if got := w.collect(checkpoint.CollectOptions{}); got.Manifests != want {
@@ -127,7 +127,7 @@ func TestCollectManifests(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		time.Sleep(2 * checkpoint.FenceWindow) // by whose clock does not matter
+		time.Sleep(2 * checkpoint.FenceWindow) // the test does not depend on whose clock this is
 		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.CollectResult{}) {
 			t.Errorf("collected %+v, but the newest is as old", got)
 		}
@@ -136,7 +136,7 @@ func TestCollectManifests(t *testing.T) {
 	})
 }
 
-// What a killed process leaves goes after the first commit of the next one.
+// What a killed process left is deleted after the first commit of the next one.
 func TestOwnerCollectsWhatOthersLeft(t *testing.T) {
 	inWorld(t, func(w *world) {
 		first, _ := w.owner()
@@ -163,7 +163,8 @@ func TestOwnerCollectsWhatOthersLeft(t *testing.T) {
 	})
 }
 
-// A retained checkpoint that cannot be read may need any segment.
+// A retained checkpoint that cannot be read may need any segment, so nothing is
+// deleted.
 func TestCollectBesideDamage(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -184,11 +185,11 @@ func TestCollectBesideDamage(t *testing.T) {
 	})
 }
 
-// A collector may sleep between any two requests, while the owner goes on.
+// A collector may sleep between any two requests while the owner goes on.
 func TestCollectorThatSleeps(t *testing.T) {
 	for sleepAt := range 8 {
 		inWorld(t, func(w *world) {
-			opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2}}
+			opts := checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: 2}}
 			o, _ := w.ownerWith(opts)
 			for n := range 4 {
 				commit(w, o, with(n, 100<<10))
@@ -220,23 +221,23 @@ func TestCollectorThatSleeps(t *testing.T) {
 
 func TestCollectNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
-		key := w.segment(1, 0xee, 0) // of the first save ever, which is under way
+		key := w.segment(1, 0xee, 0) // of the task's first save, which is in progress
 		if got := w.collect(checkpoint.CollectOptions{}); got != (checkpoint.CollectResult{}) || !w.exists(key) {
 			t.Errorf("collected %+v of a task that has no manifest", got)
 		}
 	})
 }
 
-// Between a collector's two requests for the newest manifest that may be retired
-// and deleted, and one who slept may make another of its number, which is no
-// step. It says nothing about whose segments are needed.
+// Between a collector's two requests for the newest manifest, this may be retired and
+// deleted, and a process that slept may make a late manifest of the same number. That
+// manifest says nothing about which segments are needed.
 func TestCollectorReadsAManifestThatCameLate(t *testing.T) {
 	inWorld(t, func(w *world) {
 		owner, _ := w.ownerWith(lastOne) // 1
 		commit(w, owner, at(2))
 		synctest.Wait()
 
-		// Its claim is to be number 3, and is sent four hours later.
+		// Its claim will be number 3, and is sent four hours later.
 		sleeper, _, _ := w.open(lastOne, faultstore.Fault{Kind: faultstore.Delay, Verb: "create", On: 1, For: 4 * time.Hour})
 		claimed := make(chan *checkpoint.Owner)
 		go func() { claimed <- claim(w, sleeper) }()
@@ -269,16 +270,16 @@ func TestCollectorReadsAManifestThatCameLate(t *testing.T) {
 	})
 }
 
-// It may be gone again before the manifests are listed, and what it retains may
-// be retained still.
-func TestCollectorReadsAManifestThatCameLateAndWent(t *testing.T) {
+// The late manifest may be deleted before the manifests are listed, and the
+// checkpoints that it retains may still be retained.
+func TestCollectorReadsALateManifestThatIsDeleted(t *testing.T) {
 	inWorld(t, func(w *world) {
 		owner, _ := w.ownerWith(lastOne) // 1
 		named := with(2, 20<<10)
 		named.Savepoint = "first"
 		first := commit(w, owner, named)
 
-		late := *w.manifest(2) // what one who claims after number 2 is about to send
+		late := *w.manifest(2) // a process that claims after number 2 is about to send this
 		late.Kind, late.Seq, late.Epoch, late.Writer = format.KindClaim, 3, 2, format.WriterID{0xee}
 		late.Checkpoint.Time = first.Time
 		commit(w, owner, with(3, 20<<10))
@@ -286,7 +287,7 @@ func TestCollectorReadsAManifestThatCameLateAndWent(t *testing.T) {
 		calls := 0
 		task := w.hookedTask(lastOne, func(string, string) {
 			switch calls++; calls {
-			case 2: // it has listed number 3, and is to get it
+			case 2: // it has listed number 3, and will read it
 				time.Sleep(2 * checkpoint.FenceWindow)
 				commit(w, owner, with(4, 20<<10))
 				synctest.Wait()
@@ -309,15 +310,15 @@ func TestCollectorReadsAManifestThatCameLateAndWent(t *testing.T) {
 	})
 }
 
-// The same may happen to a manifest that the newest one retained. What it named
-// is needed again when the task has gone back to it meanwhile.
+// The same may happen to a retained manifest. If the task was rolled back to it
+// meanwhile, its segments are needed again.
 func TestCollectorReadsARetainedManifestThatCameLate(t *testing.T) {
 	inWorld(t, func(w *world) {
 		two := checkpoint.Options{Retention: checkpoint.Retention{Last: 2}}
 		first, _ := w.ownerWith(two) // 1
 		sleeper, _, _ := w.open(two, faultstore.Fault{Kind: faultstore.Delay, Verb: "create", On: 1, For: 4 * time.Hour})
 		saved := make(chan error)
-		go func() { saved <- second(sleeper.Save(w.Context(), at(99))) }() // as number 2
+		go func() { saved <- second(sleeper.Save(w.Context(), at(99), checkpoint.SaveOptions{Fence: true})) }() // as number 2
 		synctest.Wait()
 		state := with(2, 20<<10)
 		commit(w, first, state) // 2
@@ -338,7 +339,7 @@ func TestCollectorReadsARetainedManifestThatCameLate(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Cleanup(func() { _ = back.Close(context.Background()) })
-		for range 3 { // their states are that of number 2, and retire it
+		for range 3 { // these have the state of number 2, and retire it
 			state.State = with(2, 20<<10).State
 			commit(w, back, state)
 			synctest.Wait()
@@ -359,8 +360,7 @@ func TestCollectorReadsARetainedManifestThatCameLate(t *testing.T) {
 	})
 }
 
-// The objects of a job that was copied to another store are younger than they
-// say.
+// In a copy of a job in another store, objects are younger than their manifests say.
 func TestCollectInACopy(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()

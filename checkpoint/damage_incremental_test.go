@@ -23,22 +23,22 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A chain is a task whose checkpoints share data, of every kind that there is.
+// A chain is a task whose checkpoints share data of every kind.
 type chain struct {
 	*patient
 	bucket *mem.Bucket
 	list   []*checkpoint.Checkpoint // newest first
-	states map[uint64]string        // what each is to give back
+	states map[uint64]string        // the state that each must give back
 }
 
 var chainOptions = checkpoint.Options{
-	SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll},
+	Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll},
 	Logger: slog.New(slog.DiscardHandler),
 }
 
-// newChain makes a checkpoint of everything, one of a page that changed, one of
-// little that rides inline beside the rest, one whose own parts do not fit into
-// its manifest, and one in which nothing changed.
+// newChain makes a checkpoint of everything, one after a changed page, one with a
+// small change that is stored inline, one whose own parts do not fit into its
+// manifest, and one without a change.
 func newChain(t *testing.T) *chain {
 	t.Helper()
 	c := &chain{bucket: mem.NewBucket(time.Now), states: make(map[uint64]string)}
@@ -109,7 +109,7 @@ func text(n int) []byte {
 	return b[:n]
 }
 
-// readOne reads a checkpoint, which was opened before its objects were damaged.
+// readOne reads a checkpoint that was opened before its objects were damaged.
 func (c *chain) readOne(ctx context.Context, made *checkpoint.Checkpoint) (string, error) {
 	fsys, err := made.FS(ctx)
 	if err != nil {
@@ -125,8 +125,8 @@ func (c *chain) readOne(ctx context.Context, made *checkpoint.Checkpoint) (strin
 	return b.String(), err
 }
 
-// wantCaught reads checkpoints. Each says that it is damaged, and where, or is
-// what it should be. It returns how many say so.
+// wantCaught reads checkpoints. Each must be intact, or give an error that says where
+// it is damaged. It returns the number of damaged ones.
 func (c *chain) wantCaught(t *testing.T, list []*checkpoint.Checkpoint, what, key string) (caught int) {
 	t.Helper()
 	for _, made := range list {
@@ -144,18 +144,18 @@ func (c *chain) wantCaught(t *testing.T, list []*checkpoint.Checkpoint, what, ke
 	return caught
 }
 
-// A part of a segment, and the checkpoints that need it.
+// A part is a part of a segment, with the checkpoints that need it.
 type part struct {
 	chunk   format.Chunk
-	meta    bool // it is of a table, or of a list of files
+	meta    bool // it belongs to a table or to a list of files
 	spilled bool
 	users   []*checkpoint.Checkpoint
 }
 
-// parts returns what the segments consist of, by segment.
+// parts returns the parts of all segments.
 func (c *chain) parts(t *testing.T) map[format.SegmentID][]*part {
 	t.Helper()
-	s := takeStock(t, c.bucket)
+	s := takeInventory(t, c.bucket)
 	at := make(map[spot]*part)
 	add := func(by *checkpoint.Checkpoint, list []format.Chunk, p part) {
 		for _, p.chunk = range list {
@@ -184,8 +184,8 @@ func (c *chain) parts(t *testing.T) map[format.SegmentID][]*part {
 	return parts
 }
 
-// A flipped bit of any table, list or piece of data is caught by each of the
-// checkpoints that need it, and by no other.
+// A flipped bit in any table, list or data is detected by each checkpoint that needs
+// it, and by no other.
 func TestDamageOfSharedDataIsFound(t *testing.T) {
 	c := newChain(t)
 	kinds := make(map[string]int)
@@ -211,9 +211,9 @@ func TestDamageOfSharedDataIsFound(t *testing.T) {
 				switch caught := c.wantCaught(t, readers, what, key); {
 				case caught == len(p.users):
 				case caught == 0 && p.chunk.Encoding == format.Zstd:
-					unseen++ // it means nothing to a decoder: all give back what they should
+					unseen++ // the decoder ignores this bit: all give back what they should
 				default:
-					t.Errorf("%s: %d checkpoints say so, want %d", what, caught, len(p.users))
+					t.Errorf("%s: %d checkpoints are damaged, want %d", what, caught, len(p.users))
 				}
 				data[i] ^= bit
 			}
@@ -237,8 +237,8 @@ func TestDamageOfSharedDataIsFound(t *testing.T) {
 	t.Logf("%v; %d flipped bits, %d without effect", kinds, flips, unseen)
 }
 
-// places are the bytes of a part that are damaged: all of what is small and says
-// where the rest lies, elsewhere both ends and a few between.
+// places returns the bytes of a part to damage: all of a small part that says where
+// the rest is, otherwise both ends and a few between.
 func (p *part) places() (list []int64) {
 	size := p.chunk.StoredSize()
 	if p.meta {
@@ -253,13 +253,13 @@ func (p *part) places() (list []int64) {
 	return list
 }
 
-// The same for what a checkpoint reads when it is opened: each byte of each
-// manifest, and what did not fit into one.
+// The same for what is read when a checkpoint is opened: each byte of each manifest,
+// and the parts that did not fit into one.
 func TestDamageOfManifestsOfAChainIsFound(t *testing.T) {
 	c := newChain(t)
 	for _, key := range c.keys {
 		_, seq, ok := format.ParseManifestKey(key)
-		if !ok || seq == 1 { // which is the claim's
+		if !ok || seq == 1 { // number 1 is the claim
 			continue
 		}
 		data := c.get(t, key)
@@ -295,8 +295,8 @@ func TestDamageOfManifestsOfAChainIsFound(t *testing.T) {
 	}
 }
 
-// A segment that is cut short, or gone, is found by those that need what it
-// lacks, and a restore from it changes nothing.
+// A segment that is cut off or missing is detected by the checkpoints that need the
+// missing part, and a restore of these changes nothing.
 func TestTruncatedSegmentOfAChain(t *testing.T) {
 	c := newChain(t)
 	parent := t.TempDir()
@@ -317,13 +317,13 @@ func TestTruncatedSegmentOfAChain(t *testing.T) {
 				}
 			}
 			if caught := c.wantCaught(t, c.list, fmt.Sprintf("%d bytes cut to %d", len(data), size), key); caught < users {
-				t.Errorf("%s cut to %d: %d checkpoints say so, want %d", key, size, caught, users)
+				t.Errorf("%s cut to %d: %d checkpoints are damaged, want %d", key, size, caught, users)
 			}
 		}
 		for _, made := range c.list {
 			_, readErr := c.readOne(t.Context(), made)
 			if readErr == nil {
-				continue // it needs nothing of it
+				continue // it does not need this segment
 			}
 			err := made.Restore(t.Context(), target, checkpoint.RestoreOptions{Replace: true})
 			if !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
@@ -338,8 +338,8 @@ func TestTruncatedSegmentOfAChain(t *testing.T) {
 	}
 }
 
-// A base that cannot be read does not hold up its successors: everything is
-// saved anew, and the log says why.
+// A base that cannot be read does not stop later saves: everything is stored again,
+// and the log says why.
 func TestDamagedBaseIsNotBuiltUpon(t *testing.T) {
 	flip := func(data []byte) []byte { data[len(data)/2] ^= 1; return data }
 	none := func([]byte) []byte { return nil }
@@ -361,7 +361,7 @@ func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []
 	bucket := mem.NewBucket(time.Now)
 	files := fstest.MapFS{"noise": {Data: noise(200 << 10)}, "text": {Data: text(150 << 10)}}
 	var log logged
-	opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2}, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	opts := checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: 2}, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	_, task := jobOf(t, bucket, opts)
 	o := claim(t, task)
 	s := checkpoint.Snapshot{State: checkpoint.FS(files), Offsets: map[string]string{}}
@@ -397,7 +397,9 @@ func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []
 
 	_, task = jobOf(t, bucket, opts)
 	files["noise"] = &fstest.MapFile{Data: noise(200<<10 + 1)}
-	save := task.Save
+	save := func(ctx context.Context, s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) {
+		return task.Save(ctx, s, checkpoint.SaveOptions{Fence: true})
+	}
 	if owned {
 		o, err := task.Claim(t.Context(), checkpoint.ClaimOptions{})
 		if err != nil {
@@ -418,7 +420,8 @@ func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []
 	if err != nil {
 		t.Fatalf("the one after it: %v", err)
 	}
-	// Nothing is shared with the damaged one, and all with the one in between.
+	// The first shares nothing with the damaged checkpoint. The second shares
+	// everything with the first.
 	if made.NewBytes < 200<<10 || again.NewBytes > 64<<10 || strings.Contains(log.String(), "saved anew") {
 		t.Errorf("%d and %d new bytes; then\n%s", made.NewBytes, again.NewBytes, &log)
 	}
@@ -433,8 +436,8 @@ func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []
 	}
 }
 
-// How many bytes a manifest says there are is not taken on trust: memory goes by
-// what there is to read.
+// The size that a manifest states is not trusted: memory is allocated for what can be
+// read.
 func TestSizeOfAStateIsNotTakenOnTrust(t *testing.T) {
 	for _, size := range []int64{1 << 34, 1 << 62} {
 		inWorld(t, func(w *world) {
@@ -468,7 +471,7 @@ func TestSizeOfAStateIsNotTakenOnTrust(t *testing.T) {
 	}
 }
 
-// A logged is what is logged, also in the background.
+// A logged is the text of a log that may be written in the background.
 type logged struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -29,7 +29,7 @@ import (
 type patient struct {
 	store backend.Store
 	task  *checkpoint.Task
-	keys  []string // of what is read
+	keys  []string // of the objects that read reads
 }
 
 func (p *patient) get(t *testing.T, key string) []byte {
@@ -49,8 +49,8 @@ func (p *patient) put(t *testing.T, key string, data []byte) {
 	}
 }
 
-// read reads the newest checkpoint, with each of its files, and what the two
-// oldest ones say.
+// read reads the newest checkpoint with each of its files, and the offsets of the two
+// oldest ones.
 func (p *patient) read(ctx context.Context) error {
 	c, err := p.task.Latest(ctx)
 	if err != nil {
@@ -86,7 +86,7 @@ func (p *patient) read(ctx context.Context) error {
 	return nil
 }
 
-// wantCorrupt fails unless everything that reads says so, and where.
+// wantCorrupt fails unless the read reports the damage, and its place.
 func (p *patient) wantCorrupt(t *testing.T, what, key string) {
 	t.Helper()
 	err := p.read(t.Context())
@@ -98,7 +98,7 @@ func (p *patient) wantCorrupt(t *testing.T, what, key string) {
 	}
 }
 
-// The ways in which a task keeps what it saves.
+// kept returns tasks that store what they save in all possible ways.
 func kept() map[string][]checkpoint.Snapshot {
 	small := checkpoint.FS(fstest.MapFS{
 		"a/one": {Data: []byte("1"), Mode: 0o644}, "a/link": {Data: []byte("one"), Mode: fs.ModeSymlink | 0o777}, "two": {Data: noise(300), Mode: 0o600},
@@ -109,7 +109,7 @@ func kept() map[string][]checkpoint.Snapshot {
 		many[fmt.Sprint("orders/", n)] = fmt.Sprint(n * n)
 	}
 	var savepoints []checkpoint.Snapshot
-	for n := range 120 { // until the list of them does not fit into a manifest
+	for n := range 120 { // until their list does not fit into a manifest
 		savepoints = append(savepoints, checkpoint.Snapshot{Savepoint: fmt.Sprintf("%0127d.", n)})
 	}
 	return map[string][]checkpoint.Snapshot{
@@ -127,7 +127,7 @@ func kept() map[string][]checkpoint.Snapshot {
 func newPatient(t *testing.T, snapshots []checkpoint.Snapshot) *patient {
 	t.Helper()
 	bucket := mem.NewBucket(time.Now)
-	opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
+	opts := checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
 	o := claim(t, openTask(t, bucket, opts))
 	for _, s := range snapshots {
 		commit(t, o, s)
@@ -150,7 +150,7 @@ func newPatient(t *testing.T, snapshots []checkpoint.Snapshot) *patient {
 	return p
 }
 
-// watched notes what is read.
+// watched records what is read.
 type watched struct {
 	backend.Store
 	mu  sync.Mutex
@@ -164,8 +164,8 @@ func (w *watched) Get(ctx context.Context, key string, offset int64, p []byte) (
 	return w.Store.Get(ctx, key, offset, p)
 }
 
-// places are the bytes of an object that are damaged: all of them where little
-// has to be read each time, elsewhere a sample that has both ends in it.
+// places returns the bytes of an object to damage: all of them if each test reads
+// little, otherwise a sample that includes both ends.
 func (p *patient) places(size int) []int {
 	var list []int
 	if len(p.keys) == 1 {
@@ -237,8 +237,8 @@ func (p *patient) swap(t *testing.T) {
 	}
 }
 
-// miss deletes all but the newest manifest: without that the one before is the
-// newest, and nothing in the store says otherwise.
+// miss deletes all objects except the newest manifest. Without the newest manifest,
+// the one before would be the newest, and nothing in the store would show it.
 func (p *patient) miss(t *testing.T) {
 	for _, key := range p.keys[1:] { // the newest manifest sorts first
 		data := p.get(t, key)
@@ -256,7 +256,7 @@ func (p *patient) miss(t *testing.T) {
 	}
 }
 
-// A manifest that was copied from another task is not this one's.
+// A manifest that was copied from another task is refused.
 func TestManifestOfAnotherTaskIsFound(t *testing.T) {
 	p := newPatient(t, kept()["inline"])
 	job := newJob(t, p.store, checkpoint.Options{})
@@ -269,8 +269,8 @@ func TestManifestOfAnotherTaskIsFound(t *testing.T) {
 	p.wantCorrupt(t, "another task's manifest", p.keys[0])
 }
 
-// What a tree says is not believed either: a file's data lies in a segment that
-// the checkpoint names, or nowhere.
+// The tree is not trusted either: a file's data must be in a segment that the
+// checkpoint names.
 func TestChunkOutsideTheCheckpointIsFound(t *testing.T) {
 	inWorld(t, func(w *world) {
 		c := commit(w, claim(w, openTask(w, w.bucket, lastOne)), with(1, 100<<10))
@@ -298,7 +298,7 @@ func TestChunkOutsideTheCheckpointIsFound(t *testing.T) {
 	})
 }
 
-// A restore that meets damage leaves its target as it was.
+// A restore that finds damage does not change its target.
 func TestRestoreOfADamagedStateChangesNothing(t *testing.T) {
 	for _, name := range []string{"in segments", "many offsets, and segments", "several"} {
 		t.Run(name, func(t *testing.T) {
@@ -328,8 +328,9 @@ func TestRestoreOfADamagedStateChangesNothing(t *testing.T) {
 					for _, target := range []string{full, filepath.Join(parent, "absent")} {
 						err := c.Restore(t.Context(), target, checkpoint.RestoreOptions{Replace: true})
 						if err == nil {
-							// This segment is another checkpoint's, or holds its offsets.
-							if err := os.RemoveAll(target); err != nil {
+							// This segment belongs to another checkpoint, or contains
+							// the offsets.
+							if err := removeReadOnly(target); err != nil {
 								t.Fatal(err)
 							}
 							continue
@@ -374,9 +375,9 @@ func TestReaderThatIsTooSlow(t *testing.T) {
 				o, _ := w.ownerWith(lastOne)
 				c := commit(w, o, large(1))
 				commit(w, o, large(2))
-				synctest.Wait() // the segments are deleted
+				synctest.Wait() // until the segments are deleted
 				if err := read(w.Context(), c, t); !errors.Is(err, checkpoint.ErrGone) || errors.Is(err, checkpoint.ErrCorrupt) {
-					t.Errorf("what was retired: %v, want ErrGone", err)
+					t.Errorf("a retired checkpoint: %v, want ErrGone", err)
 				}
 
 				c = commit(w, o, large(3))
@@ -386,14 +387,14 @@ func TestReaderThatIsTooSlow(t *testing.T) {
 					}
 				}
 				if err := read(w.Context(), c, t); !errors.Is(err, checkpoint.ErrCorrupt) || errors.Is(err, checkpoint.ErrGone) {
-					t.Errorf("what is retained, and lost: %v, want ErrCorrupt", err)
+					t.Errorf("a retained checkpoint whose segments are missing: %v, want ErrCorrupt", err)
 				}
 			})
 		})
 	}
 }
 
-// A file that is open when its checkpoint is retired says so as well.
+// An open file of a checkpoint that was retired meanwhile returns ErrGone.
 func TestOpenFileOfARetiredCheckpoint(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
@@ -418,8 +419,8 @@ func TestOpenFileOfARetiredCheckpoint(t *testing.T) {
 	})
 }
 
-// Who asks for the newest gets it, however fast it changes: a writer that
-// overtakes a reader costs it a request or two.
+// Whoever asks for the newest checkpoint gets it, however fast it changes: a writer
+// that overtakes a reader costs it one or two requests.
 func TestReaderIsOvertaken(t *testing.T) {
 	many := at(0)
 	for n := range 1000 {
@@ -455,7 +456,7 @@ func TestReaderIsOvertaken(t *testing.T) {
 	}
 }
 
-// overtaken lets another writer go before its first reads of segments.
+// overtaken runs another writer before its first reads of segments.
 type overtaken struct {
 	backend.Store
 	times int
@@ -468,4 +469,15 @@ func (o *overtaken) Get(ctx context.Context, key string, offset int64, p []byte)
 		o.by()
 	}
 	return o.Store.Get(ctx, key, offset, p)
+}
+
+// removeReadOnly is os.RemoveAll for trees with read-only directories.
+func removeReadOnly(dir string) error {
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			_ = os.Chmod(path, 0o700) // if it fails, the removal says so
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }

@@ -10,12 +10,12 @@ import (
 	"slices"
 )
 
-// A dirFS is the tree below a directory. Names lead nowhere else, and opening
-// what has become a FIFO or a device does not wait.
+// A dirFS is the tree below a directory. No name leads out of the directory, and opening
+// a file that has become a FIFO or a device does not block.
 type dirFS struct{ root *os.Root }
 
-// openRoot opens a directory. What is no directory is refused: by its name alone a
-// FIFO would be opened, which waits for a writer.
+// openRoot opens a directory. The "." after its name makes that fail for anything else.
+// Without it, a FIFO would be opened, which blocks until there is a writer.
 func openRoot(path string) (*os.Root, error) {
 	root, err := os.OpenRoot(path + string(filepath.Separator) + ".")
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
@@ -35,7 +35,7 @@ func (d dirFS) open(name string, flags int) (*os.File, error) {
 func (d dirFS) Open(name string) (fs.File, error) {
 	f, err := d.open(name, openFlags)
 	if err != nil {
-		return nil, err // and no file that is not nil
+		return nil, err // not f: a nil *os.File in an fs.File is not nil
 	}
 	return f, nil
 }
@@ -59,8 +59,8 @@ func (d dirFS) Lstat(name string) (fs.FileInfo, error) {
 	return d.root.Lstat(filepath.FromSlash(name))
 }
 
-// openRegular opens a regular file. What has taken its place since it was listed
-// is not read: whoever reads from a FIFO may wait for ever.
+// openRegular opens a regular file. If something else has replaced it since it was listed,
+// that is not read: a read from a FIFO may block for ever.
 func openRegular(fsys fs.FS, name string) (fs.File, fs.FileInfo, error) {
 	f, err := fsys.Open(name)
 	if err != nil {

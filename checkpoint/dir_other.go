@@ -2,5 +2,5 @@
 
 package checkpoint
 
-// Here, no name in a directory is one of a FIFO or a terminal.
+// On these systems a directory contains no FIFOs and no terminals.
 const openFlags, openDirFlags = 0, 0

@@ -4,10 +4,10 @@ package checkpoint
 
 import "syscall"
 
-// How files and directories of a state are opened: a FIFO does not wait for a
-// writer, and a terminal does not become the process's own. O_NOFOLLOW would be
-// of no use: os.Root sets it anyway, and follows links itself where they lead to a
-// file in the directory.
+// The flags with which files and directories of a state are opened. Opening a FIFO does not
+// block, and a terminal does not become the process's controlling terminal. O_NOFOLLOW
+// would be useless: os.Root sets it anyway, and itself follows links that stay inside the
+// directory.
 const (
 	openFlags    = syscall.O_NONBLOCK | syscall.O_NOCTTY
 	openDirFlags = syscall.O_DIRECTORY

@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskDir returns a new directory on a file system on which a save relies on the
-// times of files: where temporary files are or, if those are in memory, where the
-// sources are.
+// diskDir returns a new directory on a file system where a save relies on file times:
+// in the directory for temporary files or, if that is in memory, beside the sources.
 func diskDir(t tester) string {
 	t.Helper()
 	if isDisk(t, os.TempDir()) {
@@ -40,7 +39,7 @@ func isDisk(t tester, dir string) bool {
 	return false
 }
 
-// An onDiskFS says of its files that they are on a disk.
+// An onDiskFS says that its files are on a disk.
 type onDiskFS struct {
 	fs.FS
 	disk *os.File

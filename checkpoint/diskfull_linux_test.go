@@ -18,12 +18,13 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A smallDisk is a file system with little room, which ballast makes less.
+// A smallDisk is a small file system. Ballast fills it up.
 type smallDisk struct {
 	name string
 	// mount mounts it at dir.
 	mount func(t *testing.T, dir string)
-	// leave leaves so much room: in units that a file takes at least.
+	// leave leaves space for the given number of units. A unit is the least space
+	// that a file takes.
 	leave func(t *testing.T, dir string, units int)
 }
 
@@ -40,7 +41,7 @@ func mountTmpfs(t *testing.T, dir, options string) {
 	mounted(t, dir, syscall.Mount("tmpfs", dir, "tmpfs", 0, options))
 }
 
-// mounted ends a mount with the test, or skips that.
+// mounted unmounts dir at the end of the test, or skips the test if the mount failed.
 func mounted(t *testing.T, dir string, err error) {
 	t.Helper()
 	if errors.Is(err, syscall.EPERM) {
@@ -75,7 +76,7 @@ func mountExt4(t *testing.T, dir string) {
 	mounted(t, dir, nil)
 }
 
-// leaveBytes fills the disk up, and gives back so many units.
+// leaveBytes fills the disk up, and then frees the given number of units.
 func leaveBytes(t *testing.T, dir string, units int) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(dir, "ballast"))
@@ -89,7 +90,7 @@ func leaveBytes(t *testing.T, dir string, units int) {
 		n, err = f.Write(make([]byte, unit))
 		size += int64(n)
 		if err == nil && size%(64*unit) == 0 {
-			err = f.Sync() // what is only reserved may yet turn out not to be there
+			err = f.Sync() // reserved space might still turn out to be missing
 		}
 	}
 	if !errors.Is(err, syscall.ENOSPC) {
@@ -100,7 +101,7 @@ func leaveBytes(t *testing.T, dir string, units int) {
 	}
 }
 
-// leaveInodes leaves so many files that can be made.
+// leaveInodes leaves room for the given number of files.
 func leaveInodes(t *testing.T, dir string, units int) {
 	t.Helper()
 	ballast := filepath.Join(dir, "ballast")
@@ -132,12 +133,12 @@ func makeRoom(t *testing.T, dir string) {
 	}
 }
 
-// onDisk does something as a process that knows nothing.
+// onDisk runs do in a process without any cached state.
 func onDisk(t *testing.T, dir string, do func(*checkpoint.Task) error) error {
 	t.Helper()
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(dir)}
 	job, err := checkpoint.Open(t.Context(), u.String(), checkpoint.Options{
-		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2}, Backoff: backend.Backoff{Attempts: 1},
+		Memory: 1 << 20, Retention: checkpoint.Retention{Last: 2}, Backoff: backend.Backoff{Attempts: 1},
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -161,7 +162,7 @@ func saveCount(t *testing.T, store string, n int) {
 		t.Fatal(err)
 	}
 	err := onDisk(t, store, func(task *checkpoint.Task) error {
-		_, err := task.Save(t.Context(), countSnapshot(dir, n))
+		_, err := task.Save(t.Context(), countSnapshot(dir, n), checkpoint.SaveOptions{})
 		return err
 	})
 	if err != nil {
@@ -176,8 +177,9 @@ func wantNoSpace(t *testing.T, units int, err error) {
 	}
 }
 
-// TestDiskOfARestoreIsFull restores over an older state with ever more room. Until
-// there is enough of it, the older state stays as it is, and nothing beside it.
+// TestDiskOfARestoreIsFull restores over an older state with more and more space. As
+// long as there is too little, the older state is unchanged, and nothing is left
+// beside it.
 func TestDiskOfARestoreIsFull(t *testing.T) {
 	for _, d := range smallDisks {
 		t.Run(d.name, func(t *testing.T) {
@@ -223,8 +225,8 @@ func TestDiskOfARestoreIsFull(t *testing.T) {
 	}
 }
 
-// TestDiskOfTheStoreIsFull commits with ever more room. Until there is enough of
-// it, the checkpoint before is the newest, and nothing is damaged or left.
+// TestDiskOfTheStoreIsFull commits with more and more space. As long as there is too
+// little, the previous checkpoint is the newest, and nothing is damaged or left over.
 func TestDiskOfTheStoreIsFull(t *testing.T) {
 	for _, d := range smallDisks {
 		t.Run(d.name, func(t *testing.T) {
@@ -271,8 +273,8 @@ func commitOnce(t *testing.T, task *checkpoint.Task, state string, claims *int) 
 	return err
 }
 
-// wantCount makes sure that the newest checkpoint is the state at n, and that
-// nothing is damaged or needless.
+// wantCount checks that the newest checkpoint is the state at n, that nothing is
+// damaged, and that there is no garbage.
 func wantCount(t *testing.T, dir string, n int) {
 	t.Helper()
 	err := onDisk(t, dir, func(task *checkpoint.Task) error {

@@ -15,14 +15,14 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// bytesOf returns n bytes by a seed: noise, text that can be compressed, zeros,
-// or some of each.
+// bytesOf returns n bytes that depend on a seed: noise, text that can be compressed,
+// zeros, or a mixture.
 func bytesOf(seed uint64, n int) []byte {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	data := make([]byte, 0, n+8)
 	for len(data) < n {
 		k := min(n-len(data), 1+rnd.IntN(60<<10))
-		switch (seed + uint64(rnd.IntN(8))/7) % 8 { // of one kind, mostly
+		switch (seed + uint64(rnd.IntN(8))/7) % 8 { // mostly of one kind
 		case 0:
 			data = append(data, make([]byte, k)...)
 		case 1, 2:
@@ -39,13 +39,13 @@ func bytesOf(seed uint64, n int) []byte {
 	return data[:n]
 }
 
-// much draws content of several chunks and, now and then, of several segments.
+// much generates content of several chunks and sometimes of several segments.
 func (e *editor) much() []byte {
 	size := rapid.OneOf(rapid.IntRange(0, 30<<10), rapid.IntRange(0, 200<<10)).Draw(e.T, "size")
 	return bytesOf(rapid.Uint64Range(0, 1<<20).Draw(e.T, "seed"), size)
 }
 
-// update replaces a file's content by what do makes of it, in place.
+// update replaces a file's content in place by the result of do.
 func (e *editor) update(do func(data []byte) []byte) error {
 	name := e.any(0)
 	data, err := e.root.ReadFile(name)
@@ -55,8 +55,8 @@ func (e *editor) update(do func(data []byte) []byte) error {
 	return e.root.WriteFile(name, do(data), 0o644)
 }
 
-// changes are what a job does to its state, as do the steps of an editor: more
-// of what makes checkpoints differ in a part only.
+// changes are the steps of an editor and more: those after which checkpoints differ
+// only in parts.
 func (e *editor) changes() map[string]func(*rapid.T) {
 	actions := e.steps()
 	for name, step := range map[string]func() error{
@@ -125,7 +125,7 @@ func (e *editor) changes() map[string]func(*rapid.T) {
 			name := e.any(0)
 			return errors.Join(e.root.WriteFile(name+".tmp", e.much(), 0o644), e.root.Rename(name+".tmp", name))
 		},
-		"put back": func() error { // other content, the same size and time
+		"put back": func() error { // other content, but the same size and time
 			name := e.any(0)
 			info, err := e.root.Lstat(name)
 			if err != nil {
@@ -157,7 +157,7 @@ func (e *editor) writePage() error {
 	})
 }
 
-// digest returns a line for each thing in a state, with a hash for content.
+// digest returns a line for each entry of a state, with a hash of its content.
 func digest(t tester, root fs.FS) string {
 	t.Helper()
 	var b strings.Builder

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -21,32 +22,32 @@ import (
 
 var (
 	exploreDepth  = flag.Int("explore.depth", 0, "by how much deeper TestExplore enumerates than it does in CI")
-	exploreN      = flag.Int("explore.n", 10000, "number of schedules that TestExplore draws at random for each play, until few are new")
+	exploreN      = flag.Int("explore.n", 2000, "number of schedules that TestExplore draws at random for each play, until few are new")
 	exploreSeed   = flag.Uint64("explore.seed", 0, "seed of the first of them")
 	exploreReplay = flag.String("explore.replay", "", "run one schedule of TestExplore, as printed by it: PLAY:CHOICES")
 )
 
-// A play says what several processes do, and what may go wrong.
+// A play says what several processes do, and which faults may happen.
 type play struct {
 	name   string
-	last   int          // what retention keeps
-	before func(*stage) // unless the task is new
+	last   int          // the number of checkpoints that retention keeps
+	before func(*stage) // nil for a new task
 	roles  []role
-	faults int // at most so many in one schedule
-	jumps  int // of the clock, likewise
-	depth  int // to which all schedules are run in CI
+	faults int // the largest number of faults in one schedule
+	jumps  int // the largest number of jumps of the clock in one schedule
+	depth  int // the depth to which all schedules are run in CI
 }
 
 // A role is what one process does, before the schedule begins and in it.
 type role struct {
 	name   string
-	dies   bool // it may die; that of a reader or a collector is nobody's concern
+	dies   bool // it may die; for a reader or a collector this would test nothing
 	before func(*process)
 	run    func(*process)
-	ahead  time.Duration // by how much the times in its replies are; of those in listings the bucket's are
+	ahead  time.Duration // how far the times in its replies are ahead; those in listings are the bucket's
 }
 
-// behind returns the role as one whose replies are told by a proxy's clock.
+// behind returns the role with replies whose times come from a proxy's clock.
 func (r role) behind(ahead time.Duration) role {
 	r.ahead = ahead
 	return r
@@ -57,7 +58,7 @@ var (
 	reader    = role{name: "reader", run: (*process).read}
 )
 
-// small and big are states: the second does not fit into a manifest.
+// small and big are states. big does not fit into a manifest.
 var (
 	small fstest.MapFS
 	big   = fstest.MapFS{"a": {Data: noise(17 << 10)}, "b": {Data: noise(300)}}
@@ -83,15 +84,15 @@ func (p *process) commits(states []fstest.MapFS) {
 	p.close()
 }
 
-// settled is an owner whose first commit, and what comes after it, is over.
+// settled is an owner whose first commit, with its clean-up, is over.
 func settled(p *process) {
 	p.claim()
 	p.commit(big)
 	quiesce()
 }
 
-// history is what an earlier owner has left: two checkpoints that share data,
-// and a segment that no manifest names.
+// history is what an earlier owner has left: two checkpoints that share data, and a
+// segment that no manifest names.
 func history(s *stage) {
 	first := s.anyone
 	first.claim()
@@ -104,8 +105,8 @@ func history(s *stage) {
 	}
 }
 
-// lost is a task of which someone has deleted the newest manifests: all those of an
-// owner that came after history.
+// lost is a task whose newest manifests someone has deleted: all those of an owner
+// that came after history.
 func lost(s *stage) {
 	history(s)
 	second := s.anyone
@@ -125,11 +126,11 @@ func saver(name string, states ...fstest.MapFS) role {
 }
 
 var plays = []*play{
-	{name: "takeover", last: 2, before: history, faults: 1, depth: 8,
+	{name: "takeover", last: 2, before: history, faults: 1, depth: 7,
 		roles: []role{owner(other, small), heir("heir", big), collector, reader}},
 	{name: "first", last: 2, faults: 1, depth: 8,
 		roles: []role{heir("one", big), heir("other", small), collector, reader}},
-	{name: "window", last: 1, before: history, faults: 1, jumps: 2, depth: 7,
+	{name: "window", last: 1, before: history, faults: 1, jumps: 2, depth: 6,
 		roles: []role{owner(small, small).behind(-5 * time.Minute), heir("heir", small, other, small).behind(5 * time.Minute), collector}},
 	{name: "saves", last: 2, before: history, faults: 1, depth: 8,
 		roles: []role{saver("one", other, big), saver("other", big), collector, reader}},
@@ -137,11 +138,62 @@ var plays = []*play{
 		roles: []role{owner(other, small), {name: "back", dies: true, run: (*process).back}, collector, reader}},
 	{name: "lost", last: 5, before: lost, faults: 1, depth: 6,
 		roles: []role{heir("heir", big, other), saver("save", other), collector, reader}},
-	{name: "trouble", last: 2, before: history, faults: 3, jumps: 1, depth: 6,
+	{name: "amend", last: 2, before: history, faults: 1, depth: 6,
+		roles: []role{owner(other, small), amender, collector, reader}},
+	{name: "amends", last: 2, before: history, faults: 2, depth: 5,
+		roles: []role{owner(other, small), amender, pruner, heir("heir", small)}},
+	{name: "amend late", last: 1, before: history, faults: 1, jumps: 2, depth: 5,
+		roles: []role{owner(small, small).behind(-5 * time.Minute), amender.behind(5 * time.Minute), heir("heir", small, small), collector}},
+	{name: "fork", last: 1, before: history, faults: 1, depth: 5,
+		roles: []role{owner(small, other), forker, forkOwner, collector}},
+	{name: "fork late", last: 1, before: history, faults: 1, jumps: 2, depth: 5,
+		roles: []role{owner(small, other).behind(-5 * time.Minute), forker.behind(5 * time.Minute), collector, forkOwner}},
+	{name: "trouble", last: 2, before: history, faults: 3, jumps: 1, depth: 5,
 		roles: []role{owner(other, small, big), heir("heir", big, small), collector, reader}},
 }
 
-// back goes back to the older of the checkpoints.
+// amender changes names beside the others, and pruner removes checkpoints.
+var (
+	amender = role{name: "amender", dies: true, run: (*process).amend}
+	pruner  = role{name: "pruner", dies: true, run: func(p *process) {
+		_, err := p.task.Prune(context.Background(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{})
+		p.check("prune", err, checkpoint.ErrUnknown)
+	}}
+)
+
+// forker forks the task, and forkOwner goes on with the fork until it is deleted.
+var (
+	forker    = role{name: "forker", dies: true, run: (*process).makeFork}
+	forkOwner = role{name: "fork's owner", dies: true, run: (*process).commitFork}
+)
+
+// amend makes the latest checkpoint a savepoint, and renames it. No other process
+// changes names, so what it was told remains true until the end.
+func (p *process) amend() {
+	err := second(p.task.AddSavepoint(context.Background(), "mine", checkpoint.SavepointOptions{}))
+	p.check("savepoint", err, checkpoint.ErrUnknown)
+	if err != nil {
+		return
+	}
+	p.wantSavepoint("mine")
+	err = second(p.task.RenameSavepoint(context.Background(), "mine", "yours"))
+	p.check("rename", err, checkpoint.ErrUnknown)
+	if err == nil {
+		p.wantSavepoint("yours")
+	}
+}
+
+// wantSavepoint checks that the newest manifest has a savepoint.
+func (p *process) wantSavepoint(name string) {
+	p.audit.mu.Lock()
+	all := p.audit.newest.all
+	p.audit.mu.Unlock()
+	if !slices.ContainsFunc(all, func(r format.Retained) bool { return r.Savepoint == name }) {
+		p.bad("savepoint %q was acknowledged, and is not there", name)
+	}
+}
+
+// back rolls back to the older checkpoint.
 func (p *process) back() {
 	owner, err := p.task.Claim(context.Background(), checkpoint.ClaimOptions{At: checkpoint.Seq(3)})
 	p.check("claim at 3", err, checkpoint.ErrNoCheckpoint)
@@ -152,11 +204,11 @@ func (p *process) back() {
 	}
 }
 
-// TestExplore runs the engine one store call at a time: all schedules that
-// differ in their first steps, and others at random. An invariant that does not
-// hold is reported with the schedule, which -explore.replay runs again.
+// TestExplore runs the engine one store call at a time: all schedules that differ in
+// their first steps, and others at random. If an invariant does not hold, it reports
+// the schedule, which -explore.replay runs again.
 func TestExplore(t *testing.T) {
-	// Each schedule is short, and leaves much behind.
+	// Each schedule is short, and leaves much garbage in memory.
 	percent := debug.SetGCPercent(800)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	start, runs, distinct := time.Now(), new(atomic.Int64), new(atomic.Int64)
@@ -169,7 +221,7 @@ func TestExplore(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			choices, replay := strings.CutPrefix(*exploreReplay, p.name+":")
 			if *exploreReplay != "" && !replay {
-				t.Skip("another one is run again")
+				t.Skip("another play is replayed")
 			}
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -191,19 +243,19 @@ type explorer struct {
 	*testing.T
 	stage *stage
 	trace explore.Trace[event]
-	seen  map[uint64]struct{} // what each schedule amounts to
+	seen  map[uint64]struct{} // the result of each schedule
 
 	steps   []event
 	choices []int
-	runs    int // schedules that were run to their ends
+	runs    int // schedules that were run to their end
 	calls   int // steps of all schedules
-	givenUp int // that had been seen in another order
+	givenUp int // schedules that had been seen in another order
 }
 
 func (e *explorer) explore() {
 	depth, n := e.stage.play.depth+*exploreDepth, *exploreN
 	switch {
-	case raceDetector: // by which each takes twenty times as long
+	case raceDetector: // with it, each schedule takes twenty times as long
 		depth, n = 2, 50
 	case testing.Short():
 		depth, n = 4, 100
@@ -245,10 +297,10 @@ func (e *explorer) replay(choices string) {
 	}
 	e.schedule(func(events []event) (int, bool, error) {
 		if len(e.choices) >= len(list) {
-			return 0, true, nil // a change has made it longer
+			return 0, true, nil // the code has changed, and the schedule has become longer
 		}
 		if list[len(e.choices)] >= len(events) {
-			return 0, false, errors.New("this is a schedule of another version: there is no such choice")
+			return 0, false, errors.New("the schedule is from another version: it has a choice that does not exist")
 		}
 		return list[len(e.choices)], true, nil
 	})
@@ -268,7 +320,7 @@ func (e *explorer) run(search *explore.Search[event], seed uint64) {
 // mostSteps is more than any schedule needs.
 const mostSteps = 1000
 
-// schedule runs one schedule, and reports whether it came to its end.
+// schedule runs one schedule, and reports whether it was run to its end.
 func (e *explorer) schedule(choose func([]event) (int, bool, error)) bool {
 	s := e.stage
 	s.reset()
@@ -311,8 +363,8 @@ func (e *explorer) step(ev event, choice int) {
 	e.stage.take(ev)
 }
 
-// epilogue is the end of each schedule: what was said is true, all is whole, and
-// when another process has taken over, nothing needless is left.
+// epilogue is the end of each schedule: what writers were told is true, everything is
+// intact, and after another process has taken over, there is no garbage left.
 func (e *explorer) epilogue() {
 	s, next := e.stage, e.stage.anyone
 	s.audit.end()
@@ -330,7 +382,7 @@ func (e *explorer) epilogue() {
 	s.audit.wantExact()
 }
 
-// story puts the steps of the present schedule into words.
+// story describes the steps of the present schedule.
 func (e *explorer) story() string {
 	var b strings.Builder
 	for _, ev := range e.steps {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math/bits"
 	"slices"
 	"sync/atomic"
 
@@ -17,21 +18,13 @@ import (
 type fetch struct {
 	segment      format.SegmentID
 	offset, size int64
-	data         int64 // bytes in the chunks, decoded
 	chunks       []catalog.ID
 }
 
-const (
-	// fetchSize bounds one fetch and what is decoded of it, in bytes, unless a
-	// single chunk is larger.
-	fetchSize = 4 << 20
-	// fetchGap is how many bytes that nobody wants a fetch takes along rather
-	// than be two. A request costs as much as transferring some 100 KiB.
-	fetchGap = 64 << 10
-	// fetches is how many are under way at a time. The memory that a restore
-	// takes is bounded by their size.
-	fetches = 8
-)
+// fetchGap is the largest gap between two chunks for which one request is sent
+// rather than two. The bytes in the gap are fetched in vain, but a request costs as
+// much as transferring some 100 KiB.
+const fetchGap = 128 << 10
 
 // got is a chunk that was fetched, and its data.
 type got struct {
@@ -39,36 +32,35 @@ type got struct {
 	data []byte
 }
 
-// fetch reads chunks in the order in which they lie, several requests at a
-// time, and checks them. Several goroutines call newUse once each, and hand the
-// chunks of one request at a time to what it returns, in that order. The data
-// must not be kept.
+// fetch reads chunks, with several requests at a time, and checks them. Each of several
+// goroutines calls newUse once, and calls the function that it returns with some chunks at
+// a time, which are stored in that order. That function must not keep the data.
 func (c *Checkpoint) fetch(ctx context.Context, cat *catalog.Catalog, ids []catalog.ID, newUse func() (use func([]got) error)) error {
 	return c.eachFetch(ctx, cat, ids, func(ctx context.Context, w *fetcher, f *fetch) error {
 		if w.use == nil {
 			w.use = newUse()
 		}
-		if err := w.fetch(ctx, f); err != nil {
-			return err
-		}
-		return w.use(w.got)
+		return w.fetch(ctx, f)
 	})
 }
 
-// eachFetch plans the requests for chunks and calls do with each, from several
-// goroutines.
+// eachFetch plans the requests for chunks and calls do with each, from as many goroutines
+// as there is memory for. How many requests are under way is for the store to say, which
+// has a limit: see [backend.Limit].
 func (c *Checkpoint) eachFetch(ctx context.Context, cat *catalog.Catalog, ids []catalog.ID, do func(context.Context, *fetcher, *fetch) error) error {
-	todo := plan(cat, ids)
+	data := c.task.job.data
+	defer data.open()()
+	todo := plan(cat, ids, storedMost(data.fetch))
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
-	for range min(fetches, len(todo)) {
+	for range min(data.fits(int64(data.fetch)), len(todo)) {
 		group.Go(func() error {
-			w := fetcher{c: c, catalog: cat}
+			w := fetcher{c: c, catalog: cat, memory: data}
 			for i := next.Add(1) - 1; i < int64(len(todo)); i = next.Add(1) - 1 {
 				if ctx.Err() != nil {
-					return ctx.Err() // another one failed, or the caller gave up
+					return ctx.Err() // another goroutine failed, or the caller gave up
 				}
-				if err := do(ctx, &w, &todo[i]); err != nil {
+				if err := w.with(ctx, &todo[i], do); err != nil {
 					return err
 				}
 			}
@@ -78,63 +70,94 @@ func (c *Checkpoint) eachFetch(ctx context.Context, cat *catalog.Catalog, ids []
 	return group.Wait()
 }
 
-// plan joins chunks that lie close together into few requests.
-func plan(cat *catalog.Catalog, ids []catalog.ID) []fetch {
+// A fetch's buffer has room for what is received, and for some of that after it is decoded.
+func storedMost(buffer int) int64 { return int64(buffer - decodedMost(buffer)) }
+func decodedMost(buffer int) int  { return buffer / 4 }
+
+// plan returns the requests that fetch some chunks. Chunks that are stored close together
+// share a request, which fetches up to most bytes, unless a single chunk has more.
+func plan(cat *catalog.Catalog, ids []catalog.ID, most int64) []fetch {
 	ids = slices.Clone(ids)
 	slices.SortFunc(ids, cat.Compare)
 	ids = slices.Compact(ids)
 	var todo []fetch
-	first := 0 // of those in the last fetch
+	first := 0 // index of the last fetch's first chunk
 	for i, id := range ids {
 		ch := cat.Chunk(id)
 		end := ch.Offset + ch.StoredSize()
-		if n := len(todo) - 1; n >= 0 && todo[n].takes(&ch, end) {
+		if n := len(todo) - 1; n >= 0 && todo[n].takes(&ch, end, most) {
 			f := &todo[n]
 			f.size = max(f.size, end-f.offset)
-			f.data += ch.Size
 			f.chunks = ids[first : i+1]
 			continue
 		}
 		first = i
-		todo = append(todo, fetch{ch.Segment, ch.Offset, ch.StoredSize(), ch.Size, ids[i : i+1]})
+		todo = append(todo, fetch{ch.Segment, ch.Offset, ch.StoredSize(), ids[i : i+1]})
 	}
 	return todo
 }
 
-func (f *fetch) takes(ch *format.Chunk, end int64) bool {
-	return ch.Segment == f.segment && ch.Offset <= f.offset+f.size+fetchGap &&
-		end-f.offset <= fetchSize && f.data+ch.Size <= fetchSize
+func (f *fetch) takes(ch *format.Chunk, end, most int64) bool {
+	return ch.Segment == f.segment && ch.Offset <= f.offset+f.size+fetchGap && end-f.offset <= most
 }
 
 // A fetcher has the memory for one fetch at a time.
 type fetcher struct {
 	c       *Checkpoint
 	catalog *catalog.Catalog
-	stored  []byte
+	memory  *memory
+	stored  []byte // both are parts of one buffer
 	decoded []byte
 	got     []got
-	use     func([]got) error // what becomes of got
+	use     func([]got) error // is called with got
 }
 
+// with calls do with a fetch, for which w has memory meanwhile.
+func (w *fetcher) with(ctx context.Context, f *fetch, do func(context.Context, *fetcher, *fetch) error) error {
+	buf, err := w.memory.take(ctx, w.bufferSize(f))
+	if err != nil {
+		return err
+	}
+	defer w.memory.give(buf)
+	w.stored, w.decoded = buf[:f.size:f.size], buf[f.size:f.size]
+	return do(ctx, w, f)
+}
+
+// bufferSize returns how much memory a fetch needs. There are few different sizes, so that
+// buffers can be used again.
+func (w *fetcher) bufferSize(f *fetch) int {
+	if size := int(f.size) + w.toDecode(f); size <= w.memory.fetch/2 {
+		return 1 << bits.Len(uint(size))
+	}
+	return max(w.memory.fetch, int(f.size))
+}
+
+// fetch sends the request, and uses the chunks. It decodes some at a time: as many as there
+// is memory for.
 func (w *fetcher) fetch(ctx context.Context, f *fetch) error {
 	if err := w.load(ctx, f); err != nil {
 		return err
 	}
-	w.decoded = slices.Grow(w.decoded[:0], int(w.toDecode(f)))
-	w.got = w.got[:0]
-	for _, id := range f.chunks {
-		data, err := w.decode(f, id)
-		if err != nil {
+	most := decodedMost(w.memory.fetch)
+	for todo := f.chunks; len(todo) > 0; {
+		w.decoded, w.got = w.decoded[:0], w.got[:0]
+		for size := 0; len(todo) > 0 && (size == 0 || size+int(w.catalog.Size(todo[0])) <= most); todo = todo[1:] {
+			data, err := w.decode(f, todo[0])
+			if err != nil {
+				return err
+			}
+			w.got = append(w.got, got{todo[0], data})
+			size += len(data)
+		}
+		if err := w.use(w.got); err != nil {
 			return err
 		}
-		w.got = append(w.got, got{id, data})
 	}
 	return nil
 }
 
 // load sends the request.
 func (w *fetcher) load(ctx context.Context, f *fetch) error {
-	w.stored = slices.Grow(w.stored[:0], int(f.size))[:f.size]
 	return w.c.stored(ctx, f.segment, f.offset, w.stored)
 }
 
@@ -142,20 +165,21 @@ func (w *fetcher) load(ctx context.Context, f *fetch) error {
 func (w *fetcher) decode(f *fetch, id catalog.ID) ([]byte, error) {
 	ch := w.catalog.Chunk(id)
 	at := ch.Offset - f.offset
-	return w.c.task.segments.Decode(&w.decoded, &ch, w.stored[at:at+ch.StoredSize()])
+	return w.c.segments.Decode(&w.decoded, &ch, w.stored[at:at+ch.StoredSize()])
 }
 
-// toDecode returns how many bytes are made of the chunks that are encoded.
-func (w *fetcher) toDecode(f *fetch) (n int64) {
+// toDecode returns how much memory it takes to decode the chunks of a fetch.
+func (w *fetcher) toDecode(f *fetch) (n int) {
 	for _, id := range f.chunks {
 		if ch := w.catalog.Chunk(id); ch.Encoding != format.Raw {
-			n += ch.Size
+			n += int(ch.Size)
 		}
 	}
-	return n
+	return min(n, decodedMost(w.memory.fetch))
 }
 
-// join returns the data of chunks, end to end, in buf if that has room for it.
+// join returns the data of chunks, one after the other. It uses buf's memory if that is
+// large enough.
 func (c *Checkpoint) join(ctx context.Context, cat *catalog.Catalog, ids []catalog.ID, buf []byte) ([]byte, error) {
 	at := make(map[catalog.ID][]int, len(ids)) // where each begins
 	size := 0
@@ -176,7 +200,8 @@ func (c *Checkpoint) join(ctx context.Context, cat *catalog.Catalog, ids []catal
 	return data, err
 }
 
-// readRun returns the data of chunks that lie end to end, in one request.
+// readRun returns the data of chunks that are stored one right after the other, with one
+// request.
 func (c *Checkpoint) readRun(ctx context.Context, run []format.Chunk) ([]byte, error) {
 	first, last := &run[0], &run[len(run)-1]
 	stored := make([]byte, last.Offset+last.StoredSize()-first.Offset)
@@ -187,7 +212,7 @@ func (c *Checkpoint) readRun(ctx context.Context, run []format.Chunk) ([]byte, e
 	for i := range run {
 		at := run[i].Offset - first.Offset
 		buf = buf[:0]
-		data, err := c.task.segments.Decode(&buf, &run[i], stored[at:at+run[i].StoredSize()])
+		data, err := c.segments.Decode(&buf, &run[i], stored[at:at+run[i].StoredSize()])
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +227,7 @@ func (c *Checkpoint) stored(ctx context.Context, id format.SegmentID, offset int
 		copy(p, c.content.Inline[offset:]) // Places.Check made sure that it is all there
 		return nil
 	}
-	err := c.task.segments.Read(ctx, id, offset, p)
+	err := c.segments.Read(ctx, id, offset, p)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c.task.log.Missing(ctx, c.Seq, err)
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// becomeFIFO puts a named pipe in the place of what is at path, which may be a
-// directory with files in it.
+// becomeFIFO replaces the file at path, or the directory with all its content, by a
+// named pipe.
 func becomeFIFO(t *testing.T, path string) {
 	t.Helper()
 	if err := errors.Join(os.RemoveAll(path), syscall.Mkfifo(path, 0o644)); err != nil {
@@ -24,8 +24,8 @@ func becomeFIFO(t *testing.T, path string) {
 	}
 }
 
-// neverWaits runs do. If that waits for somebody to open the other end of a FIFO,
-// the test fails, and gives it an end.
+// neverWaits runs do. If do waits until somebody opens the other end of a FIFO, the
+// test fails, and opens it.
 func neverWaits(t *testing.T, fifo string, do func() error) error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -36,15 +36,15 @@ func neverWaits(t *testing.T, fifo string, do func() error) error {
 	case <-time.After(10 * time.Second):
 		t.Errorf("it waits for a writer of the FIFO")
 	}
-	f, err := os.OpenFile(fifo, os.O_RDWR, 0) // which does not wait
+	f, err := os.OpenFile(fifo, os.O_RDWR, 0) // this open does not wait
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return <-done
 }
 
-// When a FIFO takes the place of a file after the directory was listed, a save
-// does not wait for somebody to write to it.
+// If a file becomes a FIFO after its directory was listed, a save does not wait for
+// somebody to write to it.
 func TestFileThatBecomesAFIFO(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
@@ -56,7 +56,7 @@ func TestFileThatBecomesAFIFO(t *testing.T) {
 	err := neverWaits(t, path, func() error {
 		_, err := o.Commit(t.Context(), checkpoint.Snapshot{
 			State:    checkpoint.Dir(dir),
-			Progress: func(checkpoint.Progress) { swap() }, // first when the directory was listed
+			Progress: func(checkpoint.Progress) { swap() }, // called first when the directory was listed
 		})
 		return err
 	})
@@ -69,7 +69,7 @@ func TestFileThatBecomesAFIFO(t *testing.T) {
 	commit(t, o, checkpoint.Snapshot{State: checkpoint.Dir(dir)})
 }
 
-// The same goes for a directory, which is opened to be listed.
+// The same for a directory, which is opened to be listed.
 func TestDirectoryThatBecomesAFIFO(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "d")
@@ -77,7 +77,7 @@ func TestDirectoryThatBecomesAFIFO(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := claim(t, newTask(t))
-	// A walk asks its context before it lists a directory: of ".", and of "d".
+	// A save checks its context before it lists a directory: first ".", then "d".
 	ctx := &countedContext{Context: t.Context(), calls: 2, do: func() { becomeFIFO(t, path) }}
 	err := neverWaits(t, path, func() error {
 		_, err := o.Commit(ctx, checkpoint.Snapshot{State: checkpoint.Dir(dir)})
@@ -88,8 +88,7 @@ func TestDirectoryThatBecomesAFIFO(t *testing.T) {
 	}
 }
 
-// A countedContext does something when it is asked for the n-th time whether it
-// has ended.
+// A countedContext runs do when it is asked for the n-th time whether it has ended.
 type countedContext struct {
 	context.Context
 	mu    sync.Mutex
@@ -106,7 +105,7 @@ func (c *countedContext) Err() error {
 	return c.Context.Err()
 }
 
-// A FIFO that is given as the state's directory is refused.
+// A FIFO is refused as a state's directory.
 func TestFIFOThatIsNoDirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
 	becomeFIFO(t, path)
@@ -120,11 +119,11 @@ func TestFIFOThatIsNoDirectory(t *testing.T) {
 	}
 }
 
-// A restore looks in the old directory for what need not be fetched. What became
-// a FIFO there meanwhile is fetched.
+// A restore looks in the old directory for data that need not be fetched. If a file
+// there becomes a FIFO, its data is fetched.
 func TestOldFileThatBecomesAFIFO(t *testing.T) {
 	state := t.TempDir()
-	const files = 200 // more than are opened before the first of them was read
+	const files = 200 // more than are opened before the first was read
 	for i := range files {
 		if err := os.WriteFile(filepath.Join(state, fmt.Sprintf("%03d", i)), noise(2000+i), 0o644); err != nil {
 			t.Fatal(err)

@@ -22,10 +22,10 @@ type openFile struct {
 	pos     int64
 	catalog *catalog.Catalog // of chunks
 	chunks  []catalog.ID     // nil until they are needed
-	ends    []int64          // where in the file each chunk ends
-	data    []byte           // from start on
-	start   int64
-	ahead   int64 // how much was read ahead
+	ends    []int64          // offset in the file at which each chunk ends
+	data    []byte           // the part of the file that was read last
+	start   int64            // offset of data in the file
+	ahead   int64            // how many bytes are read ahead
 	closed  bool
 }
 
@@ -106,8 +106,8 @@ func (f *openFile) readAt(p []byte, offset int64) (n int, err error) {
 	return n, nil
 }
 
-// from returns data from offset on, at least a byte and at best n. It keeps
-// what it reads, and reads ahead if it is asked for what comes next.
+// from returns data from offset on: at least one byte, and n bytes if it can. It keeps the
+// data for the next call. If the calls read the file in order, it reads ahead.
 func (f *openFile) from(offset, n int64) ([]byte, error) {
 	if in := offset - f.start; in >= 0 && in < int64(len(f.data)) {
 		return f.data[in:], nil
@@ -135,15 +135,15 @@ func (f *openFile) from(offset, n int64) ([]byte, error) {
 	return f.data[offset-f.start:], nil
 }
 
-// How much is read at least, in bytes, by one who reads on from where he was, or
-// from the beginning: this much, and twice as much each time, up to the most.
+// How many bytes are read ahead when a file is read in order: at first the minimum, then
+// twice as much each time, up to the maximum.
 const (
 	minAhead = 128 << 10
 	maxAhead = 4 << 20
 )
 
-// run returns the chunks from number i on that lie end to end, up to the one
-// with the file's byte before end.
+// run returns chunk i of the file, and the chunks after it that are stored right behind
+// it, up to the one that contains the last byte before end.
 func (f *openFile) run(i int, end int64) []format.Chunk {
 	run := []format.Chunk{f.catalog.Chunk(f.chunks[i])}
 	for k := i + 1; k < len(f.chunks) && f.ends[k-1] < end; k++ {
@@ -156,7 +156,7 @@ func (f *openFile) run(i int, end int64) []format.Chunk {
 	return run
 }
 
-// follows reports whether b lies right behind a.
+// follows reports whether b is stored right behind a.
 func follows(a, b *format.Chunk) bool {
 	return a.Segment == b.Segment && a.Offset+a.StoredSize() == b.Offset
 }
@@ -183,7 +183,7 @@ func (f *openFile) load(ctx context.Context) error {
 // table reads the file's table.
 func (f *openFile) table(ctx context.Context) (*catalog.Catalog, []catalog.ID, error) {
 	l, e := f.fs.c.loaderOf(f.fs.places), f.info.e
-	own, err := l.addAll((&tree{Catalog: f.fs.catalog}).places(e.table)) // in the loader's catalog
+	own, err := l.addAll((&tree{Catalog: f.fs.catalog}).chunkList(e.table)) // in the loader's catalog
 	if err != nil {
 		return nil, nil, f.fs.c.damaged(err)
 	}

@@ -30,12 +30,13 @@ var (
 	_ fs.ReadLinkFS = (*stateFS)(nil)
 )
 
-// FS returns the checkpoint's state as a file system. It fetches the list of
-// entries now and data when it is read, and checks both; ctx governs both.
+// FS returns the checkpoint's state as a file system. It fetches the list of files now,
+// and their data when it is read, and checks both. When ctx ends, both fail.
 //
-// It implements fs.ReadDirFS, fs.StatFS and fs.ReadLinkFS; its files are io.ReaderAt and
-// io.Seeker. It may be used from many goroutines at once, and each file by many, which
-// take turns; an open directory by one.
+// The file system implements fs.ReadDirFS, fs.StatFS and fs.ReadLinkFS; its files are
+// io.ReaderAt and io.Seeker. The file system and its files may be used from many goroutines
+// at once; reads of one file wait for each other. An open directory must be used by one
+// goroutine at a time.
 func (c *Checkpoint) FS(ctx context.Context) (fs.FS, error) {
 	l, err := c.newLoader()
 	if err != nil {
@@ -124,21 +125,21 @@ func (f *stateFS) ReadLink(name string) (string, error) {
 // follow returns what name stands for when every link in it is followed.
 func (f *stateFS) follow(op, name string) (*node, error) { return f.walk(op, name, true) }
 
-// lookup is follow, but for a link at the end.
+// lookup is like follow, but does not follow the last element of name if it is a link.
 func (f *stateFS) lookup(op, name string) (*node, error) { return f.walk(op, name, false) }
 
 // maxLinks bounds the links that are followed for one name, as systems do.
 const maxLinks = 40
 
-// walk goes from name to name as an operating system would: what ".." means
-// depends on where the links before it lead.
+// walk resolves a name element by element, as an operating system does: ".." leads to
+// the parent of the directory that the links before it have led to.
 func (f *stateFS) walk(op, name string, followLast bool) (*node, error) {
 	fail := func(err error) (*node, error) { return nil, &fs.PathError{Op: op, Path: name, Err: err} }
 	if !fs.ValidPath(name) {
 		return fail(fs.ErrInvalid)
 	}
 	if n := f.nodes[name]; n != nil && (n.Mode.Type() != fs.ModeSymlink || !followLast) {
-		return n, nil // nothing lies below a link, so that there is none in the name
+		return n, nil // no node is below a link, so no earlier element of the name is a link
 	}
 	at := f.nodes["."]
 	rest := strings.Split(name, "/")
@@ -192,6 +193,9 @@ func (i info) Mode() fs.FileMode  { return i.e.Mode }
 func (i info) ModTime() time.Time { return i.e.ModTime }
 func (i info) IsDir() bool        { return i.e.Mode.IsDir() }
 func (i info) Sys() any           { return nil }
+
+// owner returns who owned the file, if that was saved.
+func (i info) owner() *format.Owner { return i.e.Owner }
 
 type openDir struct {
 	info info

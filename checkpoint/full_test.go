@@ -7,7 +7,7 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A full save needs nothing of what was there before.
+// A full save needs no earlier checkpoint.
 func TestFullSaveAfterDamage(t *testing.T) {
 	inWorld(t, func(w *world) {
 		opts := checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
@@ -25,7 +25,7 @@ func TestFullSaveAfterDamage(t *testing.T) {
 		if err := c.Restore(w.Context(), dir, checkpoint.RestoreOptions{}); err != nil {
 			t.Errorf("a full checkpoint: %v", err)
 		}
-		// Those after it go on from it.
+		// The checkpoints after it are based on it.
 		c = commit(w, o, with(1, 100<<10))
 		if c.NewBytes > 16<<10 {
 			t.Errorf("%d bytes were stored after it", c.NewBytes)

@@ -11,22 +11,24 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A hidingStore lists nothing, as a proxy does that answers every listing with
-// an empty one.
+// A hidingStore lists nothing, like a proxy that answers every listing with an empty
+// one.
 type hidingStore struct{ backend.Store }
 
 func (hidingStore) List(context.Context, string, string) iter.Seq2[backend.Object, error] {
 	return func(func(backend.Object, error) bool) {}
 }
 
-// A store that has a manifest and does not list it is found out, and its task
-// is not taken for new.
-func TestStoreThatHidesWhatItHas(t *testing.T) {
+// A store that has a manifest and does not list it is detected, and its task is not
+// taken for a new one.
+func TestStoreThatListsNothing(t *testing.T) {
 	for name, use := range map[string]func(context.Context, *checkpoint.Task) error{
 		"claim": func(ctx context.Context, t *checkpoint.Task) error {
 			return second(t.Claim(ctx, checkpoint.ClaimOptions{}))
 		},
-		"save": func(ctx context.Context, t *checkpoint.Task) error { return second(t.Save(ctx, with(9, 100<<10))) },
+		"save": func(ctx context.Context, t *checkpoint.Task) error {
+			return second(t.Save(ctx, with(9, 100<<10), checkpoint.SaveOptions{}))
+		},
 	} {
 		for _, commits := range []int{0, 3} {
 			t.Run(name, func(t *testing.T) {
@@ -46,7 +48,8 @@ func TestStoreThatHidesWhatItHas(t *testing.T) {
 					if !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), "lists no manifest from that on: check the endpoint") {
 						t.Errorf("after %d commits: %v, want ErrUnsupported", commits, err)
 					}
-					// A first manifest that was made is not taken for one that was not.
+					// If the first manifest was made, the error must not say that it
+					// was not.
 					if got := errors.Is(err, checkpoint.ErrUnknown); got != (commits == 0) {
 						t.Errorf("after %d commits: unknown is %v: %v", commits, got, err)
 					}

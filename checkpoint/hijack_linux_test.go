@@ -10,9 +10,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// Whoever owns the directory above the target may give its names to something
-// else at any moment. What the restore writes, changes and removes is its own all
-// the same.
+// The owner of the directory above the target may give its names to other files at
+// any moment. A restore still writes, changes and removes only its own files.
 func TestRestoreIsNotLedAway(t *testing.T) {
 	task := newTask(t)
 	c := commit(t, claim(t, task), checkpoint.Snapshot{State: checkpoint.Dir(makeState(t))})
@@ -45,13 +44,13 @@ func TestRestoreIsNotLedAway(t *testing.T) {
 		close(stop)
 		adversary.Wait()
 		if now := digest(t, os.DirFS(victim)); now != before {
-			t.Fatalf("elsewhere there is now\n%s\nand it was\n%s", now, before)
+			t.Fatalf("the victim is\n%s\nand it was\n%s", now, before)
 		}
 	}
 	t.Logf("the adversary made %d of 50 restores fail", failed)
 }
 
-// leadAway gives the name of what is being built to a link that leads to victim.
+// leadAway gives the name of the new directory to a link to victim.
 func leadAway(stop chan struct{}, parent, victim string) {
 	for {
 		select {
@@ -66,7 +65,7 @@ func leadAway(stop chan struct{}, parent, victim string) {
 		for _, e := range entries {
 			name := filepath.Join(parent, e.Name())
 			if e.IsDir() && strings.Contains(e.Name(), ".holdfast-") && os.Rename(name, filepath.Join(parent, "stolen")) == nil {
-				_ = os.Symlink(victim, name) // if it fails, it has led nobody away
+				_ = os.Symlink(victim, name) // if this fails, the name is free
 				return
 			}
 		}

@@ -26,8 +26,9 @@ var (
 	historySeed = flag.Uint64("history.seed", 1, "seed of TestLongHistory")
 )
 
-// A habit is a job's state in memory, and what the job does to it all day: it
-// keeps a log, a database of tables that are written once, and one of pages.
+// A habit is a job's state in memory, and what the job does to it between
+// checkpoints: it keeps a log, a database of tables that are written once, and a
+// database of pages.
 type habit struct {
 	rnd   *rand.Rand
 	files fstest.MapFS
@@ -39,10 +40,10 @@ func newHabit(seed uint64) *habit {
 	return &habit{rnd: rand.New(rand.NewPCG(seed, 2)), files: make(fstest.MapFS)}
 }
 
-// write makes data a file's content, or that of a new one.
+// write sets the content of a file, which may be new.
 func (h *habit) write(name string, data []byte) {
 	h.inode++
-	changed := time.Now().Add(-time.Hour).Add(time.Duration(h.inode)) // long ago, and never twice
+	changed := time.Now().Add(-time.Hour).Add(time.Duration(h.inode)) // long ago, and different for each write
 	h.files[name] = &fstest.MapFile{
 		Data: data, Mode: 0o644, ModTime: changed,
 		Sys: &syscall.Stat_t{Ino: h.inode, Ctim: syscall.NsecToTimespec(changed.UnixNano())},
@@ -58,13 +59,13 @@ func (h *habit) content(name string) []byte {
 	return nil
 }
 
-// go on does what the job does between two checkpoints.
+// goOn does what the job does between two checkpoints.
 func (h *habit) goOn() {
 	switch h.rnd.IntN(40) {
 	case 0:
 		return // nothing
 	case 1:
-		clear(h.files) // it begins anew, with other data
+		clear(h.files) // it begins again, with other data
 		h.write("pages", h.data(h.rnd.IntN(400<<10)))
 	case 2:
 		h.write("pages", h.data(len(h.content("pages"))))
@@ -81,8 +82,7 @@ func (h *habit) goOn() {
 	h.write("CURRENT", fmt.Appendf(nil, "table %d", h.table))
 }
 
-// touch changes some of hundreds of tiny files: more goes into the list of them
-// than into the files.
+// touch changes some of hundreds of tiny files. Their list is larger than the files.
 func (h *habit) touch() {
 	for range h.rnd.IntN(h.rnd.IntN(200) + 1) {
 		name := fmt.Sprint("tiny/", h.rnd.IntN(400))
@@ -117,7 +117,7 @@ func (h *habit) log() {
 	h.write("log", log)
 }
 
-// flush adds a table; when there are many, it makes one of them.
+// flush adds a table. If there are many, it merges them into one.
 func (h *habit) flush() {
 	h.table++
 	data := h.data(1 + h.rnd.IntN(40<<10))
@@ -138,8 +138,8 @@ func (h *habit) flush() {
 	h.write(fmt.Sprintf("tables/%06d", h.table), data)
 }
 
-// next does what the job does until its next checkpoint, and returns the state
-// that is to be given back.
+// next does what the job does until its next checkpoint, and returns the state that
+// must be given back.
 func (h *habit) next(what string) (fstest.MapFS, func() checkpoint.Snapshot) {
 	if what == "tiny files" {
 		h.touch()
@@ -155,7 +155,7 @@ func (h *habit) next(what string) (fstest.MapFS, func() checkpoint.Snapshot) {
 	return h.files, func() checkpoint.Snapshot { return checkpoint.Snapshot{State: checkpoint.FS(h.files)} }
 }
 
-// joined is the state as one stream.
+// joined returns the state as one stream.
 func (h *habit) joined() (all []byte) {
 	for _, name := range slices.Sorted(maps.Keys(h.files)) {
 		all = append(all, h.files[name].Data...)
@@ -163,37 +163,37 @@ func (h *habit) joined() (all []byte) {
 	return all
 }
 
-// Figures of a history.
+// figures are measurements of a history.
 type figures struct {
 	stored   int64 // bytes in segments
-	live     int64 // of these that a retained checkpoint needs
-	newest   int64 // that the newest one needs
-	segments int   // of the newest checkpoint
+	live     int64 // bytes of these that retained checkpoints need
+	newest   int64 // bytes that the newest one needs
+	segments int   // the number that the newest checkpoint needs
 	manifest int   // bytes
 }
 
-// space is how many bytes are stored for each that is needed.
+// space is the number of stored bytes for each byte that is needed.
 func (f *figures) space() float64 { return float64(f.stored) / float64(max(f.live, 1)) }
 
-// slack is a piece of the list of files, in bytes: whether it stays as it is
-// cannot be told for certain before it is made.
+// slack is a piece of the list of files, in bytes: before it is made, it is unknown
+// whether it will be equal to the piece in the base.
 const slack = 16 << 10
 
-// However long a history gets, it takes at most twice the space that the
-// checkpoints need which are retained, the newest one lies in few segments, and
-// a manifest is small.
+// However long a history is, it takes at most twice the space that the retained
+// checkpoints need, the newest checkpoint needs few segments, and a manifest is
+// small.
 func TestLongHistory(t *testing.T) {
 	for _, c := range []struct {
 		what       string
 		size, last int
-		n          int // commits
+		n          int // the number of commits
 	}{
-		{"files", 64 << 10, 1, *historyN}, {"files", 16 << 20, 10, *historyN},
+		{"files", 64 << 10, 1, *historyN}, {"files", 8 << 20, 10, *historyN},
 		{"stream", 256 << 10, 1, *historyN / 2}, {"tiny files", 1 << 20, 1, *historyN / 2},
 	} {
 		t.Run(fmt.Sprintf("%s in segments of %d KiB, last %d", c.what, c.size>>10, c.last), func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.longHistory(c.n, checkpoint.Options{SegmentSize: c.size, Retention: checkpoint.Retention{Last: c.last}}, c.what)
+				w.longHistory(c.n, checkpoint.Options{Memory: int64(16 * c.size), Retention: checkpoint.Retention{Last: c.last}}, c.what)
 			})
 		})
 	}
@@ -211,7 +211,7 @@ func (w *world) longHistory(commits int, opts checkpoint.Options, what string) {
 		sent += made.NewBytes
 		time.Sleep(10 * time.Second)
 		if n%10 == 0 || n < 50 {
-			if what == "stream" { // what moves is decided by what the base needed
+			if what == "stream" { // what the base needed decides what is repacked
 				made = commit(w, o, snapshot())
 			}
 			synctest.Wait()
@@ -228,7 +228,7 @@ func (w *world) longHistory(commits int, opts checkpoint.Options, what string) {
 		}
 		if n%100 == 0 {
 			w.wantRestored(made, state)
-			if n%300 == 0 { // another owner goes on
+			if n%300 == 0 { // another owner takes over
 				o, _ = w.ownerWith(opts)
 			}
 		}
@@ -242,7 +242,7 @@ func (w *world) longHistory(commits int, opts checkpoint.Options, what string) {
 
 func (w *world) measure(made *checkpoint.Checkpoint) (f figures) {
 	w.Helper()
-	s := takeStock(w, w.bucket)
+	s := takeInventory(w, w.bucket)
 	live := make(map[spot]int64)
 	for i, seq := range s.retained(w) {
 		a := s.account(w, seq)
@@ -272,7 +272,7 @@ func (w *world) wantBounded(n int, opts checkpoint.Options, f figures) {
 	if f.stored > 2*f.live+slack {
 		w.Errorf("commit %d: %d bytes are stored, and %d are needed", n, f.stored, f.live)
 	}
-	if most := 4*int(f.newest)/opts.SegmentSize + 5*16; f.segments > most {
+	if most := 4*int(f.newest/(opts.Memory/16)) + 5*16; f.segments > most {
 		w.Errorf("commit %d: %d segments for %d bytes", n, f.segments, f.newest)
 	}
 	if f.manifest > format.MaxManifest {
@@ -280,7 +280,7 @@ func (w *world) wantBounded(n int, opts checkpoint.Options, f figures) {
 	}
 }
 
-// wantRestored restores the newest checkpoint as a process that knows nothing.
+// wantRestored restores the newest checkpoint in a process without cached state.
 func (w *world) wantRestored(made *checkpoint.Checkpoint, want fstest.MapFS) {
 	w.Helper()
 	task, _, _ := w.process()

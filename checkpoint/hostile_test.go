@@ -29,13 +29,13 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A forger makes a task of objects that no writer of this project would make, but
-// whose sums and hashes are right.
+// A forger makes a task of objects that no writer of this project would make. Their
+// checksums and hashes are right.
 type forger struct {
 	*world
 	codec   *codec.Codec
-	segment format.SegmentID // the one being filled
-	stored  []byte           // what is in it
+	segment format.SegmentID // the one that is being filled
+	stored  []byte           // its content so far
 }
 
 func newForger(w *world) *forger {
@@ -54,7 +54,7 @@ func (f *forger) chunk(data []byte) format.Chunk {
 	return c
 }
 
-// cut stores data in pieces, those that are the same once.
+// cut stores data in pieces. Equal pieces are stored once.
 func (f *forger) cut(data []byte, size int) (list []format.Chunk) {
 	known := make(map[format.Hash]format.Chunk)
 	for piece := range slices.Chunk(data, size) {
@@ -81,7 +81,7 @@ func (f *forger) tree(entries []format.Entry) *format.Content {
 	return c
 }
 
-// list makes chunks a content's list of files.
+// list makes chunks the list of files of a content.
 func (f *forger) list(c *format.Content, chunks []format.Chunk) {
 	c.Tree, c.TreeSize = chunks, 0
 	if len(chunks) <= format.MaxTreeChunks {
@@ -93,7 +93,7 @@ func (f *forger) list(c *format.Content, chunks []format.Chunk) {
 	c.Tree = f.cut(format.AppendTable(nil, slices.Values(chunks)), int(format.MetaCut.Max))
 }
 
-// commit stores what was made as checkpoint seq.
+// commit stores a content as checkpoint seq.
 func (f *forger) commit(seq uint64, content *format.Content, files int, size int64) {
 	f.Helper()
 	c := &format.Checkpoint{Seq: seq, Epoch: 1, Files: files, Bytes: size, Content: content}
@@ -113,7 +113,7 @@ func (f *forger) commit(seq uint64, content *format.Content, files int, size int
 	f.put(&format.Manifest{Kind: format.KindCommit, Task: "orders/7", Seq: seq, Epoch: 1, Writer: f.segment.Writer, Checkpoint: c})
 }
 
-// flush makes what was stored an object.
+// flush writes what was stored as a segment.
 func (f *forger) flush() {
 	f.Helper()
 	if len(f.stored) > 0 {
@@ -123,33 +123,33 @@ func (f *forger) flush() {
 	f.stored = nil
 }
 
-// period returns what of a table repeats itself if chunks come again and again.
+// period returns the part of a table that repeats if the chunks repeat.
 func period(chunks ...format.Chunk) []byte {
 	once := format.AppendTable(nil, slices.Values(chunks))
 	return format.AppendTable(nil, slices.Values(slices.Concat(chunks, chunks)))[len(once):]
 }
 
-// table stores the table of chunks that come so many times, in pieces that are all the
-// same but for the last.
+// table stores a table of chunks that repeat the given number of times. All its
+// pieces but the last are equal.
 func (f *forger) table(times int, chunks ...format.Chunk) []format.Chunk {
 	p := period(chunks...)
 	return f.cut(bytes.Repeat(p, times), metaMax/len(p)*len(p))
 }
 
-// A hostile is a store that costs its maker next to nothing.
+// A hostile is a task that costs its maker almost nothing.
 type hostile struct {
 	name    string
 	forge   func(f *forger)
-	refused string   // what an error says; "" if it is a state that could be
-	unread  []string // who does not come across it
-	most    int64    // bytes that a restore of it may take, beside those for any
+	refused string   // what the error says; "" if the state is possible
+	unread  []string // the operations that do not read it
+	most    int64    // the bytes that a restore may need, in addition to those of any restore
 }
 
-// data stores a chunk for files, of at most so many bytes.
+// data stores a chunk of at most the given number of bytes, for files.
 func (f *forger) data(size int64) format.Chunk { return f.chunk(make([]byte, size)) }
 
-// tabled makes n files of one chunk after the other, so many times, that share a
-// table.
+// tabled makes n files that share a table. Each consists of the given number of
+// copies of one chunk.
 func (f *forger) tabled(n int, one format.Chunk, times int) []format.Entry {
 	table := f.table(times, one)
 	var entries []format.Entry
@@ -159,7 +159,7 @@ func (f *forger) tabled(n int, one format.Chunk, times int) []format.Entry {
 	return entries
 }
 
-// saved stores entries as checkpoint 1, which claims what they say.
+// saved stores entries as checkpoint 1, with the right counts.
 func (f *forger) saved(entries []format.Entry) {
 	f.Helper()
 	size := int64(0)
@@ -169,7 +169,7 @@ func (f *forger) saved(entries []format.Entry) {
 	f.commit(1, f.tree(entries), len(entries), size)
 }
 
-// spilled stores data as a part of a manifest in a segment of its own.
+// spilled stores data as a part of a manifest, in a segment of its own.
 func (f *forger) spilled(data []byte) *format.Chunk {
 	f.Helper()
 	at := f.chunk(data)
@@ -189,7 +189,7 @@ func (f *forger) manifest(seq uint64, content *format.Chunk, retained *format.Ch
 	})
 }
 
-// manifests stores n checkpoints with one content.
+// manifests stores n checkpoints with the same content.
 func (f *forger) manifests(n uint64, content *format.Chunk) {
 	f.Helper()
 	var list []format.Retained
@@ -200,7 +200,7 @@ func (f *forger) manifests(n uint64, content *format.Chunk) {
 }
 
 const (
-	dataMax = 32 << 10 // what writers cut
+	dataMax = 32 << 10 // the size of chunks that writers make
 	metaMax = 8 << 10
 )
 
@@ -251,10 +251,10 @@ var hostiles = []hostile{
 		refused: "there are more files than the manifest says",
 	},
 	{
-		// As of a state that is: a few files of 32 GiB that are all holes.
+		// This could be a real state: a few files of 32 GiB that consist of holes.
 		name:  "files of zeros that share a table of 50 MiB",
 		forge: func(f *forger) { f.saved(f.tabled(8, f.data(dataMax), 1<<20)) },
-		most:  8 << 20 * 20, // a restore remembers where each chunk of each file belongs
+		most:  8 << 20 * 20, // a restore remembers the place of each chunk of each file
 	},
 	{
 		name: "two places for one hash, by turns",
@@ -286,11 +286,11 @@ var hostiles = []hostile{
 			size := int64(0)
 			for c, err := range format.DecodeTable(table, 1<<62) {
 				if err != nil {
-					break // at its end, which is not that of a file
+					break // at its end, which is not the end of a file
 				}
 				size += c.Size
 			}
-			table = table[:200<<10] // which is further than anyone reads
+			table = table[:200<<10] // more than anyone reads
 			f.saved([]format.Entry{{Path: "f", Size: size, Table: f.cut(table, metaMax)}})
 		},
 		refused: "some overlap",
@@ -351,11 +351,43 @@ var hostiles = []hostile{
 		refused: "at most 64 times as many are",
 	},
 	{
-		name: "a list of checkpoints of as much as can be",
+		name: "an index of as much as can be",
 		forge: func(f *forger) {
 			letters := []byte(base64.StdEncoding.EncodeToString(noise(32 << 10)))
 			text := slices.Concat([]byte(`[{"a":"`), letters, []byte(`"}`), repeat([]byte(`,{}`), 3*600_000), []byte(`]`))
 			f.manifest(1, nil, f.spilled(text))
+		},
+		refused: "index of the retained list",
+		unread:  []string{"restore", "file system"},
+	},
+	{
+		name: "a list whose pieces are one",
+		forge: func(f *forger) {
+			letters := base64.StdEncoding.EncodeToString(noise(32 << 10))
+			piece := format.Piece{N: 10_000, Chunk: *f.spilled([]byte(`[{"a":"` + letters + `"}` + strings.Repeat(`,{}`, 200_000) + `]`))}
+			index, err := json.Marshal(slices.Repeat([]format.Piece{piece}, 1600))
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.manifest(1, nil, f.spilled(bytes.Replace(index, []byte(`[{`), []byte(`[{"a":"`+letters+`",`), 1)))
+		},
+		refused: "index of the retained list",
+		unread:  []string{"restore", "file system"},
+	},
+	{
+		name: "pieces of nothing",
+		forge: func(f *forger) {
+			letters := []byte(base64.StdEncoding.EncodeToString(noise(10 << 10)))
+			text := slices.Concat([]byte(`[{"a":"`), letters, []byte(`"}`), repeat([]byte(`,{}`), 3*200_000), []byte(`]`))
+			var pieces []format.Piece
+			for range 5 {
+				pieces = append(pieces, format.Piece{N: 15_000, Chunk: *f.spilled(text)})
+			}
+			index, err := format.EncodeIndex(pieces)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.manifest(1, nil, f.spilled(index))
 		},
 		refused: "retained checkpoint 0",
 		unread:  []string{"restore", "file system"},
@@ -385,19 +417,20 @@ var hostiles = []hostile{
 	},
 }
 
-// usage is what something took.
+// usage is the memory that something used.
 type usage struct {
-	bytes int64 // on the heap, at once
+	bytes int64 // in use on the heap at the same time
 	time  time.Duration
+	cpu   time.Duration // 0 where the system does not say
 }
 
 func (u usage) String() string {
-	return fmt.Sprintf("%d MiB, %v", u.bytes>>20, u.time.Round(time.Millisecond))
+	return fmt.Sprintf("%d MiB, %v, %v of them on a processor", u.bytes>>20, u.time.Round(time.Millisecond), u.cpu.Round(time.Millisecond))
 }
 
-// measure says what do takes.
+// measure returns the memory that do uses.
 func measure(do func()) usage {
-	defer debug.SetGCPercent(debug.SetGCPercent(20)) // so that it is what is used, more or less
+	defer debug.SetGCPercent(debug.SetGCPercent(20)) // so that the heap contains little garbage
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	now := func() int64 { metrics.Read(sample); return int64(sample[0].Value.Uint64()) }
 	runtime.GC()
@@ -416,14 +449,14 @@ func measure(do func()) usage {
 			}
 		}
 	}()
-	start := time.Now()
+	start, cpu := time.Now(), processorTime()
 	do()
-	took := time.Since(start)
+	took, cpu := time.Since(start), processorTime()-cpu
 	close(stop)
-	return usage{<-most, took}
+	return usage{<-most, took, cpu}
 }
 
-// What someone stores who wants to harm those who read it costs them little.
+// A task that was made to harm its readers costs them little.
 func TestHostileStores(t *testing.T) {
 	reads := map[string]func(context.Context, *checkpoint.Task, string) error{
 		"verify": func(ctx context.Context, task *checkpoint.Task, _ string) error {
@@ -439,7 +472,7 @@ func TestHostileStores(t *testing.T) {
 		},
 		"file system": func(ctx context.Context, task *checkpoint.Task, _ string) error { return readFirst(ctx, task) },
 		"save": func(ctx context.Context, task *checkpoint.Task, _ string) error {
-			_, err := task.Save(ctx, checkpoint.Snapshot{State: checkpoint.FS(fstest.MapFS{"a": {Data: []byte("new")}})})
+			_, err := task.Save(ctx, checkpoint.Snapshot{State: checkpoint.FS(fstest.MapFS{"a": {Data: []byte("new")}})}, checkpoint.SaveOptions{Fence: true})
 			return err
 		},
 	}
@@ -463,11 +496,11 @@ func TestHostileStores(t *testing.T) {
 				if how == "restore" {
 					most += h.most
 				}
-				if used.bytes > most || used.time > 20*time.Second {
+				if used.bytes > most || used.cpu > 20*time.Second {
 					t.Errorf("%d bytes in the store cost %v", stored, used)
 				}
 				if err == nil && (h.refused == "" || how == "save" || slices.Contains(h.unread, how)) {
-					return // a save goes by without a base that it cannot read
+					return // a save goes on without a base that it cannot read
 				}
 				if !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), h.refused) {
 					t.Errorf("%v; want ErrCorrupt, %q", err, h.refused)
@@ -484,7 +517,7 @@ func reportError(r *checkpoint.VerifyReport) error {
 	return fmt.Errorf("%w: %s", r.Err(), r.Problems[0].Error)
 }
 
-// readFirst reads a little of the first file.
+// readFirst reads the beginning of the first file.
 func readFirst(ctx context.Context, task *checkpoint.Task) error {
 	c, err := task.Latest(ctx)
 	if err != nil {

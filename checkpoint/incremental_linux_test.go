@@ -23,11 +23,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// Whatever is done to a state, and however its checkpoints are made, by whom
-// and from what kind of source, over faults and restarts: each one gives back
-// exactly what it was made of, as a file system and as a directory.
+// Whatever is done to a state, and however its checkpoints are made, by whom and from
+// what kind of source, with faults and restarts: each checkpoint gives back exactly
+// the state of which it was made, as a file system and as a directory.
 func TestIncrementalCheckpointsGiveBackTheirState(t *testing.T) {
-	var did deeds
+	var did repackStats
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
 			run(t, func(w *world) { newCourse(w, t, &did).run() })
@@ -35,33 +35,33 @@ func TestIncrementalCheckpointsGiveBackTheirState(t *testing.T) {
 	})
 	t.Logf("%+v", did)
 	if n, err := strconv.Atoi(flag.Lookup("rapid.checks").Value.String()); err != nil || n >= 100 && !t.Failed() {
-		did.wantAll(t) // TestWhatMoves does each of them in any case
+		did.wantAll(t) // TestWhatIsRepacked does each of these things in any case
 	}
 }
 
-// deeds count what checkpoints did with the data of those before them. A test
-// in which one of them never happened has not tested it.
-type deeds struct {
-	Shared  int // stayed where it was
-	Sparse  int // was moved out of a segment of which less than half was needed
-	Crowded int // was moved out of a small segment
-	Freed   int // was moved out of inline data, into a segment
-	Inlined int // was moved out of a segment, into inline data
-	Kept    int // was moved from inline data to inline data
+// repackStats counts what checkpoints did with the data of earlier ones. If one of
+// these never happened, the test has not tested it.
+type repackStats struct {
+	Shared  int // referred to where it was stored
+	Sparse  int // repacked, because less than half of its segment was needed
+	Crowded int // repacked, because its segment was small
+	Freed   int // moved from inline data into a segment
+	Inlined int // moved from a segment into inline data
+	Kept    int // copied from inline data to inline data
 	Tabled  int // files whose table was referred to
 }
 
-func (d *deeds) wantAll(t *testing.T) {
+func (d *repackStats) wantAll(t *testing.T) {
 	t.Helper()
 	if d.Shared == 0 || d.Sparse == 0 || d.Crowded == 0 || d.Freed == 0 || d.Inlined == 0 || d.Kept == 0 || d.Tabled == 0 {
 		t.Errorf("something was never done: %+v", *d)
 	}
 }
 
-// note compares what a checkpoint needs with what its base does.
-func (d *deeds) note(was, is *account) {
+// note compares what a checkpoint needs with what its base needs.
+func (d *repackStats) note(was, is *account) {
 	before := make(map[format.Hash]format.Chunk)
-	live := make(map[spot]int64) // what made needs, where base had it
+	live := make(map[spot]int64) // what the checkpoint needs where the base had it
 	for _, c := range was.data {
 		before[c.Hash] = c
 	}
@@ -108,7 +108,7 @@ func (d *deeds) note(was, is *account) {
 type course struct {
 	*world
 	t    *rapid.T
-	did  *deeds
+	did  *repackStats
 	opts checkpoint.Options
 
 	dir  string // the live state
@@ -118,20 +118,19 @@ type course struct {
 	owner *checkpoint.Owner
 	store *faultstore.Store
 
-	base   uint64            // number of the newest checkpoint
-	now    *account          // of base
-	before *account          // of the one before, if there was one
-	states map[uint64]string // what each checkpoint is to give back
-	lost   string            // what may have been committed: the outcome is unknown
+	base   uint64            // the number of the newest checkpoint
+	now    *account          // the account of base
+	before *account          // the account of the checkpoint before, if there was one
+	states map[uint64]string // the state that each checkpoint must give back
+	lost   string            // the state of a commit that is in doubt
 }
 
-func newCourse(w *world, t *rapid.T, did *deeds) *course {
+func newCourse(w *world, t *rapid.T, did *repackStats) *course {
 	return &course{
 		world: w, t: t, did: did, dir: tempDir(t), old: filepath.Join(tempDir(t), "old"), states: make(map[uint64]string),
 		opts: checkpoint.Options{
-			SegmentSize: rapid.SampledFrom([]int{64 << 10, 256 << 10}).Draw(t, "segment size"),
-			Uploads:     rapid.IntRange(1, 3).Draw(t, "uploads"),
-			Retention:   checkpoint.Retention{Last: rapid.IntRange(1, 3).Draw(t, "last")},
+			Memory:    rapid.SampledFrom([]int64{1 << 20, 4 << 20}).Draw(t, "memory"),
+			Retention: checkpoint.Retention{Last: rapid.IntRange(1, 3).Draw(t, "last")},
 		},
 	}
 }
@@ -144,7 +143,7 @@ func (c *course) run() {
 	for name, action := range map[string]func(){
 		"commit": c.commit, "commit again": c.commit, "many commits": c.manyCommits, "many files": c.manyFiles, "save": c.save,
 		"restart": c.restart, "fail": c.fail, "forget": c.forget, "lose a reply": c.loseReply,
-		"restore": c.restore, "resume": c.resume, "go back": c.goBack,
+		"restore": c.restore, "resume": c.resume, "go back": c.rollBack,
 	} {
 		actions[name] = func(*rapid.T) { action() }
 	}
@@ -167,7 +166,7 @@ func (c *course) begin() {
 	}
 }
 
-// source draws how the live state is read, and returns what it is.
+// source chooses how the live state is read, and returns it with its digest.
 func (c *course) source() (checkpoint.Source, string) {
 	aged := func(a *agedFS) checkpoint.Source {
 		a.FS = c.edit.root.FS()
@@ -233,7 +232,7 @@ func (c *course) commit() {
 	c.made(made, want)
 }
 
-// made notes a checkpoint, and looks at it.
+// made records a checkpoint, and checks it.
 func (c *course) made(made *checkpoint.Checkpoint, want string) {
 	c.states[made.Seq] = want
 	state, err := made.FS(c.t.Context())
@@ -247,17 +246,17 @@ func (c *course) made(made *checkpoint.Checkpoint, want string) {
 	if c.before != nil {
 		c.did.note(c.before, c.now)
 	}
-	settle(c.t, c.dir) // so that whatever is changed from now on has another time
+	settle(c.t, c.dir) // so that everything changed from now on has another time
 }
 
-// goOnFrom notes that a checkpoint is the newest.
+// goOnFrom records that a checkpoint is the newest.
 func (c *course) goOnFrom(seq uint64) {
-	synctest.Wait() // until what is needless has been deleted
+	synctest.Wait() // until garbage has been deleted
 	c.before, c.base = c.now, seq
-	c.now = takeStock(c.t, c.bucket).account(c.t, seq)
+	c.now = takeInventory(c.t, c.bucket).account(c.t, seq)
 }
 
-// manyCommits makes commits of which each changes little.
+// manyCommits makes commits that change little each.
 func (c *course) manyCommits() {
 	for range rapid.IntRange(2, 25).Draw(c.t, "commits") {
 		if err := c.edit.writePage(); err != nil {
@@ -267,7 +266,7 @@ func (c *course) manyCommits() {
 	}
 }
 
-// manyFiles makes commits of which each adds a file.
+// manyFiles makes commits that add one file each.
 func (c *course) manyFiles() {
 	size := rapid.SampledFrom([]int{1 << 10, 20 << 10}).Draw(c.t, "size")
 	for i := range rapid.IntRange(12, 24).Draw(c.t, "commits") {
@@ -282,28 +281,28 @@ func (c *course) manyFiles() {
 func (c *course) save() {
 	task, _, _ := c.open(c.opts)
 	s, want := c.snapshot()
-	made, err := task.Save(c.t.Context(), s)
+	made, err := task.Save(c.t.Context(), s, checkpoint.SaveOptions{Fence: true})
 	if err != nil {
 		c.t.Fatalf("save: %v", err)
 	}
 	c.made(made, want)
-	c.owner, c.store = c.ownerWith(c.opts) // the old one is fenced
+	c.owner, c.store = c.ownerWith(c.opts) // this fences the old one
 }
 
-// restart goes on in a process that has nothing cached.
+// restart continues in a process that has nothing cached.
 func (c *course) restart() {
 	c.settle()
 	c.owner, c.store = c.ownerWith(c.opts)
 }
 
-// settle ends the faults, of which some did not fire: a commit may have had less
-// to send.
+// settle ends the faults. Some may not have happened: a commit may have sent fewer
+// requests.
 func (c *course) settle() {
 	synctest.Wait()
 	c.store.Disarm()
 }
 
-// fail makes a commit fail for good, or a save by another process.
+// fail makes a commit fail permanently, or a save by another process.
 func (c *course) fail() {
 	s, want := c.snapshot()
 	fault := faultstore.Fault{
@@ -325,7 +324,7 @@ func (c *course) fail() {
 	}
 }
 
-// forget makes a commit whose outcome is unknown, and lands or not.
+// forget makes a commit that remains in doubt. It may take effect or not.
 func (c *course) forget() {
 	s, want := c.snapshot()
 	c.store.Arm(faultstore.Fault{Kind: faultstore.Zombie, Verb: "create"})
@@ -346,9 +345,9 @@ func (c *course) forget() {
 	c.find()
 }
 
-// find finds out what became of a commit whose outcome was unknown.
+// find finds out what became of a commit in doubt.
 func (c *course) find() {
-	for _, seq := range takeStock(c.t, c.bucket).retained(c.t) {
+	for _, seq := range takeInventory(c.t, c.bucket).retained(c.t) {
 		if c.states[seq] == "" {
 			c.states[seq] = c.lost
 			if seq > c.base {
@@ -365,7 +364,7 @@ func (c *course) loseReply() {
 	c.settle()
 }
 
-// draw draws one of the checkpoints that exist.
+// draw chooses one of the existing checkpoints.
 func (c *course) draw() *checkpoint.Checkpoint {
 	synctest.Wait()
 	task, _, _ := c.open(c.opts)
@@ -379,8 +378,7 @@ func (c *course) draw() *checkpoint.Checkpoint {
 	return list[rapid.IntRange(0, len(list)-1).Draw(c.t, "checkpoint")]
 }
 
-// restore restores into a new directory, or over an old state that something
-// has been done to.
+// restore restores into a new directory, or over an old state that was changed.
 func (c *course) restore() {
 	from, target := c.draw(), c.old
 	if rapid.Bool().Draw(c.t, "new") {
@@ -405,7 +403,7 @@ func (c *course) compare(seq uint64, got fs.FS) {
 	}
 }
 
-// spoil changes some of the files of an old state.
+// spoil changes some files of an old state.
 func (c *course) spoil(root *os.Root) {
 	e := &editor{T: c.t, root: root}
 	var files []string
@@ -427,7 +425,7 @@ func (c *course) spoil(root *os.Root) {
 	}
 }
 
-// resume restores over the live state, with which the task goes on.
+// resume restores over the live state, and the task goes on with it.
 func (c *course) resume() {
 	from := c.draw()
 	if err := from.Restore(c.t.Context(), c.dir, checkpoint.RestoreOptions{Replace: true}); err != nil {
@@ -443,13 +441,13 @@ func (c *course) resume() {
 	settle(c.t, c.dir)
 }
 
-// goBack makes an older checkpoint the newest.
-func (c *course) goBack() {
+// rollBack makes an older checkpoint the newest.
+func (c *course) rollBack() {
 	from := c.draw()
 	c.settle()
 	task, _, store := c.open(c.opts)
 	if rapid.Bool().Draw(c.t, "rollback") {
-		if _, err := task.Rollback(c.t.Context(), checkpoint.Seq(from.Seq)); err != nil {
+		if _, err := task.Rollback(c.t.Context(), checkpoint.Seq(from.Seq), checkpoint.RollbackOptions{Fence: true}); err != nil {
 			c.t.Fatal(err)
 		}
 		c.owner, c.store = c.ownerWith(c.opts)
@@ -464,7 +462,7 @@ func (c *course) goBack() {
 	c.goOnFrom(from.Seq)
 }
 
-// check reads every checkpoint that exists.
+// check reads every existing checkpoint.
 func (c *course) check() {
 	synctest.Wait()
 	task, _, _ := c.open(c.opts)
@@ -472,7 +470,7 @@ func (c *course) check() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	s := takeStock(c.t, c.bucket)
+	s := takeInventory(c.t, c.bucket)
 	numbers := s.retained(c.t)
 	for i, made := range list {
 		if i >= len(numbers) || made.Seq != numbers[i] || len(list) != len(numbers) {

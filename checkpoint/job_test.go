@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// awkward are names in the order of their keys.
+// awkward are task names in the order of their keys.
 var awkward = []string{
 	"-", ".a", "/", "A", "Partition 3", "_", "é", "a-b", "a.b", "a", "a/b", "manifests", "orders/7", "segments",
 }
@@ -66,7 +68,7 @@ func TestTasks(t *testing.T) {
 	if calls := store.Calls() - before; calls != 1 {
 		t.Errorf("%d tasks took %d requests", len(awkward), calls)
 	}
-	for n, name := range awkward { // none sees another's
+	for n, name := range awkward { // each task has only its own checkpoints
 		task, err := job.Task(name)
 		if err != nil {
 			t.Fatal(err)
@@ -78,8 +80,8 @@ func TestTasks(t *testing.T) {
 	}
 }
 
-// A task with more objects than are worth reading over is jumped over.
-func TestTasksAreJumpedOver(t *testing.T) {
+// The listing skips tasks with many objects by one new request.
+func TestListingSkipsLargeTasks(t *testing.T) {
 	bucket, job, store := awkwardJob(t)
 	for _, name := range []string{"-", "a", "segments"} {
 		dir, err := format.EscapeTask(name)
@@ -114,6 +116,60 @@ func TestTasksAreJumpedOver(t *testing.T) {
 	}
 }
 
+// hiding is a store in which some directories cannot be read.
+type hiding struct {
+	backend.Store
+	dirs []string
+}
+
+func (s hiding) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
+	return func(yield func(backend.Object, error) bool) {
+		for o, err := range s.Store.List(ctx, prefix, after) {
+			for _, dir := range s.dirs {
+				if strings.HasPrefix(o.Key, dir) && err == nil {
+					err = &backend.Error{Op: "list", Key: prefix, Err: &backend.HiddenError{Prefix: dir, Err: backend.ErrPermission}}
+				}
+			}
+			if !yield(o, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// A task that cannot be read, or not all of it, hides no other.
+func TestTasksBesideHiddenOnes(t *testing.T) {
+	bucket, _, _ := awkwardJob(t)
+	for name, dirs := range map[string][]string{
+		"the first":               {"-/"},
+		"the last":                {"segments/"},
+		"one":                     {"a/"},
+		"all":                     {""},
+		"two together":            {"a.b/", "a/"},
+		"segments":                {"a/segments/"},
+		"manifests":               {"a/manifests/"},
+		"what is not a task":      {"_zz/"},
+		"a part of what is not":   {"_zz/x/"},
+		"the last and not a task": {"_zz/", "segments/"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mustDo(t, second(bucket.Open().Put(t.Context(), "_zz/x/y", []byte("x"))))
+			if dirs[0] == "" {
+				dirs = nil
+				for o, err := range bucket.Open().List(t.Context(), "", "") {
+					mustDo(t, err)
+					dirs = append(dirs, o.Key[:strings.IndexByte(o.Key, '/')+1])
+				}
+			}
+			job := newJob(t, hiding{bucket.Open(), dirs}, checkpoint.Options{Backoff: backend.Backoff{Attempts: 1}})
+			defer job.Close(context.Background())
+			if got := tasksOf(t, job); !slices.Equal(got, awkward) {
+				t.Errorf("tasks %q, want %q", got, awkward)
+			}
+		})
+	}
+}
+
 func TestTasksOfAnEmptyJob(t *testing.T) {
 	job := newJob(t, mem.NewBucket(time.Now).Open(), checkpoint.Options{})
 	if got := tasksOf(t, job); len(got) > 0 {
@@ -125,9 +181,9 @@ func TestForeignObjectsAreNoTasks(t *testing.T) {
 	bucket, job, store := awkwardJob(t)
 	foreign := []string{
 		"0", "readme.txt", "zz", // beside the tasks
-		"backup/a", "backup/b/c", "zz.d/manifests/x", "_zz/manifests/fffffffffffffffe", // directories that are no task's
-		"b/c", "b/manifests/0000", "b/manifests/ffffffffffffffff", "c/segments/x", // directories that might be
-		"a/0", "a/a/b", "a/manifests.bak/0", "a/manifests/0", "a/segments/0", "a/zz", "a/zzzzzz", // in a task's own, before and after what is in it
+		"backup/a", "backup/b/c", "zz.d/manifests/x", "_zz/manifests/fffffffffffffffe", // directories that cannot be a task's
+		"b/c", "b/manifests/0000", "b/manifests/ffffffffffffffff", "c/segments/x", // directories that might be a task's
+		"a/0", "a/a/b", "a/manifests.bak/0", "a/manifests/0", "a/segments/0", "a/zz", "a/zzzzzz", // inside a task's directory, before and after its objects
 		"_41/manifests/0000000000000000.tmp", "_c3_a9/0",
 		"d/a/manifests/fffffffffffffffe", // of a job below this one
 	}
@@ -155,11 +211,11 @@ func TestForeignObjectsAreNoTasks(t *testing.T) {
 	}
 }
 
-// A save that was killed before its manifest leaves segments, and no task.
+// A save that was killed before its manifest leaves segments, but no task.
 func TestSegmentsAloneAreNoTask(t *testing.T) {
 	inWorld(t, func(w *world) {
-		task, _, store := w.open(checkpoint.Options{SegmentSize: 64 << 10}, faultstore.Fault{Kind: faultstore.CrashAfter, Verb: "put", On: 2})
-		if _, err := task.Save(w.Context(), with(1, 150<<10)); !errors.Is(err, faultstore.ErrCrashed) {
+		task, _, store := w.open(checkpoint.Options{Memory: 1 << 20}, faultstore.Fault{Kind: faultstore.CrashAfter, Verb: "put", On: 2})
+		if _, err := task.Save(w.Context(), with(1, 150<<10), checkpoint.SaveOptions{}); !errors.Is(err, faultstore.ErrCrashed) {
 			t.Fatal(err)
 		}
 		if len(w.objects(segments)) == 0 || len(store.Unfired()) > 0 {

@@ -11,11 +11,12 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// Join is several states as one: each part lies below a directory of its name,
-// which is one element of a path. Directories and streams may be parts alike. What
-// is said of a part by Immutable and WriteOnce holds within that part; Reread, Full
-// and Owners of one part hold for all; a stream has no owner, so that Owners excludes streams.
+// Join combines several states into one. Each part is in a directory of its name, which
+// must be one element of a path. A part may be a directory, a stream, or another Join.
 // [RestoreOptions.Sub] restores one part alone.
+//
+// Immutable and WriteOnce of a part hold for that part. Reread, Full and FileOwners of one
+// part hold for all. A stream has no owner, so a state with FileOwners cannot have streams.
 func Join(parts map[string]Source) Source {
 	s := Source{parts: maps.Clone(parts)}
 	if s.parts == nil {
@@ -49,8 +50,8 @@ func (s *Source) checkParts() error {
 	return nil
 }
 
-// locate returns where a file of the state is: the directory of its part, and the
-// path below that.
+// locate returns where a file of the state comes from: the directory of its part, and the
+// path below that directory.
 func (s *Source) locate(name string) (base, below string) {
 	first, rest, ok := strings.Cut(name, "/")
 	part, isPart := s.parts[first]
@@ -85,7 +86,7 @@ func (s Source) openParts() (fs.FS, func() error, error) {
 	return joined, closeAll, nil
 }
 
-// A joinedFS has each file system in a directory of its name.
+// A joinedFS presents several file systems as one, each in a directory of its name.
 type joinedFS map[string]fs.FS
 
 func (j joinedFS) find(op, name string) (tree fs.FS, below string, err error) {
@@ -158,7 +159,7 @@ func (j joinedFS) ReadLink(name string) (string, error) {
 	return readLink(tree, below)
 }
 
-// writeAhead is that of the parts which are directories.
+// writeAhead calls writeAhead of those parts that are directories.
 func (j joinedFS) writeAhead(names []string) (stop func()) {
 	of := make(map[string][]string)
 	for _, name := range names {
@@ -177,6 +178,13 @@ func (j joinedFS) writeAhead(names []string) (stop func()) {
 			stop()
 		}
 	}
+}
+
+// hasUnkept is that of the part that a directory is in.
+func (j joinedFS) hasUnkept(dir string) bool {
+	tree, below, err := j.find("open", dir)
+	part, ok := tree.(dirFS)
+	return err == nil && ok && part.hasUnkept(below)
 }
 
 // renamed is a FileInfo under another name.

@@ -7,7 +7,7 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// What did not change in a part is not opened again.
+// Unchanged files of a part are not opened again.
 func TestUnchangedPartsAreNotOpened(t *testing.T) {
 	l := newLive(t)
 	l.write("f", []byte("one"))

@@ -23,8 +23,8 @@ func joined(dir, stream string) checkpoint.Source {
 	})
 }
 
-// Several states are saved as one, each in its place, and restored together or
-// one by one.
+// Several states are saved as one, each in its own directory, and restored together
+// or separately.
 func TestJoin(t *testing.T) {
 	task := newTask(t)
 	dir := t.TempDir()
@@ -32,7 +32,7 @@ func TestJoin(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "1.sst"), strings.Repeat("table", 10_000))
 	for n, stream := range []string{strings.Repeat("s", 300_000), strings.Repeat("s", 300_000) + "more"} {
 		writeFile(t, filepath.Join(dir, "sub", "a"), fmt.Sprint("state ", n))
-		c, err := task.Save(t.Context(), checkpoint.Snapshot{State: joined(dir, stream)})
+		c, err := task.Save(t.Context(), checkpoint.Snapshot{State: joined(dir, stream)}, checkpoint.SaveOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,11 +64,11 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-func TestSubThatIsNotThere(t *testing.T) {
+func TestSubThatDoesNotExist(t *testing.T) {
 	task := newTask(t)
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "a"), "a")
-	c, err := task.Save(t.Context(), checkpoint.Snapshot{State: checkpoint.Dir(dir)})
+	c, err := task.Save(t.Context(), checkpoint.Snapshot{State: checkpoint.Dir(dir)}, checkpoint.SaveOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,14 +93,14 @@ func TestJoinsThatAreRefused(t *testing.T) {
 		"a stream's name":   {"a": checkpoint.Stream("/x", strings.NewReader("x"))},
 		"a pattern":         {"a": checkpoint.Dir(t.TempDir()).Immutable("[")},
 	} {
-		_, err := task.Save(t.Context(), checkpoint.Snapshot{State: checkpoint.Join(parts)})
+		_, err := task.Save(t.Context(), checkpoint.Snapshot{State: checkpoint.Join(parts)}, checkpoint.SaveOptions{})
 		if !errors.Is(err, backend.ErrInvalid) {
 			t.Errorf("%s: %v, want ErrInvalid", name, err)
 		}
 	}
 }
 
-// An error names the file where it is, and not where it would be stored.
+// An error names the file in its source, and not its path in the checkpoint.
 func TestErrorInAPartNamesTheFile(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Symlink(strings.Repeat("x", 100), filepath.Join(dir, "link")); err != nil {
@@ -109,25 +109,29 @@ func TestErrorInAPartNamesTheFile(t *testing.T) {
 	missing := filepath.Join(dir, "gone")
 	_, err := newTask(t).Save(t.Context(), checkpoint.Snapshot{State: checkpoint.Join(map[string]checkpoint.Source{
 		"a": checkpoint.Dir(dir), "b": checkpoint.Dir(missing),
-	})})
+	})}, checkpoint.SaveOptions{})
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), missing) {
 		t.Errorf("%v does not name %s", err, missing)
 	}
 }
 
-// A part whose stream fails fails the save, and every stream is closed.
+// If the stream of a part fails, the save fails, and every stream is closed.
 func TestStreamOfAPartFails(t *testing.T) {
 	pr, pw := io.Pipe()
+	last, lastWriter := io.Pipe()
 	broken := errors.New("broken")
 	_, err := newTask(t).Save(t.Context(), checkpoint.Snapshot{State: checkpoint.Join(map[string]checkpoint.Source{
 		"a": checkpoint.Stream("x", io.MultiReader(strings.NewReader("x"), errReader{broken})),
 		"b": checkpoint.Stream("y", pr),
-	})})
+		"c": checkpoint.Stream("z", last),
+	})}, checkpoint.SaveOptions{})
 	if !errors.Is(err, broken) {
 		t.Errorf("%v, want it to be broken", err)
 	}
-	if _, err := pw.Write([]byte("y")); !errors.Is(err, broken) {
-		t.Errorf("the writer of the other part is told %v", err)
+	for _, w := range []*io.PipeWriter{pw, lastWriter} {
+		if _, err := w.Write([]byte("y")); !errors.Is(err, broken) {
+			t.Errorf("the writer of another part is told %v", err)
+		}
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	mathrand "math/rand/v2"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/child"
 	"github.com/holdfast-io/holdfast/internal/testserver"
 )
 
@@ -30,19 +30,19 @@ var (
 	killS3 = flag.Int("kill.s3", 30, "how often TestKillOnS3 does")
 )
 
-// The tests of this file run this test binary again, as a process that saves or
-// restores until it is killed. A child does what roleVar says, to the job at
-// urlVar and the directory that dirVar names, and tells what it does.
+// The tests in this file start this test binary again, as a process that saves or
+// restores until it is killed. A child does what roleVar says, for the job at urlVar
+// and the directory dirVar, and prints what it does.
 const (
 	roleVar = "CHECKPOINT_TEST_ROLE"
 	urlVar  = "CHECKPOINT_TEST_URL"
 	dirVar  = "CHECKPOINT_TEST_DIR"
 )
 
-// What a child has to warn of is a failure; that it deleted what the one before it
-// has left is none.
+// A warning of a child is a failure. That it deleted what a killed process left is
+// none.
 var killOptions = checkpoint.Options{
-	SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 3},
+	Memory: 1 << 20, Retention: checkpoint.Retention{Last: 3},
 	Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 }
 
@@ -117,8 +117,8 @@ func restoreForEver(ctx context.Context, task *checkpoint.Task, dir string) erro
 	}
 }
 
-// countFiles are the state of a job that has counted to n: some of it changes
-// with every number, and some hardly ever.
+// countFiles are the state of a job that has counted to n: some files change with
+// every number, some hardly ever.
 func countFiles(n int) map[string][]byte {
 	files := map[string][]byte{
 		"n":                 []byte(strconv.Itoa(n)),
@@ -156,7 +156,7 @@ func writeCount(dir string, n int) error {
 	})
 }
 
-// sameAsCount compares all that there is with the state at n.
+// sameAsCount compares a whole file system with the state at n.
 func sameAsCount(got fs.FS, n int) error {
 	want := countFiles(n)
 	found := 0
@@ -181,57 +181,38 @@ func sameAsCount(got fs.FS, n int) error {
 type hunt struct {
 	t   *testing.T
 	url string
-	dir string // has two directories in it: one of the job, and one that is restored to
+	dir string // contains the directory of the job and the one that is restored to
 
-	told, begun int          // the last checkpoint that a process was told of, and the last that was begun
-	target      map[int]bool // which states the restored directory may be of
-	restored    bool         // it is there
+	told, begun int          // the last checkpoint that was acknowledged, and the last that was begun
+	target      map[int]bool // the states that the restored directory may have
+	restored    bool         // the restored directory exists
 	under       map[string]int
 	saves       int
-	usual       time.Duration // how long it takes a process to say something more
+	usual       time.Duration // the usual time until a process prints another line
 }
 
 func newHunt(t *testing.T, url string) *hunt {
 	return &hunt{t: t, url: url, dir: t.TempDir(), target: make(map[int]bool), under: make(map[string]int), usual: 20 * time.Millisecond}
 }
 
-// life lets a process live until a moment by chance, and then looks.
+// life lets a process live until a random moment, and then checks what it left.
 func (h *hunt) life(role string) {
 	h.t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), roleVar+"="+role, urlVar+"="+h.url, dirVar+"="+filepath.Join(h.dir, role, "state"))
-	stderr := new(bytes.Buffer)
-	cmd.Stderr = stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		h.t.Fatal(err)
-	}
-	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }() // when the test ends it early
-	said := bufio.NewScanner(out)
-	doing := h.listen(said, mathrand.IntN(12), "start")
-	<-time.After(time.Duration(mathrand.Int64N(int64(2 * h.usual))))
-	_ = cmd.Process.Kill() // it fails if the process has ended, which Wait tells
-	doing = h.listen(said, -1, doing)
-	if err := cmd.Wait(); err == nil || stderr.Len() > 0 {
-		h.t.Fatalf("it ended by itself, during %s: %v; %s", doing, err, stderr)
-	}
-	h.under[doing]++
+	env := []string{roleVar + "=" + role, urlVar + "=" + h.url, dirVar + "=" + filepath.Join(h.dir, role, "state")}
+	h.under[child.Live(h.t, env, mathrand.IntN(12), 2*h.usual, "start", h.listen)]++
 	h.look()
 	if role == "restore" {
 		h.lookAtTarget()
 	}
 }
 
-// listen hears so many lines, or all that are left, and returns what the process
-// was doing last.
+// listen reads the given number of lines, or all that are left, and returns what the
+// process was doing last.
 func (h *hunt) listen(said *bufio.Scanner, lines int, doing string) string {
 	begun := time.Now()
 	for n := 0; n != lines && said.Scan(); n++ {
 		what, number, _ := strings.Cut(said.Text(), " ")
-		n, _ := strconv.Atoi(number) // of what has none it is not used
+		n, _ := strconv.Atoi(number) // not used if the line has no number
 		switch what {
 		case "save":
 			h.begun = max(h.begun, n)
@@ -265,8 +246,8 @@ func (h *hunt) task() (*checkpoint.Task, *checkpoint.Job) {
 	return task, job
 }
 
-// look makes sure that the newest checkpoint is whole, and not older than what a
-// process was told.
+// look checks that the newest checkpoint is intact, and not older than the last
+// acknowledged one.
 func (h *hunt) look() {
 	h.t.Helper()
 	task, job := h.task()
@@ -282,7 +263,7 @@ func (h *hunt) look() {
 	if n < h.told || n > h.begun {
 		h.t.Fatalf("the newest is %d; %d was told, %d begun", n, h.told, h.begun)
 	}
-	h.told = n // what was seen stays; what was begun may yet come
+	h.told = n // the checkpoint that was found stays; one that was begun may still appear
 	got, err := c.FS(h.t.Context())
 	if err == nil {
 		err = sameAsCount(got, n)
@@ -292,13 +273,13 @@ func (h *hunt) look() {
 	}
 }
 
-// lookAtTarget makes sure that the restored directory is wholly of one state, and
-// that the next restore leaves nothing beside it.
+// lookAtTarget checks that the restored directory has all of one state, and that the
+// next restore leaves nothing beside it.
 func (h *hunt) lookAtTarget() {
 	h.t.Helper()
 	dir := filepath.Join(h.dir, "restore", "state")
 	if !h.isOne(dir) {
-		h.t.Fatalf("%s is of none of the states %v", dir, h.target)
+		h.t.Fatalf("%s has none of the states %v", dir, h.target)
 	}
 	task, job := h.task()
 	defer job.Close(context.Background())
@@ -331,7 +312,7 @@ func (h *hunt) isOne(dir string) bool {
 	return false
 }
 
-// alone makes sure that there is nothing beside a directory.
+// alone checks that there is nothing beside a directory.
 func (h *hunt) alone(dir string) {
 	h.t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(dir))
@@ -340,8 +321,7 @@ func (h *hunt) alone(dir string) {
 	}
 }
 
-// end lets a last process live to its own end. Nothing is damaged, and nothing is
-// left that nobody needs.
+// end lets a last process finish. Then nothing is damaged, and there is no garbage.
 func (h *hunt) end() {
 	h.t.Helper()
 	ctx := h.t.Context()
@@ -367,7 +347,7 @@ func (h *hunt) end() {
 		h.t.Fatal(err)
 	}
 	none := checkpoint.CollectResult{}
-	if report.Err() != nil || report.Garbage != none || report.InFlight != none || report.Unclear != none || len(report.Foreign) > 0 {
+	if report.Err() != nil || report.Garbage != none || report.InFlight != none || report.Unclear != none || len(report.OtherObjects) > 0 {
 		h.t.Errorf("%+v", report)
 	}
 	if err := job.Close(context.Background()); err != nil {
@@ -376,7 +356,7 @@ func (h *hunt) end() {
 	h.wantLive(report.Live)
 }
 
-// wantLive makes sure that the store has the live segments, and none else.
+// wantLive checks that the store contains exactly the segments that checkpoints need.
 func (h *hunt) wantLive(live checkpoint.CollectResult) {
 	h.t.Helper()
 	store, err := backend.Open(h.t.Context(), h.url)
@@ -390,7 +370,7 @@ func (h *hunt) wantLive(live checkpoint.CollectResult) {
 			h.t.Fatal(err)
 		}
 		if strings.Contains(o.Key, "/manifests/") {
-			manifests++ // they stay for as long as the fence window
+			manifests++ // they are kept for the fence window
 			continue
 		}
 		segments.Segments++
@@ -417,13 +397,13 @@ func (h *hunt) run(kills int) {
 		h.life(role)
 	}
 	h.end()
-	h.t.Logf("%d kills in %v, during %v; %d saves were told", kills, time.Since(begun).Round(time.Second), h.under, h.saves)
+	h.t.Logf("%d kills in %v, during %v; %d saves were acknowledged", kills, time.Since(begun).Round(time.Second), h.under, h.saves)
 	if h.saves == 0 || h.under["save"] == 0 {
 		h.t.Error("no process was killed in the midst of a save")
 	}
 }
 
-// TestKillOnDisk kills real processes at any moment, by SIGKILL.
+// TestKillOnDisk kills real processes by SIGKILL at random moments.
 func TestKillOnDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(dir)}

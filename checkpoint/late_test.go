@@ -14,7 +14,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// A save under way has sent its segments, and no manifest yet.
+// A save in progress has uploaded its segments, but not its manifest.
 func TestCollectionBesideASave(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -22,7 +22,7 @@ func TestCollectionBesideASave(t *testing.T) {
 		synctest.Wait()
 		task, _, _ := w.process(faultstore.Fault{Kind: faultstore.Delay, Verb: "create", On: 1, For: 3 * time.Hour})
 		saved := make(chan error)
-		go func() { saved <- second(task.Save(w.Context(), with(2, 20<<10))) }()
+		go func() { saved <- second(task.Save(w.Context(), with(2, 20<<10), checkpoint.SaveOptions{Fence: true})) }()
 		time.Sleep(time.Hour)
 		w.wantObjects(segments, 2)
 		if got := w.collect(checkpoint.CollectOptions{}); got.Segments != 0 {
@@ -36,14 +36,14 @@ func TestCollectionBesideASave(t *testing.T) {
 	})
 }
 
-// Between a collector's two requests for the newest manifest that may be deleted,
-// and one who slept may make another of its number, which is no step: also if all
-// that it retains is retained to this day, and if it is gone again when the
-// collector, who sleeps once more, looks for it.
-func TestCollectorReadsALateManifestThatRetainsWhatStays(t *testing.T) {
+// Between a collector's two requests for the newest manifest, this may be deleted,
+// and a process that slept may make a late manifest of the same number. This is
+// noticed even if all that the late one retains is still retained, and if it is gone
+// again when the collector, which sleeps once more, looks for it.
+func TestCollectorReadsALateManifestThatRetainsWhatIsKept(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		retained bool // a manifest that it retains stands before it
+		retained bool // before it, there is a manifest that it retains
 		gone     bool
 	}{
 		{"nothing", false, false},
@@ -55,7 +55,7 @@ func TestCollectorReadsALateManifestThatRetainsWhatStays(t *testing.T) {
 			inWorld(t, func(w *world) {
 				named := func(n int) checkpoint.Snapshot {
 					s := with(n, 20<<10)
-					s.Savepoint = string(rune('a' + n)) // so that it stays
+					s.Savepoint = string(rune('a' + n)) // so that it is kept
 					return s
 				}
 				var owner *checkpoint.Owner
@@ -119,8 +119,58 @@ func TestCollectorReadsALateManifestThatRetainsWhatStays(t *testing.T) {
 	}
 }
 
-// A copy may take its time: what it begins with is older than the newest manifest
-// by more than the fence window, and younger than it says.
+// A collector that reads a late manifest, which is deleted before it lists the manifests,
+// deletes nothing: what a save has stored, and a later savepoint shares, is of an earlier
+// epoch, and named by nothing that the collector has read.
+func TestCollectorReadsALateManifestInATaskOfSaves(t *testing.T) {
+	inWorld(t, func(w *world) {
+		slow := func(verb string, on int, d time.Duration) faultstore.Fault {
+			return faultstore.Fault{Kind: faultstore.Delay, Verb: verb, On: on, For: d}
+		}
+		sleeper, _, _ := w.open(lastOne, slow("create", 1, 4*time.Hour))
+		claimed := make(chan *checkpoint.Owner)
+		go func() { claimed <- claim(w, sleeper) }()
+		synctest.Wait()
+		task, _, _ := w.open(lastOne)
+		save := func(s checkpoint.Snapshot) {
+			w.Helper()
+			mustDo(w, second(task.Save(w.Context(), s, checkpoint.SaveOptions{})))
+		}
+		save(with(5, 20<<10)) // 1
+		collector, _, _ := w.open(lastOne, slow("get", 1, 8*time.Hour), slow("list", 2, 8*time.Hour))
+		done := make(chan error)
+		go func() { done <- second(collector.Collect(w.Context(), checkpoint.CollectOptions{})) }()
+		synctest.Wait()
+
+		named := with(5, 20<<10)
+		named.Savepoint = "x"
+		save(named) // 2
+		time.Sleep(2 * checkpoint.FenceWindow)
+		save(at(3)) // 3
+		w.collect(checkpoint.CollectOptions{})
+		if w.exists(format.ManifestKey(dir, 1)) {
+			t.Fatal("manifest 1 has not been deleted")
+		}
+		heir := <-claimed
+		if !w.exists(format.ManifestKey(dir, 1)) {
+			t.Fatal("manifest 1 has not come late")
+		}
+		time.Sleep(8 * time.Hour)
+		commit(w, heir, at(5))
+		synctest.Wait()
+		w.collect(checkpoint.CollectOptions{})
+		if w.exists(format.ManifestKey(dir, 1)) {
+			t.Fatal("manifest 1 has not been collected")
+		}
+		if err := <-done; err != nil {
+			t.Errorf("collection: %v", err)
+		}
+		w.wantReadable()
+	})
+}
+
+// A copy may take long: the objects that are copied first are older than the newest
+// manifest by more than the fence window, and younger than they say.
 func TestCollectInACopyThatTookLong(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -143,12 +193,12 @@ func TestCollectInACopyThatTookLong(t *testing.T) {
 	})
 }
 
-// Manifests of just less than the window's age stay.
+// Manifests that are a little younger than the fence window are kept.
 func TestCollectorKeepsTheWindow(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, _, _ := w.open(lastOne)
 		save := func(n int) {
-			if _, err := task.Save(w.Context(), at(n)); err != nil {
+			if _, err := task.Save(w.Context(), at(n), checkpoint.SaveOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -166,14 +216,14 @@ func TestCollectorKeepsTheWindow(t *testing.T) {
 	})
 }
 
-// A retained checkpoint that cannot be read may need what a dropped one needed.
+// A retained checkpoint that cannot be read may need what a removed one needed.
 func TestCleanUpBesideADamagedSavepoint(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
 		s := with(1, 20<<10)
 		s.Savepoint = "good"
 		commit(w, o, s)               // 2
-		commit(w, o, with(1, 20<<10)) // 3, of the same segment
+		commit(w, o, with(1, 20<<10)) // 3, with the same segment
 		synctest.Wait()
 		w.wantObjects(segments, 1)
 		shared := w.objects(segments)[0].Key
@@ -190,8 +240,8 @@ func TestCleanUpBesideADamagedSavepoint(t *testing.T) {
 	})
 }
 
-// A manifest that came late under the number of a retained one is not taken for
-// that one's.
+// A late manifest under the number of a retained one is not taken for the retained
+// one.
 func TestRetainedManifestThatCameLate(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -209,9 +259,9 @@ func TestRetainedManifestThatCameLate(t *testing.T) {
 	})
 }
 
-// An owner that sleeps while it cleans up may find another manifest under the
-// number of one that it kept. What that one named is needed again when the task
-// has gone back to it meanwhile.
+// An owner that sleeps during its clean-up may find another manifest under the number
+// of one that it kept. If the task was rolled back to the kept one meanwhile, its
+// segments are needed again.
 func TestCleanUpReadsAManifestThatCameLate(t *testing.T) {
 	inWorld(t, func(w *world) {
 		two := checkpoint.Options{Retention: checkpoint.Retention{Last: 2}}
@@ -220,9 +270,9 @@ func TestCleanUpReadsAManifestThatCameLate(t *testing.T) {
 		commit(w, first, state())    // 2
 		sleeper, _, _ := w.open(two, faultstore.Fault{Kind: faultstore.Delay, Verb: "create", On: 1, For: 6 * time.Hour})
 		saved := make(chan error)
-		go func() { saved <- second(sleeper.Save(w.Context(), at(99))) }() // as number 3
+		go func() { saved <- second(sleeper.Save(w.Context(), at(99), checkpoint.SaveOptions{Fence: true})) }() // as number 3
 		synctest.Wait()
-		commit(w, first, state()) // 3, of the same segment
+		commit(w, first, state()) // 3, with the same segment
 		time.Sleep(2 * checkpoint.FenceWindow)
 
 		owner, _ := w.ownerWith(two, faultstore.Fault{Kind: faultstore.Delay, Verb: "get", Key: format.ManifestKey(dir, 3), On: 1, For: 12 * time.Hour}) // 4
@@ -234,7 +284,7 @@ func TestCleanUpReadsAManifestThatCameLate(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Cleanup(func() { _ = back.Close(context.Background()) })
-		for range 3 { // of the same segment, and retire number 3
+		for range 3 { // with the same segment; they retire number 3
 			commit(w, back, state())
 			time.Sleep(checkpoint.FenceWindow + time.Minute)
 		}

@@ -10,18 +10,19 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// A lifetime keeps a job's store open for as long as calls need it, and refuses
-// new ones once the job is being closed. Calls of many requests begin and end
-// here; a request of any other call is one on its own.
+// A lifetime keeps a job's store open for as long as calls need it, and refuses new calls
+// once the job is being closed. A call that writes begins and ends here, and may send many
+// requests in between. Each request that is not part of such a call counts as a call of
+// its own.
 type lifetime struct {
 	ctx    context.Context    // of the clean-ups
 	cancel context.CancelFunc // cuts them short
 
 	mu       sync.Mutex
 	closed   bool
-	calls    int           // that are under way
-	cleanups int           // that they left to the background
-	idle     chan struct{} // closed when there is none of either, and there will be none
+	calls    int           // how many calls are under way
+	cleanups int           // how many clean-ups are under way in the background
+	idle     chan struct{} // closed when there are no calls and clean-ups, and there will be none
 }
 
 func newLifetime() *lifetime {
@@ -30,11 +31,13 @@ func newLifetime() *lifetime {
 	return l
 }
 
-// within marks the context of a call that has begun: what it calls and requests
-// belongs to it, and goes on when the job is being closed.
+// within is the key that marks the context of a call that has begun. Calls and requests
+// with such a context are part of that call, and are let through when the job is being
+// closed.
 type within struct{ *lifetime }
 
-// begin lets a call in. The call goes on with the context that it returns.
+// begin registers a call, or refuses it if the job is being closed. The call must use the
+// context that begin returns.
 func (l *lifetime) begin(ctx context.Context) (_ context.Context, end func(), err error) {
 	if ctx.Value(within{l}) != nil {
 		return ctx, func() {}, nil
@@ -48,8 +51,7 @@ func (l *lifetime) begin(ctx context.Context) (_ context.Context, end func(), er
 	return context.WithValue(ctx, within{l}, true), func() { l.end(&l.calls) }, nil
 }
 
-// leave runs a clean-up in the background for a call that has begun, and for as long
-// as it takes.
+// leave runs a clean-up in the background. It must be called by a call that has begun.
 func (l *lifetime) leave(to *sync.WaitGroup, cleanup func()) {
 	l.mu.Lock()
 	l.cleanups++
@@ -60,7 +62,8 @@ func (l *lifetime) leave(to *sync.WaitGroup, cleanup func()) {
 	})
 }
 
-// whenCut has f called when the clean-ups are cut short, unless stop is called before.
+// whenCut arranges for f to be called when the clean-ups are interrupted, unless stop is
+// called before.
 func (l *lifetime) whenCut(f func()) (stop func() bool) { return context.AfterFunc(l.ctx, f) }
 
 // end ends one of the calls or clean-ups that n counts.
@@ -82,8 +85,9 @@ func (l *lifetime) checkIdle() {
 	}
 }
 
-// close refuses what has not begun yet, and waits for the rest. When ctx ends first,
-// the clean-ups are cut short. idle reports whether nothing is under way any more.
+// close refuses new calls, and waits for those under way and for the clean-ups. When ctx
+// ends first, it interrupts the clean-ups. idle reports whether nothing is under way any
+// more.
 func (l *lifetime) close(ctx context.Context) (idle bool, err error) {
 	l.mu.Lock()
 	l.closed = true
@@ -111,7 +115,7 @@ func (l *lifetime) close(ctx context.Context) (idle bool, err error) {
 	return true, cutShort(ctx)
 }
 
-// cutShort is the error of a clean-up that was ended by ctx.
+// cutShort returns the error for a clean-up that was interrupted because ctx ended.
 func cutShort(ctx context.Context) error {
 	return fmt.Errorf("clean-up was cut short: %w", context.Cause(ctx))
 }
@@ -127,8 +131,8 @@ const (
 	errOwnerClosed = closedError("the owner is closed")
 )
 
-// wrap returns a Store that is asked for nothing once the job is being closed,
-// except by calls that had begun.
+// wrap returns a Store that refuses requests once the job is being closed, except those of
+// calls that had begun before.
 func (l *lifetime) wrap(store backend.Store) backend.Store { return &living{store, l} }
 
 type living struct {
@@ -163,8 +167,8 @@ func (s *living) Get(ctx context.Context, key string, offset int64, p []byte) (i
 	return s.store.Get(ctx, key, offset, p)
 }
 
-// List is under way while it fetches, not while its consumer works on what it
-// yielded: the consumer may close the job.
+// List counts as under way while it fetches, but not while its consumer works on an
+// object: the consumer may close the job.
 func (s *living) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
 	return func(yield func(backend.Object, error) bool) {
 		_, end, err := s.life.begin(ctx)

@@ -18,15 +18,15 @@ import (
 	_ "github.com/holdfast-io/holdfast/local"
 )
 
-// held is a store whose requests wait, once it is shut, until it is opened. It
-// takes a request after its Close for an error of whoever sends it.
+// held is a store whose requests wait while its gate is closed. A request after its
+// Close is an error of the caller.
 type held struct {
 	backend.Store
 	t tester
 
 	mu     sync.Mutex
 	gate   chan struct{} // nil if it is open
-	verb   string        // that waits; "" is every one
+	verb   string        // the method that waits; "" means every method
 	closed bool
 }
 
@@ -94,12 +94,12 @@ func (s *held) Close() error {
 	return s.Store.Close()
 }
 
-// heldJob returns a job over a held store, its task, and an owner of that which
-// has committed twice.
+// heldJob returns a job on a held store, its task, and an owner of the task that has
+// committed twice.
 func (w *world) heldJob() (*held, *checkpoint.Job, *checkpoint.Task, *checkpoint.Owner) {
 	w.Helper()
 	store := &held{Store: w.bucket.Open(), t: w}
-	job := newJob(w, store, checkpoint.Options{SegmentSize: 64 << 10})
+	job := newJob(w, store, checkpoint.Options{Memory: 1 << 20})
 	task, err := job.Task("orders/7")
 	if err != nil {
 		w.Fatal(err)
@@ -111,7 +111,7 @@ func (w *world) heldJob() (*held, *checkpoint.Job, *checkpoint.Task, *checkpoint
 	return store, job, task, o
 }
 
-// in runs f, and returns what gives its error when it has returned.
+// in runs f in the background, and returns a channel that receives its error.
 func in(f func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- f() }()
@@ -130,7 +130,7 @@ func wantJobClosed(t tester, what string, err error) {
 	}
 }
 
-// What writes to the store or to a directory is waited for, and ends well.
+// Close waits for calls that write to the store or to a directory, and these succeed.
 func TestJobCloseWaits(t *testing.T) {
 	for name, call := range map[string]func(*world, *checkpoint.Task, *checkpoint.Owner, *checkpoint.Checkpoint) error{
 		"commit": func(w *world, _ *checkpoint.Task, o *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
@@ -149,15 +149,15 @@ func TestJobCloseWaits(t *testing.T) {
 			return err
 		},
 		"rollback": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
-			_, err := task.Rollback(w.Context(), checkpoint.Seq(2))
+			_, err := task.Rollback(w.Context(), checkpoint.Seq(2), checkpoint.RollbackOptions{Fence: true})
 			return err
 		},
 		"save": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
-			_, err := task.Save(w.Context(), with(3, 200<<10))
+			_, err := task.Save(w.Context(), with(3, 200<<10), checkpoint.SaveOptions{Fence: true})
 			return err
 		},
 		"prune": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
-			_, err := task.Prune(w.Context(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{Fence: true})
+			_, err := task.Prune(w.Context(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{})
 			return err
 		},
 		"collect": func(w *world, task *checkpoint.Task, _ *checkpoint.Owner, _ *checkpoint.Checkpoint) error {
@@ -199,7 +199,7 @@ func TestJobCloseWaits(t *testing.T) {
 	}
 }
 
-// A Resume holds its owner's turn, and is waited for as the others are.
+// A Resume locks its owner, and Close waits for it too.
 func TestJobCloseWaitsForResume(t *testing.T) {
 	inWorld(t, func(w *world) {
 		store, job, task, _ := w.heldJob()
@@ -222,7 +222,8 @@ func TestJobCloseWaitsForResume(t *testing.T) {
 	})
 }
 
-// When the context of Close ends first, the call goes on, and another Close waits for it.
+// If the context of Close ends first, the call goes on, and another Close waits for
+// it.
 func TestJobCloseGivesUp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		store, job, task, o := w.heldJob()
@@ -248,7 +249,7 @@ func TestJobCloseGivesUp(t *testing.T) {
 	})
 }
 
-// A clean-up that takes longer than the context of Close is cut short.
+// A clean-up that takes longer than the context of Close is ended early.
 func TestJobCloseCutsACleanUpShort(t *testing.T) {
 	inWorld(t, func(w *world) {
 		release := make(chan struct{})
@@ -272,7 +273,7 @@ func TestJobCloseCutsACleanUpShort(t *testing.T) {
 	})
 }
 
-// What commits leave to the background is waited for as well.
+// Close also waits for what commits do in the background.
 func TestJobCloseWaitsForCleanUp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		store := &held{Store: w.bucket.Open(), t: w}
@@ -301,7 +302,8 @@ func TestJobCloseWaitsForCleanUp(t *testing.T) {
 	})
 }
 
-// A call that only reads ends at its next request, and none is cut short.
+// A call that only reads ends before its next request. A request in progress is
+// completed.
 func TestJobCloseEndsReads(t *testing.T) {
 	inWorld(t, func(w *world) {
 		store, job, task, _ := w.heldJob()
@@ -320,7 +322,7 @@ func TestJobCloseEndsReads(t *testing.T) {
 	})
 }
 
-// Afterwards every call says so.
+// After Close, every call says that the job is closed.
 func TestClosedJob(t *testing.T) {
 	inWorld(t, func(w *world) {
 		_, job, task, o := w.heldJob()
@@ -349,13 +351,16 @@ func TestClosedJob(t *testing.T) {
 			"release":            func() error { return o.Release(ctx) },
 			"claim":              func() error { _, err := task.Claim(ctx, checkpoint.ClaimOptions{}); return err },
 			"claim at":           func() error { _, err := task.Claim(ctx, checkpoint.ClaimOptions{At: checkpoint.Seq(2)}); return err },
-			"save":               func() error { _, err := task.Save(ctx, at(3)); return err },
-			"rollback":           func() error { _, err := task.Rollback(ctx, checkpoint.Seq(2)); return err },
-			"status":             func() error { _, err := task.Status(ctx); return err },
-			"newest":             func() error { _, err := task.Latest(ctx); return err },
-			"at":                 func() error { _, err := task.Get(ctx, checkpoint.Seq(2)); return err },
-			"checkpoints":        func() error { _, err := task.List(ctx); return err },
-			"collect":            func() error { _, err := task.Collect(ctx, checkpoint.CollectOptions{}); return err },
+			"save":               func() error { _, err := task.Save(ctx, at(3), checkpoint.SaveOptions{}); return err },
+			"rollback": func() error {
+				_, err := task.Rollback(ctx, checkpoint.Seq(2), checkpoint.RollbackOptions{})
+				return err
+			},
+			"status":      func() error { _, err := task.Status(ctx); return err },
+			"newest":      func() error { _, err := task.Latest(ctx); return err },
+			"at":          func() error { _, err := task.Get(ctx, checkpoint.Seq(2)); return err },
+			"checkpoints": func() error { _, err := task.List(ctx); return err },
+			"collect":     func() error { _, err := task.Collect(ctx, checkpoint.CollectOptions{}); return err },
 			"prune": func() error {
 				_, err := task.Prune(ctx, checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{})
 				return err
@@ -380,7 +385,7 @@ func TestClosedJob(t *testing.T) {
 	})
 }
 
-// Whoever goes through the tasks may close the job there.
+// The loop over the tasks may close the job.
 func TestJobClosedWhileItIsListed(t *testing.T) {
 	_, job, _ := awkwardJob(t)
 	var seen int
@@ -399,7 +404,7 @@ func TestJobClosedWhileItIsListed(t *testing.T) {
 	}
 }
 
-// Several may close it at once, and with it its owners; all wait.
+// Several goroutines may close the job and its owners at once. All of them wait.
 func TestJobClosedByMany(t *testing.T) {
 	inWorld(t, func(w *world) {
 		store, job, _, o := w.heldJob()
@@ -429,8 +434,8 @@ func TestJobClosedByMany(t *testing.T) {
 	})
 }
 
-// The end of its context ends a commit, and so what waits for that: also if the
-// writer of its stream is silent.
+// If the context of a commit ends, the commit ends, and so does a Close that waits
+// for it, even if the writer of its stream is silent.
 func TestJobCloseWaitsNoLongerThanTheContext(t *testing.T) {
 	inWorld(t, func(w *world) {
 		_, job, _, o := w.heldJob()
@@ -458,9 +463,9 @@ func TestJobCloseWaitsNoLongerThanTheContext(t *testing.T) {
 	})
 }
 
-// The same with a store of files, which are closed with it.
+// The same with a store of files, which is closed too.
 func TestJobOnDiskClosedDuringCommit(t *testing.T) {
-	job, err := checkpoint.Open(t.Context(), "file://"+filepath.ToSlash(t.TempDir()), checkpoint.Options{SegmentSize: 64 << 10})
+	job, err := checkpoint.Open(t.Context(), "file://"+filepath.ToSlash(t.TempDir()), checkpoint.Options{Memory: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -478,7 +483,7 @@ func TestJobOnDiskClosedDuringCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := in(func() error { return job.Close(context.Background()) })
-	for !errors.Is(o.Release(ended(t)), fs.ErrClosed) { // until the job is being closed
+	for !errors.Is(o.Release(ended(t)), fs.ErrClosed) { // until Close has begun
 		if len(closed) > 0 {
 			t.Fatal("it did not wait")
 		}

@@ -15,39 +15,43 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/filetimes"
 )
 
 // A node is one file, directory or link of a state in memory.
 type node struct {
-	format.Entry // without chunks and table
+	format.Entry // its Chunks and Table are not used
 	chunks       []catalog.ID
-	table        []catalog.ID // if chunks have one that is stored
+	table        []catalog.ID // the chunks of the table that lists chunks, if there is one
 }
 
-// A scan is a state that was opened, and what was seen of it, in the order of
-// a tree.
+// A scan is a state that was opened, and what was found in it, in the order of
+// format.ComparePaths.
 type scan struct {
 	*Source
 	fsys  fs.FS
 	close func() error
 	began time.Time
 	nodes []node
-	seen  []fileStamp // by node
+	seen  []fileStamp // seen[i] belongs to nodes[i]
+
+	unkept      int    // how many have attributes that a checkpoint does not keep
+	firstUnkept string // the first of these
 }
 
-// A fileStamp tells a file from others, and from what it was: when its inode last
-// changed, and the inode's number. It is zero if that is not known. A node has it
-// only if it says whether the file changes again.
+// A fileStamp is what this save has seen of a file. Its change time and inode tell whether
+// the file was replaced or written to during the save. The node has a copy of them only if
+// later saves may rely on them.
 type fileStamp struct {
-	changed time.Time
+	changed time.Time // change time (ctime); zero if it is not known
 	inode   uint64
-	stream  io.Reader // of the content, if it is not a file's
-	made    bool      // it is in no file system: a stream, or a directory around it
+	stream  io.Reader // of the content, if that does not come from a file
+	made    bool      // it is in no file system: a stream, or a directory that contains one
 	read    bool      // its content was read for this save
 }
 
-// walk opens the state and finds out what it consists of.
-func (s *Source) walk(ctx context.Context) (*scan, error) {
+// scan opens the state and lists what is in it.
+func (s *Source) scan(ctx context.Context) (*scan, error) {
 	now := time.Now() //nolint:forbidigo // what is compared with it are files' times, not the protocol's
 	w := &scan{Source: s, began: now, close: func() error { return nil }}
 	if err := s.check(); err != nil {
@@ -98,36 +102,26 @@ func (w *scan) add(path string, d fs.DirEntry) error {
 	return err
 }
 
-// tick returns in what steps the file system counts time whose clock showed t.
-// Linux counts in jiffies, of 10 ms at most, and Windows in 16 ms; 100 ms leave
-// something for a server's clock. FAT counts in 2 s, others in whole seconds.
-func tick(t time.Time) time.Duration {
-	if t.Nanosecond() == 0 {
-		return 2 * time.Second
-	}
-	return 100 * time.Millisecond
-}
-
-// describe takes over what info says of a node, which it returns. A file that
-// changed less than a tick before the walk began may be written to without any
-// sign, so its change time is taken for unknown.
+// describe copies what info says into node i, and returns the node. A file that changed
+// less than a tick before the scan began may be written to again without another change
+// time, so its change time is treated as unknown.
 func (w *scan) describe(i int, info fs.FileInfo) *node {
 	n, seen := &w.nodes[i], &w.seen[i]
 	n.Mode, n.ModTime = info.Mode(), info.ModTime()
 	n.Owner = w.ownerOf(info)
-	seen.changed, seen.inode = identity(info)
+	seen.changed, seen.inode = filetimes.Identity(info)
 	n.Size, n.ChangeTime, n.Inode = 0, time.Time{}, 0
 	if !n.Mode.IsRegular() {
 		return n
 	}
 	n.Size = info.Size()
-	if seen.changed.Before(w.began.Add(-tick(seen.changed))) {
+	if seen.changed.Before(w.began.Add(-filetimes.Tick(seen.changed))) {
 		n.ChangeTime, n.Inode = seen.changed, seen.inode
 	}
 	return n
 }
 
-// fail returns what it means that err happened at path.
+// fail returns err, which occurred at path, with the name of the file.
 func (w *scan) fail(path string, err error) error {
 	if err == nil {
 		return nil
@@ -139,8 +133,8 @@ func (w *scan) fail(path string, err error) error {
 	return atPath(base, path, err)
 }
 
-// atPath names the file that an error is about, once, and on one line. Errors
-// of the store are about no file.
+// atPath adds the name of the file to an error, unless the error has it already, and on
+// one line. Errors of the store are not about a file, and stay as they are.
 func atPath(base, path string, err error) error {
 	if errors.As(err, new(*backend.Error)) {
 		return err
@@ -148,7 +142,7 @@ func atPath(base, path string, err error) error {
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) && pe.Error() == err.Error() {
 		err = fmt.Errorf("%s: %w", pe.Op, pe.Err)
 	} else if base == "" && path == "." {
-		return err // an fs.FS as a whole has no name, and says itself what it is
+		return err // it is about an fs.FS as a whole, which has no name
 	}
 	name := filepath.Join(base, filepath.FromSlash(path))
 	if quoted := strconv.Quote(name); quoted != `"`+name+`"` {
@@ -176,9 +170,9 @@ func typeName(m fs.FileMode) string {
 	return "file of an unknown kind"
 }
 
-// fingerprint returns a hash of what can be known of a state without opening its
-// files: if it is the same again, nothing has changed. It returns zero if there
-// is a file whose changes might go unseen.
+// fingerprint returns a hash of all that is known of a state without opening its files.
+// If two scans of a state have the same fingerprint, nothing has changed between them. It
+// returns zero if there is a file whose changes might not show in it.
 func fingerprint(nodes []node) (sum format.Hash) {
 	h := blake3.New()
 	var b []byte

@@ -8,20 +8,20 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A loader reads a checkpoint's list of files, and the tables of the files. It
-// believes nothing of them: what they say must fit what the manifest says, and what
-// a writer makes of that. So nobody can make a reader take memory or time for more
-// than the manifest claims. It has memory for a part of a list or table at a time.
+// A loader reads a checkpoint's list of files, and the tables of the files. It trusts
+// neither: they must agree with the manifest, and be such as a writer makes. So damaged or
+// hostile objects cannot make a reader take more memory or time than the manifest
+// declares. A loader has a part of one list or table in memory at a time.
 type loader struct {
 	c       *Checkpoint
 	catalog *catalog.Catalog // of all chunks so far
-	set     *catalog.Set     // likewise
+	set     *catalog.Set     // of the same chunks
 	places  format.Places
 	numbers map[format.SegmentID]int // of segments in the catalog
-	held    []int64                  // by number: how many bytes of the segment hold chunks
+	held    []int64                  // by number: how many bytes of the segment are in chunks
 
 	list  []catalog.ID // the chunks of the list of files
-	table []catalog.ID // of its table, if it has one that is stored
+	table []catalog.ID // the chunks of the table that lists these, if there is one
 }
 
 // newLoader returns a loader that has read nothing yet.
@@ -38,8 +38,8 @@ func (c *Checkpoint) loaderOf(places format.Places) *loader {
 	return &loader{c: c, catalog: all, set: all.Set(), places: places, numbers: make(map[format.SegmentID]int)}
 }
 
-// add checks where a chunk lies, and adds it to the catalog. Segments are chunks end
-// to end, so that those of one have no more bytes than it has.
+// add checks that a chunk is within its segment, and adds it to the catalog. Chunks do not
+// overlap, so those of a segment have no more bytes together than the segment has.
 func (l *loader) add(ch *format.Chunk) (catalog.ID, error) {
 	if err := l.places.Check(ch); err != nil {
 		return 0, err
@@ -60,7 +60,7 @@ func (l *loader) add(ch *format.Chunk) (catalog.ID, error) {
 func (l *loader) number(id format.SegmentID) int {
 	n, ok := l.numbers[id]
 	if !ok {
-		n = l.catalog.AddSegment(format.Segment{ID: id, Size: l.places[id]})
+		n = l.catalog.AddSegment(format.Segment{ID: id, Size: l.places[id], Task: l.c.segments.Owner(id)})
 		l.numbers[id] = n
 		l.held = append(l.held, 0)
 	}
@@ -84,7 +84,7 @@ func (l *loader) addAll(chunks []format.Chunk) ([]catalog.ID, error) {
 // partSize is how many bytes of tables, or of the list of files, are read at a time.
 const partSize = 8 << 20
 
-// inParts reads chunks, and hands on their data in order, some at a time.
+// inParts reads chunks, some at a time, and calls use with their data in order.
 func (l *loader) inParts(ctx context.Context, ids []catalog.ID, use func(part []byte) error) error {
 	var buf []byte
 	for len(ids) > 0 {
@@ -130,7 +130,7 @@ func (l *loader) entries(ctx context.Context, do func(*format.Entry) error) erro
 	return nil
 }
 
-// findList finds out what chunks the list of files has.
+// findList finds out which chunks the list of files consists of.
 func (l *loader) findList(ctx context.Context) error {
 	c := l.c.content
 	err := format.MetaCut.Check(c.Tree)
@@ -157,7 +157,7 @@ func (l *loader) findList(ctx context.Context) error {
 	return r.end(ctx)
 }
 
-// node returns an entry as a node, without the chunks in its table.
+// node returns an entry as a node. It does not read the entry's table.
 func (l *loader) node(e *format.Entry) (n node, err error) {
 	n.Entry = *e
 	n.Chunks, n.Table = nil, nil

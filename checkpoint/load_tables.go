@@ -12,27 +12,29 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A table is one that is being read: a file's, or that of the list of files.
+// A table is a stored list of chunks that is being read: those of a large file, or those
+// of the list of files.
 type table struct {
 	path    string // the file's; "" is the list of files
 	decoder *format.TableDecoder
 	cut     format.CutChecker
-	found   func([]catalog.ID) // is told of the file's chunks, some at a time
+	found   func([]catalog.ID) // is called with the chunks that the table lists, some at a time
 }
 
-// newTable returns the table of size bytes that were cut in some way.
+// newTable returns the table of a file of size bytes. cut says how files of its kind are
+// divided into chunks.
 func newTable(path string, size int64, cut format.Cut, found func([]catalog.ID)) *table {
 	return &table{path, format.NewTableDecoder(size), format.CutChecker{Cut: cut}, found}
 }
 
-// A tableReader reads tables, small ones together and large ones in parts. What was
-// added is read when end returns.
+// A tableReader reads tables, several small ones together, and large ones in parts. All
+// tables that were added have been read when end returns.
 type tableReader struct {
 	l     *loader
-	batch []tablePart  // what is read together
-	size  int64        // of it, in bytes
-	ids   []catalog.ID // these two are kept for their memory
-	buf   []byte
+	batch []tablePart  // what is to be read together
+	size  int64        // of batch, in bytes
+	ids   []catalog.ID // kept to use its memory again
+	buf   []byte       // likewise
 }
 
 // A tablePart is some of the chunks that a table consists of.
@@ -43,7 +45,8 @@ type tablePart struct {
 	last   bool
 }
 
-// add reads, sooner or later, the table that consists of some chunks.
+// add adds a table, which is stored in the given chunks. It may be read at once, or by a
+// later call of add or end.
 func (r *tableReader) add(ctx context.Context, chunks []catalog.ID, t *table) error {
 	for len(chunks) > 0 {
 		n, size := 0, int64(0)
@@ -65,8 +68,8 @@ func (r *tableReader) add(ctx context.Context, chunks []catalog.ID, t *table) er
 }
 
 const (
-	tableEntry = 35      // what most chunks take in a table, in bytes
-	maxRoom    = 1 << 18 // chunks that room is made for before they are seen
+	tableEntry = 35      // size of most entries of a table, in bytes
+	maxRoom    = 1 << 18 // bounds the chunks for which memory is allocated in advance
 )
 
 // end reads what was added.
@@ -80,7 +83,7 @@ func (r *tableReader) end(ctx context.Context) error {
 		return err
 	}
 	r.buf = data
-	r.l.catalog.Grow(min(len(data)/tableEntry, maxRoom)) // of a sparse file, most are the same
+	r.l.catalog.Grow(min(len(data)/tableEntry, maxRoom)) // a sparse file needs less: most of its chunks are equal
 	for i := range r.batch {
 		p := &r.batch[i]
 		if err := r.decode(p, data[:p.size]); err != nil {
@@ -129,7 +132,7 @@ func (t *table) fail(c *Checkpoint, err error) error {
 	return c.damaged(fmt.Errorf("table of file %q: %w", t.path, err))
 }
 
-// A tableID is the same for two files whose tables are the same.
+// A tableID identifies a table by its content: two files with equal tables have the same.
 type tableID format.Hash
 
 func idOf(n *node) tableID {
@@ -140,13 +143,12 @@ func idOf(n *node) tableID {
 	return tableID(format.Sum(b))
 }
 
-// maxChunks bounds the chunks of all files of a state, each as often as it comes: a
-// restore counts them in 32 bits. It is 17 TB at the very least, and some 70 TB
-// mostly.
+// maxChunks bounds the sum of the chunks of all files of a state, because a restore counts
+// them in 32 bits. A state of that many chunks has at least 17 TB, and usually some 70 TB.
 const maxChunks = math.MaxUint32
 
-// tables reads the tables of all files, and says of each file what chunks it has.
-// Files with one table have one list of chunks, if it is a long one.
+// tables reads the tables of all files, and sets each file's chunks. Files with equal
+// tables share one list of chunks in memory, if it is a long one.
 func (l *loader) tables(ctx context.Context, nodes []node) error {
 	r := tableReader{l: l}
 	first := make(map[tableID]*node)
@@ -190,11 +192,11 @@ func (l *loader) count(nodes []node) error {
 	return nil
 }
 
-// A survey is the chunks of a checkpoint, for who need not know which file each
-// belongs to. It takes memory for the chunks alone, whatever files there are.
+// A survey is the set of a checkpoint's chunks, without which file has which. It takes
+// memory for the chunks alone, however many files there are.
 type survey struct {
 	*catalog.Catalog
-	data *catalog.Used // those of files
+	data *catalog.Used // the chunks that are data of files
 }
 
 // survey reads the list of files, and all tables.

@@ -9,12 +9,13 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
-// This file finds out that someone has deleted manifests. Nobody who keeps to the
-// protocol deletes the newest one, so segments that none can explain prove it.
+// This file finds out whether someone has deleted manifests. This library never deletes
+// the newest one, so some segments that no manifest names prove that one was deleted.
+// docs/protocol.md, "Lost manifests", says which.
 
-// wantNew makes sure that the task, of which no manifest is listed, never had one. It
-// returns ErrLost if it had, and ErrGone if it has one now.
-func (t *Task) wantNew(ctx context.Context) error {
+// requireNew makes sure that a task without manifests never had one. It returns ErrLost if
+// segments prove that it had, and ErrGone if somebody has claimed it just now.
+func (t *Task) requireNew(ctx context.Context) error {
 	var left CollectResult
 	had := false
 	for o, err := range t.segments.All(ctx) {
@@ -25,7 +26,7 @@ func (t *Task) wantNew(ctx context.Context) error {
 		had = had || history.None().Disproves(o.ID, nil)
 	}
 	if !had {
-		return nil // or only what first saves have left that were killed
+		return nil // there are no segments, or only those of first saves that were killed
 	}
 	seq, _, err := t.log.NewestSeq(ctx)
 	if err != nil {
@@ -49,9 +50,10 @@ func (c CollectResult) inSegments() string {
 	return fmt.Sprintf("%d segments (%d bytes)", c.Segments, c.Bytes)
 }
 
-// stillLost returns those of a list of segments that are not explained yet. They were
-// of later epochs than the newest manifest, when that was read; then they were listed,
-// and the task may have been claimed in between.
+// stillLost returns which of some segments prove that manifests were lost. The segments
+// have higher epochs than the newest manifest had when it was read. They were listed after
+// that, and the task may have been claimed in between. So stillLost reads the newest
+// manifest again.
 func (t *Task) stillLost(ctx context.Context, later []format.SegmentID) (lost []format.SegmentID, err error) {
 	if len(later) == 0 {
 		return nil, nil
@@ -68,12 +70,12 @@ func (t *Task) stillLost(ctx context.Context, later []format.SegmentID) (lost []
 	return lost, nil
 }
 
-// errNothingLater means that no segment is of a later epoch than the newest manifest's.
+// errNothingLater means that no segment has a higher epoch than the newest manifest.
 var errNothingLater = errors.New("nothing to give up")
 
-// giveUp makes sure that nobody names a segment of a later epoch than the newest
-// manifest's any more: it claims the task with one that is later than all of them, and
-// releases it.
+// giveUp makes sure that nobody can name a segment with a higher epoch than the newest
+// manifest's any more: it claims the task with an epoch that is higher than all of theirs,
+// and releases it in the same manifest.
 func (t *Task) giveUp(ctx context.Context, fence bool) error {
 	_, err := t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
 		last, err := t.lastEpoch(ctx)
@@ -81,11 +83,11 @@ func (t *Task) giveUp(ctx context.Context, fence bool) error {
 			return nil, err
 		}
 		m := t.log.Follow(base, format.KindClaim, history.SegmentsFirst)
-		switch {
-		case last < m.Epoch:
+		if last < m.Epoch {
 			return nil, errNothingLater
-		case base != nil && base.Claimed() && !fence:
-			return nil, fmt.Errorf("task %q (epoch %d, writer %s): %w", t.Name(), base.Epoch, base.Writer, ErrClaimed)
+		}
+		if err := t.mayFence(base, fence); err != nil {
+			return nil, err
 		}
 		m.Epoch, m.Released = last+1, true
 		return m, nil
@@ -96,7 +98,7 @@ func (t *Task) giveUp(ctx context.Context, fence bool) error {
 	return err
 }
 
-// lastEpoch returns the last epoch that a segment has, or 0 if there is none.
+// lastEpoch returns the highest epoch of all segments, or 0 if there is none.
 func (t *Task) lastEpoch(ctx context.Context) (last uint64, err error) {
 	for o, err := range t.segments.All(ctx) {
 		if err != nil {
@@ -107,25 +109,25 @@ func (t *Task) lastEpoch(ctx context.Context) (last uint64, err error) {
 	return last, nil
 }
 
-// losses finds out which segments prove that manifests were lost. If the newest
-// manifest is damaged, it may explain them.
+// losses finds out which segments prove that manifests were lost. If the newest manifest
+// cannot be read, nothing is proved: that one may name them.
 //
-// A verification that is overtaken may have read manifests that never were steps. So
-// if there is a suspicion, a collection is tried, which makes sure of that.
+// A verification may have read late manifests. So if some segments seem to prove a loss,
+// losses makes a dry run of a collection, which notices late manifests.
 func (v *verifier) losses(ctx context.Context) error {
-	if v.step == nil || v.unreadable > 0 {
+	if v.newest == nil || v.unreadable > 0 {
 		return nil
 	}
 	suspect := false
 	for id := range v.segments {
-		suspect = suspect || !v.named[id] && v.step.Disproves(id, v.writers)
+		suspect = suspect || !v.named[id] && v.newest.Disproves(id, v.writers)
 	}
 	if !suspect {
 		return nil
 	}
 	_, left, err := v.task.collect(ctx, CollectOptions{DryRun: true})
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) {
-		return nil // damage, of which the report tells
+		return nil // damage, which the report has already
 	}
 	for _, id := range left.lost {
 		_, listed := v.segments[id]

@@ -17,8 +17,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// lose deletes the manifests from number seq on, as someone may who has access to
-// the bucket.
+// lose deletes the manifests from number seq on, as anyone with access to the bucket
+// could.
 func (w *world) lose(seq uint64) {
 	w.Helper()
 	last := w.newestSeq()
@@ -61,10 +61,10 @@ func (w *world) logged(opts checkpoint.Options) (*checkpoint.Task, *bytes.Buffer
 	return task, log
 }
 
-var keepThree = checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 3}}
+var keepThree = checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: 3}}
 
-// lostOwner is a task of which the newest manifests are lost: all those of its
-// second owner. It returns that one's segments.
+// lostOwner makes a task whose newest manifests are lost: all those of its second
+// owner. It returns the segments of that owner.
 func (w *world) lostOwner() []string {
 	w.Helper()
 	first, _ := w.ownerWith(keepThree) // 1
@@ -83,7 +83,7 @@ func (w *world) lostOwner() []string {
 	return lost
 }
 
-// wantLost makes sure that a verification and a collection tell of lost manifests.
+// wantLost checks that a verification and a collection report lost manifests.
 func (w *world) wantLost(segments int) {
 	w.Helper()
 	task, _, _ := w.process()
@@ -96,7 +96,7 @@ func (w *world) wantLost(segments int) {
 		w.Errorf("a verification finds %+v lost, want %d segments: %v", r.Lost, segments, err)
 	}
 	if r.Intact != r.Checkpoints || r.Intact == 0 {
-		w.Errorf("of %d checkpoints %d are whole", r.Checkpoints, r.Intact)
+		w.Errorf("of %d checkpoints %d are intact", r.Checkpoints, r.Intact)
 	}
 	if got, log := w.collectLogged(checkpoint.CollectOptions{}); got.Segments != 0 || strings.Contains(log, "manifests were lost") != (segments > 0) ||
 		segments > 0 && !strings.Contains(log, fmt.Sprintf("segments=%d", segments)) {
@@ -115,15 +115,16 @@ func (w *world) collectLogged(opts checkpoint.CollectOptions) (checkpoint.Collec
 	return got, log.String()
 }
 
-// What an owner has left whose manifests were deleted proves that, and is not
-// collected by who comes after it.
+// What an owner left whose manifests were deleted proves the loss, and later writers
+// do not collect it.
 func TestLostManifestsOfAnOwner(t *testing.T) {
 	inWorld(t, func(w *world) {
 		lost := w.lostOwner()
 		w.wantLost(2)
 		w.wantAll(lost, true)
 
-		// The next owner has the same epoch, and goes on from what it was told.
+		// The next owner has the same epoch, and goes on from the newest manifest
+		// that is left.
 		task, log := w.logged(keepThree)
 		third := claim(w, task)
 		if third.Epoch() != 2 {
@@ -139,7 +140,7 @@ func TestLostManifestsOfAnOwner(t *testing.T) {
 		commit(w, third, with(5, 100<<10))
 		synctest.Wait()
 
-		// So does the one after it.
+		// The owner after it does the same.
 		fourth, _ := w.ownerWith(keepThree)
 		commit(w, fourth, with(6, 100<<10))
 		synctest.Wait()
@@ -150,7 +151,7 @@ func TestLostManifestsOfAnOwner(t *testing.T) {
 		w.wantAll(lost, true)
 		w.wantReadable()
 
-		// They go when someone says so, who need not fence the owner for it.
+		// They are deleted when someone asks for it, which does not fence the owner.
 		if got, log := w.collectLogged(checkpoint.CollectOptions{Lost: true}); got.Segments != 2 || log != "" {
 			t.Errorf("collected %+v, %s", got, log)
 		}
@@ -161,8 +162,8 @@ func TestLostManifestsOfAnOwner(t *testing.T) {
 	})
 }
 
-// Who gives up what is of a later epoch than the newest manifest's makes one that is
-// later: whoever might name it cannot any more.
+// Giving up segments of an epoch later than the newest manifest's makes a manifest of
+// an even later epoch, so nobody can name these segments any more.
 func TestGiveUpWhatIsLost(t *testing.T) {
 	inWorld(t, func(w *world) {
 		lost := w.lostOwner()
@@ -195,8 +196,8 @@ func TestGiveUpWhatIsLost(t *testing.T) {
 	})
 }
 
-// Of saves, the newest one's segments may be those of one that was killed; the others
-// prove that manifests were lost.
+// The segments of the newest save may be those of one that was killed. The segments
+// of earlier ones prove that manifests were lost.
 func TestLostManifestsOfSaves(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.saved(3)
@@ -210,12 +211,12 @@ func TestLostManifestsOfSaves(t *testing.T) {
 	})
 }
 
-// What killed saves have left is garbage once another writer was there, as it was.
+// What killed saves left is garbage once another writer has committed, as before.
 func TestKilledSavesAreNotLostManifests(t *testing.T) {
 	inWorld(t, func(w *world) {
 		for n := range 3 {
 			task, _, _ := w.open(keepThree, faultstore.Fault{Kind: faultstore.CrashAfter, Verb: "put", On: 2})
-			if _, err := task.Save(w.Context(), with(n, 150<<10)); !errors.Is(err, faultstore.ErrCrashed) {
+			if _, err := task.Save(w.Context(), with(n, 150<<10), checkpoint.SaveOptions{}); !errors.Is(err, faultstore.ErrCrashed) {
 				t.Fatal(err)
 			}
 			time.Sleep(30 * time.Hour)
@@ -239,9 +240,9 @@ func TestKilledSavesAreNotLostManifests(t *testing.T) {
 	})
 }
 
-// Between an owner that was killed in a commit and one whose last manifest was lost
-// the store shows no difference. What is left is not collected while the task is
-// its; verification says since when it is there; and who collects it says so.
+// The store does not show whether an owner was killed during a commit, or its last
+// manifest was lost. What it left is not collected while it owns the task;
+// verification says since when it exists; and whoever collects it later logs that.
 func TestLostManifestOfACommit(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(keepThree)
@@ -270,7 +271,7 @@ func TestLostManifestOfACommit(t *testing.T) {
 	})
 }
 
-// What has been in flight for less than the fence window is not worth a word.
+// Segments that have been in flight for less than the fence window are not reported.
 func TestInFlightForAMoment(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(keepThree)
@@ -288,7 +289,7 @@ func TestInFlightForAMoment(t *testing.T) {
 	})
 }
 
-// When no manifest is left, nobody takes the task for new.
+// If no manifest is left, the task is not taken for a new one.
 func TestAllManifestsLost(t *testing.T) {
 	for name, prepare := range map[string]func(*world){
 		"of one owner": func(w *world) {
@@ -318,7 +319,7 @@ func TestAllManifestsLost(t *testing.T) {
 					}
 				}
 				want("claim", second(task.Claim(w.Context(), checkpoint.ClaimOptions{})))
-				want("save", second(task.Save(w.Context(), with(9, 100<<10))))
+				want("save", second(task.Save(w.Context(), with(9, 100<<10), checkpoint.SaveOptions{})))
 				want("status", second(task.Status(w.Context())))
 				want("newest", second(task.Latest(w.Context())))
 				want("verify", second(task.Verify(w.Context(), checkpoint.VerifyOptions{})))
@@ -347,8 +348,8 @@ func TestAllManifestsLost(t *testing.T) {
 	}
 }
 
-// A first save that was killed leaves segments, and is in nobody's way.
-func TestFirstSaveThatWasKilledIsInNobodysWay(t *testing.T) {
+// A first save that was killed leaves segments, and hinders nobody.
+func TestKilledFirstSaveHindersNobody(t *testing.T) {
 	for name, use := range map[string]func(*world, *checkpoint.Task) error{
 		"claim": func(w *world, t *checkpoint.Task) error {
 			o, err := t.Claim(w.Context(), checkpoint.ClaimOptions{})
@@ -358,19 +359,21 @@ func TestFirstSaveThatWasKilledIsInNobodysWay(t *testing.T) {
 			}
 			return err
 		},
-		"save": func(w *world, t *checkpoint.Task) error { return second(t.Save(w.Context(), with(7, 100<<10))) },
+		"save": func(w *world, t *checkpoint.Task) error {
+			return second(t.Save(w.Context(), with(7, 100<<10), checkpoint.SaveOptions{}))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				for n := range 2 {
 					killed, _, _ := w.open(keepThree, faultstore.Fault{Kind: faultstore.CrashAfter, Verb: "put", On: 2})
-					if _, err := killed.Save(w.Context(), with(n, 150<<10)); !errors.Is(err, faultstore.ErrCrashed) {
+					if _, err := killed.Save(w.Context(), with(n, 150<<10), checkpoint.SaveOptions{}); !errors.Is(err, faultstore.ErrCrashed) {
 						t.Fatal(err)
 					}
 					time.Sleep(30 * time.Hour)
 				}
 				task, _, _ := w.open(keepThree)
-				if s, err := task.Status(w.Context()); err != nil || s.Seq != 0 {
+				if s, err := task.Status(w.Context()); err != nil || s.Manifest != 0 {
 					t.Errorf("status: %+v, %v", s, err)
 				}
 				if err := use(w, task); err != nil {
@@ -385,8 +388,8 @@ func TestFirstSaveThatWasKilledIsInNobodysWay(t *testing.T) {
 	}
 }
 
-// A first claim that another one precedes by a moment sees that one's segments, and
-// is not told of lost manifests.
+// A first claim that comes just after another one sees the segments of that one, and
+// does not report lost manifests.
 func TestFirstClaimsAtOnceLoseNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		lists := 0
@@ -397,7 +400,7 @@ func TestFirstClaimsAtOnceLoseNothing(t *testing.T) {
 				synctest.Wait()
 			}
 		})
-		if _, err := task.Save(w.Context(), with(9, 100<<10)); !errors.Is(err, checkpoint.ErrConflict) {
+		if _, err := task.Save(w.Context(), with(9, 100<<10), checkpoint.SaveOptions{}); !errors.Is(err, checkpoint.ErrConflict) {
 			t.Errorf("save: %v, want ErrConflict", err)
 		}
 		w.lose(1)
@@ -413,7 +416,7 @@ func TestFirstClaimsAtOnceLoseNothing(t *testing.T) {
 }
 
 // A claim that is made after a collector or a verifier has read the newest manifest,
-// and before it lists, is no proof of lost manifests.
+// and before it lists, does not prove that manifests were lost.
 func TestNoFalseProofBesideAClaim(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(keepThree)
@@ -442,9 +445,9 @@ func TestNoFalseProofBesideAClaim(t *testing.T) {
 					return
 				}
 				if lists++; lists == 2 {
-					for range 2 { // two more epochs
+					for n := range 2 { // two more epochs, each with segments of its own
 						heir, _ := w.ownerWith(keepAll)
-						commit(w, heir, with(1, 100<<10))
+						commit(w, heir, with(len(w.objects(manifests))+n, 100<<10))
 						synctest.Wait()
 					}
 				}
@@ -456,21 +459,21 @@ func TestNoFalseProofBesideAClaim(t *testing.T) {
 	})
 }
 
-// A rollback sends its list before its claim. One that was killed in between proves
-// nothing.
+// A rollback uploads its list before its claim. If it is killed in between, that does
+// not prove a loss.
 func TestKilledRollbackProvesNothing(t *testing.T) {
 	for name, use := range map[string]func(*world, *checkpoint.Task) error{
-		"rollback": func(w *world, t *checkpoint.Task) error { return second(t.Rollback(w.Context(), checkpoint.Seq(2))) },
+		"rollback": func(w *world, t *checkpoint.Task) error {
+			return second(t.Rollback(w.Context(), checkpoint.Seq(2), checkpoint.RollbackOptions{Fence: true}))
+		},
 		"claim at": func(w *world, t *checkpoint.Task) error {
 			return second(t.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(2)}))
-		},
-		"prune": func(w *world, t *checkpoint.Task) error {
-			return second(t.Prune(w.Context(), checkpoint.Retention{Last: 1900}, checkpoint.PruneOptions{Fence: true}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.forge(2000)
+				owner, _ := w.ownerWith(keepAll)
+				w.fullList(owner)
 				task, _, store := w.open(keepAll, faultstore.Fault{Kind: faultstore.CrashFirst, Verb: "create", On: 1})
 				if err := use(w, task); !errors.Is(err, faultstore.ErrCrashed) || len(store.Unfired()) > 0 {
 					t.Fatal(err)
@@ -480,33 +483,33 @@ func TestKilledRollbackProvesNothing(t *testing.T) {
 				o, _ := w.ownerWith(keepAll)
 				commit(w, o, at(1))
 				synctest.Wait()
-				w.wantObjects(segments, 2) // the list of that commit, and of the one before it
+				w.wantObjects(segments, 2) // the list of that commit: a piece, and the index
 				w.wantLost(0)
 			})
 		})
 	}
 }
 
-// While a claim repeats a checkpoint, and is the only manifest that a collector needs,
-// it is known whose that checkpoint is.
+// Even if the only manifest that a collector needs is a claim that repeats a
+// checkpoint, it is known who committed that checkpoint.
 func TestLostManifestsBesideAClaim(t *testing.T) {
 	inWorld(t, func(w *world) {
 		lost := w.lostOwner() // of epoch 2
 		task, _, _ := w.open(keepThree)
-		if _, err := task.Save(w.Context(), at(3)); err != nil { // of epoch 2, without a segment
+		if _, err := task.Save(w.Context(), at(3), checkpoint.SaveOptions{Fence: true}); err != nil { // of epoch 2, without a segment
 			t.Fatal(err)
 		}
 		w.ownerWith(keepThree) // of epoch 3
 		w.wantLost(2)
 		w.wantAll(lost, true)
-		w.remove(format.ManifestKey(dir, 4)) // which the claim repeats
+		w.remove(format.ManifestKey(dir, 4)) // the claim repeats it
 		if _, err := task.Collect(w.Context(), checkpoint.CollectOptions{}); err != nil {
 			t.Errorf("without the manifest of the save: %v", err)
 		}
 	})
 }
 
-// An epoch that no manifest can have is no segment's of ours.
+// A segment whose epoch no manifest can have is not one of ours.
 func TestSegmentOfNoEpoch(t *testing.T) {
 	inWorld(t, func(w *world) {
 		key := format.SegmentPrefix(dir) + "8000000000000000-00000000000000ee-00000000"
@@ -515,7 +518,7 @@ func TestSegmentOfNoEpoch(t *testing.T) {
 		w.wantLost(0)
 		task, _, _ := w.process()
 		r, err := task.Verify(w.Context(), checkpoint.VerifyOptions{})
-		if err != nil || len(r.Foreign) != 1 || r.Foreign[0] != key {
+		if err != nil || len(r.OtherObjects) != 1 || r.OtherObjects[0] != key {
 			t.Errorf("%+v, %v", r, err)
 		}
 		if got := w.collect(checkpoint.CollectOptions{Lost: true}); got != (checkpoint.CollectResult{}) {

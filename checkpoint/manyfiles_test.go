@@ -8,11 +8,11 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A list of thousands of files has a table of its own, so that the manifest
-// stays small, and what did not change is not stored again.
+// A list of thousands of files has a table of its own, so the manifest stays small,
+// and what did not change is not stored again.
 func TestManyFiles(t *testing.T) {
 	inWorld(t, func(w *world) {
-		o, _ := w.ownerWith(checkpoint.Options{SegmentSize: 256 << 10})
+		o, _ := w.ownerWith(checkpoint.Options{Memory: 4 << 20})
 		files := fstest.MapFS{}
 		for n := range 5000 {
 			files[fmt.Sprintf("d%02d/f%04d", n/100, n)] = &fstest.MapFile{Data: fmt.Appendf(nil, "file %d", n), Mode: 0o644}
@@ -39,12 +39,12 @@ func TestManyFiles(t *testing.T) {
 				files["d25/f2500"] = &fstest.MapFile{Data: []byte("another"), Mode: 0o600}
 			}
 			if got, want := describeFS(t, fsys), describeFS(t, files); got != want {
-				t.Errorf("checkpoint %d comes back otherwise", c.Seq)
+				t.Errorf("checkpoint %d does not give back its state", c.Seq)
 			}
 		}
-		// It goes through a restart, too.
+		// The same after a restart.
 		next, _ := w.owner()
-		if c := commit(w, next, checkpoint.Snapshot{State: checkpoint.FS(files)}); c.NewBytes > second.NewBytes { // its inline data
+		if c := commit(w, next, checkpoint.Snapshot{State: checkpoint.FS(files)}); c.NewBytes > second.NewBytes { // the inline data is stored again
 			t.Errorf("after a restart, with nothing changed, %d bytes were stored, %d before", c.NewBytes, second.NewBytes)
 		}
 	})

@@ -18,8 +18,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A mapping is a file that a program writes to through a shared memory map, as
-// LMDB, bbolt and SQLite do.
+// A mapping is a file to which a program writes through a shared memory map, as LMDB,
+// bbolt and SQLite do.
 type mapping struct {
 	t    tester
 	data []byte
@@ -48,10 +48,10 @@ func mapFile(t tester, path string) *mapping {
 	return &mapping{t, data}
 }
 
-// store writes a byte, which no system call tells of.
+// store writes a byte, without a system call.
 func (m *mapping) store(offset int, b byte) { m.data[offset] = b }
 
-// msync does what a program does to make its writes durable.
+// msync makes the writes durable, as a program does.
 func (m *mapping) msync(flags int) {
 	m.t.Helper()
 	if err := unix.Msync(m.data, flags); err != nil {
@@ -59,8 +59,8 @@ func (m *mapping) msync(flags int) {
 	}
 }
 
-// waitUntilKnown waits until a save would rely on the times of a file, if
-// nothing else spoke against it.
+// waitUntilKnown waits until a save would rely on the times of a file, if nothing
+// else prevented that.
 func waitUntilKnown(t tester, path string) {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -71,8 +71,8 @@ func waitUntilKnown(t tester, path string) {
 	time.Sleep(time.Until(changed.Add(150 * time.Millisecond)))
 }
 
-// everyKindOfMemory calls do with a directory on the disk, and with one of a file
-// system that has no disk, whose pages the kernel never protects from writing.
+// everyKindOfMemory calls do with a directory on the disk, and with one on tmpfs,
+// where the kernel never protects pages from writing.
 func everyKindOfMemory(t *testing.T, do func(t *testing.T, dir string)) {
 	t.Run("disk", func(t *testing.T) { do(t, t.TempDir()) })
 	t.Run("tmpfs", func(t *testing.T) { do(t, tmpfs(t)) })
@@ -92,9 +92,8 @@ func tmpfs(t tester) string {
 	return dir
 }
 
-// A page that was dirty at one save and is written to before the next is no
-// trace in the file's times. The second checkpoint has the new bytes all the
-// same.
+// A write to a page that was dirty at the previous save leaves no trace in the file's
+// times. The second checkpoint still has the new bytes.
 func TestWriteThroughAMapToADirtyPage(t *testing.T) {
 	for name, sync := range map[string]func(*mapping){
 		"left alone": func(*mapping) {},
@@ -157,8 +156,8 @@ func TestFilesInMemoryAreReadEachTime(t *testing.T) {
 	})
 }
 
-// A write through a map, to a page that was dirty before the save began, fails the
-// save, be it before the page is read or behind the reader's back.
+// A write through a map during a save, to a page that was dirty before, makes the
+// save fail, whether or not the page has been read yet.
 func TestWriteThroughAMapWhileItIsRead(t *testing.T) {
 	for name, offset := range map[string]int{"read already": 0, "yet to be read": 200 << 10} {
 		t.Run(name, func(t *testing.T) {
@@ -200,8 +199,8 @@ func (r readHookFS) Open(name string) (fs.File, error) {
 
 func (r readHookFS) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(r.FS, name) }
 
-// A restored file is a file like others: its times are relied on when it was read
-// by a save, and protected before that.
+// A restored file is like any other: its times are relied on only after a save has
+// read it with its pages protected.
 func TestWriteThroughAMapAfterAResume(t *testing.T) {
 	everyKindOfMemory(t, func(t *testing.T, dir string) {
 		dir = filepath.Join(dir, "state")
@@ -212,7 +211,7 @@ func TestWriteThroughAMapAfterAResume(t *testing.T) {
 		task := newTask(t)
 		state := checkpoint.Snapshot{State: checkpoint.Dir(dir)}
 		commit(t, claim(t, task), state)
-		for n := range byte(2) { // in a directory that is replaced, and is warm
+		for n := range byte(2) { // in a directory that is replaced, with pages in the cache
 			o := claim(t, task)
 			if _, err := o.Resume(t.Context(), dir); err != nil {
 				t.Fatal(err)
@@ -229,7 +228,7 @@ func TestWriteThroughAMapAfterAResume(t *testing.T) {
 	})
 }
 
-// Whatever is written through maps, and synced or not, each checkpoint has it.
+// Whatever is written through maps, synced or not, each checkpoint contains it.
 func TestWritesThroughMaps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := newLive(t)

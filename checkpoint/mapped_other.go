@@ -2,11 +2,5 @@
 
 package checkpoint
 
-import "io/fs"
-
-// catchMappedWrites reports that writes to a file through a memory map may leave
-// no trace in its times: when they move is known of Linux only.
-func catchMappedWrites(fs.File) (bool, error) { return false, nil }
-
-// writeAhead does nothing: nothing is written.
+// writeAhead does nothing, because filetimes.Catch does nothing here.
 func (d dirFS) writeAhead([]string) (stop func()) { return func() {} }

@@ -20,19 +20,18 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// A trouble is what befalls one call of a process, and when a late request
-// lands.
+// A trouble is a fault in one call of a process, and the time when a late request is
+// applied.
 type trouble struct {
 	name  string
 	fault faultstore.Fault
 	lands moment
-	// harmless says that trying again is enough: what is done must succeed.
+	// harmless says that a retry is enough: the call must succeed.
 	harmless bool
-	// overtaken says that others recover while the call is slow, and not after
-	// it.
+	// overtaken says that others recover while the call is slow, and not after it.
 	overtaken bool
-	// telling says that it finds most of what others do; where time is dear,
-	// there are no others.
+	// telling says that it finds most of what the other troubles find. Where time is
+	// short, only these are run.
 	telling bool
 }
 
@@ -42,7 +41,7 @@ const (
 	never          moment = iota
 	atOnce                // before anyone else does anything
 	afterRecovery         // when another writer has claimed and committed
-	afterTheWindow        // when what it was overtaken by has been deleted
+	afterTheWindow        // when the manifests that overtook it have been deleted
 )
 
 var troubles = []trouble{
@@ -69,22 +68,21 @@ var troubles = []trouble{
 	{name: "creates a wrong bit", fault: faultstore.Fault{Kind: faultstore.Corrupt, Verb: "create"}},
 }
 
-// damages reports whether what is stored is not what was sent, which no writer
-// can know of.
+// damages reports whether what is stored differs from what was sent. A writer cannot
+// know this.
 func (tr *trouble) damages() bool {
 	return (tr.fault.Kind == faultstore.Truncate || tr.fault.Kind == faultstore.Corrupt) &&
 		(tr.fault.Verb == "put" || tr.fault.Verb == "create")
 }
 
-// A scenario is something that a process does. What prepare does meets no
-// faults.
+// A scenario is something that a process does. prepare runs without faults.
 type scenario struct {
 	name    string
-	last    int // what retention keeps
+	last    int // the number of checkpoints that retention keeps
 	prepare func(*cell)
 	run     func(*cell) error
-	lacks   string // the verbs that it does not call
-	slow    bool   // it meets fewer troubles, and less is done afterwards
+	lacks   string // the methods that it does not call
+	slow    bool   // fewer troubles are run, and less is done afterwards
 }
 
 var scenarios = []scenario{
@@ -103,6 +101,10 @@ var scenarios = []scenario{
 	{name: "rollback with a long list", last: checkpoint.KeepAll, prepare: (*cell).longHistory, run: (*cell).rollback, slow: true},
 	{name: "retention with clean-up", last: 2, prepare: all((*cell).history, (*cell).mustClaim, (*cell).mustCommit, (*cell).pause), run: (*cell).commitTwice, lacks: "get"},
 	{name: "release", prepare: all((*cell).history, (*cell).mustClaim, (*cell).mustCommit), run: (*cell).release, lacks: "put get delete list"},
+	{name: "amendment beside an owner", prepare: all((*cell).history, (*cell).quiet), run: (*cell).amend, lacks: "put delete"},
+	{name: "prune beside an owner", prepare: all((*cell).history, (*cell).quiet), run: (*cell).prune, lacks: "put"},
+	{name: "commit that is amended", prepare: all((*cell).history, (*cell).mustClaim, (*cell).mustCommit, (*cell).amended), run: (*cell).commitLarge, lacks: "delete"},
+	{name: "release that is amended", prepare: all((*cell).history, (*cell).mustClaim, (*cell).mustCommit, (*cell).amended), run: (*cell).release, lacks: "put delete"},
 	{name: "collection", last: 2, prepare: all((*cell).history, (*cell).rival, (*cell).quiet, (*cell).orphans), run: (*cell).collect, lacks: "put create"},
 	{name: "restore", prepare: (*cell).history, run: (*cell).restore, lacks: "put create delete"},
 	{name: "verify", prepare: all((*cell).history, (*cell).rival, (*cell).orphans), run: (*cell).verify, lacks: "put create delete"},
@@ -118,10 +120,11 @@ func all(list ...func(*cell)) func(*cell) {
 	}
 }
 
-// TestMatrix lets every trouble befall every call of every scenario. Then a
-// fresh process takes over, and all that was promised must be true.
+// TestMatrix makes every trouble happen in every call of every scenario. Then a fresh
+// process takes over, and all promises must hold.
 func TestMatrix(t *testing.T) {
 	var cells, pairs atomic.Int64
+	scenarios := slices.Concat(scenarios, forkScenarios)
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()
@@ -177,10 +180,14 @@ type cell struct {
 	task  *checkpoint.Task
 	owner *checkpoint.Owner
 
-	other  *checkpoint.Task    // as other processes have it
-	others []*checkpoint.Owner // who were the owner once
-	n      int                 // of states
+	other  *checkpoint.Task    // the task as another process opens it
+	others []*checkpoint.Owner // the owners so far
+	n      int                 // the number of states
 	made   *checkpoint.Checkpoint
+
+	isForked  bool              // a fork was acknowledged, and nobody has begun to delete it
+	inFork    uint64            // the checkpoint that was acknowledged in the fork, or 0
+	forkOwner *checkpoint.Owner // who went on with it, or nil
 }
 
 func newCell(w *world, sc scenario, tr trouble) *cell {
@@ -189,7 +196,7 @@ func newCell(w *world, sc scenario, tr trouble) *cell {
 		c.audit.last = 5
 	}
 	c.opts = checkpoint.Options{
-		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: c.audit.last},
+		Memory: 1 << 20, Retention: checkpoint.Retention{Last: c.audit.last},
 		Backoff: backend.Backoff{Attempts: 4}, Logger: c.audit.logger(),
 	}
 	c.audit.damage = tr.damages()
@@ -198,7 +205,7 @@ func newCell(w *world, sc scenario, tr trouble) *cell {
 	return c
 }
 
-// open returns the task as a process has it.
+// open returns the task as a process opens it.
 func (c *cell) open(store backend.Store) *checkpoint.Task {
 	task, err := newJob(c, store, c.opts).Task("orders/7")
 	if err != nil {
@@ -207,7 +214,7 @@ func (c *cell) open(store backend.Store) *checkpoint.Task {
 	return task
 }
 
-// do runs the cell, and reports whether its fault fired.
+// do runs the cell, and reports whether its fault happened.
 func (c *cell) do(k int) bool {
 	if c.sc.prepare != nil {
 		c.sc.prepare(c)
@@ -245,7 +252,7 @@ func (c *cell) do(k int) bool {
 	return fired
 }
 
-// finish lets a fresh process take over, and then the old one see the end.
+// finish lets a fresh process take over, and then lets the old one go on to its end.
 func (c *cell) finish() {
 	fenced := slices.Clone(c.others)
 	if c.owner != nil && !c.store.Crashed() {
@@ -260,18 +267,22 @@ func (c *cell) finish() {
 			c.audit.badf("close: %v", err)
 		}
 	}
+	c.closeFork()
 	c.wantWholeHistory()
+	c.pause() // so that what a process has left that was killed while it forked is ended
 	c.collectAll()
+	c.wantFork()
+	c.wantHolds()
 }
 
-// quiet waits until nothing goes on in the background, but for what is delayed.
+// quiet waits until nothing happens in the background, except delayed requests.
 func (c *cell) quiet() {
 	time.Sleep(30 * time.Second)
 	synctest.Wait()
 }
 
-// recover is what happens when another process takes over: it finds all whole;
-// it commits; those before it cannot; nothing needless stays.
+// recover is what happens when another process takes over: everything is intact, it
+// can commit, earlier owners cannot, and no garbage is left.
 func (c *cell) recover(fenced []*checkpoint.Owner) {
 	if !c.wantWholeHistory() {
 		return // damaged, and noticed
@@ -280,9 +291,9 @@ func (c *cell) recover(fenced []*checkpoint.Owner) {
 	if heir == nil {
 		return
 	}
-	_ = c.commit(heir, nil, state(c.n, 3)) // the audit judges what it says
+	_ = c.commit(heir, nil, state(c.n, 3)) // the audit judges the result
 	for _, o := range fenced {
-		if err := c.commit(o, c.store, nil); err == nil || !errors.Is(err, checkpoint.ErrFenced) && c.sc.name != "release" && !c.audit.damage {
+		if err := c.commit(o, c.store, nil); err == nil || !errors.Is(err, checkpoint.ErrFenced) && !strings.HasPrefix(c.sc.name, "release") && !c.audit.damage {
 			c.audit.badf("an owner before the heir commits: %v", err)
 		}
 	}
@@ -320,10 +331,14 @@ func (c *cell) heir() *checkpoint.Owner {
 	return heir
 }
 
-// collectAll collects as anyone may, and nothing needless is left.
+// collectAll collects, and checks that no garbage is left.
 func (c *cell) collectAll() {
 	c.quiet()
+	before := c.audit.newestSeq()
 	_, err := c.other.Collect(c.Context(), checkpoint.CollectOptions{})
+	if err == nil && c.audit.newestSeq() > before { // it has ended a hold, in a manifest of its own
+		_, err = c.other.Collect(c.Context(), checkpoint.CollectOptions{})
+	}
 	switch {
 	case c.audit.damage:
 	case err != nil:
@@ -333,8 +348,8 @@ func (c *cell) collectAll() {
 	}
 }
 
-// wantWholeHistory reads all that is retained. It returns false if something was
-// found to be damaged, which happens only in a store that damages.
+// wantWholeHistory reads everything that is retained. It returns false if something
+// is damaged, which is allowed only in a store that damages.
 func (c *cell) wantWholeHistory() bool {
 	list, err := c.other.List(c.Context())
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) {
@@ -354,9 +369,9 @@ func (c *cell) wantWholeHistory() bool {
 	return false
 }
 
-// state is the n-th state. Of six files two are as in the one before: the larger
-// fills more than half of its segment, which is named again, and the other less
-// than half, so that it is stored again.
+// state is the n-th state. Two of six files are equal to those of the state before.
+// The larger one fills more than half of its segment, which is named again; the other
+// fills less than half, so it is stored again.
 func state(n, files int) fstest.MapFS {
 	all := fstest.MapFS{}
 	for i := range files {
@@ -372,7 +387,7 @@ func state(n, files int) fstest.MapFS {
 	return all
 }
 
-// commit commits a state; store is the process's, if it may die.
+// commit commits a state. store is the process's store, if the process may die.
 func (c *cell) commit(o *checkpoint.Owner, store *faultstore.Store, state fstest.MapFS) error {
 	return c.told(store, state, func(s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) { return o.Commit(c.Context(), s) })
 }
@@ -390,32 +405,32 @@ func (c *cell) told(store *faultstore.Store, state fstest.MapFS, save func(check
 	return err
 }
 
-// What goes before.
+// Preparations.
 
-// history is two checkpoints of an owner who may be dead or not.
+// history makes two checkpoints by an owner that may or may not be dead.
 func (c *cell) history() { c.rival(); c.must(c.commit(c.others[0], nil, state(1, 6))) }
 
-// rival is an owner who commits and goes on.
+// rival is an owner that commits and goes on.
 func (c *cell) rival() {
 	o := c.heir()
 	c.must(c.commit(o, nil, state(0, 6)))
 }
 
-// longHistory has a retained list that is too large for a manifest.
+// longHistory makes a retained list that is too large for a manifest.
 func (c *cell) longHistory() {
 	o := c.heir()
 	for n := range 60 {
 		c.n++
 		s, offset := c.audit.snapshot(nil)
-		s.Savepoint = fmt.Sprint(n, strings.Repeat("\\", 120)) // which takes twice as much in JSON
+		s.Savepoint = fmt.Sprint(n, strings.Repeat("\\", 120)) // takes twice as much space in JSON
 		cp, err := o.Commit(c.Context(), s)
 		c.must(err)
 		c.audit.tell(offset, cp, nil)
 	}
 }
 
-// orphans are what killed writers left. They come when no clean-up of what goes
-// before can find them.
+// orphans are what killed writers left. They appear when no earlier clean-up can find
+// them any more.
 func (c *cell) orphans() {
 	c.quiet()
 	store := c.audit.open()
@@ -426,8 +441,7 @@ func (c *cell) orphans() {
 	}
 }
 
-// loss is what someone does who deletes the newest manifests: all those of an owner
-// that is dead.
+// loss deletes the newest manifests, as a person might: all those of a dead owner.
 func (c *cell) loss() {
 	first := c.audit.newest.Seq + 1
 	o := c.heir()
@@ -451,7 +465,29 @@ func (c *cell) must(err error) {
 	}
 }
 
-// What meets faults.
+// amended is an amendment of the latest checkpoint by another process.
+func (c *cell) amended() {
+	_, err := c.other.AddSavepoint(c.Context(), "another's", checkpoint.SavepointOptions{})
+	c.must(err)
+}
+
+// Scenarios.
+
+// amend makes the latest checkpoint a savepoint; nobody removes it.
+func (c *cell) amend() error {
+	_, err := c.task.AddSavepoint(c.Context(), "mine", checkpoint.SavepointOptions{})
+	c.audit.mu.Lock()
+	defer c.audit.mu.Unlock()
+	if err == nil && !c.audit.blind && !c.audit.hasSavepoint("mine") {
+		c.audit.badf("a savepoint was acknowledged, and is not there")
+	}
+	return err
+}
+
+func (c *cell) prune() error {
+	_, err := c.task.Prune(c.Context(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{})
+	return err
+}
 
 func (c *cell) claim() (err error) {
 	c.owner, err = c.task.Claim(c.Context(), checkpoint.ClaimOptions{})
@@ -462,8 +498,7 @@ func (c *cell) commitSmall() error { return c.commit(c.owner, c.store, nil) }
 
 func (c *cell) commitLarge() error { return c.commit(c.owner, c.store, state(c.n, 6)) }
 
-// commitMoving is commitLarge, and makes sure that the state is what it is meant
-// to be.
+// commitMoving is commitLarge. It also checks that the commit really repacks.
 func (c *cell) commitMoving() error {
 	before := c.audit.newest.own
 	err := c.commitLarge()
@@ -499,11 +534,13 @@ func (c *cell) claimAndCommit() error {
 func (c *cell) release() error { return c.owner.Release(c.Context()) }
 
 func (c *cell) save() error {
-	return c.told(c.store, state(c.n, 6), func(s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) { return c.task.Save(c.Context(), s) })
+	return c.told(c.store, state(c.n, 6), func(s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) {
+		return c.task.Save(c.Context(), s, checkpoint.SaveOptions{Fence: true})
+	})
 }
 
 func (c *cell) rollback() error {
-	cp, err := c.task.Rollback(c.Context(), checkpoint.Seq(2))
+	cp, err := c.task.Rollback(c.Context(), checkpoint.Seq(2), checkpoint.RollbackOptions{Fence: true})
 	if err == nil && cp.Seq != 2 {
 		c.audit.badf("rolled back to %d", cp.Seq)
 	}
@@ -528,8 +565,8 @@ func (c *cell) testRestore() error {
 	return c.check(report, err)
 }
 
-// check makes sure that a report finds no damage where there is none, unless what is
-// read is damaged on its way.
+// check checks that a report finds no damage where there is none, unless data is
+// damaged while it is read.
 func (c *cell) check(report *checkpoint.VerifyReport, err error) error {
 	if err != nil {
 		return err
@@ -544,7 +581,7 @@ func (c *cell) check(report *checkpoint.VerifyReport, err error) error {
 	return report.Err()
 }
 
-// restore leaves the old directory or the new one.
+// restore must leave the old directory or the new one.
 func (c *cell) restore() error {
 	target := filepath.Join(c.tester.(*testing.T).TempDir(), "state")
 	old := fstest.MapFS{"old": {Data: noise(7)}}
@@ -565,8 +602,8 @@ func (c *cell) restore() error {
 // look reads as a user would.
 func (c *cell) look() error {
 	status, err := c.task.Status(c.Context())
-	if err == nil && status.Seq != c.audit.newest.Seq && !c.tr.overtaken {
-		c.audit.badf("status says %d", status.Seq)
+	if err == nil && status.Manifest != c.audit.newest.Seq && !c.tr.overtaken {
+		c.audit.badf("status says %d", status.Manifest)
 	}
 	_, listErr := c.task.List(c.Context())
 	older, olderErr := c.task.Get(c.Context(), checkpoint.Seq(2))

@@ -1,6 +1,6 @@
 //go:build !race
 
-// The race detector takes memory of its own, and a minute and a half for this.
+// The race detector needs memory itself, and takes a minute and a half for this.
 
 package checkpoint_test
 
@@ -10,9 +10,12 @@ import (
 	"io"
 	"io/fs"
 	"math/bits"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -22,8 +25,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// endless yields size bytes that nobody keeps: of each 64 KiB, half are noise
-// and half can be compressed. It calls every now and then, each so many bytes.
+// endless yields size bytes, and keeps none of them. Of each 64 KiB, half are noise and
+// half can be compressed. From time to time it calls a function.
 type endless struct {
 	fs.FileInfo
 	size, pos int64
@@ -83,8 +86,8 @@ func (e endlessFS) Open(name string) (fs.File, error) {
 	return &endless{FileInfo: info, size: e.size, every: e.every, call: e.call}, err
 }
 
-// forgetful is a store that keeps nothing of segments. Its first ones arrive as
-// late as the sender lets them: when as many as may be are under way.
+// forgetful is a store that does not keep segments. Its first uploads wait until as
+// many are in progress as the sender allows.
 type forgetful struct {
 	backend.Store
 	uploads int
@@ -93,8 +96,8 @@ type forgetful struct {
 	arrived  sync.Cond
 	began    int
 	underWay int
-	most     int // under way at once
-	largest  int // bytes
+	most     int // the largest number of uploads in progress
+	largest  int // the size of the largest upload, in bytes
 }
 
 func (f *forgetful) Put(ctx context.Context, key string, data []byte) (backend.Object, error) {
@@ -114,7 +117,7 @@ func (f *forgetful) Put(ctx context.Context, key string, data []byte) (backend.O
 	return backend.Object{Key: key, Size: int64(len(data)), ModTime: time.Now()}, nil
 }
 
-// heap returns how many bytes are in use on the heap.
+// heap returns the number of bytes in use on the heap.
 func heap() int64 {
 	var m runtime.MemStats
 	runtime.GC()
@@ -122,29 +125,31 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// allocated returns how many bytes were ever allocated.
+// allocated returns the number of bytes that were ever allocated.
 func allocated() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.TotalAlloc)
 }
 
-// However large a file is, a save of it takes memory for its segments under way,
-// its blocks and the index of its chunks, and for nothing else.
+const (
+	// memoryIndex is what a byte of a state takes in the index of its chunks, at most: few
+	// chunks are smaller than 10 KiB; each takes 60 bytes and a place in a map.
+	memoryIndex = 160.0 / (10 << 10)
+	codecMemory = 8 << 20 // of a job, for as long as it lives
+)
+
+// However large a file is, a save of it needs memory only for what is under way, and for
+// the index of its chunks.
 func TestMemoryOfASaveIsBounded(t *testing.T) {
 	const (
-		size        = 256 << 20
-		segmentSize = 4 << 20
-		uploads     = 2
-		index       = size / (10 << 10) * 160 // a chunk is rarely smaller, and takes 60 bytes and what a map takes
-		coders      = 8 << 20
+		size    = 256 << 20
+		memory  = 32 << 20
+		segment = memory / 16
+		uploads = memory / 2 / segment
+		index   = int64(size * memoryIndex)
+		bound   = memory + index
 	)
-	blocks := int64(runtime.GOMAXPROCS(0)+2) * 2 << 20 // with what each is compressed to
-	bound := int64((uploads+1)*segmentSize+index+coders) + blocks
-	if bound > size/4 {
-		t.Fatalf("a bound of %d bytes shows nothing", bound)
-	}
-
 	before, most, samples := heap(), int64(0), 0
 	source := endlessFS{FS: fstest.MapFS{"large": {Mode: 0o644}}, size: size, every: 8 << 20, call: func() {
 		most = max(most, heap()-before)
@@ -152,7 +157,7 @@ func TestMemoryOfASaveIsBounded(t *testing.T) {
 	}}
 	store := &forgetful{Store: mem.NewBucket(time.Now).Open(), uploads: uploads}
 	store.arrived.L = &store.mu
-	job := newJob(t, store, checkpoint.Options{SegmentSize: segmentSize, Uploads: uploads})
+	job := newJob(t, store, checkpoint.Options{Memory: memory})
 	t.Cleanup(func() { _ = job.Close(context.Background()) })
 	task, err := job.Task("orders/7")
 	if err != nil {
@@ -170,7 +175,7 @@ func TestMemoryOfASaveIsBounded(t *testing.T) {
 			t.Errorf("%s: %d MiB were in use, want at most %d", what, most>>20, bound>>20)
 		}
 		if all := allocated() - start; all > 2*bound {
-			t.Errorf("%s: %d MiB were allocated in all, want at most %d: memory is used again", what, all>>20, 2*bound>>20)
+			t.Errorf("%s: %d MiB were allocated in all, want at most %d: memory must be reused", what, all>>20, 2*bound>>20)
 		}
 		if isNew := what == "all is new"; isNew != (made.NewBytes > size/3) {
 			t.Errorf("%s: %d new bytes", what, made.NewBytes)
@@ -180,11 +185,82 @@ func TestMemoryOfASaveIsBounded(t *testing.T) {
 	if samples < 2*size/(8<<20)-2 {
 		t.Errorf("%d samples", samples)
 	}
-	if store.most != uploads || store.largest > segmentSize {
-		t.Errorf("%d segments under way, of %d bytes at most", store.most, store.largest)
+	if store.most != uploads || store.largest > segment {
+		t.Errorf("%d segments in progress, of at most %d bytes", store.most, store.largest)
 	}
-	// An owner keeps the index, and nothing else.
-	if kept := heap() - before; kept > index+coders+1<<20 {
+	// An owner keeps only the index.
+	if kept := heap() - before; kept > index+codecMemory+1<<20 {
 		t.Errorf("%d MiB are kept", kept>>20)
+	}
+}
+
+// The bound is one for all saves and restores of a job together.
+func TestMemoryIsOfAllTogether(t *testing.T) {
+	const (
+		tasks  = 6
+		size   = 48 << 20
+		memory = 32 << 20
+		bound  = memory + 2*tasks*int64(size*memoryIndex) // a restore has an index, and so has the owner
+	)
+	bucket := mem.NewBucket(time.Now)
+	job := newJob(t, bucket.Open(), checkpoint.Options{Memory: memory})
+	t.Cleanup(func() { _ = job.Close(context.Background()) })
+	var mu sync.Mutex
+	var most, before int64
+	sample := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stored := int64(0)
+		for o, err := range bucket.Open().List(t.Context(), "", "") {
+			if err != nil {
+				t.Error(err)
+			}
+			stored += o.Size
+		}
+		most = max(most, heap()-before-stored)
+	}
+	source := endlessFS{FS: fstest.MapFS{"large": {Mode: 0o644}}, size: size, every: 4 << 20, call: sample}
+	var owners []*checkpoint.Owner
+	for i := range tasks {
+		task, err := job.Task(strconv.Itoa(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		owners = append(owners, claim(t, task))
+	}
+	before = heap()
+	all := func(do func(i int, o *checkpoint.Owner)) {
+		var group sync.WaitGroup
+		for i, o := range owners {
+			group.Go(func() { do(i, o) })
+		}
+		group.Wait()
+	}
+	all(func(_ int, o *checkpoint.Owner) {
+		if _, err := o.Commit(t.Context(), checkpoint.Snapshot{State: checkpoint.FS(source)}); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("saves: %.1f MiB, want at most %.1f", float64(most)/(1<<20), float64(bound)/(1<<20))
+	dir, every := t.TempDir(), atomic.Int64{}
+	all(func(i int, o *checkpoint.Owner) {
+		c, err := o.Checkpoint(t.Context())
+		if err == nil {
+			err = c.Restore(t.Context(), filepath.Join(dir, strconv.Itoa(i)), checkpoint.RestoreOptions{Progress: func(checkpoint.Progress) {
+				if every.Add(1)%16 == 0 {
+					sample()
+				}
+			}})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("and restores: %.1f MiB, want at most %.1f", float64(most)/(1<<20), float64(bound)/(1<<20))
+	if most > bound {
+		t.Errorf("%d MiB were in use, want at most %d", most>>20, bound>>20)
+	}
+	for _, o := range owners {
+		_ = o.Close(t.Context())
 	}
 }

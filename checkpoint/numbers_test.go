@@ -12,8 +12,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// sealed returns a first claim of the task whose epoch is written as it says,
-// with the right sum: what a hostile writer can make.
+// sealed returns a first claim of the task with any text as its epoch and the right
+// checksum. A hostile writer could make it.
 func sealed(t tester, epoch string) []byte {
 	t.Helper()
 	m := &format.Manifest{Kind: format.KindClaim, Task: "orders/7", Seq: 1, Epoch: 1, Writer: format.WriterID{1}}
@@ -26,7 +26,7 @@ func sealed(t tester, epoch string) []byte {
 	return fmt.Appendf(body, ",\"sum\":\"%s\"}\n", format.Sum(body))
 }
 
-// An epoch that leaves no room for a later one is refused by whoever reads it.
+// Readers refuse an epoch that leaves no room for a later one.
 func TestNumbersNearTheEndAreRefused(t *testing.T) {
 	for _, epoch := range []string{"9223372036854775808", "18446744073709551615"} {
 		inWorld(t, func(w *world) {
@@ -34,7 +34,7 @@ func TestNumbersNearTheEndAreRefused(t *testing.T) {
 			task, _, _ := w.process()
 			for what, err := range map[string]error{
 				"claim": second(task.Claim(w.Context(), checkpoint.ClaimOptions{})),
-				"save":  second(task.Save(w.Context(), at(1))),
+				"save":  second(task.Save(w.Context(), at(1), checkpoint.SaveOptions{})),
 				"read":  second(task.Status(w.Context())),
 			} {
 				if !errors.Is(err, checkpoint.ErrCorrupt) {
@@ -46,15 +46,15 @@ func TestNumbersNearTheEndAreRefused(t *testing.T) {
 	}
 }
 
-// What could not be read is not written: after the last epoch that there is,
-// nothing is sent, and the task can be read as before.
+// What could not be read is not written: after the last possible epoch nothing is
+// sent, and the task can still be read.
 func TestNothingIsWrittenThatCannotBeRead(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.write(format.ManifestKey(dir, 1), sealed(w, fmt.Sprint(uint64(math.MaxInt64))))
 		task, _, store := w.process()
 		for what, use := range map[string]func() error{
 			"claim": func() error { return second(task.Claim(w.Context(), checkpoint.ClaimOptions{})) },
-			"save":  func() error { return second(task.Save(w.Context(), at(1))) },
+			"save":  func() error { return second(task.Save(w.Context(), at(1), checkpoint.SaveOptions{Fence: true})) },
 		} {
 			err := use()
 			if err == nil || !strings.Contains(err.Error(), "9223372036854775807") {

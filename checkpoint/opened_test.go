@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// An openedFS notes which regular files are opened in a file system.
+// An openedFS records which regular files of a file system are opened.
 type openedFS struct {
 	fs.FS
 
@@ -32,8 +32,7 @@ func (o *openedFS) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadD
 func (o *openedFS) ReadLink(name string) (string, error)       { return fs.ReadLink(o.FS, name) }
 func (o *openedFS) Lstat(name string) (fs.FileInfo, error)     { return fs.Lstat(o.FS, name) }
 
-// take returns the files that were opened since it was called last, in order of
-// their names.
+// take returns the files that were opened since the last call, sorted by name.
 func (o *openedFS) take() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()

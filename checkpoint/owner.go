@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/clock"
@@ -23,31 +25,32 @@ const FenceWindow = history.FenceWindow
 type Owner struct {
 	task *Task
 
-	turn     callLock // held by the method that works with what follows
+	lock     callLock // held by the method that uses the fields below
 	writer   format.WriterID
 	epoch    uint64
-	base     *history.Committed // the last step, which is this owner's
-	listed   clock.Stamp        // of the last step of its that a listing told of
-	ages     clock.Stamp        // of the last step, or of an earlier time: ages count from no later
-	existing []format.Retained  // all checkpoints as of base, base's first
-	baseline *baseline          // base's checkpoint, or nil if it was not read yet
-	segments uint32             // how many were ever begun: no number is used twice
-	pending  *pending           // an attempt whose outcome is unknown
-	inUse    string             // why the state is in use by now, or ""
-	ended    error              // why nothing more can be committed
+	base     *history.Committed // the newest manifest, which is this owner's
+	listed   clock.Stamp        // the last store time that a listing gave for a manifest of this owner
+	ages     clock.Stamp        // ages of checkpoints count back from no later than this
+	existing []format.Retained  // all checkpoints as of base, base's own first
+	baseline *baseline          // base's checkpoint, or nil if it has not been read yet
+	segments uint32             // how many segments were begun, so that no number is used twice
+	pending  *pending           // an attempt in doubt, or nil
+	inUse    string             // why Resume is refused now, or ""
+	ended    error              // why nothing more can be committed, or nil
 	cleaner  *cleaner
+	pace     history.Pace
+
+	heartbeats atomic.Uint64 // that were sent; not under the lock
 }
 
 // A callLock is a lock that can be waited for with a context.
 type callLock chan struct{}
 
-// take waits for the turn. A free one is taken although ctx has ended: what an
-// owner has to say then depends on whether an attempt of its is pending.
-func (t callLock) take(ctx context.Context) error {
-	select {
-	case t <- struct{}{}:
+// lock waits until the lock is free, or ctx ends. A free lock is taken even if ctx has
+// ended already, because the right error depends on whether an attempt is in doubt.
+func (t callLock) lock(ctx context.Context) error {
+	if t.tryLock() {
 		return nil
-	default:
 	}
 	select {
 	case t <- struct{}{}:
@@ -57,22 +60,32 @@ func (t callLock) take(ctx context.Context) error {
 	}
 }
 
-func (t callLock) give() { <-t }
+// tryLock takes the lock if it is free.
+func (t callLock) tryLock() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
 
-// enter begins a call, to which what the owner has belongs until it leaves.
+func (t callLock) unlock() { <-t }
+
+// enter begins a call, which has the owner for itself until it calls leave.
 func (o *Owner) enter(ctx context.Context) (_ context.Context, leave func(), err error) {
 	ctx, end, err := o.task.job.life.begin(ctx)
 	if err != nil {
 		return ctx, nil, err
 	}
-	if err := o.turn.take(ctx); err != nil {
+	if err := o.lock.lock(ctx); err != nil {
 		end()
 		return ctx, nil, err
 	}
-	return ctx, func() { o.turn.give(); end() }, nil
+	return ctx, func() { o.lock.unlock(); end() }, nil
 }
 
-// pending is an attempt and what becomes of the owner if it succeeds.
+// pending is an attempt, and the owner's new fields if it succeeds.
 type pending struct {
 	*history.Attempt
 	built                      // what it commits; nothing for a release
@@ -81,33 +94,46 @@ type pending struct {
 
 // ClaimOptions say how a task is claimed. The zero value is a good choice.
 type ClaimOptions struct {
-	// At is the checkpoint to go back to. It becomes the latest again, and keeps its
-	// number. Those that came after it stay as retention says, the next commit being the
-	// newest one then. Claim returns ErrNoCheckpoint if there is no such checkpoint, and
-	// ErrCorrupt if it lacks a segment: no data is read. The zero Ref goes on from the
-	// latest checkpoint, if there is one.
+	// At is the checkpoint to roll back to. It becomes the latest again, and keeps its
+	// number. Those that came after it are kept or removed by the next commit, as
+	// Options.Retention says. Claim returns ErrNoCheckpoint if there is no such checkpoint,
+	// and ErrCorrupt if one of its segments is missing; it does not read their data. The
+	// zero Ref is the latest checkpoint, if there is one: nothing is rolled back.
 	At Ref
+
+	// IfEpoch, if it is not 0, claims only a task whose epoch (see Status) is still this one.
+	// If others have claimed it since, Claim returns ErrConflict: of several that want to
+	// succeed an owner, the first one does. It is not for a rollback.
+	IfEpoch uint64
 }
 
-// Claim makes the caller the task's owner, and fences every earlier one. What
-// to go on from is in [Owner.Checkpoint].
+// Claim makes the caller the task's owner, and fences every earlier one.
+// [Owner.Checkpoint] and [Owner.Resume] return the checkpoint to continue from.
 //
 // An ErrUnsupported says that the store cannot be used: it ignores conditional
 // writes, does not list what it has, or tells two times of one object. An ErrLost says
-// that the task's manifests have been deleted. After any other error the task may have
-// been claimed all the same, for nobody: claim it again.
+// that the task's manifests have been deleted. After an error that is also an ErrUnknown,
+// and after one that is none of this package's, the task may be claimed with nobody to use
+// the claim: call Claim again.
 func (t *Task) Claim(ctx context.Context, opts ClaimOptions) (*Owner, error) {
 	ctx, end, err := t.job.life.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	if opts.At != (Ref{}) {
-		return t.claimAt(ctx, opts.At)
+	began := t.log.SinceBoot()
+	switch {
+	case opts.At != (Ref{}) && opts.IfEpoch != 0:
+		return nil, backend.Invalidf("ClaimOptions has both At and IfEpoch; set one of them")
+	case opts.At != (Ref{}):
+		return t.claimAt(ctx, opts.At, began)
 	}
 	s, err := t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
+		if err := t.checkEpoch(base, opts.IfEpoch); err != nil {
+			return nil, err
+		}
 		if base == nil {
-			if err := t.wantNew(ctx); err != nil {
+			if err := t.requireNew(ctx); err != nil {
 				return nil, err
 			}
 		}
@@ -116,22 +142,40 @@ func (t *Task) Claim(ctx context.Context, opts ClaimOptions) (*Owner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.owner(ctx, s)
+	return t.owner(ctx, s, began)
 }
 
-// owner returns the owner whose claim is step s.
-func (t *Task) owner(ctx context.Context, s *history.Committed) (*Owner, error) {
+// checkEpoch makes sure that nobody has claimed the task since it had an epoch; 0 is any.
+func (t *Task) checkEpoch(base *history.Committed, want uint64) error {
+	if base == nil {
+		base = history.None()
+	}
+	if want != 0 && base.Epoch != want {
+		return fmt.Errorf("%w: task %q has epoch %d, and was to be claimed after epoch %d: another process was first", ErrConflict, t.Name(), base.Epoch, want)
+	}
+	return nil
+}
+
+// owner returns the owner whose claim is manifest s. began is a reading of SinceBoot from
+// before the claim's requests: a later one would not count a sleep of the machine between
+// the last of these requests and the reading (see [history.Log.Append]).
+func (t *Task) owner(ctx context.Context, s *history.Committed, began time.Duration) (*Owner, error) {
 	all, err := t.log.All(ctx, s)
+	if errors.Is(err, ErrGone) { // others have amended the claim, or have fenced it already
+		s, all, err = t.log.NewestOfWriter(ctx, s.Manifest)
+	}
 	if err != nil {
 		return nil, err
 	}
-	_, now := reckon(all, t.job.clock())
+	_, now := correctTimes(all, t.job.clock())
 	if now.IsZero() {
 		now = s.Time
 	}
+	listed := clock.Now(s.Time)
+	listed.Boot = began
 	return &Owner{
-		task: t, turn: make(callLock, 1), writer: s.Writer, epoch: s.Epoch,
-		base: s, existing: all, listed: clock.Now(s.Time),
+		task: t, lock: make(callLock, 1), writer: s.Writer, epoch: s.Epoch,
+		base: s, existing: all, listed: listed,
 		ages:    clock.Now(clock.Latest(now, clock.Earliest(s.Time, t.job.clock()))),
 		cleaner: newCleaner(context.WithoutCancel(ctx), t, s),
 	}, nil
@@ -140,9 +184,8 @@ func (t *Task) owner(ctx context.Context, s *history.Committed) (*Owner, error) 
 // Epoch returns the epoch that the owner has claimed.
 func (o *Owner) Epoch() uint64 { return o.epoch }
 
-// Checkpoint returns the newest checkpoint of the task as this owner knows it:
-// after Claim, the one to go on from. It returns ErrNoCheckpoint if there is
-// none.
+// Checkpoint returns the latest checkpoint of the task as this owner knows it:
+// after Claim, the one to continue from. It returns ErrNoCheckpoint if there is none.
 func (o *Owner) Checkpoint(ctx context.Context) (*Checkpoint, error) {
 	ctx, leave, err := o.enter(ctx)
 	if err != nil {
@@ -163,23 +206,21 @@ func (o *Owner) checkpoint(ctx context.Context) (*Checkpoint, error) {
 	return o.task.open(ctx, c)
 }
 
-// Resume makes dir the state of the checkpoint that the owner goes on from,
-// replacing whatever dir holds, and returns that checkpoint. If the task has
-// none yet, dir is made empty, and the checkpoint is one of nothing: its Seq is
-// 0 and it has no offsets.
+// Resume restores the state of the checkpoint that the owner continues from into dir,
+// replacing whatever dir holds, and returns that checkpoint. If the task has no
+// checkpoint yet, Resume makes dir an empty directory, and returns an empty checkpoint:
+// its Seq is 0 and it has no offsets.
 //
-// It is the first thing that an owner does: once it has succeeded, or Commit was
-// called, the state is in use, and Resume is refused with an error that wraps
-// backend.ErrInvalid. To go back to the last checkpoint, close what uses the
-// state, close the owner, and claim the task again.
+// Resume must come first. Once it has succeeded, or Commit was called, the state is in
+// use, and Resume returns an error that wraps backend.ErrInvalid. To return to the last
+// checkpoint later, close what uses the state, close the owner, and claim the task again.
 //
-// A dir that an earlier process has left behind may be used again, and costs less
-// than a new one: its files are read, and what they have in common with the
-// checkpoint is not fetched. They may be in any condition, half written or of
-// another checkpoint, because every byte is checked. But whoever used dir must
-// have ended for certain. A database that still has its files open goes on with
-// those that were replaced, so that what it writes is in no checkpoint; and what
-// it makes anew in dir is in the next one.
+// A dir that an earlier process has left behind may be used again, which is cheaper than
+// a new one: its files are read, and data that they have in common with the checkpoint is
+// not fetched. They may be half written, or of another checkpoint, because every byte is
+// checked. But the process that used dir must have ended. A database that still has its
+// files open would continue to write to the replaced files, which no checkpoint will
+// contain; and files that it creates in dir would be in the next checkpoint.
 func (o *Owner) Resume(ctx context.Context, dir string) (*Checkpoint, error) {
 	ctx, leave, err := o.enter(ctx)
 	if err != nil {
@@ -203,7 +244,7 @@ func (o *Owner) Resume(ctx context.Context, dir string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// mayResume returns why the owner cannot begin, or begin again.
+// mayResume returns the reason why Resume is refused, or nil.
 func (o *Owner) mayResume(ctx context.Context) error {
 	if err := o.ready(ctx); err != nil || o.inUse == "" {
 		return err
@@ -215,11 +256,14 @@ func (o *Owner) mayResume(ctx context.Context) error {
 // Commit saves a snapshot as the task's next checkpoint. When it returns nil,
 // the checkpoint is durable and visible.
 //
-// After ErrFenced the owner is of no more use. After ErrUnknown the checkpoint
-// may have been committed, or may yet be: the next call finds out before it
-// does anything else, unless the error is ErrFenced too. If it cannot, it returns
-// ErrUnsettled. After any other error the checkpoint was not committed, and the last
-// good one stands; Commit may be called again.
+// After ErrFenced this owner can commit nothing more, nor after ErrLost: others have
+// removed manifests of the task. An owner looks for that after nine commits, but not more
+// often than every ten minutes, so some commits before may have returned nil. After
+// ErrUnknown the checkpoint
+// may have been committed, or may yet be: unless the error is also ErrFenced, the next
+// call finds out before it does anything else, and returns ErrUnsettled if it cannot.
+// After any other error the checkpoint was not committed, and the one before is still
+// the latest; Commit may be called again.
 func (o *Owner) Commit(ctx context.Context, s Snapshot) (_ *Checkpoint, err error) {
 	defer func() { s.State.failed(err) }()
 	ctx, done := o.task.job.limitCommit(ctx)
@@ -233,26 +277,74 @@ func (o *Owner) Commit(ctx context.Context, s Snapshot) (_ *Checkpoint, err erro
 		return nil, err
 	}
 	o.inUse = cmp.Or(o.inUse, "has committed already")
-	if err := s.check(o.existing); err != nil {
+	o.task.log.LetIn(ctx, &o.pace, o.base)
+	if err := o.check(ctx, &s); err != nil {
 		return nil, err
 	}
-	keep := o.task.job.opts.Retention
-	existing, now := reckon(o.existing, o.task.job.clock())
-	kept := keep.pick(existing, clock.Earliest(now, o.ages.Store))
-	b, err := o.build(ctx, &s, kept)
+	b, err := o.build(ctx, &s)
 	if err != nil {
 		o.cleaner.discard(b.segments)
 		return nil, err
 	}
-	m := o.next(format.KindCommit)
-	b.into(m)
-	if err := o.make(ctx, m, kept, b); err != nil {
+	if err := o.commit(ctx, &s, &b); err != nil {
 		return nil, err
 	}
+	o.pace.Committed(o.base.Time)
 	return o.task.describe(o.base.Current(), b.content), nil
 }
 
-func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) (built, error) {
+// check makes sure that s can be committed.
+func (o *Owner) check(ctx context.Context, s *Snapshot) error {
+	err := s.check(o.existing)
+	if errors.Is(err, ErrConflict) { // the name may be free by now
+		if err = o.refresh(ctx); err == nil {
+			err = s.check(o.existing)
+		}
+	}
+	return err
+}
+
+// pick returns the checkpoints that are kept beside the next one.
+func (o *Owner) pick() []format.Retained {
+	existing, now := correctTimes(o.existing, o.task.job.clock())
+	return o.task.job.opts.Retention.pick(existing, clock.Earliest(now, o.ages.Store), o.base.Held)
+}
+
+// commit makes the next manifest, which commits b, built of s. After an error b is dropped,
+// unless that is ErrUnknown.
+func (o *Owner) commit(ctx context.Context, s *Snapshot, b *built) error {
+	for {
+		m, kept := o.next(format.KindCommit), o.pick()
+		b.into(m, kept)
+		if err := o.retain(ctx, m, b, kept); err != nil {
+			o.drop(*b)
+			return err
+		}
+		if err := o.make(ctx, m, kept, *b); !amended(err) {
+			return err
+		}
+		// What was uploaded stays good: it shares data with the current checkpoint only.
+		// But the list does not.
+		o.cleaner.discard(b.lists)
+		b.lists = nil
+		if err := s.check(o.existing); err != nil {
+			o.drop(*b)
+			return err
+		}
+	}
+}
+
+// retain makes kept the checkpoints that m, which commits b, retains.
+func (o *Owner) retain(ctx context.Context, m *format.Manifest, b *built, kept []format.Retained) error {
+	sent, err := o.task.retain(ctx, m, o.base, o.base.Rest(o.existing), kept, o.segments)
+	o.segments += uint32(len(sent))
+	if err == nil {
+		b.lists = sent
+	}
+	return err
+}
+
+func (o *Owner) build(ctx context.Context, s *Snapshot) (built, error) {
 	first := format.SegmentID{Epoch: o.epoch, Writer: o.writer, N: o.segments}
 	if o.baseline == nil {
 		var err error
@@ -260,18 +352,24 @@ func (o *Owner) build(ctx context.Context, s *Snapshot, kept []format.Retained) 
 			return built{}, err
 		}
 	}
-	b, err := o.task.build(ctx, s, o.baseline, first, kept)
+	b, err := o.task.build(ctx, s, o.baseline, first)
 	o.segments += uint32(len(b.segments))
+	if errors.Is(err, ErrGone) { // nobody else retires the checkpoint that an owner is at
+		err = cmp.Or(o.refresh(ctx), err)
+	}
 	return b, err
 }
 
-// Check makes sure that the owner still is one: it returns ErrFenced if another
-// writer has taken the task over. Otherwise an owner learns that from its next
-// commit. Its nil is of the moment at which the store was asked, and no licence to
-// write anywhere else. It settles a commit that is in doubt first: unless its error is
-// ErrUnknown, too, the outcome of every earlier commit is known then, and what was
-// committed is what [Owner.Checkpoint] returns. It sends one request, and those that
-// settle the commit.
+// Check asks the store whether the task is still this owner's, and returns ErrFenced if
+// another writer has taken it over. (Without Check, an owner learns that from its next
+// commit.) A nil says so for the moment at which the store was asked. By the time that
+// Check returns, another writer may have the task, so Check cannot protect writes to
+// other systems.
+//
+// If a commit is in doubt, Check finds out its outcome first, and returns ErrUnsettled if
+// it cannot. Unless its error wraps ErrUnsettled or ErrUnknown, the outcome of every earlier
+// commit is known, and [Owner.Checkpoint] returns the last one that was committed. Check
+// sends one request, and those that settle the commit.
 func (o *Owner) Check(ctx context.Context) error {
 	ctx, leave, err := o.enter(ctx)
 	if err != nil {
@@ -281,18 +379,26 @@ func (o *Owner) Check(ctx context.Context) error {
 	if err := o.ready(ctx); err != nil {
 		return err
 	}
-	err = o.task.log.CheckNewest(ctx, o.base)
-	if errors.Is(err, ErrFenced) {
+	return o.refresh(ctx)
+}
+
+// refresh continues from what others have amended. It sends one request if that is nothing.
+func (o *Owner) refresh(ctx context.Context) error {
+	newest, all, err := o.task.log.Refresh(ctx, o.base)
+	switch {
+	case errors.Is(err, ErrFenced), errors.Is(err, ErrLost):
 		o.ended = err
+	case err == nil && newest.Seq > o.base.Seq:
+		o.adopt(newest, all)
 	}
 	return err
 }
 
-// Release gives the task up: a manifest says that this owner will commit
-// nothing more. It is a courtesy, to people and to collectors; a task need not
-// be released to be claimed.
+// Release gives the task up: it writes a manifest which says that this owner will commit
+// nothing more. A task need not be released to be claimed. But a released task can be
+// rolled back and repaired without fencing anyone, and collected completely.
 //
-// After ErrUnknown it may be called again.
+// After ErrUnknown or ErrUnsettled it may be called again.
 func (o *Owner) Release(ctx context.Context) error {
 	ctx, leave, err := o.enter(ctx)
 	if err != nil {
@@ -305,68 +411,83 @@ func (o *Owner) Release(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	m := o.next(format.KindRelease)
-	m.Released = true
-	m.Checkpoint = o.base.Current()
-	m.Retained, m.RetainedAt = o.base.Retained, o.base.RetainedAt
-	return o.make(ctx, m, o.base.Others(o.existing), built{})
+	for {
+		m := o.next(format.KindRelease)
+		m.Released = true
+		o.base.Repeat(m)
+		if err := o.make(ctx, m, o.base.Others(o.existing), built{}); !amended(err) {
+			return err
+		}
+	}
 }
 
-// CleanupFailures returns how often deleting what is needless has failed since
-// the claim. It costs space, not safety.
+// CleanupFailures returns how often the deletion of unneeded objects has failed since
+// the claim. Such a failure costs space, not safety.
 func (o *Owner) CleanupFailures() int64 { return o.cleaner.failures.Load() }
 
-// LostSegments returns how many segments the owner's first clean-up has left where
-// they are, because they prove that manifests were lost before its claim: someone
-// has deleted the newest ones, and what they committed is not in the history any more.
-// [Task.Verify] tells of them, and [Task.Collect] with Lost deletes them.
+// LostSegments returns how many segments the owner's first clean-up did not delete
+// because they prove that manifests were lost before its claim: someone has deleted the
+// newest manifests, and what they committed is not in the history any more.
+// [Task.Verify] reports these segments, and [Task.Collect] with Lost deletes them.
 func (o *Owner) LostSegments() int { return int(o.cleaner.lost.Load()) }
 
-// Close waits for the call that is under way, and for the clean-up that commits
-// have left behind. When ctx ends, a call that is under way makes Close fail, with
-// the owner still open; a clean-up is cut short, which costs space until the next
-// collection, and Close returns the context's error. Close does not release the
-// task. Calls that come later fail with an error that wraps fs.ErrClosed, or with
-// the one that had ended the owner before. [Job.Close] closes each owner.
+// Close waits for the call that is under way, and for clean-ups in the background. It
+// does not release the task. [Job.Close] closes each owner.
+//
+// If ctx ends while a call is under way, Close fails and the owner stays open. If it ends
+// while a clean-up is under way, that is interrupted, and Close returns the context's
+// error; what was not deleted takes space until the next collection.
+//
+// Later calls fail with an error that wraps fs.ErrClosed, or with the error that had
+// ended the owner before.
 func (o *Owner) Close(ctx context.Context) error {
-	if err := o.turn.take(ctx); err != nil {
+	if err := o.lock.lock(ctx); err != nil {
 		return err
 	}
 	if o.ended == nil {
 		o.ended = errOwnerClosed
 	}
-	o.turn.give() // calls that come later fail at once, and leave nothing to clean up
+	o.lock.unlock() // later calls fail at once, and start no clean-up
 	return o.cleaner.close(ctx)
 }
 
-var errReleased = errors.New("the owner has released the task; claim it again")
+const errReleased = closedError("the owner has released the task; claim it again")
 
-// ready makes sure that the owner may go on, and knows where it stands. Its error is
-// ErrUnsettled if it does not.
+// ready makes sure that the owner may commit, and that no earlier commit is in doubt. If
+// one still is, it returns ErrUnsettled.
 func (o *Owner) ready(ctx context.Context) error {
 	if o.ended != nil {
 		return o.ended
 	}
+	p := o.pending
 	err := o.settle(ctx)
+	if amended(err) {
+		o.drop(p.built) // it was not committed
+		return nil
+	}
 	if inDoubt := (*history.InDoubtError)(nil); errors.As(err, &inDoubt) {
 		return fmt.Errorf("task %q: %w: %w", o.task.Name(), ErrUnsettled, inDoubt.Why)
 	}
 	if err != nil {
 		return err
 	}
-	return o.ended // what was settled may have been a release
+	if o.ended == nil { // what was settled may have been a release
+		o.ended = o.cleaner.unbroken()
+	}
+	return o.ended
 }
 
 // next returns the manifest after base, by this owner.
 func (o *Owner) next(kind format.Kind) *format.Manifest {
 	return &format.Manifest{
 		Kind: kind, Task: o.task.Name(), Seq: o.base.Seq + 1,
-		Epoch: o.epoch, Writer: o.writer,
+		Epoch: o.epoch, Writer: o.writer, WrittenBy: o.task.log.WrittenBy, Base: o.base.AsBase(),
+		Held: o.base.Held, Source: o.base.Source,
 	}
 }
 
-// make makes m, which commits b, the owner's next step. others are the
-// checkpoints that exist beside m's.
+// make commits manifest m, which holds what b has built. others are the checkpoints that
+// m retains.
 func (o *Owner) make(ctx context.Context, m *format.Manifest, others []format.Retained, b built) error {
 	a, err := o.task.log.NewAttempt(m)
 	if err != nil {
@@ -377,6 +498,10 @@ func (o *Owner) make(ctx context.Context, m *format.Manifest, others []format.Re
 	return o.settle(ctx)
 }
 
+// amended reports whether err says that an attempt was not made, because others have
+// amended the task. The owner continues from that; what was to be committed is not dropped.
+func amended(err error) bool { return errors.As(err, new(*history.AmendedError)) }
+
 // settle finds out what came of the pending attempt, if there is one, by
 // making it again. It leaves it pending only with ErrUnknown.
 func (o *Owner) settle(ctx context.Context) error {
@@ -386,37 +511,51 @@ func (o *Owner) settle(ctx context.Context) error {
 	}
 	made, err := o.task.log.Append(ctx, p.Attempt, o.base, &o.listed)
 	if errors.Is(err, ErrUnknown) {
+		if errors.Is(err, ErrLost) {
+			o.ended = err
+		}
 		return err
 	}
 	o.pending = nil
+	var by *history.AmendedError
 	switch {
 	case err == nil:
 		o.advance(p, made)
 		return nil
+	case errors.As(err, &by):
+		o.adopt(by.Newest, by.All)
+		return err
 	case errors.Is(err, history.ErrOvertaken):
-		// Its manifest is in the store, so its segments are not ours to delete:
-		// it may have been a step, from which another writer went on.
-		o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
-		return fmt.Errorf("%w: %w", o.ended, ErrUnknown)
-	case errors.Is(err, history.ErrTaken):
-		o.ended = fmt.Errorf("%w: %w", ErrFenced, err)
-		err = o.ended
+		// Its manifest may be or have been in the store, so its segments must not be deleted:
+		// it may have been committed, and another writer may have continued from it.
+		o.ended = err
+		return fmt.Errorf("%w: %w", err, ErrUnknown)
+	case errors.Is(err, ErrFenced):
+		o.ended = err
 	}
 	o.drop(p.built)
 	return err
 }
 
-// drop forgets what was built and will not be committed.
+// drop discards what was built and will not be committed.
 func (o *Owner) drop(b built) {
 	if b.undo != nil {
 		b.undo()
 	}
-	o.cleaner.discard(b.segments)
+	o.cleaner.discard(append(b.segments, b.lists...))
+}
+
+// adopt makes an amendment, and what it lists, the base of what follows.
+func (o *Owner) adopt(newest *history.Committed, all []format.Retained) {
+	base, before := o.base, o.existing
+	o.base, o.existing = newest, all
+	o.ages = o.ages.Follow(newest.Time)
+	o.cleaner.amended(before, all, base, newest)
 }
 
 // advance makes a settled attempt the base of what follows.
 func (o *Owner) advance(p *pending, made *history.Committed) {
-	before := o.existing
+	base, before := o.base, o.existing
 	o.base, o.ages = made, o.ages.Follow(made.Time)
 	o.existing = o.base.With(p.existing)
 	if p.content != nil {
@@ -428,5 +567,5 @@ func (o *Owner) advance(p *pending, made *history.Committed) {
 	if made.Released {
 		o.ended = errReleased
 	}
-	o.cleaner.retire(before, o.existing, o.base, p.content)
+	o.cleaner.retire(before, o.existing, base, made, p.content)
 }

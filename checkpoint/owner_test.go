@@ -25,8 +25,8 @@ func TestClosedOwner(t *testing.T) {
 	}
 }
 
-// A step whose fate is unknown is called what it is.
-func TestUnknownNamesTheStep(t *testing.T) {
+// The error of a manifest in doubt names the kind of manifest.
+func TestUnknownNamesTheManifest(t *testing.T) {
 	silent := faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create"}
 	inWorld(t, func(w *world) {
 		steps := map[string]func() error{
@@ -37,7 +37,7 @@ func TestUnknownNamesTheStep(t *testing.T) {
 			},
 			`commit manifest 1 of task "orders/7": `: func() error {
 				task, _, _ := w.process(silent)
-				_, err := task.Save(w.Context(), at(1))
+				_, err := task.Save(w.Context(), at(1), checkpoint.SaveOptions{})
 				return err
 			},
 		}

@@ -10,10 +10,14 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// ownerOf returns who owns what info describes, if that is to be saved and known.
+// ownerOf returns the owner of what info describes, or nil if owners are not to be saved,
+// or it is not known.
 func (s *Source) ownerOf(info fs.FileInfo) *format.Owner {
 	if !s.owners {
 		return nil
+	}
+	if of, ok := info.(interface{ owner() *format.Owner }); ok { // a checkpoint's own file
+		return of.owner()
 	}
 	return owner(info)
 }
@@ -25,17 +29,18 @@ func (w *scan) checkOwners() error {
 	}
 	for i := range w.nodes {
 		if n := &w.nodes[i]; n.Owner == nil {
-			return w.fail(n.Path, fmt.Errorf("%w: who owns it is not known here", ErrOwners))
+			return w.fail(n.Path, fmt.Errorf("%w: who owns it is not known here", ErrFileOwners))
 		}
 	}
 	return nil
 }
 
-// owned reports whether a tree says who owns what is in it, or has nothing in it.
+// owned reports whether a tree has the owners of its files, or is empty.
 func (t *tree) owned() bool { return len(t.nodes) == 0 || t.nodes[0].Owner != nil }
 
-// checkOwners makes sure that this process may give files to all owners in the
-// tree, before anything is fetched. The directory is empty.
+// checkOwners makes sure, before anything is fetched, that this process may give files to
+// all owners in the tree. It tries that with a file in the new directory, which is still
+// empty.
 func (r *restorer) checkOwners() error {
 	if !r.owners {
 		return nil
@@ -72,7 +77,7 @@ func own(root *os.Root, path string, o *format.Owner) error {
 		if !errors.As(err, &pe) {
 			pe = &fs.PathError{Err: err}
 		}
-		err = fmt.Errorf("%w: giving files to user %d and group %d, which takes root: %w", ErrOwners, o.UID, o.GID, pe.Err)
+		err = fmt.Errorf("%w: giving files to user %d and group %d, which takes root: %w", ErrFileOwners, o.UID, o.GID, pe.Err)
 	}
 	return err
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A file that runs as its owner must not come to run as whoever restores it.
+// A file that runs as its owner must not be restored so that it runs as the user who
+// restores it.
 func TestSetuidIsNotRestored(t *testing.T) {
 	state := t.TempDir()
 	const special = fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
@@ -35,7 +36,7 @@ func TestSetuidIsNotRestored(t *testing.T) {
 		if err := os.Chown(filepath.Join(state, "program"), 12345, 12345); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(filepath.Join(state, "program"), special|0o755); err != nil { // which chown takes away
+		if err := os.Chmod(filepath.Join(state, "program"), special|0o755); err != nil { // chown removes these bits
 			t.Fatal(err)
 		}
 	}
@@ -57,7 +58,7 @@ func TestSetuidIsNotRestored(t *testing.T) {
 	}
 }
 
-// ownedBy describes who owns what is in a directory, and the modes.
+// ownedBy describes owners and modes of everything in a directory.
 func ownedBy(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder
@@ -78,8 +79,8 @@ func ownedBy(t *testing.T, dir string) string {
 	return b.String()
 }
 
-// ownedState makes a directory that belongs to several users, if this one may give
-// files away.
+// ownedState makes a directory with files of several users, if this user may change
+// owners.
 func ownedState(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -102,7 +103,7 @@ func ownedState(t *testing.T) string {
 	return dir
 }
 
-// give gives a file away if this user may do that.
+// give changes a file's owner, if this user may do that.
 func give(path string, uid, gid int) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -112,10 +113,10 @@ func give(path string, uid, gid int) error {
 
 func TestOwners(t *testing.T) {
 	state := ownedState(t)
-	c := commit(t, claim(t, newTask(t)), checkpoint.Snapshot{State: checkpoint.Dir(state).Owners()})
+	c := commit(t, claim(t, newTask(t)), checkpoint.Snapshot{State: checkpoint.Dir(state).FileOwners()})
 	target := filepath.Join(t.TempDir(), "x")
-	for range 2 { // also over what is there
-		if err := c.Restore(t.Context(), target, checkpoint.RestoreOptions{Owners: true, Replace: true}); err != nil {
+	for range 2 { // the second time over an existing directory
+		if err := c.Restore(t.Context(), target, checkpoint.RestoreOptions{FileOwners: true, Replace: true}); err != nil {
 			t.Fatal(err)
 		}
 		if got, want := ownedBy(t, target), ownedBy(t, state); got != want {
@@ -138,8 +139,8 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// A change of an owner alone is a change, also of a directory or a link. So is the
-// wish to save owners.
+// A change of only the owner counts as a change, also for a directory or a link. So
+// does a new request to save owners.
 func TestChangeOfAnOwnerIsSeen(t *testing.T) {
 	state := ownedState(t)
 	o := claim(t, newTask(t))
@@ -147,16 +148,16 @@ func TestChangeOfAnOwnerIsSeen(t *testing.T) {
 	restored := func(c *checkpoint.Checkpoint) string {
 		t.Helper()
 		target := filepath.Join(t.TempDir(), "x")
-		if err := c.Restore(t.Context(), target, checkpoint.RestoreOptions{Owners: true}); err != nil {
+		if err := c.Restore(t.Context(), target, checkpoint.RestoreOptions{FileOwners: true}); err != nil {
 			t.Fatal(err)
 		}
 		return ownedBy(t, target)
 	}
 	bare := commit(t, o, checkpoint.Snapshot{State: source})
-	if err := bare.Restore(t.Context(), filepath.Join(t.TempDir(), "x"), checkpoint.RestoreOptions{Owners: true}); !errors.Is(err, checkpoint.ErrOwners) {
+	if err := bare.Restore(t.Context(), filepath.Join(t.TempDir(), "x"), checkpoint.RestoreOptions{FileOwners: true}); !errors.Is(err, checkpoint.ErrFileOwners) {
 		t.Errorf("owners that were not saved: %v", err)
 	}
-	c := commit(t, o, checkpoint.Snapshot{State: source.Owners()})
+	c := commit(t, o, checkpoint.Snapshot{State: source.FileOwners()})
 	if got, want := restored(c), ownedBy(t, state); got != want {
 		t.Errorf("after owners were asked for:\n%s\nwant\n%s", got, want)
 	}
@@ -164,13 +165,13 @@ func TestChangeOfAnOwnerIsSeen(t *testing.T) {
 		if err := give(filepath.Join(state, name), 4242, 4343); err != nil {
 			t.Fatal(err)
 		}
-		c := commit(t, o, checkpoint.Snapshot{State: source.Owners()})
+		c := commit(t, o, checkpoint.Snapshot{State: source.FileOwners()})
 		if got, want := restored(c), ownedBy(t, state); got != want {
 			t.Errorf("after the owner of %s changed:\n%s\nwant\n%s", name, got, want)
 		}
 	}
 	again := commit(t, o, checkpoint.Snapshot{State: source})
-	if err := again.Restore(t.Context(), filepath.Join(t.TempDir(), "x"), checkpoint.RestoreOptions{Owners: true}); !errors.Is(err, checkpoint.ErrOwners) {
+	if err := again.Restore(t.Context(), filepath.Join(t.TempDir(), "x"), checkpoint.RestoreOptions{FileOwners: true}); !errors.Is(err, checkpoint.ErrFileOwners) {
 		t.Errorf("owners that are not saved any more: %v", err)
 	}
 }
@@ -181,14 +182,14 @@ func TestOwnersThatAreNotKnownAreNotSaved(t *testing.T) {
 		"a stream":                checkpoint.Stream("f", strings.NewReader("f")),
 	} {
 		o := claim(t, newTask(t))
-		_, err := o.Commit(t.Context(), checkpoint.Snapshot{State: source.Owners()})
-		if !errors.Is(err, checkpoint.ErrOwners) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: err = %v, want ErrOwners", name, err)
+		_, err := o.Commit(t.Context(), checkpoint.Snapshot{State: source.FileOwners()})
+		if !errors.Is(err, checkpoint.ErrFileOwners) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: err = %v, want ErrFileOwners", name, err)
 		}
 	}
-	// No state has no owners, and every state of nothing has all.
+	// A checkpoint without a state has no owners, and nothing in it lacks one.
 	c := commit(t, claim(t, newTask(t)), checkpoint.Snapshot{})
-	if err := c.Restore(t.Context(), filepath.Join(t.TempDir(), "x"), checkpoint.RestoreOptions{Owners: true}); err != nil {
+	if err := c.Restore(t.Context(), filepath.Join(t.TempDir(), "x"), checkpoint.RestoreOptions{FileOwners: true}); err != nil {
 		t.Error(err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -14,45 +13,42 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A packer puts chunks into segments and sends these, several at a time. It is
-// used by one goroutine at a time.
+// A packer puts chunks into segments, and uploads several segments at a time. One
+// goroutine at a time may use it.
 type packer struct {
 	store   backend.Store
 	dir     string
 	size    int // of a segment
+	memory  *memory
+	done    func() // of memory
 	catalog *catalog.Catalog
 	next    format.SegmentID
 
-	buf     []byte      // the segment that is being filled
-	open    int         // its number in the catalog
-	inlined bool        // it is to ride in the manifest
-	free    chan []byte // buffers of segments that have been sent
-	meter   *meter      // nil if nobody counts
+	buf     []byte // the segment that is being filled
+	taken   bool   // buf is memory's
+	open    int    // the number of that segment in the catalog
+	inlined bool   // it becomes inline data of the manifest
+	meter   *meter // nil if progress is not reported
 	group   *errgroup.Group
-	ctx     context.Context // of group: ends with the first upload that fails
+	ctx     context.Context // of group: ends when an upload fails
 
 	sent []format.Segment
 }
 
-// newPacker returns a packer whose segments are first, and those after it.
+// newPacker returns a packer whose segments are numbered from first on.
 // finish or abandon must be called.
 func newPacker(ctx context.Context, t *Task, c *catalog.Catalog, first format.SegmentID) *packer {
 	group, ctx := errgroup.WithContext(ctx)
-	opts := &t.job.opts
-	group.SetLimit(opts.Uploads)
-	p := &packer{
-		store: t.job.store, dir: t.log.Dir, size: opts.SegmentSize,
+	data := t.job.data
+	group.SetLimit(data.fits(int64(data.segment))) // small segments have memory of their own
+	return &packer{
+		store: t.job.store, dir: t.log.Dir, size: data.segment, memory: data, done: data.open(),
 		catalog: c, next: first, group: group, ctx: ctx,
-		free: make(chan []byte, opts.Uploads+1),
 	}
-	for range cap(p.free) {
-		p.free <- nil // made when it is first needed
-	}
-	return p
 }
 
-// add packs one chunk, of which stored is what is to be kept. It does not keep
-// the slice.
+// add packs one chunk of size bytes. stored is the chunk as it is to be stored, encoded by
+// e. add does not keep the slice.
 func (p *packer) add(hash format.Hash, size int, e format.Encoding, stored []byte) (catalog.ID, error) {
 	if len(p.buf) > 0 && len(p.buf)+len(stored) > p.size {
 		if err := p.flush(); err != nil {
@@ -60,44 +56,53 @@ func (p *packer) add(hash format.Hash, size int, e format.Encoding, stored []byt
 		}
 	}
 	if len(p.buf) == 0 {
-		if err := p.begin(); err != nil {
-			return 0, err
-		}
+		p.begin()
 	}
 	c := format.Chunk{Offset: int64(len(p.buf)), Size: int64(size), Encoding: e, Hash: hash}
 	if e != format.Raw {
 		c.Stored = int64(len(stored))
 	}
-	p.grow(len(stored))
+	if err := p.grow(len(stored)); err != nil {
+		return 0, err
+	}
 	p.buf = append(p.buf, stored...)
 	return p.catalog.Add(p.open, &c), nil
 }
 
-// begin begins a segment.
-func (p *packer) begin() error {
-	if p.buf == nil {
-		select {
-		case buf := <-p.free:
-			p.buf = buf[:0]
-		case <-p.ctx.Done():
-			return context.Cause(p.ctx)
-		}
-	}
+// begin begins a new segment.
+func (p *packer) begin() {
 	s := format.Segment{ID: p.next}
 	if p.inlined {
 		s.ID = format.SegmentID{}
 	}
 	p.open = p.catalog.AddSegment(s)
+}
+
+// grow makes room for n more bytes. Once a segment is larger than a sixteenth of its
+// maximum, it gets all of its memory at once, when there is some: doubling it again and
+// again would take twice as much.
+func (p *packer) grow(n int) error {
+	need := len(p.buf) + n
+	if need <= cap(p.buf) || need <= p.size/16 {
+		return nil
+	}
+	if p.taken { // it is empty, and too small for a single chunk: nobody waits with a buffer in hand
+		p.drop()
+	}
+	buf, err := p.memory.take(p.ctx, max(p.size, need))
+	if err != nil {
+		return err
+	}
+	p.buf, p.taken = append(buf, p.buf...), true
 	return nil
 }
 
-// grow makes room for n more bytes. A segment that becomes a large one gets all
-// of its memory at once: growing by doubling would take twice as much.
-func (p *packer) grow(n int) {
-	need := len(p.buf) + n
-	if need > cap(p.buf) && need > p.size/16 {
-		p.buf = slices.Grow(p.buf, max(p.size, need)-len(p.buf))
+// drop gives the buffer back.
+func (p *packer) drop() {
+	if p.taken {
+		p.memory.give(p.buf)
 	}
+	p.buf, p.taken = nil, false
 }
 
 // flush sends the segment that is being filled.
@@ -105,14 +110,16 @@ func (p *packer) flush() error {
 	if len(p.buf) == 0 {
 		return nil
 	}
-	buf, s := p.buf, format.Segment{ID: p.next, Size: int64(len(p.buf))}
-	p.buf = nil
+	buf, taken, s := p.buf, p.taken, format.Segment{ID: p.next, Size: int64(len(p.buf))}
+	p.buf, p.taken = nil, false
 	p.next.N++
 	p.sent = append(p.sent, s)
 	p.catalog.SetSegment(p.open, s)
 	p.group.Go(func() error {
 		_, err := p.store.Put(p.ctx, format.SegmentKey(p.dir, s.ID), buf)
-		p.free <- buf
+		if taken {
+			p.memory.give(buf)
+		}
 		if err == nil && p.meter != nil {
 			p.meter.add(Progress{Moved: s.Size})
 		}
@@ -124,14 +131,21 @@ func (p *packer) flush() error {
 // finish sends what is left and waits until all segments are in the store.
 func (p *packer) finish() error {
 	flushed := p.flush()
-	if err := p.group.Wait(); err != nil {
+	if err := p.wait(); err != nil {
 		return err
 	}
 	return flushed
 }
 
-// abandon waits for the uploads under way, whatever comes of them.
-func (p *packer) abandon() { _ = p.group.Wait() }
+// abandon waits for the uploads under way, and ignores their errors.
+func (p *packer) abandon() { _ = p.wait() }
+
+func (p *packer) wait() error {
+	err := p.group.Wait()
+	p.drop()
+	p.done()
+	return err
+}
 
 // small reports whether what was packed can ride in the manifest.
 func (p *packer) small() bool { return len(p.sent) == 0 && len(p.buf) > 0 && len(p.buf) <= inlineMax }
@@ -144,8 +158,8 @@ type point struct {
 
 func (p *packer) point() point { return point{p.catalog.Mark(), len(p.buf)} }
 
-// inlineFrom forgets what was packed since at, and makes inline data of what
-// came before and of what comes now. Nothing must have been sent.
+// inlineFrom removes what was packed since at. What was packed before that, and what is
+// packed from now on, becomes inline data. No segment must have been sent.
 func (p *packer) inlineFrom(at point) {
 	p.catalog.Reset(at.mark)
 	p.buf, p.inlined = p.buf[:at.size], true
@@ -154,7 +168,7 @@ func (p *packer) inlineFrom(at point) {
 	}
 }
 
-// takeInline returns the inline data, which is sent nowhere.
+// takeInline returns the inline data, which is not sent as a segment.
 func (p *packer) takeInline() []byte {
 	inline := bytes.Clone(p.buf)
 	p.catalog.SetSegment(p.open, format.Segment{Size: int64(len(inline))})
@@ -162,8 +176,14 @@ func (p *packer) takeInline() []byte {
 	return inline
 }
 
-// spill packs a part of a manifest that is too large for it, as one chunk.
-func (p *packer) spill(c *codec.Codec, what string, data []byte) (*format.Chunk, error) {
+// A part is a part of a manifest that is too large for the manifest, as it is to be stored.
+type part struct {
+	data, stored []byte
+	encoding     format.Encoding
+}
+
+// encodePart encodes a part. what says what it is.
+func encodePart(c *codec.Codec, what string, data []byte) (*part, error) {
 	if len(data) > format.MaxChunk {
 		return nil, fmt.Errorf("%s of %d bytes, more than %d", what, len(data), format.MaxChunk)
 	}
@@ -175,7 +195,12 @@ func (p *packer) spill(c *codec.Codec, what string, data []byte) (*format.Chunk,
 	if e != format.Raw {
 		stored = encoded
 	}
-	id, err := p.add(format.Sum(data), len(data), e, stored)
+	return &part{data, stored, e}, nil
+}
+
+// addPart packs a part as one chunk.
+func (p *packer) addPart(part *part) (*format.Chunk, error) {
+	id, err := p.add(format.Sum(part.data), len(part.data), part.encoding, part.stored)
 	if err != nil {
 		return nil, err
 	}
@@ -183,18 +208,16 @@ func (p *packer) spill(c *codec.Codec, what string, data []byte) (*format.Chunk,
 	return &at, nil
 }
 
-// placeRetained returns the list of retained checkpoints or, if it is large,
-// where it has been packed.
-func (p *packer) placeRetained(c *codec.Codec, list []format.Retained) ([]format.Retained, *format.Chunk, error) {
-	data, err := format.EncodeRetained(list)
-	if err != nil || len(data) <= format.MaxPart {
-		return list, nil, err
+// spill encodes a part, and packs it.
+func (p *packer) spill(c *codec.Codec, what string, data []byte) (*format.Chunk, error) {
+	part, err := encodePart(c, what, data)
+	if err != nil {
+		return nil, err
 	}
-	at, err := p.spill(c, "list of retained checkpoints", data)
-	return nil, at, err
+	return p.addPart(part)
 }
 
-// keys returns the keys of the segments that were sent, wholly or not.
+// keys returns the keys of all segments whose upload was begun, finished or not.
 func (p *packer) keys() []string {
 	keys := make([]string, len(p.sent))
 	for i, s := range p.sent {

@@ -18,7 +18,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// What is promised of one part says nothing of the others.
+// A promise about one part does not apply to the others.
 func TestPromiseOfAPart(t *testing.T) {
 	l := newLive(t)
 	l.write("x.sst", []byte("one"))
@@ -36,7 +36,7 @@ func TestPromiseOfAPart(t *testing.T) {
 	l.wantOpened("x.sst")
 }
 
-// A file in a part that changes while a stream of another is read is noticed.
+// If a file of one part changes while a stream of another is read, that is noticed.
 func TestChangeInAPart(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
@@ -51,7 +51,7 @@ func TestChangeInAPart(t *testing.T) {
 	}}
 	_, err := newTask(t).Save(t.Context(), checkpoint.Snapshot{State: checkpoint.Join(map[string]checkpoint.Source{
 		"a": checkpoint.Dir(dir), "b": checkpoint.FS(meddler), "c": checkpoint.Stream("s", strings.NewReader("s")),
-	})})
+	})}, checkpoint.SaveOptions{})
 	if !errors.Is(err, checkpoint.ErrChanged) || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v; want ErrChanged, of %s", err, path)
 	}
@@ -71,11 +71,11 @@ func (m *meddledOnce) Open(name string) (fs.File, error) {
 	return f, err
 }
 
-// A directory whose name begins another's is not that one.
+// A directory whose name is the beginning of another name is not confused with that.
 func TestSubOfANameThatBeginsAnother(t *testing.T) {
 	c, err := newTask(t).Save(t.Context(), checkpoint.Snapshot{State: checkpoint.FS(fstest.MapFS{
 		"a/f": {Data: []byte("f")}, "ab/g": {Data: []byte("g")},
-	})})
+	})}, checkpoint.SaveOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,27 +88,27 @@ func TestSubOfANameThatBeginsAnother(t *testing.T) {
 	}
 }
 
-// A file that was written to twice in one tick of the clock, the second time after it
-// was read, looks as it did.
+// A file that is written twice in one tick of the clock, the second time after it was
+// read, looks unchanged. The save must fail all the same.
 func TestWriteInTheSameTick(t *testing.T) {
 	now := time.Now()
 	stat := &syscall.Stat_t{Ino: 7, Ctim: syscall.NsecToTimespec(now.UnixNano())}
 	first := &fstest.MapFile{Data: []byte("a=1"), Mode: 0o644, ModTime: now, Sys: stat}
 	state := &meddledOnce{FS: fstest.MapFS{"a": first, "g": {Data: []byte("z=2"), Mode: 0o644}}, do: func() { first.Data = []byte("a=2") }}
-	_, err := newTask(t).Save(t.Context(), checkpoint.Snapshot{State: checkpoint.FS(state)})
+	_, err := newTask(t).Save(t.Context(), checkpoint.Snapshot{State: checkpoint.FS(state)}, checkpoint.SaveOptions{})
 	if !errors.Is(err, checkpoint.ErrChanged) {
 		t.Errorf("%v, want ErrChanged", err)
 	}
 }
 
-// A promise that is not made again leaves nothing behind.
+// A promise that is not repeated has no effect later.
 func TestPromiseThatIsTakenBack(t *testing.T) {
 	l := newLive(t)
 	o := claim(t, newTask(t))
 	l.write("f", []byte("one"))
 	commit(t, o, l.snapshot())
 	l.saved()
-	l.write("f", []byte("two")) // which the promise hides
+	l.write("f", []byte("two")) // the promise hides this change
 	l.saved()
 	commit(t, o, checkpoint.Snapshot{State: l.source().Immutable("f")})
 	l.wantOpened()
@@ -117,8 +117,7 @@ func TestPromiseThatIsTakenBack(t *testing.T) {
 	l.wantBack(made)
 }
 
-// A clean-up of which the store does not answer is cut short when Close's context
-// ends.
+// If the store does not answer, the clean-up ends when the context of Close ends.
 func TestCloseCutsTheCleanUpShort(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, store := w.ownerWith(lastOne)
@@ -135,7 +134,7 @@ func TestCloseCutsTheCleanUpShort(t *testing.T) {
 		if err == nil || !errors.Is(err, ctx.Err()) {
 			t.Errorf("%v; want the end of the context", err)
 		}
-		// Who closes in good order, late, is told of nothing.
+		// An owner that is closed later, with the store working, gets no error.
 		store.Heal()
 		heir, _ := w.ownerWith(lastOne)
 		ended, cancel := context.WithTimeout(w.Context(), 0)
@@ -146,7 +145,7 @@ func TestCloseCutsTheCleanUpShort(t *testing.T) {
 	})
 }
 
-// A job that goes on keeps the owners with which its files were saved.
+// A Resume restores the owners with which the files were saved.
 func TestResumeBringsOwnersBack(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("giving files away takes root")
@@ -158,7 +157,7 @@ func TestResumeBringsOwnersBack(t *testing.T) {
 	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(path, []byte("f"), 0o600), os.Chown(path, 12345, 23456)); err != nil {
 		t.Fatal(err)
 	}
-	commit(t, claim(t, task), checkpoint.Snapshot{State: checkpoint.Dir(dir).Owners()})
+	commit(t, claim(t, task), checkpoint.Snapshot{State: checkpoint.Dir(dir).FileOwners()})
 	if _, err := claim(t, task).Resume(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}

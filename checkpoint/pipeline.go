@@ -13,41 +13,44 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A pipeline carries data from files into segments. Whoever calls it reads and
-// cuts; several goroutines hash and compress; one packs, in the order in which
-// the data came. Its memory is bounded by the number of its blocks.
+// A pipeline carries data from files into segments. The goroutine that calls add reads
+// files and divides them into chunks. Several goroutines hash and compress the chunks. One
+// packs them, in the order in which they were read. The number of blocks bounds the
+// memory.
 type pipeline struct {
 	packer *packer
-	find   func(format.Hash) (catalog.ID, bool) // chunks that need not be stored
+	find   func(format.Hash) (catalog.ID, bool) // finds a chunk that need not be stored again
 	codec  *codec.Codec
+	mode   Compression
 	meter  *meter
-	ctx    context.Context // ends with the first error of any of them
+	ctx    context.Context // ends with the first error of any goroutine
 	cancel context.CancelCauseFunc
 	group  *errgroup.Group
 
-	free  chan *block // those that are not in use
-	queue chan *block // to be packed
-	block *block      // the one being filled
-	size  int         // of the next block to be made
+	free  chan *block // blocks that are not in use
+	queue chan *block // blocks to be packed
+	block *block      // the block that is being filled
+	made  bool        // there is a block already
+	taken int64       // how much of the memory for blocks it has
 }
 
-// A block is data on its way, and the chunks that it is cut into.
+// A block is some data on its way through the pipeline, and the chunks that it is cut into.
 type block struct {
 	data   []byte
 	pieces []piece
 	stored []byte        // the compressed pieces, end to end
 	ready  chan struct{} // closed when the pieces are hashed and compressed
-	packed chan struct{} // closed when it is packed, if anyone waits for that
+	packed chan struct{} // closed when the block is packed; nil if nobody waits for that
 }
 
 // A piece is one chunk of a block.
 type piece struct {
 	data  []byte        // in block.data
 	to    *[]catalog.ID // the list that the chunk belongs to
-	again bool          // store it although it is known, and
+	again bool          // store it although an equal chunk is stored already
 
 	hash     format.Hash
-	id       catalog.ID // if it is known
+	id       catalog.ID // of the equal chunk that is stored already, if known
 	known    bool
 	encoding format.Encoding
 	stored   []byte // in block.data or block.stored
@@ -55,21 +58,21 @@ type piece struct {
 
 const (
 	blockSize = 1 << 20
-	// smallBlock is the size of the first, which is enough for small states. A
-	// chunk of any length fits in.
+	// smallBlock is the size of the first block, so that small states take little memory,
+	// and of others when there is little. The longest chunk fits in.
 	smallBlock = 128 << 10
-	// maxBlocks bounds the blocks of one save: more would not make it faster
-	// than the store is.
+	// maxBlocks bounds the blocks of one save. With more of them the store would still be
+	// the slowest part.
 	maxBlocks = 12
 )
 
 // newPipeline returns a pipeline in front of p. finish must be called.
-func newPipeline(ctx context.Context, p *packer, find func(format.Hash) (catalog.ID, bool), c *codec.Codec, m *meter) *pipeline {
+func newPipeline(ctx context.Context, p *packer, find func(format.Hash) (catalog.ID, bool), c *codec.Codec, mode Compression, m *meter) *pipeline {
 	group, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
 	blocks := min(runtime.GOMAXPROCS(0)+2, maxBlocks)
 	l := &pipeline{
-		packer: p, find: find, codec: c, meter: m, ctx: ctx, cancel: cancel, group: group, size: smallBlock,
+		packer: p, find: find, codec: c, mode: mode, meter: m, ctx: ctx, cancel: cancel, group: group,
 		free: make(chan *block, blocks), queue: make(chan *block, blocks),
 	}
 	for range blocks {
@@ -79,13 +82,12 @@ func newPipeline(ctx context.Context, p *packer, find func(format.Hash) (catalog
 	return l
 }
 
-// take makes a free block the one being filled.
+// take gets a free block, to be filled next.
 func (l *pipeline) take() error {
 	select {
 	case b := <-l.free:
 		if b == nil {
-			b = &block{data: make([]byte, 0, l.size)}
-			l.size = blockSize
+			b = &block{data: make([]byte, 0, l.nextSize())}
 		}
 		b.data, b.pieces, b.stored = b.data[:0], b.pieces[:0], b.stored[:0]
 		b.ready, b.packed = make(chan struct{}), nil
@@ -96,14 +98,25 @@ func (l *pipeline) take() error {
 	}
 }
 
-// send hands a filled block on.
+// nextSize returns the size of the next block that is made. It does not wait for memory.
+func (l *pipeline) nextSize() int {
+	const both = 2 * blockSize // with what is compressed
+	if l.made && l.packer.memory.blocks.TryAcquire(both) {
+		l.taken += both
+		return blockSize
+	}
+	l.made = true
+	return smallBlock
+}
+
+// send gives a filled block to the goroutines that hash, compress and pack.
 func (l *pipeline) send(b *block) {
 	l.group.Go(func() error {
 		l.prepare(b)
 		close(b.ready)
 		return nil
 	})
-	l.queue <- b // which has room for every block
+	l.queue <- b // never blocks: the queue has room for every block
 }
 
 // add cuts what r yields into chunks, whose IDs go to list once they are
@@ -151,7 +164,8 @@ func (b *block) cut(start int, c *cut.Cutter, end bool, list *[]catalog.ID) []by
 	return rest
 }
 
-// nextBlock sends a full block. What is not cut yet moves on to the next.
+// nextBlock sends a full block. rest, its end that is not cut yet, is copied to the next
+// block.
 func (l *pipeline) nextBlock(rest []byte) error {
 	full := l.block
 	if err := l.take(); err != nil {
@@ -204,8 +218,9 @@ func (l *pipeline) wait() error {
 	}
 }
 
-// finish packs what was added, and ends the pipeline. It returns err or, if
-// that is nil or came of it, the first error of the pipeline's own.
+// finish packs what was added, and ends the pipeline. err is the caller's error: if it is
+// not nil, the rest is not packed. finish returns the first error of the pipeline, or err
+// if it has none.
 func (l *pipeline) finish(err error) error {
 	if err == nil {
 		l.flush()
@@ -214,7 +229,9 @@ func (l *pipeline) finish(err error) error {
 	}
 	close(l.queue)
 	defer l.cancel(nil)
-	if own := l.group.Wait(); own != nil {
+	own := l.group.Wait()
+	l.packer.memory.blocks.Release(l.taken)
+	if own != nil {
 		return own
 	}
 	return err
@@ -222,7 +239,7 @@ func (l *pipeline) finish(err error) error {
 
 // prepare hashes the pieces of a block, and compresses those that are new.
 func (l *pipeline) prepare(b *block) {
-	var pays sampler
+	pays := sampler{mode: l.mode}
 	for i := range b.pieces {
 		p := &b.pieces[i]
 		p.hash = format.Sum(p.data)
@@ -242,23 +259,27 @@ func (l *pipeline) prepare(b *block) {
 	}
 }
 
-// A sampler tells whether compressing the next piece of a block is worth trying,
-// by how it went with those before. The encoder gives up at once on what does not
-// repeat itself, but not on what does so a little, such as tables that their
-// database has compressed: there it took 4 s for each GiB to save a twentieth.
+// A sampler decides whether compressing the next piece of a block is worth trying, from
+// the results with earlier pieces. The encoder itself gives up early on data without any
+// repetition. It does not give up on data with a little of it, such as the tables of a
+// database that compresses them: there it took 4 s for each GiB to save a twentieth.
 type sampler struct {
-	before, after int // bytes of the pieces that were tried
-	skipped       int // since the last one
+	mode          Compression
+	before, after int // size of the pieces that were tried, before and after compression
+	skipped       int // how many pieces were skipped since the last one that was tried
 }
 
 const (
-	thriftSample = 64 << 10 // bytes that are tried in any case
-	thriftGain   = 8        // it pays if it saves one byte in so many
-	thriftSkip   = 7        // how many pieces are skipped before the next try if it does not
+	sampleMin  = 64 << 10 // how many bytes are tried before anything is skipped
+	sampleGain = 8        // compression is worth it if it saves one byte in so many
+	sampleSkip = 7        // if it is not, how many pieces are skipped before the next try
 )
 
 func (t *sampler) worthTrying() bool {
-	if t.before < thriftSample || (t.before-t.after)*thriftGain >= t.before || t.skipped == thriftSkip {
+	if t.mode != CompressionAuto {
+		return t.mode == CompressionZstd
+	}
+	if t.before < sampleMin || (t.before-t.after)*sampleGain >= t.before || t.skipped == sampleSkip {
 		t.skipped = 0
 		return true
 	}
@@ -299,7 +320,7 @@ func (l *pipeline) packAll() error {
 }
 
 func (l *pipeline) pack(p *piece) (err error) {
-	if !p.known && !p.again { // it may have come twice
+	if !p.known && !p.again { // an equal piece may have been packed since prepare
 		p.id, p.known = l.find(p.hash)
 	}
 	if !p.known {

@@ -17,9 +17,9 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-var keepAll = checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
+var keepAll = checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
 
-// A dated world's clock stands still until the test sets it.
+// The clock of a dated world stands still until the test sets it.
 type dated struct {
 	*world
 	now time.Time
@@ -34,19 +34,19 @@ func inDatedWorld(t tester, f func(*dated)) {
 	})
 }
 
-// save saves a checkpoint of its own segment. It keeps what keep says.
+// save saves a checkpoint with its own segment. It retains what keep says.
 func (d *dated) save(n int, keep checkpoint.Retention, savepoint string, expires time.Duration) {
 	d.Helper()
 	task, _, _ := d.open(checkpoint.Options{Retention: keep})
 	s := with(n, 20<<10)
-	s.Savepoint, s.SavepointExpires = savepoint, expires
-	if _, err := task.Save(d.Context(), s); err != nil {
+	s.Savepoint, s.SavepointExpiresAfter = savepoint, expires
+	if _, err := task.Save(d.Context(), s, checkpoint.SaveOptions{}); err != nil {
 		d.Fatal(err)
 	}
 }
 
-// saveAll saves checkpoints 1, 2, 3 ... of a list of times. One that an s
-// follows is a savepoint, which expires after the duration that follows that.
+// saveAll saves checkpoints 1, 2, 3 ... at the given times. A time with the suffix s
+// makes a savepoint, which expires after the duration that follows the s.
 func (d *dated) saveAll(times string) {
 	d.Helper()
 	for n, word := range strings.Fields(times) {
@@ -69,9 +69,9 @@ func (d *dated) saveAll(times string) {
 	}
 }
 
-// wantPruned prunes the task and compares what stays, and why, with a list such
-// as "7:current,last 5:daily". All that is in the store, and nothing else, is
-// needed by that.
+// wantPruned prunes the task and compares what is kept, and why, with a list such as
+// "7:current,last 5:daily". Afterwards the store contains only what the kept
+// checkpoints need.
 func (w *world) wantPruned(keep checkpoint.Retention, want string) {
 	w.Helper()
 	task, _, _ := w.process()
@@ -126,7 +126,7 @@ func verdicts(p checkpoint.PruneResult) string {
 func TestPolicies(t *testing.T) {
 	const (
 		hours = "2026-11-22T08:10Z 2026-11-22T08:50Z 2026-11-22T09:00Z 2026-11-22T09:59Z 2026-11-22T11:30Z 2026-11-22T11:45Z"
-		// The 22nd of November 2026 is a Sunday.
+		// 22 November 2026 is a Sunday.
 		days = "2026-09-30T23:59Z 2026-10-01T00:00Z 2026-10-31T12:00Z 2026-11-01T12:00Z " +
 			"2026-11-02T00:00Z 2026-11-22T23:00Z 2026-11-23T01:00Z 2026-11-23T02:00Z"
 	)
@@ -177,7 +177,8 @@ func TestPolicies(t *testing.T) {
 			inDatedWorld(t, func(d *dated) {
 				d.saveAll(c.times)
 				d.wantPruned(c.keep, c.want)
-				// The task stands still: nothing more goes, whatever the time is.
+				// The task stands still: nothing more is removed, however much time
+				// passes.
 				d.now = d.now.AddDate(1, 0, 0)
 				d.wantPruned(c.keep, c.want)
 			})
@@ -185,14 +186,14 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// By commits, a policy keeps what it would have kept had it been known all the
-// time, and what was made in the last period only until the next commit.
+// With commits, a policy keeps what it would have kept from the beginning. What was
+// made in the last period is kept only until the next commit.
 func TestPoliciesAtCommit(t *testing.T) {
 	type keep = checkpoint.Retention
 	for _, c := range []struct {
 		name string
 		keep keep
-		want []string // after each of a commit at 8:00, 8:20, 8:40, 9:00, ... 10:00
+		want []string // after each of the commits at 8:00, 8:20, 8:40, 9:00, ... 10:00
 	}{
 		{"hourly", keep{Hourly: 2}, []string{"1", "2 1", "3 2", "4 3", "5 4 3", "6 5 3", "7 6 3"}},
 		{"within", keep{Within: 20 * time.Minute}, []string{"1", "2 1", "3 2 1", "4 3 2", "5 4 3", "6 5 4", "7 6 5"}},
@@ -221,10 +222,10 @@ func TestSavepointExpiresByCommits(t *testing.T) {
 		expires := d.now.Add(90 * time.Minute)
 		for n, want := range []string{"2 1", "3 1", "4"} { // 2 and 3 are made when the latest is not so old
 			d.now = d.now.Add(time.Hour)
-			if c, err := task.Get(d.Context(), checkpoint.Savepoint("night")); err != nil || !c.Expires.Equal(expires) {
-				t.Errorf("before commit %d, the savepoint expires at %v, %v; want %v", n+2, c.Expires, err, expires)
+			if c, err := task.Get(d.Context(), checkpoint.Savepoint("night")); err != nil || !c.SavepointExpires.Equal(expires) {
+				t.Errorf("before commit %d, the savepoint expires at %v, %v; want %v", n+2, c.SavepointExpires, err, expires)
 			}
-			o, _ := d.ownerWith(lastOne) // a claim hands it on
+			o, _ := d.ownerWith(lastOne) // a claim repeats it
 			commit(d, o, with(n+2, 20<<10))
 			if err := o.Release(d.Context()); err != nil {
 				t.Fatal(err)
@@ -238,15 +239,15 @@ func TestSavepointExpiresByCommits(t *testing.T) {
 		if _, err := task.Get(d.Context(), checkpoint.Savepoint("night")); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 			t.Errorf("after it was dropped: %v", err)
 		}
-		d.save(5, lastOne.Retention, "night", 0) // the name is free again
-		if c, err := task.Get(d.Context(), checkpoint.Savepoint("night")); err != nil || !c.Expires.IsZero() {
+		d.save(5, lastOne.Retention, "night", 0) // the name can be used again
+		if c, err := task.Get(d.Context(), checkpoint.Savepoint("night")); err != nil || !c.SavepointExpires.IsZero() {
 			t.Errorf("%+v, %v; want a savepoint that does not expire", c, err)
 		}
 	})
 }
 
-// A going back leaves the order in which checkpoints count: what was gone back
-// to comes before what was left behind.
+// A rollback changes the order in which checkpoints count: the one that was rolled
+// back to comes before those that were left behind.
 func TestPolicyAfterARollback(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -264,7 +265,7 @@ func TestPolicyAfterARollback(t *testing.T) {
 				d.saveAll("2026-11-19T08:00Z 2026-11-20T08:00Z 2026-11-21T08:00Z 2026-11-21T09:00Z")
 				task, _, _ := d.process()
 				d.now = d.now.Add(time.Hour)
-				if _, err := task.Rollback(d.Context(), checkpoint.Seq(2)); err != nil { // manifest 5
+				if _, err := task.Rollback(d.Context(), checkpoint.Seq(2), checkpoint.RollbackOptions{}); err != nil { // manifest 5
 					t.Fatal(err)
 				}
 				d.now = d.now.Add(24 * time.Hour)
@@ -278,7 +279,7 @@ func TestPolicyAfterARollback(t *testing.T) {
 		inDatedWorld(t, func(d *dated) {
 			d.saveAll("2026-11-19T08:00Z 2026-11-20T08:00Z 2026-11-21T08:00Z")
 			task, _, _ := d.process()
-			if _, err := task.Rollback(d.Context(), checkpoint.Seq(1)); err != nil {
+			if _, err := task.Rollback(d.Context(), checkpoint.Seq(1), checkpoint.RollbackOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			d.wantPruned(checkpoint.Retention{Last: 1}, "1:current,last")
@@ -286,8 +287,8 @@ func TestPolicyAfterARollback(t *testing.T) {
 	})
 }
 
-// Ages count from the latest checkpoint, although the task has gone back to an
-// older one.
+// Ages count from the latest checkpoint, even if the task was rolled back to an older
+// one.
 func TestAgesCountFromTheLatest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(keepAll)
@@ -297,30 +298,30 @@ func TestAgesCountFromTheLatest(t *testing.T) {
 		}
 		synctest.Wait()
 		task, _, _ := w.process()
-		if _, err := task.Rollback(w.Context(), checkpoint.Seq(3)); err != nil {
+		if _, err := task.Rollback(w.Context(), checkpoint.Seq(3), checkpoint.RollbackOptions{Fence: true}); err != nil {
 			t.Fatal(err)
 		}
 		w.wantPruned(checkpoint.Retention{Within: 90 * time.Minute}, "3:current 4:within")
 	})
 }
 
-// Days are those of UTC, in whatever zone the store tells its times.
+// Days are days of UTC, in whatever time zone the store gives its times.
 func TestDaysAreThoseOfUTC(t *testing.T) {
 	inWorld(t, func(w *world) {
 		zone := time.FixedZone("far in the east", 14*60*60)
 		w.bucket = mem.NewBucket(func() time.Time { return time.Now().In(zone) })
 		for n := range 3 {
 			task, _, _ := w.open(checkpoint.Options{Retention: checkpoint.Retention{Last: 1, Daily: 2, Monthly: 2}})
-			if _, err := task.Save(w.Context(), at(n)); err != nil {
+			if _, err := task.Save(w.Context(), at(n), checkpoint.SaveOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Hour)
 		}
-		w.wantHistory("2 1") // the third, and the last of the day before it
+		w.wantHistory("2 1") // the third, and the last of the day before
 	})
 }
 
-func TestPoliciesThatCannotBe(t *testing.T) {
+func TestInvalidPoliciesAreRefused(t *testing.T) {
 	inWorld(t, func(w *world) {
 		bad := checkpoint.Retention{Within: -time.Second}
 		_, newErr := checkpoint.New(w.bucket.Open(), checkpoint.Options{Retention: bad})
@@ -338,18 +339,18 @@ func TestPoliciesThatCannotBe(t *testing.T) {
 			}
 		}
 		for name, s := range map[string]checkpoint.Snapshot{
-			"what is to expire after 1h0m0s is no savepoint": {SavepointExpires: time.Hour},
-			"expire after -1ns; that must not be negative":   {Savepoint: "s", SavepointExpires: -1},
+			"what is to expire after 1h0m0s is no savepoint": {SavepointExpiresAfter: time.Hour},
+			"expire after -1ns; that must not be negative":   {Savepoint: "s", SavepointExpiresAfter: -1},
 		} {
-			if _, err := task.Save(w.Context(), s); !errors.Is(err, backend.ErrInvalid) || !strings.Contains(err.Error(), name) {
+			if _, err := task.Save(w.Context(), s, checkpoint.SaveOptions{}); !errors.Is(err, backend.ErrInvalid) || !strings.Contains(err.Error(), name) {
 				t.Errorf("save: %v; want %s", err, name)
 			}
 		}
 		w.wantObjects(manifests, 1) // the claim
 		s := at(1)
-		s.Savepoint, s.SavepointExpires = "for long", 1<<63-1 // which is rounded down
-		if c := commit(w, mustClaim(w), s); c.Expires.Sub(c.Time) < 290*365*24*time.Hour {
-			t.Errorf("it expires at %v", c.Expires)
+		s.Savepoint, s.SavepointExpiresAfter = "for long", 1<<63-1 // rounded down
+		if c := commit(w, mustClaim(w), s); c.SavepointExpires.Sub(c.Time) < 290*365*24*time.Hour {
+			t.Errorf("it expires at %v", c.SavepointExpires)
 		}
 		w.wantCheckpoints(3)
 	})
@@ -360,15 +361,15 @@ func mustClaim(w *world) *checkpoint.Owner {
 	return o
 }
 
-// A dot is a checkpoint as the model sees it.
+// A dot is a checkpoint in the model.
 type dot struct {
 	seq       uint64
 	time      time.Time
 	savepoint bool
-	expires   time.Duration // 0 is never
+	expires   time.Duration // 0 means never
 }
 
-// modelKeeps is a policy word for word, and slowly: is list[i] kept by r?
+// modelKeeps is a literal and slow implementation of a policy: is list[i] kept by r?
 func modelKeeps(r checkpoint.Retention, list []dot, i int) bool {
 	c, before := list[i], list[:i]
 	now := slices.MaxFunc(list, func(a, b dot) int { return a.time.Compare(b.time) }).time
@@ -423,8 +424,8 @@ func drawRetention(t *rapid.T) checkpoint.Retention {
 	return r
 }
 
-// Commits, goings back and prunes in any order keep what the model keeps, and
-// never drop what the policy keeps once the time of the new one is known.
+// Commits, rollbacks and prunes in any order keep what the model keeps, and never
+// remove what the policy keeps once the time of the new one is known.
 func TestPoliciesAreTheModels(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) { inDatedWorld(t, policiesAreTheModels) })
 }
@@ -460,7 +461,7 @@ func policiesAreTheModels(d *dated) {
 		case do < 8:
 			i := rapid.IntRange(0, len(list)-1).Draw(t, "to")
 			task, _, _ := d.process()
-			if _, err := task.Rollback(d.Context(), checkpoint.Seq(list[i].seq)); err != nil {
+			if _, err := task.Rollback(d.Context(), checkpoint.Seq(list[i].seq), checkpoint.RollbackOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			c := list[i]

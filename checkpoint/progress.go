@@ -4,8 +4,8 @@ import "sync"
 
 // Progress says how far a save or a restore has come.
 type Progress struct {
-	Files, AllFiles int   // regular files of the state
-	Bytes, AllBytes int64 // in them; a stream's size is not known before its end
+	Files, AllFiles int   // regular files of the state: those that are done, and all
+	Bytes, AllBytes int64 // of data in these files; a stream's size is not known before its end
 	Moved           int64 // bytes that were sent to the store, or fetched from it
 }
 
@@ -31,7 +31,7 @@ func (m *meter) add(done Progress) {
 	m.report(m.now)
 }
 
-// total returns what there is to do.
+// total returns a Progress with the number and size of all regular files.
 func total(nodes []node) (p Progress) {
 	for i := range nodes {
 		if n := &nodes[i]; n.Mode.IsRegular() {

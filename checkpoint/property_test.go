@@ -19,15 +19,15 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// fileNames is small, so that steps meet, and awkward.
+// fileNames is small, so that steps affect the same files, and awkward.
 var fileNames = rapid.SampledFrom([]string{"a", "b", "a-b", "a.b", "A", "ü", " ", "new\nline", "%41", "\\", "..."})
 
-// An editor changes a directory in every way that a job might. It works in an
-// os.Root, because it makes links and writes through them: none leads out.
+// An editor changes a directory in every way in which a job might. It works in an
+// os.Root, so that no link leads out of the directory.
 type editor struct {
 	*rapid.T
 	root    *os.Root
-	special []fs.FileMode // what "permissions" may set beside them
+	special []fs.FileMode // mode bits that "permissions" may also set
 }
 
 func newEditor(t *rapid.T, dir string, special ...fs.FileMode) *editor {
@@ -39,7 +39,7 @@ func newEditor(t *rapid.T, dir string, special ...fs.FileMode) *editor {
 	return &editor{t, root, append(special, 0, fs.ModeSticky)}
 }
 
-// path draws a path below the directory, of something or of nothing.
+// path generates a path below the directory, which may or may not exist.
 func (e *editor) path() string {
 	var p string
 	for range rapid.IntRange(1, 3).Draw(e.T, "depth") {
@@ -48,7 +48,7 @@ func (e *editor) path() string {
 	return p
 }
 
-// any draws something that exists.
+// any chooses a file that exists.
 func (e *editor) any(kind fs.FileMode) string {
 	var all []string
 	_ = fs.WalkDir(e.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
@@ -63,13 +63,13 @@ func (e *editor) any(kind fs.FileMode) string {
 	return rapid.SampledFrom(all).Draw(e.T, "which")
 }
 
-// data draws content, small or at a border of a chunk.
+// data generates content, small or at the limit of a chunk.
 func (e *editor) data() []byte {
 	sizes := []int{0, 1, 7, 300, 300, 300, 15 << 10, 64<<10 - 1, 64 << 10, 64<<10 + 1, 130 << 10}
 	return bytes.Repeat([]byte{rapid.Byte().Draw(e.T, "byte")}, rapid.SampledFrom(sizes).Draw(e.T, "size"))
 }
 
-// change changes a file that exists.
+// change changes an existing file.
 func (e *editor) change(do func(*os.File) error) error {
 	f, err := e.root.OpenFile(e.any(0), os.O_WRONLY, 0)
 	if err != nil {
@@ -105,7 +105,7 @@ func (e *editor) steps() map[string]func(*rapid.T) {
 		"delete directory": func() error { return e.root.RemoveAll(e.any(fs.ModeDir)) },
 		"permissions": func() error {
 			special := rapid.SampledFrom(e.special).Draw(e.T, "special")
-			// Readable by its owner, for testers who are not root.
+			// Readable by its owner, because the test may not run as root.
 			return e.root.Chmod(e.any(0), 0o400|special|fs.FileMode(rapid.IntRange(0, 0o777).Draw(e.T, "bits")))
 		},
 		"permissions of a directory": func() error {
@@ -121,27 +121,27 @@ func (e *editor) steps() map[string]func(*rapid.T) {
 	for name, step := range steps {
 		actions[name] = func(t *rapid.T) {
 			if err := step(); err != nil {
-				t.Skip(err) // it makes no sense here: a file below a file, say
+				t.Skip(err) // this step is impossible here: a file below a file, say
 			}
 		}
 	}
 	return actions
 }
 
-// Whatever happens to a state between two commits, each checkpoint gives back
-// exactly what was there when it was made: as a directory and as a file system.
+// Whatever happens to a state between two commits, each checkpoint gives back exactly
+// the state of its time: as a directory and as a file system.
 func TestEveryCheckpointGivesBackItsState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		dir := tempDir(t)
 		task := openTask(t, mem.NewBucket(time.Now), checkpoint.Options{
-			SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll},
+			Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll},
 		})
 		o := claim(t, task)
 		var states []string
-		// Setuid and setgid come back only where the owner does.
+		// Setuid and setgid are restored only together with the owner.
 		actions := newEditor(t, dir, fs.ModeSetuid, fs.ModeSetgid).steps()
 		actions[""] = func(t *rapid.T) {
-			commit(t, o, checkpoint.Snapshot{State: checkpoint.Dir(dir).Owners()})
+			commit(t, o, checkpoint.Snapshot{State: checkpoint.Dir(dir).FileOwners()})
 			states = append(states, describe(t, dir))
 		}
 		t.Repeat(actions)
@@ -160,10 +160,10 @@ func TestEveryCheckpointGivesBackItsState(t *testing.T) {
 				t.Fatalf("checkpoint %d as a file system:\n%.2000q\nwant\n%.2000q", c.Seq, got, states[i])
 			}
 		}
-		// A restore syncs a file system, which takes its time: one of each run.
+		// A restore syncs a file system, which takes long: one per run.
 		i := rapid.IntRange(0, len(list)-1).Draw(t, "restored")
 		target := filepath.Join(tempDir(t), "target")
-		if err := list[i].Restore(t.Context(), target, checkpoint.RestoreOptions{Owners: true}); err != nil {
+		if err := list[i].Restore(t.Context(), target, checkpoint.RestoreOptions{FileOwners: true}); err != nil {
 			t.Fatal(err)
 		}
 		if got := describe(t, target); got != states[i] {
@@ -197,8 +197,8 @@ func tempDirIn(t tester, parent string) string {
 	return dir
 }
 
-// A checkpoint as a file system follows links as the operating system does
-// below the root of a restored one.
+// A checkpoint as a file system follows links as the operating system does below the
+// root of a restored one.
 func TestLinksLeadWhereTheOperatingSystemFollowsThem(t *testing.T) {
 	names := []string{"a", "b", "c", "d"}
 	rapid.Check(t, func(t *rapid.T) {
@@ -209,7 +209,7 @@ func TestLinksLeadWhereTheOperatingSystemFollowsThem(t *testing.T) {
 		}
 		defer root.Close()
 		for _, name := range rapid.Permutation([]string{"a", "b", "c", "d", "a/a", "a/b", "b/a", "b/b", "a/a/a"}).Draw(t, "order") {
-			// What fails makes no sense here, or leads out.
+			// Steps that fail are impossible here, or lead out of the directory.
 			switch rapid.IntRange(0, 4).Draw(t, "kind") {
 			case 0:
 				_ = root.MkdirAll(name, 0o755)

@@ -29,7 +29,7 @@ func TestClaimFencesEarlierOwner(t *testing.T) {
 		if err != nil || c.Seq != 2 || c.Offsets["in"] != "1" || c.Time.IsZero() {
 			t.Errorf("heir goes on from %+v, %v", c, err)
 		}
-		for range 2 { // for good
+		for range 2 { // also the second time
 			if _, err := old.Commit(w.Context(), at(99)); !errors.Is(err, checkpoint.ErrFenced) {
 				t.Errorf("old owner's commit: %v, want ErrFenced", err)
 			}
@@ -39,12 +39,12 @@ func TestClaimFencesEarlierOwner(t *testing.T) {
 	})
 }
 
-func TestCommitWhoseFateIsUnclear(t *testing.T) {
+func TestCommitWhoseOutcomeIsUnclear(t *testing.T) {
 	perm := &backend.Error{Op: "create", Store: "s", Key: "k", Err: backend.ErrPermission}
 	for _, c := range []struct {
 		name    string
 		faults  []faultstore.Fault
-		first   error  // of the first commit
+		first   error  // the result of the first commit
 		between string // what happens before the second one
 		second  error
 		history string
@@ -109,8 +109,8 @@ func TestCommitWhoseFateIsUnclear(t *testing.T) {
 	}
 }
 
-// The owner's reply is lost, and before it asks again another writer has gone
-// on from its manifest: its commit stands, and it is fenced afterwards.
+// The owner's reply is lost, and before it asks again another writer has gone on from
+// its manifest. Its commit counts, and it is fenced afterwards.
 func TestOwnCommitIsFoundUnderAnothersClaim(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner(faultstore.Fault{Kind: faultstore.LoseReply, Verb: "create", On: 1})
@@ -119,7 +119,7 @@ func TestOwnCommitIsFoundUnderAnothersClaim(t *testing.T) {
 			_, err := o.Commit(w.Context(), at(1))
 			done <- err
 		}()
-		synctest.Wait() // it waits to try again
+		synctest.Wait() // it waits before it tries again
 		heir, _ := w.owner()
 		if err := <-done; err != nil {
 			t.Errorf("commit that had landed: %v", err)
@@ -132,8 +132,8 @@ func TestOwnCommitIsFoundUnderAnothersClaim(t *testing.T) {
 	})
 }
 
-// The request is not applied, and before it is sent again another writer takes
-// the number: nothing was committed.
+// The request is not applied, and before it is sent again another writer takes the
+// number: nothing was committed.
 func TestNumberTakenWhileWaiting(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 1})
@@ -199,8 +199,8 @@ func TestFailedUploadLeavesTheBase(t *testing.T) {
 	})
 }
 
-// deleteOld does what a collector may: it deletes manifests, all but the
-// newest, that are older than the fence window.
+// deleteOld does what a collector may do: it deletes all manifests that are older
+// than the fence window, except the newest.
 func (w *world) deleteOld() (deleted int) {
 	store := w.bucket.Open()
 	first := true
@@ -219,7 +219,7 @@ func (w *world) deleteOld() (deleted int) {
 	return deleted
 }
 
-// The hole of create-if-absent: the number that a sleeper would use was used
+// The hole of create-if-absent: the number that a sleeping owner would use was used
 // and deleted while it slept.
 func TestSleeperIsFencedWhenItsNumberIsFreeAgain(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -242,9 +242,9 @@ func TestSleeperIsFencedWhenItsNumberIsFreeAgain(t *testing.T) {
 	})
 }
 
-// The sleeper sleeps once more while it looks for its checkpoint, and what it
-// reads then was made late as well: by one who had read that another checkpoint
-// of that number is retained.
+// The sleeper sleeps once more while it looks for its checkpoint. What it reads then
+// is a late manifest as well, by a writer that had read that another checkpoint of
+// that number is retained.
 func TestSleeperIsFencedWhateverItReads(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var looked func()
@@ -259,12 +259,12 @@ func TestSleeperIsFencedWhateverItReads(t *testing.T) {
 
 		two := checkpoint.Options{Retention: checkpoint.Retention{Last: 2}}
 		other, _, _ := w.open(two)
-		if _, err := other.Save(w.Context(), at(3)); err != nil {
+		if _, err := other.Save(w.Context(), at(3), checkpoint.SaveOptions{Fence: true}); err != nil {
 			t.Fatal(err)
 		}
 		heir, _ := w.ownerWith(two) // 4
 		commit(w, heir, at(5))
-		late := *w.manifest(5) // what one who saves after number 5 is about to send
+		late := *w.manifest(5) // a save after number 5 is about to send this
 		late.Seq, late.Epoch, late.Writer, late.Released = 6, late.Epoch+1, format.WriterID{0xee}, true
 		saved := *late.Checkpoint
 		saved.Seq, saved.Epoch, late.Checkpoint = late.Seq, late.Epoch, &saved
@@ -292,7 +292,7 @@ func TestSleeperIsFencedWhateverItReads(t *testing.T) {
 	})
 }
 
-// An owner that was merely away goes on, at the price of one request.
+// An owner that was away, and was not fenced, goes on after one more request.
 func TestLongPauseCostsOneRequest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, job, _ := w.process()
@@ -338,9 +338,9 @@ func TestRequests(t *testing.T) {
 		}
 		var o *checkpoint.Owner
 		take := func() (err error) { o, err = task.Claim(w.Context(), checkpoint.ClaimOptions{}); return err }
-		count("first claim", 5, take) // list, list what manifests that were lost have left, create, create again, list
-		// An owner collects once: two lists of manifests, one of segments, and what
-		// is newest.
+		count("first claim", 5, take) // list, list what lost manifests may have left, create, create again, list
+		// An owner collects once: two lists of manifests, one of segments, and a read
+		// of the newest manifest.
 		count("first commit of offsets", 5, func() error { _, err := o.Commit(w.Context(), at(0)); return err })
 		count("commit of offsets", 1, func() error { _, err := o.Commit(w.Context(), at(1)); return err })
 		count("commit of 100 KiB", 2, func() error {
@@ -351,11 +351,11 @@ func TestRequests(t *testing.T) {
 		})
 		count("claim", 5, take) // list, get, create, create again, list
 		count("newest", 2, func() error { _, err := task.Latest(w.Context()); return err })
-		count("one-off save", 4, func() error { _, err := task.Save(w.Context(), at(3)); return err }) // list, get, create, list
+		count("one-off save", 4, func() error { _, err := task.Save(w.Context(), at(3), checkpoint.SaveOptions{Fence: true}); return err }) // list, get, create, list
 	})
 }
 
-// A careless store takes every Create for a Put.
+// A careless store treats every Create as a Put.
 type carelessStore struct{ backend.Store }
 
 func (s carelessStore) Create(ctx context.Context, key string, data []byte) (backend.Object, error) {
@@ -368,24 +368,27 @@ func TestStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 			_, err := t.Claim(ctx, checkpoint.ClaimOptions{})
 			return err
 		},
-		"save": func(ctx context.Context, t *checkpoint.Task) error { _, err := t.Save(ctx, at(1)); return err },
+		"save": func(ctx context.Context, t *checkpoint.Task) error {
+			_, err := t.Save(ctx, at(1), checkpoint.SaveOptions{})
+			return err
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			job := newJob(t, carelessStore{mem.NewBucket(time.Now).Open()}, checkpoint.Options{})
 			task, _ := job.Task("t")
-			for range 2 { // the first refusal leaves nothing that passes for a claim
+			for range 2 { // the first refusal leaves nothing that looks like a claim
 				if err := use(t.Context(), task); !errors.Is(err, backend.ErrUnsupported) {
 					t.Fatalf("err = %v, want ErrUnsupported", err)
 				}
 			}
-			if s, err := task.Status(t.Context()); err != nil || s.Seq != 0 {
+			if s, err := task.Status(t.Context()); err != nil || s.Manifest != 0 {
 				t.Errorf("left behind: %+v, %v", s, err)
 			}
 		})
 	}
 }
 
-// A job can be copied to another store, so each claim finds out anew.
+// A job can be copied to another store, so each claim tests the store again.
 func TestCopyInAStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -400,7 +403,7 @@ func TestCopyInAStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 	})
 }
 
-// A job must not start from empty because its store could not be read.
+// A job must not start from nothing because its store could not be read.
 func TestUnreadableIsNotEmpty(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -455,7 +458,7 @@ func TestSavesAtOnce(t *testing.T) {
 	for n := range 8 {
 		task := openTask(t, bucket, checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
 		wg.Go(func() {
-			_, err := task.Save(t.Context(), with(n, 50<<10))
+			_, err := task.Save(t.Context(), with(n, 50<<10), checkpoint.SaveOptions{})
 			if err == nil {
 				mu.Lock()
 				saved++
@@ -471,7 +474,7 @@ func TestSavesAtOnce(t *testing.T) {
 	if err != nil || len(list) != saved || saved == 0 {
 		t.Errorf("%d saves succeeded; history has %d, %v", saved, len(list), err)
 	}
-	// The losers cleaned up after themselves.
+	// The losers deleted their segments.
 	segments := 0
 	for o, err := range bucket.Open().List(t.Context(), "", "") {
 		if err == nil && strings.Contains(o.Key, "/segments/") {

@@ -18,44 +18,41 @@ import (
 type PruneOptions struct {
 	// DryRun changes nothing, and only finds out what would be done.
 	DryRun bool
-	// Fence prunes the task although it is claimed, which fences its owner.
-	Fence bool
 }
 
-// PruneResult says what became of a task's checkpoints, or what would.
+// PruneResult says which checkpoints a pruning kept and which it removed, or would have.
 type PruneResult struct {
-	// Checkpoints are all that there were, in the order of [Task.Checkpoints].
+	// Checkpoints are all that there were, in the order of [Task.List].
 	Checkpoints []Verdict
-	// Segments is how many of them only those need which go, and Bytes what is
-	// in them. Those of a checkpoint that cannot be read are not known.
+	// Segments is how many segments only the removed checkpoints need, and Bytes their
+	// size. A checkpoint that cannot be read is not counted: its segments are not known.
 	Segments int
 	Bytes    int64
 }
 
-// A Verdict says why a checkpoint stays, or that it goes.
+// A Verdict says why a checkpoint is kept, or that it is removed.
 type Verdict struct {
 	Seq       uint64    `json:"seq"`
 	Time      time.Time `json:"time"`      // of its commit, by the store's clock
 	Savepoint string    `json:"savepoint"` // its name, or ""
 
-	// KeptBy names what keeps it: "current", "savepoint", "last", "within",
-	// "hourly", "daily", "weekly", "monthly". If nothing does, it goes.
+	// KeptBy names what keeps it: "current", "savepoint", "fork", "last", "within",
+	// "hourly", "daily", "weekly", "monthly". If it is empty, the checkpoint is removed.
 	KeptBy []string `json:"kept_by"`
 }
 
-// Removed reports whether the checkpoint goes.
+// Removed reports whether the checkpoint is removed.
 func (v *Verdict) Removed() bool { return len(v.KeptBy) == 0 }
 
-// Prune applies a policy to the checkpoints of a task that has no long-running
-// owner: those which it does not keep are gone when Prune returns nil, and then
-// what nothing needs any more is deleted. The current checkpoint stays. It is
-// for once; what later commits keep is for their own policies to say.
+// Prune applies a policy to the checkpoints of a task: those which it does not keep are
+// not retained any more when Prune returns nil, and then what nothing needs any more is
+// deleted. The current checkpoint stays. It is for once; what later commits keep is for
+// their own policies to say. The task's owner, if it has one, is not disturbed: its next
+// commit goes on from there.
 //
-// That is a claim and a release in one manifest, unless nothing goes. It fences
-// whoever owns the task, so a task that is claimed is refused with ErrClaimed
-// unless the options say otherwise. A failure to delete is logged and fails
-// nothing: [Task.Collect] does it later. Prune returns ErrNoCheckpoint if there
-// is no checkpoint. After ErrUnknown the task may have been pruned, or may yet
+// A failure to delete is logged and fails nothing: the owner deletes it with its next
+// commit, or [Task.Collect] once the task was claimed again. Prune returns ErrNoCheckpoint
+// if there is no checkpoint. After ErrUnknown the task may have been pruned, or may yet
 // be; after any other error it was not.
 func (t *Task) Prune(ctx context.Context, keep Retention, opts PruneOptions) (PruneResult, error) {
 	if err := keep.check(); err != nil {
@@ -69,21 +66,22 @@ func (t *Task) Prune(ctx context.Context, keep Retention, opts PruneOptions) (Pr
 	if opts.DryRun {
 		return history.Reread(ctx, func() (PruneResult, error) { return t.pruneNothing(ctx, keep) })
 	}
-	return t.prune(ctx, keep, opts.Fence)
+	return t.prune(ctx, keep)
 }
 
-// A pruning is what a policy makes of the checkpoints that there are.
+// A pruning divides the checkpoints that exist into those that a policy keeps and those
+// that it drops.
 type pruning struct {
-	verdicts   []Verdict
-	kept, gone []format.Retained
+	verdicts      []Verdict
+	kept, dropped []format.Retained
 }
 
-// prune returns what r makes of all checkpoints, of which there is at least the
-// current one, by what the machine's clock says as well.
-func (r Retention) prune(all []format.Retained, machine time.Time) *pruning {
+// prune applies r to all checkpoints. all has at least the current one; machine is the
+// time of the machine's clock, and held is what is held for forks.
+func (r Retention) prune(all []format.Retained, machine time.Time, held format.Holds) *pruning {
 	p := &pruning{verdicts: make([]Verdict, len(all))}
-	all, now := reckon(all, machine)
-	for i, reasons := range r.orDefault().reasons(all, now) {
+	all, now := correctTimes(all, machine)
+	for i, reasons := range r.orDefault().reasons(all, now, held) {
 		c, why := all[i], []string{}
 		if i == 0 {
 			why = append(why, "current")
@@ -91,7 +89,7 @@ func (r Retention) prune(all []format.Retained, machine time.Time) *pruning {
 		why = append(why, reasons...)
 		p.verdicts[i] = Verdict{Seq: c.Seq, Time: c.Time.UTC(), Savepoint: c.Savepoint, KeptBy: why}
 		if p.verdicts[i].Removed() {
-			p.gone = append(p.gone, c)
+			p.dropped = append(p.dropped, c)
 		} else {
 			p.kept = append(p.kept, c)
 		}
@@ -99,50 +97,41 @@ func (r Retention) prune(all []format.Retained, machine time.Time) *pruning {
 	return p
 }
 
-// done reports whether none of what was to go is among all checkpoints.
+// done reports whether none of the checkpoints that p drops exists any more.
 func (p *pruning) done(all []format.Retained) bool {
-	return len(history.Dropped(p.gone, all)) == len(p.gone)
+	return len(history.Dropped(p.dropped, all)) == len(p.dropped)
 }
 
-// errPruned means that there is nothing to drop, or that it is dropped already.
-var errPruned = errors.New("pruned")
-
-func (t *Task) prune(ctx context.Context, keep Retention, fence bool) (PruneResult, error) {
+func (t *Task) prune(ctx context.Context, keep Retention) (PruneResult, error) {
 	var p *pruning
-	_, err := t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
-		all, err := t.toPrune(ctx, base)
-		if err != nil {
-			return nil, err
+	var list []format.SegmentID
+	err := t.log.Amend(ctx, func(base *history.Committed, all []format.Retained, again bool) ([]format.Retained, error) {
+		list = append(list, base.ListSegments()...)
+		if again && p.done(all) {
+			return all, nil // by an attempt that another writer has continued from
 		}
-		if p != nil && p.done(all) {
-			return nil, errPruned // by an attempt that another writer has gone on from
+		if p = keep.prune(all, t.job.clock(), base.Held); len(p.dropped) == 0 {
+			return all, nil
 		}
-		if p = keep.prune(all, t.job.clock()); len(p.gone) == 0 {
-			return nil, errPruned
-		}
-		if base.Claimed() && !fence {
-			return nil, fmt.Errorf("task %q (epoch %d, writer %s): %w", t.Name(), base.Epoch, base.Writer, ErrClaimed)
-		}
-		m := t.log.Follow(base, format.KindClaim, history.SegmentsFirst)
-		m.Released = true
-		_, err = t.retain(ctx, m, m.Others(p.kept))
-		return m, err
+		return p.kept, nil
 	})
-	if err != nil && !errors.Is(err, errPruned) {
+	if err != nil {
 		return PruneResult{}, err
 	}
 	out := PruneResult{Checkpoints: p.verdicts}
-	if len(p.gone) == 0 {
+	if len(p.dropped) == 0 {
 		return out, nil
 	}
-	if err := t.tidy(ctx, p, &out); err != nil {
-		t.job.opts.Logger.WarnContext(ctx, "not all that only the dropped checkpoints needed is deleted; the next collection does it",
+	freed, _, err := t.deleteDropped(ctx, p.dropped, list)
+	out.Segments, out.Bytes = freed.Segments, freed.Bytes
+	if err != nil {
+		t.job.opts.Logger.WarnContext(ctx, "not all that only the dropped checkpoints needed is deleted; the task's owner does it, or the first collection after the next claim",
 			"task", t.Name(), "err", err)
 	}
 	return out, nil
 }
 
-// toPrune lists the checkpoints of the last step.
+// toPrune lists the checkpoints of last, the newest manifest.
 func (t *Task) toPrune(ctx context.Context, last *history.Committed) ([]format.Retained, error) {
 	if last.Current() == nil {
 		return nil, fmt.Errorf("task %q has no checkpoint: %w", t.Name(), ErrNoCheckpoint)
@@ -150,24 +139,26 @@ func (t *Task) toPrune(ctx context.Context, last *history.Committed) ([]format.R
 	return t.log.All(ctx, last)
 }
 
-// tidy deletes what only those needed that are gone, and says how much that is.
-func (t *Task) tidy(ctx context.Context, p *pruning, out *PruneResult) error {
-	counted := t.countGone(ctx, p.gone, out)
-	if _, err := t.Collect(ctx, CollectOptions{}); err != nil {
-		return err
+// deleteDropped collects garbage after checkpoints were dropped, and with it what only they
+// needed, even if the task's present writer has stored it. A collection alone would leave
+// that, because it may be of a commit under way. But what a committed checkpoint names is
+// not, and a later commit names only what is new, or what the current checkpoint names. The
+// same goes for list, the segments of the list that had them: those that the newest manifest
+// does not name are deleted.
+//
+// It returns how much only the dropped checkpoints needed, and all that was deleted.
+func (t *Task) deleteDropped(ctx context.Context, dropped []format.Retained, list []format.SegmentID) (freed, all CollectResult, err error) {
+	named, err := t.namedIfReadable(ctx, dropped)
+	if err != nil {
+		return freed, all, err
 	}
-	return counted
-}
-
-func (t *Task) countGone(ctx context.Context, gone []format.Retained, out *PruneResult) error {
-	_, err := history.Reread(ctx, func() (*history.Committed, error) {
-		s, all, err := t.log.NewestAndAll(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return s, t.count(ctx, s.Manifest, all, gone, out)
-	})
-	return err
+	c := &collector{task: t, dropped: named, outdated: make(map[format.SegmentID]bool)}
+	for _, id := range list {
+		c.outdated[id] = true
+	}
+	_, err = history.Reread(ctx, func() (struct{}, error) { return struct{}{}, c.collect(ctx) })
+	c.left.tell(ctx, t)
+	return c.freed, c.done, err
 }
 
 // pruneNothing is prune without its effects.
@@ -180,50 +171,47 @@ func (t *Task) pruneNothing(ctx context.Context, keep Retention) (PruneResult, e
 	if err != nil {
 		return PruneResult{}, err
 	}
-	p := keep.prune(all, t.job.clock())
+	p := keep.prune(all, t.job.clock(), base.Held)
 	out := PruneResult{Checkpoints: p.verdicts}
-	if len(p.gone) == 0 {
+	if len(p.dropped) == 0 {
 		return out, nil
 	}
 	m := t.log.Follow(base, format.KindClaim, history.SegmentsFirst)
-	m.Retained, m.RetainedAt = nil, nil // wherever it would be, it would be new
-	switch err := t.count(ctx, m, p.kept, p.gone, &out); {
+	freed, err := t.neededOnlyBy(ctx, p.dropped, m, p.kept)
+	out.Segments, out.Bytes = freed.Segments, freed.Bytes
+	switch {
 	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
-		t.job.opts.Logger.WarnContext(ctx, "a checkpoint that stays cannot be read, so nothing would be deleted yet", "task", t.Name(), "err", err)
+		t.job.opts.Logger.WarnContext(ctx, "a checkpoint that is kept cannot be read, so nothing would be deleted yet", "task", t.Name(), "err", err)
 	case err != nil:
 		return PruneResult{}, err
 	}
 	return out, nil
 }
 
-// count counts the segments that the checkpoints in gone need, and neither manifest
-// m nor those in kept.
-func (t *Task) count(ctx context.Context, m *format.Manifest, kept, gone []format.Retained, out *PruneResult) error {
+// neededOnlyBy counts the segments that the checkpoints in dropped need, and neither
+// manifest m nor those in kept.
+func (t *Task) neededOnlyBy(ctx context.Context, dropped []format.Retained, m *format.Manifest, kept []format.Retained) (freed CollectResult, err error) {
 	needed, err := t.named(ctx, m, kept)
 	if err != nil {
-		return err
+		return freed, err
 	}
-	needless, err := t.namedIfReadable(ctx, gone)
+	named, err := t.namedIfReadable(ctx, dropped)
 	if err != nil {
-		return err
+		return freed, err
 	}
-	var segments int
-	var bytes int64
 	for o, err := range t.segments.All(ctx) {
 		if err != nil {
-			return err
+			return freed, err
 		}
-		if needless[o.ID] && !needed[o.ID] {
-			segments++
-			bytes += o.Size
+		if named[o.ID] && !needed[o.ID] {
+			freed.add(CollectResult{Segments: 1, Bytes: o.Size})
 		}
 	}
-	out.Segments, out.Bytes = segments, bytes
-	return nil
+	return freed, nil
 }
 
-// namedIfReadable returns the segments that the checkpoints of a list name, as
-// far as that can still be known.
+// namedIfReadable returns the segments that the checkpoints of a list name. It leaves out
+// checkpoints that cannot be read.
 func (t *Task) namedIfReadable(ctx context.Context, list []format.Retained) (map[format.SegmentID]bool, error) {
 	named := make(map[format.SegmentID]bool)
 	var mu sync.Mutex

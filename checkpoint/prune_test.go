@@ -19,34 +19,27 @@ var (
 	keepTwo = checkpoint.Retention{Last: 2}
 )
 
-// saved is a task with checkpoints 1 to n, each with a segment of its own, that
-// nobody owns.
+// saved makes a task with checkpoints 1 to n, each with its own segment, that nobody
+// owns.
 func (w *world) saved(n int) *checkpoint.Task {
 	w.Helper()
 	task, _, _ := w.open(keepAll)
 	for i := range n {
-		if _, err := task.Save(w.Context(), with(i+1, 20<<10)); err != nil {
+		if _, err := task.Save(w.Context(), with(i+1, 20<<10), checkpoint.SaveOptions{}); err != nil {
 			w.Fatal(err)
 		}
 	}
 	return task
 }
 
-func TestPruneFencesNobodyUntold(t *testing.T) {
+func TestPruneBesideAnOwner(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(keepAll) // manifest 1
 		for n := range 4 {
 			commit(w, o, with(n+1, 20<<10)) // 2 to 5
 		}
 		synctest.Wait()
-		task, _, store := w.process()
-		_, err := task.Prune(w.Context(), keepTwo, checkpoint.PruneOptions{})
-		if !errors.Is(err, checkpoint.ErrClaimed) || !strings.Contains(err.Error(), `task "orders/7" (epoch 1, writer `) {
-			t.Errorf("%v, want ErrClaimed", err)
-		}
-		if n := store.Calls(); n != 2 {
-			t.Errorf("a refusal takes %d requests, want 2", n)
-		}
+		task, _, _ := w.process()
 		dry, err := task.Prune(w.Context(), keepTwo, checkpoint.PruneOptions{DryRun: true})
 		if err != nil || verdicts(dry) != "5:current,last 4:last" || dry.Segments != 2 {
 			t.Errorf("a dry run: %+v, %v", dry, err)
@@ -55,21 +48,19 @@ func TestPruneFencesNobodyUntold(t *testing.T) {
 		if p, err := task.Prune(w.Context(), all, checkpoint.PruneOptions{}); err != nil || p.Segments != 0 || len(p.Checkpoints) != 4 {
 			t.Errorf("with nothing to drop: %+v, %v", p, err)
 		}
-		commit(w, o, with(5, 20<<10)) // nobody was fenced
-
-		p, err := task.Prune(w.Context(), keepTwo, checkpoint.PruneOptions{Fence: true})
-		if err != nil || verdicts(p) != "6:current,last 5:last" || p.Segments != 3 {
+		p, err := task.Prune(w.Context(), keepTwo, checkpoint.PruneOptions{})
+		if err != nil || verdicts(p) != "5:current,last 4:last" || p.Segments != 2 {
 			t.Errorf("%+v, %v", p, err)
 		}
-		w.wantCheckpoints(6, 5)
-		w.wantObjects(segments, 2)
-		if _, err := o.Commit(w.Context(), at(6)); !errors.Is(err, checkpoint.ErrFenced) {
-			t.Errorf("the owner's commit: %v, want ErrFenced", err)
-		}
-		if s, err := task.Status(w.Context()); err != nil || s.Claimed || s.Epoch != 2 || s.Seq != 7 {
+		w.wantCheckpoints(5, 4)
+		w.wantObjects(segments, 2) // although their writer is the present one
+		if s, err := task.Status(w.Context()); err != nil || !s.Claimed || s.Epoch != 1 || s.Manifest != 6 {
 			t.Errorf("status %+v, %v", s, err)
 		}
-		w.wantCheckpoints(6, 5)
+		commit(w, o, with(5, 20<<10)) // nobody was fenced
+		w.wantCheckpoints(7, 5, 4)
+		synctest.Wait()
+		w.wantObjects(segments, 3)
 	})
 }
 
@@ -95,8 +86,9 @@ func TestPruneOfNothing(t *testing.T) {
 	})
 }
 
-// A step is made only if something goes, and the task can be claimed after it.
-func TestPruneIsAStep(t *testing.T) {
+// A prune makes a manifest only if it removes something. The task can be claimed
+// after it.
+func TestPruneIsAManifest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task := w.saved(3)
 		for range 3 {
@@ -106,8 +98,8 @@ func TestPruneIsAStep(t *testing.T) {
 		}
 		w.wantCheckpoints(3, 2)
 		s, err := task.Status(w.Context())
-		if err != nil || s.Seq != 4 || s.Epoch != 4 || s.Claimed || s.Latest.Seq != 3 {
-			t.Errorf("status %+v, %v; want one step more", s, err)
+		if err != nil || s.Manifest != 4 || s.Epoch != 3 || s.Claimed || s.Latest.Seq != 3 {
+			t.Errorf("status %+v, %v; want one manifest more", s, err)
 		}
 		o := claim(w, task)
 		if c, err := o.Checkpoint(w.Context()); err != nil || c.Offsets["in"] != "3" {
@@ -118,16 +110,17 @@ func TestPruneIsAStep(t *testing.T) {
 	})
 }
 
-// What several checkpoints share is counted, and goes, with the last of them.
+// Segments that several checkpoints share are counted, and removed, with the last of
+// them.
 func TestPruneCountsWhatIsShared(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, _, _ := w.open(keepAll)
 		for range 3 {
-			if _, err := task.Save(w.Context(), with(1, 100<<10)); err != nil {
+			if _, err := task.Save(w.Context(), with(1, 100<<10), checkpoint.SaveOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := task.Save(w.Context(), with(2, 100<<10)); err != nil {
+		if _, err := task.Save(w.Context(), with(2, 100<<10), checkpoint.SaveOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range []struct{ keep, segments int }{{3, 0}, {2, 0}, {1, 2}} {
@@ -145,12 +138,12 @@ func TestPruneCountsWhatIsShared(t *testing.T) {
 	})
 }
 
-// What has been left behind by others goes too, but is not what a prune frees.
+// A prune also deletes what other writers left, but does not count it.
 func TestPruneCollects(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task := w.saved(3)
 		time.Sleep(2 * checkpoint.FenceWindow)
-		if _, err := task.Save(w.Context(), with(4, 20<<10)); err != nil {
+		if _, err := task.Save(w.Context(), with(4, 20<<10), checkpoint.SaveOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		garbage := w.segment(2, 0xee, 0)
@@ -159,7 +152,7 @@ func TestPruneCollects(t *testing.T) {
 			t.Errorf("%+v, %v; want 2 segments", p, err)
 		}
 		if w.exists(garbage) {
-			t.Error("garbage is still there")
+			t.Error("garbage was not deleted")
 		}
 		w.wantObjects(segments, 2)
 		w.wantObjects(manifests, 3) // 4 and 3, and that of the prune
@@ -170,38 +163,36 @@ func TestPruneCollects(t *testing.T) {
 func TestPruneIsOvertaken(t *testing.T) {
 	throttled := faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 1, Err: backend.ErrThrottled}
 	for _, c := range []struct {
-		name  string
-		by    func(w *world)
-		fence bool
-		want  string // "" is ErrClaimed
-		stay  []uint64
+		name string
+		by   func(w *world)
+		want string
+		stay []uint64
 	}{
 		{"by a save", func(w *world) {
 			task, _, _ := w.open(keepAll)
-			if _, err := task.Save(w.Context(), with(5, 20<<10)); err != nil {
+			if _, err := task.Save(w.Context(), with(5, 20<<10), checkpoint.SaveOptions{}); err != nil {
 				w.Fatal(err)
 			}
-		}, false, "5:current,last 4:last", []uint64{5, 4}},
+		}, "5:current,last 4:last", []uint64{5, 4}},
 		{"by a save that keeps no more", func(w *world) {
 			task, _, _ := w.open(lastOne)
-			if _, err := task.Save(w.Context(), with(5, 20<<10)); err != nil {
+			if _, err := task.Save(w.Context(), with(5, 20<<10), checkpoint.SaveOptions{}); err != nil {
 				w.Fatal(err)
 			}
-		}, false, "4:current,last 3:last", []uint64{5}},
-		{"by a claim", func(w *world) { w.ownerWith(keepAll) }, false, "", []uint64{4, 3, 2, 1}},
-		{"by a claim, and fences", func(w *world) { w.ownerWith(keepAll) }, true, "4:current,last 3:last", []uint64{4, 3}},
+		}, "5:current,last", []uint64{5}},
+		{"by a claim", func(w *world) { w.ownerWith(keepAll) }, "4:current,last 3:last", []uint64{4, 3}},
 		{"by a rollback", func(w *world) {
 			task, _, _ := w.process()
-			if _, err := task.Rollback(w.Context(), checkpoint.Seq(1)); err != nil {
+			if _, err := task.Rollback(w.Context(), checkpoint.Seq(1), checkpoint.RollbackOptions{}); err != nil {
 				w.Fatal(err)
 			}
-		}, false, "1:current,last 4:last", []uint64{1, 4}},
+		}, "1:current,last 4:last", []uint64{1, 4}},
 		{"by another prune", func(w *world) {
 			task, _, _ := w.process()
 			if _, err := task.Prune(w.Context(), checkpoint.Retention{Last: 3}, checkpoint.PruneOptions{}); err != nil {
 				w.Fatal(err)
 			}
-		}, false, "4:current,last 3:last", []uint64{4, 3}},
+		}, "4:current,last 3:last", []uint64{4, 3}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -213,15 +204,12 @@ func TestPruneIsOvertaken(t *testing.T) {
 				}
 				done := make(chan outcome)
 				go func() {
-					p, err := task.Prune(w.Context(), keepTwo, checkpoint.PruneOptions{Fence: c.fence})
+					p, err := task.Prune(w.Context(), keepTwo, checkpoint.PruneOptions{})
 					done <- outcome{p, err}
 				}()
-				synctest.Wait() // it waits to try again
+				synctest.Wait() // it waits before it tries again
 				c.by(w)
-				switch got := <-done; {
-				case c.want == "" && (!errors.Is(got.error, checkpoint.ErrClaimed) || errors.Is(got.error, checkpoint.ErrUnknown)):
-					t.Errorf("%v, want ErrClaimed", got.error)
-				case c.want != "" && (got.error != nil || verdicts(got.PruneResult) != c.want):
+				if got := <-done; got.error != nil || verdicts(got.PruneResult) != c.want {
 					t.Errorf("%s, %v; want %s", verdicts(got.PruneResult), got.error, c.want)
 				}
 				w.wantCheckpoints(c.stay...)
@@ -232,9 +220,9 @@ func TestPruneIsOvertaken(t *testing.T) {
 	}
 }
 
-// Another writer goes on from a prune before that has looked whether it is a
-// step. It is, and says so, also if the other is an owner who would be fenced.
-func TestPruneIsGoneOnFrom(t *testing.T) {
+// Another writer goes on from a prune before the prune has checked whether it was
+// committed. It was, and Prune says so.
+func TestPruneIsContinuedByAnother(t *testing.T) {
 	for name, n := range map[string]int{"short list": 4, "long list": 400} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -244,7 +232,7 @@ func TestPruneIsGoneOnFrom(t *testing.T) {
 					if verb == "create" {
 						creates++
 					}
-					if verb == "list" && creates == 2 && heir == nil { // made, and proven
+					if verb == "list" && creates == 1 && heir == nil { // made
 						heir, _ = w.ownerWith(keepAll)
 					}
 				})
@@ -255,7 +243,7 @@ func TestPruneIsGoneOnFrom(t *testing.T) {
 				if heir == nil {
 					t.Fatal("nobody claimed")
 				}
-				commit(w, heir, with(1, 20<<10)) // who was not fenced
+				commit(w, heir, with(1, 20<<10)) // it was not fenced
 				list, err := task.List(w.Context())
 				if err != nil || len(list) != n {
 					t.Errorf("%d checkpoints, %v; want %d", len(list), err, n)
@@ -265,7 +253,7 @@ func TestPruneIsGoneOnFrom(t *testing.T) {
 	}
 }
 
-// forgeOwned makes n checkpoints by an owner who released the task.
+// forgeOwned makes n checkpoints by an owner that released the task.
 func (w *world) forgeOwned(n int) {
 	w.Helper()
 	o, _ := w.ownerWith(keepAll)
@@ -277,7 +265,7 @@ func (w *world) forgeOwned(n int) {
 	}
 }
 
-// A list that is too large for the manifest gets shorter, and then fits.
+// A retained list that is too large for the manifest gets shorter, and then fits.
 func TestPruneOfALongList(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.forgeOwned(800) // 2 to 801
@@ -299,8 +287,8 @@ func TestPruneOfALongList(t *testing.T) {
 	})
 }
 
-// Whichever call fails, and however: what was asked for has happened wholly or
-// not at all, what Prune says is true, and doing it again completes it.
+// Whichever call fails, and however: either everything that was asked for has
+// happened or nothing, the result of Prune is true, and a second Prune completes it.
 func TestPruneFailsAnywhere(t *testing.T) {
 	for _, kind := range []faultstore.Kind{
 		faultstore.FailBefore, faultstore.LoseReply, faultstore.Zombie, faultstore.CrashFirst, faultstore.CrashAfter,
@@ -323,14 +311,14 @@ func TestPruneFailsAnywhere(t *testing.T) {
 					store.Land()
 					switch history := w.history(); {
 					case history == "4 3":
-						// A process that died says nothing.
+						// A process that died has no result.
 						if err != nil && !errors.Is(err, checkpoint.ErrUnknown) && !errors.Is(err, faultstore.ErrCrashed) {
-							t.Errorf("call %d: pruned, and it says %v", k, err)
+							t.Errorf("call %d: pruned, but the error is %v", k, err)
 						}
 					case history != "4 3 2 1":
 						t.Errorf("call %d: the history is %q", k, history)
 					case err == nil:
-						t.Errorf("call %d: not pruned, and it says nothing", k)
+						t.Errorf("call %d: not pruned, but there is no error", k)
 					}
 					w.wantReadable()
 					again, _, _ := w.process()
@@ -353,7 +341,7 @@ func TestPruneFailsAnywhere(t *testing.T) {
 	}
 }
 
-// A clean-up that fails, or for which there is no time, fails nothing.
+// A prune succeeds even if its clean-up fails or there is no time for it.
 func TestPruneWithoutItsCleanUp(t *testing.T) {
 	for name, fault := range map[string]faultstore.Fault{
 		"delete": {Kind: faultstore.FailBefore, Verb: "delete", Err: backend.ErrPermission},
@@ -391,8 +379,8 @@ func TestPruneWithoutItsCleanUp(t *testing.T) {
 	})
 }
 
-// A damaged checkpoint can be dropped. While one that stays is damaged, nobody
-// knows what it needs, and nothing is deleted.
+// A damaged checkpoint can be removed. While a damaged one is kept, it is unknown
+// what it needs, and nothing is deleted.
 func TestPruneBesideDamage(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -400,8 +388,8 @@ func TestPruneBesideDamage(t *testing.T) {
 		freed   int
 		left    int
 	}{
-		{"which goes", 2, 1, 2}, // what it needed alone is collected, but not known to be its own
-		{"which stays", 3, 0, 4},
+		{"which is removed", 2, 1, 2}, // what it needed alone is collected, but not known to be its own
+		{"which is kept", 3, 0, 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {

@@ -32,18 +32,22 @@ func Seq(n uint64) Ref { return Ref{kind: bySeq, seq: n} }
 // Savepoint returns the Ref of the checkpoint whose savepoint has a name.
 func Savepoint(name string) Ref { return Ref{kind: bySavepoint, savepoint: name} }
 
-// ParseRef reads what a person writes: digits are a number, and anything else is the
-// name of a savepoint, which never consists of digits alone. Nothing is no Ref.
+// ParseRef parses what a person writes: digits are a checkpoint's number, "latest" is the
+// latest checkpoint, and anything else is the name of a savepoint, which is never one of
+// these. The empty string is an error.
 func ParseRef(s string) (Ref, error) {
 	if s == "" {
-		return Ref{}, errNoRef
+		return Savepoint(""), errNoRef // no checkpoint, in case someone ignores the error
+	}
+	if s == (Ref{}).String() {
+		return Ref{}, nil
 	}
 	if !isNumber(s) {
 		return Savepoint(s), nil
 	}
 	n, err := strconv.ParseUint(s, 10, 64)
 	if err != nil {
-		return Ref{}, backend.Invalidf("checkpoint %.40s: no number is as large; 'holdfast ls' lists what there is", s)
+		return Savepoint(""), backend.Invalidf("checkpoint %.40s: no number is as large; 'holdfast ls' lists what there is", s)
 	}
 	return Seq(n), nil
 }
@@ -76,8 +80,8 @@ func (r Ref) names(c format.Retained) bool {
 	return c.Savepoint == r.savepoint
 }
 
-// find returns that of a task's checkpoints which r means; newest is the task's newest
-// manifest, and all are the checkpoints that it lists.
+// find returns the checkpoint that r means. newest is the task's newest manifest, and all
+// are the checkpoints that it lists.
 func (t *Task) find(newest *history.Committed, all []format.Retained, r Ref) (format.Retained, error) {
 	var why string
 	i := slices.IndexFunc(all, r.names)

@@ -17,7 +17,7 @@ func TestParseRef(t *testing.T) {
 		{"12", checkpoint.Seq(12)},
 		{"0", checkpoint.Seq(0)},
 		{"before 2.0", checkpoint.Savepoint("before 2.0")},
-		{"latest", checkpoint.Savepoint("latest")},
+		{"latest", checkpoint.Ref{}},
 		{"12a", checkpoint.Savepoint("12a")},
 		{"-1", checkpoint.Savepoint("-1")},
 	} {
@@ -44,13 +44,13 @@ func TestParseRef(t *testing.T) {
 	}
 }
 
-// A Ref that means nothing is refused before anything is asked of the store.
+// An invalid Ref is refused before any request.
 func TestGetOfNoSavepoint(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.saved(2)
 		task, _, store := w.process()
 		_, got := task.Get(w.Context(), checkpoint.Savepoint(""))
-		_, rolledBack := task.Rollback(w.Context(), checkpoint.Savepoint(""))
+		_, rolledBack := task.Rollback(w.Context(), checkpoint.Savepoint(""), checkpoint.RollbackOptions{})
 		_, claimed := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Savepoint("")})
 		for what, err := range map[string]error{"get": got, "rollback": rolledBack, "claim": claimed} {
 			if !errors.Is(err, backend.ErrInvalid) {
@@ -63,11 +63,11 @@ func TestGetOfNoSavepoint(t *testing.T) {
 	})
 }
 
-// The latest checkpoint can be asked for by a Ref, too, and one may go back to it.
+// The latest checkpoint can be named by a Ref, and a task can be rolled back to it.
 func TestRefOfTheLatest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		empty, _, _ := w.process()
-		if _, err := empty.Rollback(w.Context(), checkpoint.Ref{}); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+		if _, err := empty.Rollback(w.Context(), checkpoint.Ref{}, checkpoint.RollbackOptions{}); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
 			t.Errorf("%v, want ErrNoCheckpoint", err)
 		}
 		task := w.saved(2)
@@ -75,7 +75,7 @@ func TestRefOfTheLatest(t *testing.T) {
 		if err != nil || c.Offsets["in"] != "2" {
 			t.Errorf("%+v, %v", c, err)
 		}
-		back, err := task.Rollback(w.Context(), checkpoint.Ref{})
+		back, err := task.Rollback(w.Context(), checkpoint.Ref{}, checkpoint.RollbackOptions{})
 		if err != nil || back.Seq != c.Seq {
 			t.Errorf("%+v, %v", back, err)
 		}

@@ -13,93 +13,95 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// This file keeps dead space and the number of segments within bounds. What a
-// checkpoint needs of a segment that is not worth keeping for it is stored
-// again, with the new data. So of every segment that a checkpoint names, at
-// least half was needed when it was named, and the number of segments is at
-// most four times what full ones would be, and some tens.
+// This file limits dead space and the number of segments. Some segments are not worth
+// keeping: most of their bytes are dead, or they are among many small ones. What a
+// checkpoint needs of these is repacked: stored again with the new data. So of every
+// segment that a checkpoint names, at least half was needed when it was named. And the
+// number of segments is at most four times that of full ones, plus some tens.
 //
-// The bytes come from the state itself, or from the inline data, which is in
-// memory: never from the store, where they would cost requests and may be
-// damaged. A stream goes by but once, so for a stream it is decided beforehand,
-// by what base needs, which chunks are stored again as they come: what becomes
-// needless with one checkpoint of it is made up for with the next.
+// The bytes come from the state itself, or from the inline data, which is in memory. They
+// never come from the store, where reading them would cost requests, and they may be
+// damaged. A stream can be read only once. So for a stream it is decided before it is
+// read, by what base needs, which chunks are stored again when they come. What becomes
+// dead with one checkpoint of a stream is repacked with the next.
 
 const (
-	// smallShare of a full segment's size is what is not small any more.
+	// smallShare decides what a small segment is: one of which fewer bytes are needed than
+	// this fraction, 1/smallShare, of a full segment.
 	smallShare = 4
-	// maxSmall is how many small segments of about the same size there may be;
-	// together, they become one that is at least as large as all of them. So a
-	// byte is moved a few times at most for being in a small segment.
+	// maxSmall is how many small segments of about the same size there may be. That many
+	// are repacked into one that is at least as large as all of them together. So a byte is
+	// repacked only a few times because it is in a small segment.
 	maxSmall = 16
 )
 
 // repack stores again what the new checkpoint needs of segments of base that
 // are not worth keeping.
 func (b *builder) repack(ctx context.Context, l *pipeline) error {
-	if b.base.tree == nil || b.walk.open == nil {
+	if b.base.tree == nil || b.scan.open == nil {
 		return nil
 	}
-	if err := l.wait(); err != nil { // then all lists are complete
+	if err := l.wait(); err != nil { // afterwards all lists of chunks are complete
 		return err
 	}
-	any := len(b.walk.streams) > 0 // for which segments were chosen before
+	any := len(b.scan.streams) > 0 // for streams, segments were chosen before
 	for b.choose(b.needed()) {
-		any = true // what moves is listed anew, so that less may be needed yet
+		any = true // the list of files changes too, so less of other segments may be needed
 	}
 	if !any {
 		return nil
 	}
 	m := repacker{builder: b, l: l, at: make(map[catalog.ID]int)}
-	for i := range b.walk.nodes {
-		n := &b.walk.nodes[i]
-		if b.walk.seen[i].made {
-			continue // a stream goes by but once
+	for i := range b.scan.nodes {
+		n := &b.scan.nodes[i]
+		if b.scan.seen[i].made {
+			continue // a stream can be read only once
 		}
-		if err := b.walk.fail(n.Path, m.store(ctx, n)); err != nil {
+		if err := b.scan.fail(n.Path, m.store(ctx, n)); err != nil {
 			return err
 		}
 	}
 	if err := l.wait(); err != nil {
 		return err
 	}
-	for i := range b.walk.nodes {
-		n := &b.walk.nodes[i]
-		if err := b.walk.fail(n.Path, m.replace(n)); err != nil {
+	for i := range b.scan.nodes {
+		n := &b.scan.nodes[i]
+		if err := b.scan.fail(n.Path, m.replace(n)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// needed returns what the new checkpoint will need, as far as it is known by now.
+// needed returns the chunks of base that the new checkpoint will need, as far as is known
+// by now.
 func (b *builder) needed() *catalog.Used {
 	used := new(catalog.Used)
-	for i := range b.walk.nodes {
-		b.catalog.Use(used, b.walk.nodes[i].chunks)
-		b.catalog.Use(used, b.walk.nodes[i].table)
+	for i := range b.scan.nodes {
+		b.catalog.Use(used, b.scan.nodes[i].chunks)
+		b.catalog.Use(used, b.scan.nodes[i].table)
 	}
 	b.catalog.Use(used, b.listed())
-	b.catalog.Use(used, b.base.tree.table) // a thirtieth of the list: it makes no difference
+	b.catalog.Use(used, b.base.tree.table) // an estimate; it is a thirtieth of the list, so it hardly matters
 	return used
 }
 
-// listed returns the chunks of base's list of files that the new list will have,
-// too. Where there are many small files, the list is most of what there is.
+// listed returns the chunks of base's list of files that the new list will have too. With
+// many small files, most of the data is in that list.
 func (b *builder) listed() (ids []catalog.ID) {
 	t := &tree{Catalog: b.catalog}
 	var enc format.TreeEncoder
-	for i := range b.walk.nodes {
-		n := b.walk.nodes[i]
+	for i := range b.scan.nodes {
+		n := b.scan.nodes[i]
 		if n.table == nil && len(n.chunks) > format.MaxEntryChunks {
-			n.table = n.chunks[:1] // it has another table than before, whichever
+			n.table = n.chunks[:1] // a stand-in: its table will be another than before
 		}
 		e := t.entry(&n)
 		if slices.ContainsFunc(n.chunks, b.isSparse) || slices.ContainsFunc(n.table, b.isSparse) {
-			e.ModTime = e.ModTime.Add(1) // it will say something else, whatever
+			e.ModTime = e.ModTime.Add(1) // a stand-in: its entry will be another than before
 		}
 		if enc.Add(e) != nil {
-			return nil // which will be found out again
+			return nil // the error will occur again when the tree is packed
 		}
 	}
 	for data := enc.Bytes(); len(data) > 0; {
@@ -112,17 +114,15 @@ func (b *builder) listed() (ids []catalog.ID) {
 	return ids
 }
 
-// choose finds out which segments of base are not worth keeping for what is
-// used of them, beside those that it has chosen already: those of which less
-// than half is used, the inline data, which is in no segment, and small ones of
-// which there are many. It reports whether it has chosen one of which anything
-// is used.
+// choose adds to b.sparse the segments of base that are not worth keeping: those of which
+// less than half is used, the inline data, which is in no segment, and small ones if there
+// are many. It reports whether it has added one of which anything is used.
 func (b *builder) choose(used *catalog.Used) (any bool) {
 	segments := b.catalog.Segments()[:b.mark.Segments]
 	if b.sparse == nil {
 		b.sparse = make([]bool, len(segments))
 	}
-	crowds := make(map[int][]int) // small segments, by about how small
+	groups := make(map[int][]int) // small segments, by the magnitude of their size
 	for i, s := range segments {
 		live := used.Bytes[i]
 		switch {
@@ -132,10 +132,10 @@ func (b *builder) choose(used *catalog.Used) (any bool) {
 			any = any || live > 0
 		case live < int64(b.packer.size/smallShare):
 			c := magnitude(live)
-			crowds[c] = append(crowds[c], i)
+			groups[c] = append(groups[c], i)
 		}
 	}
-	for _, list := range crowds {
+	for _, list := range groups {
 		if len(list) < maxSmall {
 			continue
 		}
@@ -147,7 +147,7 @@ func (b *builder) choose(used *catalog.Used) (any bool) {
 	return any
 }
 
-// magnitude counts n's digits to the base of crowd.
+// magnitude returns how many digits n has to the base of maxSmall.
 func magnitude(n int64) (digits int) {
 	for ; n > 0; n /= maxSmall {
 		digits++
@@ -161,7 +161,7 @@ func (b *builder) isSparse(id catalog.ID) bool {
 	return s < len(b.sparse) && b.sparse[s]
 }
 
-// find returns the chunk with a hash, if it is worth keeping where it lies.
+// find returns the chunk with a hash, if its segment is worth keeping.
 func (b *builder) find(h format.Hash) (catalog.ID, bool) {
 	id, ok := b.catalog.Find(h)
 	return id, ok && !b.isSparse(id)
@@ -171,13 +171,13 @@ func (b *builder) find(h format.Hash) (catalog.ID, bool) {
 type repacker struct {
 	*builder
 	l     *pipeline
-	at    map[catalog.ID]int // of the chunks to be replaced, in moved
-	moved []catalog.ID
+	at    map[catalog.ID]int // by old chunk: the index of the new one in moved
+	moved []catalog.ID       // the new chunks
 }
 
-// store stores a file's chunks again that lie in sparse segments.
+// store stores those of a file's chunks again that are in sparse segments.
 func (m *repacker) store(ctx context.Context, n *node) error {
-	r := rereader{fsys: m.walk.fsys, name: n.Path}
+	r := rereader{fsys: m.scan.fsys, name: n.Path}
 	defer r.close()
 	var offset int64
 	for _, id := range n.chunks {
@@ -208,25 +208,25 @@ func (m *repacker) read(ctx context.Context, r *rereader, offset int64, c *forma
 	data := make([]byte, c.Size)
 	err := r.readAt(data, offset)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = m.other(r.name) // it was longer before
+		err = m.other(r.name) // the file has become shorter
 	}
 	return data, err
 }
 
-// other says that a file is not what it was taken to be.
+// other returns the error for a file whose content is not what it was assumed to be.
 func (m *repacker) other(path string) error {
-	if m.walk.isImmutable(path) {
+	if m.scan.isImmutable(path) {
 		return fmt.Errorf("%w: it was declared immutable, and is not what it was; have it reread", ErrChanged)
 	}
 	return errWritten
 }
 
-// A rereader reads parts of a file, in order. It opens the file when it has to.
+// A rereader reads parts of a file, in order. It opens the file at the first read.
 type rereader struct {
 	fsys fs.FS
 	name string
 	file fs.File
-	pos  int64 // how far it was read, if it can only be read from the beginning on
+	pos  int64 // how far the file was read, if it has no ReadAt
 }
 
 func (r *rereader) readAt(p []byte, offset int64) (err error) {
@@ -253,9 +253,9 @@ func (r *rereader) close() {
 	}
 }
 
-// replace makes a file's list name the chunks that were stored again.
+// replace puts the new chunks, which store has stored, into a file's list of chunks.
 func (m *repacker) replace(n *node) error {
-	shared := true // with base's tree
+	shared := true // n.chunks may be the same slice as in base's tree
 	for i, id := range n.chunks {
 		at, ok := m.at[id]
 		if !ok {
@@ -270,7 +270,7 @@ func (m *repacker) replace(n *node) error {
 		n.chunks[i] = m.moved[at]
 	}
 	if !shared || slices.ContainsFunc(n.table, m.isSparse) {
-		n.table = nil // it is another one now
+		n.table = nil // the table lists other chunks now, so it is made again
 	}
 	return nil
 }

@@ -14,10 +14,10 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A mostly dead segment's data moves on although it can be read only once, or
-// only from the beginning on: without a request for it, and also if the segment
-// is damaged.
-func TestMovingWhatCanNotBeReadTwice(t *testing.T) {
+// The data of a mostly dead segment is repacked even if it can be read only once, or
+// only from the beginning: without a request for it, and also if the segment is
+// damaged.
+func TestRepackOfDataThatCannotBeReadTwice(t *testing.T) {
 	old := noise(1 << 20)
 	parts := func(n int) []byte { // the same n KiB of every 128
 		var all []byte
@@ -41,7 +41,7 @@ func TestMovingWhatCanNotBeReadTwice(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				opts := checkpoint.Options{SegmentSize: 256 << 10, Retention: checkpoint.Retention{Last: 1}}
+				opts := checkpoint.Options{Memory: 4 << 20, Retention: checkpoint.Retention{Last: 1}}
 				task, job, _ := w.open(opts)
 				o := claim(w, task)
 				commit(w, o, checkpoint.Snapshot{State: source(w, old)})
@@ -63,28 +63,11 @@ func TestMovingWhatCanNotBeReadTwice(t *testing.T) {
 				synctest.Wait()
 				w.wantFile(made, "d/f", parts(48))
 				w.wantWorthKeeping(made.Seq)
-				if size := takeStock(w, w.bucket).size(); size > 2*made.Bytes {
+				if size := takeInventory(w, w.bucket).size(); size > 2*made.Bytes {
 					t.Errorf("%d bytes in segments for %d of state", size, made.Bytes)
 				}
 			})
 		})
-	}
-}
-
-// damage flips a bit in each chunk of a segment, whatever chunks there are.
-func (w *world) damage(key string) {
-	w.Helper()
-	data := make([]byte, 64<<20)
-	n, err := w.bucket.Open().Get(w.Context(), key, 0, data)
-	if err != nil {
-		w.Fatal(err)
-	}
-	data = data[:n]
-	for i := 0; i < n; i += 512 {
-		data[i] ^= 1
-	}
-	if _, err := w.bucket.Open().Put(w.Context(), key, data); err != nil {
-		w.Fatal(err)
 	}
 }
 
@@ -99,11 +82,11 @@ func (w *world) wantFile(c *checkpoint.Checkpoint, name string, want []byte) {
 	}
 }
 
-// wantWorthKeeping makes sure that of every segment that a checkpoint names it
-// needs at least half.
+// wantWorthKeeping checks that a checkpoint needs at least half of every segment that
+// it names.
 func (w *world) wantWorthKeeping(seq uint64) {
 	w.Helper()
-	a := takeStock(w, w.bucket).account(w, seq)
+	a := takeInventory(w, w.bucket).account(w, seq)
 	needed := make(map[spot]int64)
 	a.live(needed)
 	sums := bySegment(needed)
@@ -114,9 +97,9 @@ func (w *world) wantWorthKeeping(seq uint64) {
 	}
 }
 
-// A file that is cut short or written to between being read and being moved
-// fails the save, and says so on one line.
-func TestFileThatChangesBeforeItIsMoved(t *testing.T) {
+// If a file is truncated or written to after it was read and before it is repacked,
+// the save fails, with an error of one line.
+func TestFileThatChangesBeforeItIsRepacked(t *testing.T) {
 	written := "it was written to; save from a copy or a snapshot that nobody writes to"
 	for name, c := range map[string]struct {
 		change func(l *live)
@@ -139,7 +122,7 @@ func TestFileThatChangesBeforeItIsMoved(t *testing.T) {
 				l.saved()
 				l.write("g", []byte("little"))
 				state := hookedFS{&l.opened, func(name string) {
-					if name == "f" { // which is opened only for its data to be moved
+					if name == "f" { // it is opened only to be repacked
 						c.change(l)
 					}
 				}}
@@ -154,6 +137,42 @@ func TestFileThatChangesBeforeItIsMoved(t *testing.T) {
 				l.wantBack(commit(t, o, l.snapshot()))
 			})
 		}
+	}
+}
+
+// A file that was declared immutable, and has other content all the same, is not stored as
+// a mixture of both when it is repacked. Its times prove nothing, because they are not
+// looked at.
+func TestImmutableFileIsRepacked(t *testing.T) {
+	const size = 250 << 10
+	for name, c := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"as it was": {nil, ""},
+		"not as it was": {noise(size + 1)[1:], "f.sst: changed while it was saved: it was declared immutable, " +
+			"and is not what it was; have it reread"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLive(t)
+			state := func() checkpoint.Snapshot { return checkpoint.Snapshot{State: l.source().Immutable("*.sst")} }
+			l.write("f.sst", noise(size))
+			l.write("g", noise(550<<10)) // in the same segment
+			o := claim(t, openTask(t, mem.NewBucket(time.Now), checkpoint.Options{}))
+			commit(t, o, state())
+			l.saved()
+			l.write("g", []byte("little"))
+			if c.content != nil {
+				l.write("f.sst", c.content)
+			}
+			made, err := o.Commit(t.Context(), state())
+			switch {
+			case c.want == "" && err != nil, c.want != "" && (!errors.Is(err, checkpoint.ErrChanged) || err.Error() != c.want):
+				t.Errorf("err = %v, want %q", err, c.want)
+			case err == nil:
+				l.wantBack(made)
+			}
+		})
 	}
 }
 

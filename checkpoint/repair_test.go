@@ -14,7 +14,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// repair verifies and repairs as a process of its own.
+// repair verifies and repairs in a process of its own.
 func (w *world) repair(opts checkpoint.RepairOptions, faults ...faultstore.Fault) (checkpoint.RepairResult, error) {
 	w.Helper()
 	task, _, store := w.process()
@@ -26,8 +26,8 @@ func (w *world) repair(opts checkpoint.RepairOptions, faults ...faultstore.Fault
 	return task.Repair(w.Context(), r, opts)
 }
 
-// wantClean fails unless a verification finds so many checkpoints and nothing
-// else to say.
+// wantClean fails unless a verification finds this number of checkpoints and no
+// problem.
 func (w *world) wantClean(intact int) {
 	w.Helper()
 	r, _ := w.verify(allData)
@@ -47,8 +47,8 @@ func (w *world) newestSeq() uint64 {
 
 var fence = checkpoint.RepairOptions{Fence: true}
 
-// Whatever object is lost or damaged: a repair drops those that it hurts, and
-// keeps the others.
+// Whatever object is lost or damaged: a repair removes the checkpoints that need it,
+// and keeps the others.
 func TestRepair(t *testing.T) {
 	damages := map[string]func(w *world, key string){
 		"lost":    (*world).remove,
@@ -70,7 +70,7 @@ func TestRepair(t *testing.T) {
 					slices.Sort(out.Dropped)
 					slices.Reverse(out.Dropped)
 					if err != nil || !slices.Equal(out.Dropped, damaged) && len(damaged) > 0 || len(out.Left) > 0 {
-						t.Fatalf("%s %s hurts %v; %+v, %v", objects[n].Key, what, damaged, out, err)
+						t.Fatalf("%s %s damages %v; %+v, %v", objects[n].Key, what, damaged, out, err)
 					}
 					want := slices.DeleteFunc([]uint64{6, 5, 4, 3, 2}, func(seq uint64) bool { return slices.Contains(damaged, seq) })
 					if back := slices.Contains(damaged, 6); back != (out.RolledBackTo != 0) || back && out.RolledBackTo != want[0] {
@@ -89,17 +89,23 @@ func TestRepair(t *testing.T) {
 					if n := len(w.objects(segments)); out.Collected.Segments+n > before {
 						t.Errorf("%d segments of %d were collected, and %d are there", out.Collected.Segments, before, n)
 					}
-					w.wantClean(len(want))
-
+					fenced := out.RolledBackTo != 0
+					if fenced || len(damaged) == 0 { // otherwise the owner must delete what an unreadable checkpoint needed
+						w.wantClean(len(want))
+					}
 					seq := w.newestSeq()
-					if status, err := task.Status(w.Context()); err != nil || status.Claimed != (len(damaged) == 0) {
-						t.Errorf("%+v, %v; want it to be released", status, err)
+					if status, err := task.Status(w.Context()); err != nil || status.Claimed == fenced {
+						t.Errorf("%+v, %v; fenced: %v", status, err, fenced)
 					}
 					if out, err := w.repair(fence); err != nil || len(out.Dropped) > 0 || w.newestSeq() != seq {
-						t.Errorf("once more: %+v, %v, manifest %d after %d", out, err, w.newestSeq(), seq)
+						t.Errorf("second repair: %+v, %v, manifest %d after %d", out, err, w.newestSeq(), seq)
 					}
-					if _, err := o.Commit(w.Context(), at(9)); (len(damaged) > 0) != errors.Is(err, checkpoint.ErrFenced) {
+					if _, err := o.Commit(w.Context(), at(9)); fenced != errors.Is(err, checkpoint.ErrFenced) {
 						t.Errorf("the owner's commit: %v", err)
+					}
+					if !fenced {
+						synctest.Wait()
+						w.wantClean(len(want) + 1)
 					}
 				})
 			}); !done {
@@ -109,7 +115,7 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-func TestRepairGoesBack(t *testing.T) {
+func TestRepairRollsBack(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o := w.library()
 		c := commit(w, o, with(10, 100<<10))
@@ -120,6 +126,9 @@ func TestRepairGoesBack(t *testing.T) {
 			t.Errorf("%+v, %v; want it to go back to 6", out, err)
 		}
 		task, _, _ := w.process()
+		if s, err := task.Status(w.Context()); err != nil || s.Claimed {
+			t.Errorf("status %+v, %v; want it to be released", s, err)
+		}
 		if c, err := task.Latest(w.Context()); err != nil || c.Seq != 6 || c.Offsets["in"] != "9" {
 			t.Errorf("the newest is %+v, %v", c, err)
 		}
@@ -131,20 +140,18 @@ func TestRepairOfAClaimedTask(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o := w.library()
 		w.remove(format.ManifestKey(dir, 3))
-		if out, err := w.repair(checkpoint.RepairOptions{}); !errors.Is(err, checkpoint.ErrClaimed) || len(out.Dropped) > 0 || w.newestSeq() != 6 {
-			t.Errorf("%+v, %v; want ErrClaimed", out, err)
-		}
-		if err := o.Release(w.Context()); err != nil {
-			t.Fatal(err)
-		}
 		if out, err := w.repair(checkpoint.RepairOptions{}); err != nil || !slices.Equal(out.Dropped, []uint64{3}) {
-			t.Errorf("when it is released: %+v, %v", out, err)
+			t.Errorf("beside its owner: %+v, %v", out, err)
 		}
-		w.wantClean(4)
+		commit(w, o, with(9, 100<<10)) // it is not fenced
+		w.remove(format.SegmentKey(dir, w.manifest(8).Checkpoint.Content.Segments[0].ID))
+		if out, err := w.repair(checkpoint.RepairOptions{}); !errors.Is(err, checkpoint.ErrClaimed) || len(out.Dropped) > 0 || w.newestSeq() != 8 {
+			t.Errorf("with the current checkpoint damaged: %+v, %v; want ErrClaimed", out, err)
+		}
 	})
 }
 
-// What is not known to be safe is not done.
+// A repair does nothing that may be unsafe.
 func TestRepairRefuses(t *testing.T) {
 	t.Run("all", func(t *testing.T) {
 		inWorld(t, func(w *world) {
@@ -194,7 +201,7 @@ func TestRepairRefuses(t *testing.T) {
 	})
 }
 
-// A checkpoint that only a claim still has stays, and goes when it cannot be
+// A checkpoint that only a claim still contains is kept, and removed if it cannot be
 // read any more.
 func TestRepairBehindAClaim(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -203,9 +210,9 @@ func TestRepairBehindAClaim(t *testing.T) {
 		w.remove(format.ManifestKey(dir, 6))
 		out, err := w.repair(fence)
 		if err != nil || len(out.Dropped) > 0 || !slices.Equal(out.Left, []uint64{6}) || w.newestSeq() != 7 {
-			t.Errorf("%+v, %v; want 6 to be left", out, err)
+			t.Errorf("%+v, %v; want 6 to be kept", out, err)
 		}
-		commit(w, o, at(10)) // which was not fenced
+		commit(w, o, at(10)) // it was not fenced
 		if out, err = w.repair(fence); err != nil || !slices.Equal(out.Dropped, []uint64{6}) || out.RolledBackTo != 0 {
 			t.Errorf("%+v, %v; want 6 to be dropped", out, err)
 		}
@@ -213,7 +220,7 @@ func TestRepairBehindAClaim(t *testing.T) {
 	})
 }
 
-// An owner knows what is in the manifest that it made last, and goes on from it.
+// An owner remembers what is in its last manifest, and goes on from it.
 func TestRepairBehindALiveOwner(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o := w.library()
@@ -230,7 +237,7 @@ func TestRepairBehindALiveOwner(t *testing.T) {
 	})
 }
 
-// The list of those that stay may be too large for a manifest.
+// The list of the kept checkpoints may be too large for a manifest.
 func TestRepairOfALongList(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -247,7 +254,7 @@ func TestRepairOfALongList(t *testing.T) {
 	})
 }
 
-// What was committed since the report was made stays.
+// What was committed after the report was made is kept.
 func TestRepairIsOvertaken(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o := w.library()
@@ -290,7 +297,7 @@ func TestRepairOfNothing(t *testing.T) {
 	})
 }
 
-// Whatever request fails, and however: another repair brings it to an end.
+// Whichever request fails, and however: a second repair completes the first.
 func TestRepairBesideFaults(t *testing.T) {
 	for _, kind := range []faultstore.Kind{faultstore.FailBefore, faultstore.LoseReply, faultstore.CrashFirst, faultstore.CrashAfter} {
 		for k := 1; ; k++ {

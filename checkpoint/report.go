@@ -14,7 +14,8 @@ import (
 // could be read. Its fields are for reading.
 type VerifyReport struct {
 	Task     string `json:"task"`
-	Manifest uint64 `json:"manifest"` // the report is as of this one; 0 if none can be read
+	Manifest uint64 `json:"manifest"`          // the report is as of this one; 0 if none can be read
+	Deleted  bool   `json:"deleted,omitempty"` // the task was deleted, and not claimed since
 
 	// Checkpoints counts those that were verified, and Intact those of which
 	// nothing is missing and nothing was found damaged. The rest are in Damaged.
@@ -35,8 +36,16 @@ type VerifyReport struct {
 	Lost CollectResult `json:"lost"`
 	// Unclear are segments that a checkpoint which cannot be read may name.
 	Unclear CollectResult `json:"unclear"`
-	// Foreign are keys in the task's directory that this library has not made.
-	Foreign []string `json:"foreign"`
+	// OtherObjects are keys in the task's directory that this library has not made.
+	OtherObjects []string `json:"other_objects"`
+
+	// Unheld is set if the task is a fork, and needs data of a task that does not keep it:
+	// the data may be deleted. See [Task.Detach].
+	Unheld *ForkInfo `json:"unheld,omitempty"`
+
+	// NeedlessHolds are checkpoints that are kept for forks which do not need them any more.
+	// That is no damage: Collect ends it.
+	NeedlessHolds []NeedlessHold `json:"needless_holds,omitempty"`
 
 	// DataRead counts the bytes of stored data that were read and found right.
 	DataRead int64 `json:"data_read"`
@@ -46,8 +55,17 @@ type VerifyReport struct {
 	RestoreTest *RestoreTest `json:"restore_test"`
 
 	// For Repair.
-	drop    []uint64 // what can be dropped of Damaged
-	blocked error    // why no manifest can be made
+	drop     []uint64 // what can be dropped of Damaged
+	blocked  error    // why no manifest can be made
+	listLost bool     // because a part of the list of checkpoints is lost
+}
+
+// A NeedlessHold is a checkpoint that is kept for a fork which does not need it.
+type NeedlessHold struct {
+	ForkInfo
+	// Lost says that someone has removed the fork's manifests. Then CollectOptions.Lost is
+	// needed to end the hold, so that the fork can be brought back until then.
+	Lost bool `json:"lost"`
 }
 
 // A Problem is an object that is missing or damaged.
@@ -74,6 +92,10 @@ func (r *VerifyReport) Err() error {
 		return fmt.Errorf("task %q: the store has %s of which its history, up to manifest %d, knows nothing: what they were sent for is not in it any more: %w",
 			r.Task, r.Lost.inSegments(), r.Manifest, ErrLost)
 	}
+	if u := r.Unheld; len(r.Problems) == 0 && u != nil {
+		return fmt.Errorf("task %q: it needs data of checkpoint %d of task %q, and that one does not keep it for this fork, so that it may be deleted; detach it, or save it anew with all its data: %w",
+			r.Task, u.Seq, u.Task, ErrCorrupt)
+	}
 	if len(r.Problems) == 0 {
 		return nil
 	}
@@ -88,15 +110,16 @@ func (r *VerifyReport) Err() error {
 // report sums up what was found.
 func (v *verifier) report() *VerifyReport {
 	r := &VerifyReport{
-		Task: v.task.Name(), Damaged: []uint64{}, Problems: []Problem{}, Foreign: []string{},
-		DataRead: v.live, RestoreTest: v.recorded,
+		Task: v.task.Name(), Damaged: []uint64{}, Problems: []Problem{}, OtherObjects: []string{},
+		DataRead: v.live, RestoreTest: v.recorded, Unheld: v.unheld, NeedlessHolds: v.needless,
 	}
-	r.Foreign = append(r.Foreign, v.foreign...)
+	r.OtherObjects = append(r.OtherObjects, v.otherObjects...)
+	r.Deleted = v.newest != nil && v.unreadable == 0 && v.newest.Kind == format.KindDeleted
 	damaged := make(map[uint64]bool)
 	for _, p := range v.problems {
-		p.affects = slices.DeleteFunc(p.affects, func(s *subject) bool { return s.gone })
+		p.affects = slices.DeleteFunc(p.affects, func(s *subject) bool { return s.retired })
 		if len(p.affects) == 0 && !p.unknown {
-			continue // it affects no one any more
+			continue // all checkpoints that needed it have been retired
 		}
 		seqs := make(map[uint64]bool)
 		for _, s := range p.affects {
@@ -109,7 +132,7 @@ func (v *verifier) report() *VerifyReport {
 	r.Damaged = append(r.Damaged, highestFirst(damaged)...)
 	r.Checkpoints = len(r.Damaged)
 	for _, s := range v.subjects {
-		if !s.gone && !s.damaged {
+		if !s.retired && !s.damaged {
 			r.Checkpoints++
 			r.Intact++
 		}
@@ -125,38 +148,40 @@ func highestFirst(set map[uint64]bool) []uint64 {
 	return list
 }
 
-// plan says what can be done about what was found.
+// plan finds out what Repair can do about the damage.
 func (v *verifier) plan(r *VerifyReport) {
 	dir := v.task.log.Dir
 	switch {
 	case v.unreadable > 0:
 		r.blocked = fmt.Errorf("task %q: manifest %s, its newest, is %w, which cannot be repaired, because nobody knows what it has retired",
 			r.Task, format.ManifestKey(dir, v.unreadable), ErrCorrupt)
-	case v.unlisted:
-		r.blocked = fmt.Errorf("task %q: segment %s is %w, which cannot be repaired, because it lists the checkpoints that there are",
-			r.Task, format.SegmentKey(dir, v.step.RetainedAt.Segment), ErrCorrupt)
+	case v.unlisted != "":
+		r.listLost = true
+		r.blocked = fmt.Errorf("task %q: segment %s is %w, which cannot be repaired, because it lists the checkpoints that there are, or some of them; "+
+			"they can only be given up",
+			r.Task, v.unlisted, ErrCorrupt)
 	}
 	for _, s := range v.subjects {
-		if s.damaged && !s.gone && !s.repeated {
+		if s.damaged && !s.retired && !s.repeated {
 			r.drop = append(r.drop, s.Seq)
 		}
 	}
 }
 
-// count says what the objects that exist are.
+// count sorts the objects that exist into the groups of the report.
 func (v *verifier) count(r *VerifyReport) {
-	if v.step == nil {
+	if v.newest == nil {
 		for _, size := range v.segments {
 			r.Unclear.add(CollectResult{Segments: 1, Bytes: size})
 		}
 		return
 	}
-	r.Manifest = v.step.Seq
-	unclear := v.unlisted || v.unreadable > 0
+	r.Manifest = v.newest.Seq
+	unclear := v.unlisted != "" || v.unreadable > 0
 	retained := make(map[uint64]bool)
 	for _, s := range v.subjects {
-		retained[s.Seq] = !s.gone
-		unclear = unclear || s.checkpoint == nil && !s.gone
+		retained[s.Seq] = !s.retired
+		unclear = unclear || s.checkpoint == nil && !s.retired
 	}
 	for id, size := range v.segments {
 		to := &r.InFlight
@@ -165,9 +190,9 @@ func (v *verifier) count(r *VerifyReport) {
 			to = &r.Live
 		case v.lost[id]:
 			to = &r.Lost
-		case v.step.Abandoned(id) && unclear:
+		case v.newest.Abandoned(id) && unclear:
 			to = &r.Unclear
-		case v.step.Abandoned(id):
+		case v.newest.Abandoned(id):
 			to = &r.Garbage
 		}
 		to.add(CollectResult{Segments: 1, Bytes: size})
@@ -177,7 +202,7 @@ func (v *verifier) count(r *VerifyReport) {
 	}
 	for _, o := range v.manifests {
 		_, seq, _ := format.ParseManifestKey(o.Key)
-		if seq < v.step.Seq && !retained[seq] && !v.unlisted && v.step.Time.Sub(o.ModTime) > FenceWindow {
+		if seq < v.newest.Seq && !retained[seq] && v.unlisted == "" && v.newest.Time.Sub(o.ModTime) > FenceWindow {
 			r.Garbage.add(CollectResult{Manifests: 1, Bytes: o.Size})
 		}
 	}

@@ -23,46 +23,63 @@ var ErrNotEmpty = atomicdir.ErrNotEmpty
 
 // RestoreOptions say how a checkpoint is restored.
 type RestoreOptions struct {
-	// Replace replaces a target directory that is not empty. What it has of the
-	// state is not fetched again: its files are read and compared. Nothing may
-	// use it any more: see [Owner.Resume].
+	// Replace replaces a target directory that is not empty. Its files are read, and
+	// data that they have in common with the checkpoint is not fetched again. Nothing
+	// may use the directory any more: see [Owner.Resume].
 	Replace bool
-	// Owners gives all files, directories and links the owner and group, by number,
-	// that they were saved with: see [Source.Owners]. Restore fails with ErrOwners,
+	// FileOwners gives all files, directories and links the owner and group, by number,
+	// that they were saved with: see [Source.FileOwners]. Restore fails with ErrFileOwners,
 	// before it fetches any data of files, if they were saved without or this process may
 	// not do that.
-	Owners bool
-	// Sub restores only what is below that directory of the state, a valid path by
-	// io/fs, as if it were the whole state: one part of a [Join], say. Empty is all.
+	FileOwners bool
+	// Sub restores only what is below that directory of the state, as if it were the
+	// whole state: one part of a [Join], for example. It is a valid path by io/fs. If it
+	// is empty, everything is restored.
 	// Restore fails with an error that wraps fs.ErrNotExist if there is no such
 	// directory.
 	Sub string
-	// Progress, if it is not nil, is told how the restore comes along, from
-	// several goroutines but one call at a time. The restore waits for it.
+	// Transient does not wait until the restored files are on the disk. That is for a
+	// directory which nobody uses after a loss of power unless it is restored again: then
+	// it may hold anything. Of a process that is killed it makes no difference.
+	Transient bool
+	// Background lets the requests of commits, and of other restores, come first: nobody
+	// waits for the state yet.
+	Background bool
+	// Progress, if it is not nil, is called as the restore proceeds, from several
+	// goroutines but one call at a time. The restore waits for it.
 	Progress func(Progress)
 
-	ownersIfSaved bool // Owners, if the checkpoint has them
+	ownersIfSaved bool // FileOwners, if the checkpoint has them
 }
 
-// Restore makes dir the checkpoint's state. It builds the tree in a directory
-// beside dir, checks every byte, and puts it in place in one step: when
+// Restore makes dir the checkpoint's state. It builds the state in a new directory
+// beside dir, checks every byte, and then puts that in place of dir in one step. If
 // Restore fails or the process is killed, dir is as it was. Restore needs
-// permission to write to dir's parent.
+// permission to write to dir's parent. Its requests come before those of commits that
+// wait at Options.Requests.
 //
-// Permissions and modification times are restored, those of links excepted. A time
-// that the file system cannot hold becomes another one, of which Options.Logger is
-// told. Owners are not restored unless opts says so, and without them neither setuid
-// nor setgid is: a program would run as whoever restores it.
+// Permissions and modification times are restored, except those of links. If the file
+// system cannot store a time, the file gets another one, and Options.Logger a warning.
+// Owners of files are restored only if opts says so. Without owners, setuid and setgid are not
+// restored either: the program would run with the rights of whoever has restored it.
 //
-// Whoever else may change names in dir's parent can make Restore fail, and can put
-// something else in dir's place; nothing but the new directory and, with Replace,
-// the old one is written, changed or removed.
+// Another process that may change names in dir's parent can make Restore fail, and can
+// replace dir. But Restore never writes, changes or removes anything except the new
+// directory and, with Replace, the old one.
 func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOptions) error {
 	ctx, end, err := c.task.job.life.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
+	urgency := backend.Urgent
+	if opts.Background {
+		urgency = backend.Background
+	}
+	ctx = backend.WithUrgency(ctx, urgency)
+	if dir == "" {
+		return backend.Invalidf("a restore without a directory: for the working directory, say \".\"")
+	}
 	if opts.Sub != "" && !fs.ValidPath(opts.Sub) {
 		return backend.Invalidf("%q is not a valid path of a directory in the state", opts.Sub)
 	}
@@ -70,21 +87,25 @@ func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOption
 	if err != nil {
 		return err
 	}
-	opts.Owners = opts.Owners || opts.ownersIfSaved && tree.owned() && len(tree.nodes) > 0
+	opts.FileOwners = opts.FileOwners || opts.ownersIfSaved && tree.owned() && len(tree.nodes) > 0
 	if opts.Sub != "" {
 		if tree, err = tree.below(opts.Sub); err != nil {
 			return fmt.Errorf("task %q, checkpoint %d: %w", c.Task, c.Seq, err)
 		}
 	}
-	if opts.Owners && !tree.owned() {
-		return fmt.Errorf("%w: checkpoint %d was saved without them", ErrOwners, c.Seq)
+	if opts.FileOwners && !tree.owned() {
+		return fmt.Errorf("%w: checkpoint %d was saved without them", ErrFileOwners, c.Seq)
 	}
-	out, err := atomicdir.Begin(dir, opts.Replace)
+	begin := atomicdir.Begin
+	if opts.Transient {
+		begin = atomicdir.BeginTransient
+	}
+	out, err := begin(dir, opts.Replace)
 	if err != nil {
 		return err
 	}
 	r := newRestorer(out.Root(), tree, &meter{report: opts.Progress})
-	r.owners = opts.Owners
+	r.owners, r.synced = opts.FileOwners, !opts.Transient
 	if err := c.restore(ctx, r, out.Old()); err != nil {
 		return errors.Join(err, out.Abort())
 	}
@@ -114,12 +135,12 @@ func (c *Checkpoint) restore(ctx context.Context, r *restorer, old *os.Root) err
 	return r.setAttributes(ctx)
 }
 
-// handlers is how many files are made, or given their attributes, at a time.
+// handlers is how many goroutines make files, or set their attributes, at a time.
 const handlers = 8
 
-// makeNodes makes what the tree consists of. Each file is new: where a file
-// system folds the case of names, two must not become one. A file that one chunk
-// fills is made when that is written.
+// makeNodes makes all directories, links and files. A file that exists already is an
+// error: on a file system that ignores the case of names, two files must not become one.
+// A file of a single chunk is made later, when that chunk is written.
 func (r *restorer) makeNodes(ctx context.Context) error {
 	for i := range r.tree.nodes {
 		if err := makeNode(r.root, &r.tree.nodes[i]); err != nil {
@@ -179,24 +200,25 @@ func (r *restorer) eachFile(ctx context.Context, do func(*node) error) error {
 	return group.Wait()
 }
 
-// A restorer writes chunks to where they belong. It may be used by several
+// A restorer writes chunks to the files that they belong to. It may be used by several
 // goroutines at once.
 type restorer struct {
 	root   *os.Root
 	tree   *tree
 	meter  *meter
-	owners bool         // are restored
-	odd    atomic.Int64 // files whose times the file system cannot hold
+	owners bool         // whether owners are restored
+	synced bool         // whether all is to be on the disk in the end
+	odd    atomic.Int64 // how many files have times that the file system cannot store
 
-	// The places of chunk id are places[first[id]:first[id+1]].
-	first  []uint32
-	places []place
-	have   []atomic.Bool  // by id: found in the target
-	left   []atomic.Int64 // by node: bytes that are not written yet
+	// The locations of chunk id are locations[first[id]:first[id+1]].
+	first     []uint32
+	locations []location
+	have      []atomic.Bool  // by chunk id: it was found in the old directory
+	left      []atomic.Int64 // by node: how many bytes are not written yet
 }
 
-// A place is where in which file a chunk belongs.
-type place struct {
+// A location is an offset in a file.
+type location struct {
 	node   uint32
 	offset int64
 }
@@ -220,13 +242,13 @@ func newRestorer(root *os.Root, t *tree, m *meter) *restorer {
 	for id := range t.Len() {
 		r.first[id+1] += r.first[id]
 	}
-	r.places = make([]place, r.first[t.Len()])
+	r.locations = make([]location, r.first[t.Len()])
 	m.add(all)
 	next := slices.Clone(r.first)
 	for i := range t.nodes {
 		offset := int64(0)
 		for _, id := range t.nodes[i].chunks {
-			r.places[next[id]] = place{uint32(i), offset}
+			r.locations[next[id]] = location{uint32(i), offset}
 			next[id]++
 			offset += t.Size(id)
 		}
@@ -234,7 +256,7 @@ func newRestorer(root *os.Root, t *tree, m *meter) *restorer {
 	return r
 }
 
-// missing returns the chunks of files that were not found in the target.
+// missing returns the chunks of files that were not found in the old directory.
 func (r *restorer) missing() []catalog.ID {
 	var ids []catalog.ID
 	for id := range r.have {
@@ -245,9 +267,9 @@ func (r *restorer) missing() []catalog.ID {
 	return ids
 }
 
-// fetched returns what writes chunks that were fetched.
+// fetched returns a function that writes chunks which were fetched.
 func (r *restorer) fetched() func([]got) error {
-	w := &writer{root: r.root, nodes: r.tree.nodes}
+	w := r.writer()
 	return func(list []got) error {
 		var moved int64
 		for _, g := range list {
@@ -258,13 +280,13 @@ func (r *restorer) fetched() func([]got) error {
 	}
 }
 
-// write writes chunks to all of their places. Those that lie end to end in a
-// file are written together.
+// write writes chunks to all of their locations. Chunks that follow one another in a file
+// are written together.
 func (r *restorer) write(w *writer, list []got) error {
 	var done Progress
 	for _, g := range list {
 		hole := isZero(g.data) // the file is as long as it should be, and a hole reads as zeros
-		for _, p := range r.places[r.first[g.id]:r.first[g.id+1]] {
+		for _, p := range r.locations[r.first[g.id]:r.first[g.id+1]] {
 			if !hole || len(r.tree.nodes[p.node].chunks) == 1 {
 				if err := w.write(p, g.data); err != nil {
 					return errors.Join(err, w.close())
@@ -294,25 +316,31 @@ func isZero(p []byte) bool {
 
 // A writer writes to one file after the other. It is used by one goroutine.
 type writer struct {
-	root  *os.Root
-	nodes []node
+	root   *os.Root
+	nodes  []node
+	synced bool // see restorer
 
 	file *os.File // nil if none is open
 	node uint32   // the file's
-	at   int64    // where run belongs
-	run  []byte   // data that is not written yet, and the caller's
+	at   int64    // offset in the file at which run belongs
+	run  []byte   // data that is not written yet; it is the caller's memory
 }
 
-// maxRun bounds one write(2), in bytes: larger ones were slower.
+func (r *restorer) writer() *writer {
+	return &writer{root: r.root, nodes: r.tree.nodes, synced: r.synced}
+}
+
+// maxRun bounds one write(2), in bytes. Larger writes were slower.
 const maxRun = 1 << 20
 
-// writebackSize is how many bytes are worth a system call to begin with writing
-// them to the disk: many small files are better left to one sync.
+// writebackSize is from how many bytes on a write is followed by a system call that makes
+// the kernel begin to write them to the disk. Smaller writes are left to the sync at the
+// end.
 const writebackSize = 256 << 10
 
-// write writes data, at the latest when the writer is closed. Until then it must
-// stay as it is.
-func (w *writer) write(p place, data []byte) error {
+// write writes data, at the latest when the writer is closed. The caller must not change
+// data before that.
+func (w *writer) write(p location, data []byte) error {
 	if w.continues(p, data) {
 		w.run = w.run[:len(w.run)+len(data)]
 		return nil
@@ -331,9 +359,9 @@ func (w *writer) write(p place, data []byte) error {
 	return nil
 }
 
-// continues reports whether data comes after what is not written yet, in the
-// file and in memory: what was fetched by one request mostly does.
-func (w *writer) continues(p place, data []byte) bool {
+// continues reports whether data directly follows w.run, both in the file and in memory.
+// That is so for most chunks that were fetched with one request.
+func (w *writer) continues(p location, data []byte) bool {
 	n := len(w.run)
 	return w.file != nil && w.node == p.node && w.at+int64(n) == p.offset && n+len(data) <= min(maxRun, cap(w.run)) &&
 		&w.run[:n+1][n] == &data[0]
@@ -358,7 +386,7 @@ func (w *writer) flush() error {
 	run := w.run
 	w.run = nil
 	_, err := w.file.WriteAt(run, w.at)
-	if err == nil && len(run) >= writebackSize {
+	if err == nil && w.synced && len(run) >= writebackSize {
 		startWriteback(w.file, w.at, int64(len(run)))
 	}
 	return err

@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// testRestore tests the task's latest checkpoint beside faults.
+// testRestore makes a restore test of the latest checkpoint, with faults.
 func (w *world) testRestore(faults ...faultstore.Fault) *checkpoint.VerifyReport {
 	w.Helper()
 	task, _, _ := w.process(faults...)
@@ -29,7 +29,7 @@ func (w *world) wantProof(want *checkpoint.RestoreTest) {
 	task, _, store := w.process()
 	got, err := task.LastRestoreTest(w.Context())
 	if err != nil || (got == nil) != (want == nil) || got != nil && *got != *want {
-		w.Errorf("proven: %+v, %v; want %+v", got, err, want)
+		w.Errorf("the last restore test: %+v, %v; want %+v", got, err, want)
 	}
 	if n := store.Calls(); n > 2 {
 		w.Errorf("it took %d requests", n)
@@ -42,7 +42,7 @@ func TestRestoreTest(t *testing.T) {
 		committed := time.Now().UTC()
 		w.wantProof(nil)
 		if r, _ := w.verify(allData); r.RestoreTest != nil {
-			t.Errorf("proven without being asked to: %+v", r.RestoreTest)
+			t.Errorf("a restore test that nobody asked for: %+v", r.RestoreTest)
 		}
 		time.Sleep(time.Minute)
 		first := checkpoint.RestoreTest{Seq: 6, Time: committed, At: time.Now().UTC()}
@@ -51,7 +51,7 @@ func TestRestoreTest(t *testing.T) {
 		}
 		w.wantProof(&first)
 
-		// Only the current one's data is read.
+		// Only the data of the current checkpoint is read.
 		c := commit(w, o, with(10, 100<<10))
 		committed = time.Now().UTC()
 		synctest.Wait()
@@ -62,7 +62,7 @@ func TestRestoreTest(t *testing.T) {
 		proof := checkpoint.RestoreTest{Seq: c.Seq, Time: committed, At: time.Now().UTC()}
 		w.wantProof(&proof)
 
-		// A checkpoint that is damaged proves nothing, and what was proven stays.
+		// A damaged checkpoint proves nothing, and the earlier record is kept.
 		time.Sleep(time.Minute)
 		key := format.SegmentKey(dir, w.manifest(c.Seq).Checkpoint.Content.Segments[0].ID)
 		data := w.read(key)
@@ -75,7 +75,7 @@ func TestRestoreTest(t *testing.T) {
 		}
 		w.wantProof(&proof)
 
-		// It is in nobody's way.
+		// The record does not prevent a repair.
 		if _, err := w.repair(fence); err != nil {
 			t.Fatal(err)
 		}
@@ -92,23 +92,23 @@ func TestRestoreTestBesideFaults(t *testing.T) {
 		if r, err := task.TestRestore(w.Context(), structure); r == nil || r.Intact != 5 || !errors.Is(err, backend.ErrPermission) || !strings.Contains(err.Error(), "checkpoint 6 can be restored") {
 			t.Errorf("%v, want ErrPermission, and that it can be restored", err)
 		}
-		// A record that cannot be read is no damage of a checkpoint.
-		w.write(format.ProvenKey(dir), []byte("rubbish"))
+		// A record that cannot be read is not a damage of a checkpoint.
+		w.write(format.RestoreTestKey(dir), []byte("rubbish"))
 		r, _ := w.verify(allData)
-		if len(r.Problems) > 0 || r.RestoreTest != nil || len(r.Foreign) != 1 {
+		if len(r.Problems) > 0 || r.RestoreTest != nil || len(r.OtherObjects) != 1 {
 			t.Errorf("%+v", r)
 		}
 		if _, err := task.LastRestoreTest(w.Context()); !errors.Is(err, checkpoint.ErrCorrupt) {
 			t.Errorf("%v, want ErrCorrupt", err)
 		}
 		w.testRestore()
-		if r, _ := w.verify(structure); r.RestoreTest == nil || len(r.Foreign) > 0 {
+		if r, _ := w.verify(structure); r.RestoreTest == nil || len(r.OtherObjects) > 0 {
 			t.Errorf("after a new one: %+v", r)
 		}
 	})
 }
 
-// A newest manifest that cannot be read proves nothing of the one before.
+// If the newest manifest cannot be read, the test of the one before proves nothing.
 func TestRestoreTestBehindADamagedNewestManifest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()

@@ -41,16 +41,16 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// A state that is in use is not replaced: neither by a second Resume nor by one
-// after a Commit, whether that went well or not.
-func TestResumeIsTheFirstThing(t *testing.T) {
+// A state that is in use is not replaced: neither by a second Resume nor by one after
+// a Commit, whether that succeeded or not.
+func TestResumeMustComeFirst(t *testing.T) {
 	for name, begin := range map[string]func(*checkpoint.Owner, string) error{
 		"after a resume": func(o *checkpoint.Owner, dir string) error { _, err := o.Resume(t.Context(), dir); return err },
 		"after a commit": func(o *checkpoint.Owner, _ string) error { _, err := o.Commit(t.Context(), at(2)); return err },
 		"after a commit that failed": func(o *checkpoint.Owner, _ string) error {
 			_, err := o.Commit(t.Context(), checkpoint.Snapshot{State: checkpoint.Dir("")})
 			if err == nil {
-				return errors.New("it did not fail")
+				return errors.New("the commit did not fail")
 			}
 			return nil
 		},
@@ -75,13 +75,13 @@ func TestResumeIsTheFirstThing(t *testing.T) {
 				t.Errorf("the state in use is now %q, %v", data, err)
 			}
 			if _, err := o.Commit(t.Context(), at(3)); err != nil {
-				t.Errorf("the owner is of no more use: %v", err)
+				t.Errorf("the owner cannot commit any more: %v", err)
 			}
 		})
 	}
 }
 
-// A Resume that failed has changed nothing, and may be called again.
+// A failed Resume has changed nothing, and may be called again.
 func TestResumeAgainAfterItFailed(t *testing.T) {
 	task := newTask(t)
 	commit(t, claim(t, task), with(1, 100))
@@ -99,7 +99,7 @@ func TestResumeAgainAfterItFailed(t *testing.T) {
 	}
 }
 
-// An owner that has ended says so, and replaces nothing.
+// A Resume of an owner that has ended fails, and replaces nothing.
 func TestResumeOfAnOwnerThatHasEnded(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func(*checkpoint.Owner) error
@@ -124,8 +124,8 @@ func TestResumeOfAnOwnerThatHasEnded(t *testing.T) {
 	}
 }
 
-// meddled is a directory in which something happens to each file after it was
-// opened and described, and before it is read.
+// meddled is a directory in which something happens to each file after it was opened
+// and described, and before it is read.
 type meddled struct {
 	fs.FS
 	meddle func(name string)
@@ -153,9 +153,9 @@ func (f *meddledFile) Read(p []byte) (int, error) {
 	return f.File.Read(p)
 }
 
-// The change time of a file moves when it is written to by someone who sets
-// its modification time back; and when a hard link to it goes, which changes
-// nothing: a database unlinks files that its snapshot still has.
+// The change time of a file moves when someone writes to it and sets its modification
+// time back. It also moves when a hard link to it is removed, which changes nothing:
+// a database removes links to files that its snapshot still has.
 func TestChangeTimeMoves(t *testing.T) {
 	for name, c := range map[string]struct {
 		meddle func(path string) error

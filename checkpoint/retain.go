@@ -7,34 +7,35 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// Retention says which checkpoints stay: all that at least one of its rules
-// keeps. The current checkpoint always stays, and a savepoint until it expires.
-// It becomes true by the commit that it is applied to, or by [Task.Prune];
-// objects that nothing needs any more are deleted after that.
+// Retention says which checkpoints are kept: all that at least one of its rules
+// keeps. The current checkpoint is always kept, a savepoint until it expires, and a
+// checkpoint that a fork needs.
+// Each commit and save applies Options.Retention, and [Task.Prune] the policy that it is
+// given. Objects that nothing needs any more are deleted after that.
 //
-// The times are the store's, and are read off the checkpoints: ages count back
-// from the latest of them, so that a task which stands still keeps what it has.
-// What a commit makes is not among them yet, as its time is known only afterwards:
-// until the next commit that many more may stay, but none is dropped too early.
+// Ages are computed from the checkpoints' own times, which are the store's. They count
+// back from the latest of these times, so a task that stands still keeps what it has. The
+// time of a new checkpoint is known only after its commit, and so takes part only in the
+// next one: until then a few more checkpoints may be kept, but none is dropped too early.
 //
-// One time that is wrong drops nothing. The latest counts only if the clock of the
-// machine, or another checkpoint, has reached it as well, and if for an owner at
-// least half as much time has passed in its own process. A checkpoint whose time is
-// shown to be wrong by the others and the machine's clock counts from when it must
-// have been there.
+// A single wrong time does not cause a checkpoint to be dropped by its age. Ages count
+// from the latest time only if the machine's clock, or another checkpoint, has reached it
+// as well; and, for an owner, only if at least half as much time has passed in its own
+// process. If the other checkpoints and the machine's clock show that a time is wrong, it
+// is replaced by the latest moment at which the checkpoint can have been committed.
 //
-// Checkpoints count from the one that was the current one last. That is the
-// order of their times, unless the task has gone back to an older one: what it
-// went back to counts before what it left behind.
+// Last counts checkpoints by when each was last the current one. That is the order of
+// their times, unless the task was rolled back: then the checkpoint that it was rolled
+// back to counts as newer than those that came after it.
 //
 // The zero value keeps the last DefaultLast. A count may be KeepAll.
 type Retention struct {
-	// Last is how many checkpoints stay, the new one included.
+	// Last is how many checkpoints are kept, the new one included.
 	Last int
-	// Within is the age up to which checkpoints stay.
+	// Within is the age up to which checkpoints are kept.
 	Within time.Duration
-	// Hourly is for how many hours one checkpoint stays, the newest of the hour:
-	// the most recent hours that have one. Hours begin when they do in UTC.
+	// Hourly is for how many hours one checkpoint is kept, the newest of the hour. Only
+	// hours that have a checkpoint count, the most recent first. Hours are those of UTC.
 	Hourly int
 	// Daily is the same for days of UTC.
 	Daily int
@@ -45,11 +46,11 @@ type Retention struct {
 }
 
 const (
-	// DefaultLast is how many checkpoints stay when nothing else is said. With
-	// one a second that is a few seconds' choice of where to go back to: what
-	// is to stay longer is a savepoint, or kept by another rule.
+	// DefaultLast is how many checkpoints the zero Retention keeps. With a commit each
+	// second, these are the checkpoints of the last ten seconds. To keep checkpoints
+	// longer, use savepoints or another rule.
 	DefaultLast = 10
-	// KeepAll as a count of Retention is for no end.
+	// KeepAll, as a count of Retention, means without limit.
 	KeepAll = -1
 )
 
@@ -70,18 +71,18 @@ func (r Retention) orDefault() Retention {
 	return r
 }
 
-// pick returns those of old that stay beside a new checkpoint. The one that was
-// the current one last comes first in old: after a task has gone back, that is
-// the one that it went back to.
+// pick returns which of the checkpoints in old are kept beside a new one. old is ordered
+// by when each was last the current one, latest first: after a rollback, the checkpoint
+// that the task was rolled back to comes first.
 //
-// Ages count back from now; see reckon.
-func (r Retention) pick(old []format.Retained, now time.Time) []format.Retained {
+// Ages count back from now; see correctTimes. What is held for forks is kept.
+func (r Retention) pick(old []format.Retained, now time.Time, held format.Holds) []format.Retained {
 	r = r.orDefault()
 	if r.Last > 0 {
 		r.Last-- // for the new one
 	}
 	var kept []format.Retained
-	for i, why := range r.reasons(old, now) {
+	for i, why := range r.reasons(old, now, held) {
 		if len(why) > 0 {
 			kept = append(kept, old[i])
 		}
@@ -89,17 +90,20 @@ func (r Retention) pick(old []format.Retained, now time.Time) []format.Retained 
 	return kept
 }
 
-// reasons says for each checkpoint of a list by which rules it stays, if by any.
+// reasons returns, for each checkpoint of a list, the rules that keep it, if any.
 //
-// A period is that of the store's time, right or wrong: a wrong one then takes one
-// period at most from the others.
-func (r Retention) reasons(list []format.Retained, now time.Time) [][]string {
+// Hours, days, weeks and months are decided by the store's times, even by wrong ones: a
+// wrong time can take at most one such period from the other checkpoints.
+func (r Retention) reasons(list []format.Retained, now time.Time, held format.Holds) [][]string {
 	periods := r.periods()
 	reasons := make([][]string, len(list))
 	for i, c := range list {
 		var why []string
 		if expires := c.Expires(); c.Savepoint != "" && (expires.IsZero() || now.Before(expires)) {
 			why = append(why, "savepoint")
+		}
+		if held.Has(c.Seq) {
+			why = append(why, "fork")
 		}
 		if r.Last < 0 || i < r.Last {
 			why = append(why, "last")
@@ -117,11 +121,11 @@ func (r Retention) reasons(list []format.Retained, now time.Time) [][]string {
 	return reasons
 }
 
-// A periodRule keeps the first checkpoint that it is shown of a period, for as
-// many periods as there are left.
+// A periodRule keeps the first checkpoint that it sees of each period, such as an hour,
+// until its number of periods is used up.
 type periodRule struct {
 	name  string
-	left  int // negative is no end
+	left  int // how many periods are left; negative is without limit
 	start func(time.Time) time.Time
 	taken map[time.Time]bool
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/codec"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -18,7 +19,7 @@ func TestRetention(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		last    int
-		commits string // an s after a number makes it a savepoint
+		commits string // a number followed by s makes a savepoint
 		want    string
 	}{
 		{"default", 0, "1 2 3 4 5 6 7 8 9 10 11 12", "12 11 10 9 8 7 6 5 4 3"},
@@ -26,7 +27,7 @@ func TestRetention(t *testing.T) {
 		{"last", 1, "1 2 3", "3"},
 		{"last two", 2, "1 2 3", "3 2"},
 		{"fewer than there may be", 5, "1 2 3", "3 2 1"},
-		{"savepoints stay", 2, "1s 2 3s 4 5 6", "6 5 3 1"},
+		{"savepoints are kept", 2, "1s 2 3s 4 5 6", "6 5 3 1"},
 		{"savepoints count among the last", 2, "1 2 3s 4", "4 3"},
 		{"savepoint newest", 1, "1 2 3s", "3"},
 		{"only savepoints", 1, "1s 2s 3s", "3 2 1"},
@@ -54,7 +55,7 @@ func TestRetention(t *testing.T) {
 			inWorld(t, func(w *world) {
 				save(w, func(s checkpoint.Snapshot) {
 					task, _, _ := w.open(opts)
-					if _, err := task.Save(w.Context(), s); err != nil {
+					if _, err := task.Save(w.Context(), s, checkpoint.SaveOptions{}); err != nil {
 						w.Fatal(err)
 					}
 				})
@@ -128,19 +129,22 @@ func TestSavepointNames(t *testing.T) {
 			}
 		}
 		calls := store.Calls()
-		for _, name := range []string{"1", "0", "00012345678901234567890", "a\nb", "\xff", strings.Repeat("x", 129)} {
+		for _, name := range []string{"1", "0", "00012345678901234567890", "a\nb", "\xff", "  ", "latest", strings.Repeat("x", 129)} {
 			if err := named(name); !errors.Is(err, backend.ErrInvalid) {
 				t.Errorf("savepoint %.20q: %v, want ErrInvalid", name, err)
 			}
+		}
+		if n := store.Calls() - calls; n != 0 {
+			t.Errorf("what is refused took %d requests", n)
 		}
 		err := named("v1")
 		if !errors.Is(err, checkpoint.ErrConflict) || !strings.Contains(err.Error(), `savepoint "v1" exists already, as checkpoint 3`) {
 			t.Errorf("second savepoint v1: %v, want ErrConflict", err)
 		}
-		if n := store.Calls() - calls; n != 0 {
-			t.Errorf("what is refused took %d requests", n)
+		if n := store.Calls() - calls; n != 1 {
+			t.Errorf("a name that is not free took %d requests; want one, which tells whether it is by now", n)
 		}
-		// The names are the task's, not the owner's.
+		// Names belong to the task, not to the owner.
 		o, _ = w.owner()
 		if err := named("v1"); !errors.Is(err, checkpoint.ErrConflict) {
 			t.Errorf("savepoint v1 by a new owner: %v, want ErrConflict", err)
@@ -148,56 +152,83 @@ func TestSavepointNames(t *testing.T) {
 		s := at(1)
 		s.Savepoint = "v1"
 		task, _, _ := w.process()
-		if _, err := task.Save(w.Context(), s); !errors.Is(err, checkpoint.ErrConflict) {
+		if _, err := task.Save(w.Context(), s, checkpoint.SaveOptions{}); !errors.Is(err, checkpoint.ErrConflict) {
 			t.Errorf("savepoint v1 by a save: %v, want ErrConflict", err)
 		}
 	})
 }
 
-// forge writes the history of n commits by an owner that keeps them all. It is
-// what they would write, only faster.
-func (w *world) forge(n int) {
+// forge writes the history of n commits by an owner that keeps them all. It writes
+// what the owner would write, but faster.
+func (w *world) forge(n int) { w.forgeNamed(n, 4000, func(uint64) string { return "" }) }
+
+// forgeNamed is forge with savepoints, and with pieces of so many checkpoints. It returns the
+// list, the current checkpoint first.
+func (w *world) forgeNamed(n, piece int, name func(seq uint64) string) []format.Retained {
 	w.Helper()
-	writer := format.WriterID{1}
-	var retained []format.Retained
+	var list []format.Retained
 	for seq := uint64(1); ; seq++ {
-		m := &format.Manifest{Kind: format.KindCommit, Task: "orders/7", Seq: seq, Epoch: 1, Writer: writer}
-		m.Checkpoint = &format.Checkpoint{Seq: seq, Epoch: 1, Content: &format.Content{Offsets: map[string]string{"in": fmt.Sprint(seq)}}}
-		if seq < uint64(n) {
-			retained = append(retained, format.Retained{Seq: seq, Time: w.put(m)})
-			time.Sleep(time.Second)
-			continue
+		m := &format.Manifest{Kind: format.KindCommit, Task: "orders/7", Seq: seq, Epoch: 1, Writer: format.WriterID{1}}
+		m.Checkpoint = &format.Checkpoint{
+			Seq: seq, Epoch: 1, Savepoint: name(seq), Content: &format.Content{Offsets: map[string]string{"in": fmt.Sprint(seq)}},
 		}
-		slices.Reverse(retained)
-		list, err := format.EncodeRetained(retained)
+		if seq == uint64(n) {
+			slices.Reverse(list)
+			w.forgeList(m, piece, list)
+		}
+		r := m.Checkpoint.Retained()
+		r.Time = w.put(m)
+		if seq == uint64(n) {
+			return append([]format.Retained{r}, list...)
+		}
+		list = append(list, r)
+		time.Sleep(time.Second)
+	}
+}
+
+// forgeList stores a list, in pieces of so many checkpoints, as m's.
+func (w *world) forgeList(m *format.Manifest, most int, list []format.Retained) {
+	w.Helper()
+	n, encoder := uint32(0), codec.New() // in the bubble that it is used in
+	put := func(data []byte, err error) format.Chunk {
+		w.Helper()
+		at := format.Chunk{Segment: format.SegmentID{Epoch: m.Epoch, Writer: m.Writer, N: n}, Size: int64(len(data)), Hash: format.Sum(data)}
+		e, stored := encoder.Encode(nil, data)
+		if at.Encoding = e; e != format.Raw {
+			at.Stored, data = int64(len(stored)), stored
+		}
+		if err == nil {
+			_, err = w.bucket.Open().Put(w.Context(), format.SegmentKey(dir, at.Segment), data)
+		}
 		if err != nil {
 			w.Fatal(err)
 		}
-		m.RetainedAt = &format.Chunk{Segment: format.SegmentID{Epoch: 1, Writer: writer}, Size: int64(len(list)), Hash: format.Sum(list)}
-		if _, err := w.bucket.Open().Put(w.Context(), format.SegmentKey(dir, m.RetainedAt.Segment), list); err != nil {
-			w.Fatal(err)
-		}
-		w.put(m)
-		return
+		n++
+		return at
 	}
+	for piece := range slices.Chunk(list, most) {
+		m.Pieces = append(m.Pieces, format.Piece{N: len(piece), Chunk: put(format.EncodeRetained(piece))})
+	}
+	at := put(format.EncodeIndex(m.Pieces))
+	m.RetainedAt = &at
 }
 
 func TestLongRetainedList(t *testing.T) {
 	inWorld(t, func(w *world) {
 		const n = 2000
 		w.forge(n)
-		keepAll := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
+		keepAll := checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
 		owned, job, _ := w.open(keepAll)
-		o := claim(w, owned) // n+1 repeats where the list lies
+		o := claim(w, owned) // n+1 repeats where the list is
 		task, _, _ := w.process()
 		if c, err := task.Get(w.Context(), checkpoint.Seq(1)); err != nil || c.Offsets["in"] != "1" {
 			t.Errorf("under the claim, At 1: %+v, %v", c, err)
 		}
 		before := job.Stats()
-		commit(w, o, at(n+2)) // after which it collects, for other requests
+		commit(w, o, at(n+2)) // after it, the owner collects, with other requests
 		after := job.Stats()
-		if puts, creates := after.Put.Calls-before.Put.Calls, after.Create.Calls-before.Create.Calls; puts != 1 || creates != 1 {
-			t.Errorf("a commit with a long list took %d puts and %d creates, want one each", puts, creates)
+		if puts, creates := after.Put.Calls-before.Put.Calls, after.Create.Calls-before.Create.Calls; puts != 0 || creates != 1 {
+			t.Errorf("a commit with a long list took %d puts and %d creates; want one request, because there is room for it in the manifest", puts, creates)
 		}
 		if err := o.Release(w.Context()); err != nil {
 			t.Fatal(err)
@@ -212,7 +243,8 @@ func TestLongRetainedList(t *testing.T) {
 		if c, err := task.Get(w.Context(), checkpoint.Seq(17)); err != nil || c.Offsets["in"] != "17" {
 			t.Errorf("At 17: %+v, %v", c, err)
 		}
-		// From here on it is short, and the segments with the long ones go.
+		// From here on the list is short, and the segments with the long ones are
+		// deleted.
 		o, _ = w.ownerWith(checkpoint.Options{Retention: checkpoint.Retention{Last: 3}})
 		commit(w, o, at(1))
 		commit(w, o, at(2))
@@ -233,8 +265,8 @@ func (w *world) wantSmallManifests() {
 	}
 }
 
-// Offsets may be more than a segment usually holds: what describes a state is
-// one piece, however small the segments are.
+// Offsets may be larger than a segment usually is: the description of a state is one
+// piece, however small the segments are.
 func TestThousandsOfOffsets(t *testing.T) {
 	for _, c := range []struct {
 		name            string
@@ -246,12 +278,12 @@ func TestThousandsOfOffsets(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				o, store := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10})
+				o, store := w.ownerWith(checkpoint.Options{Memory: 1 << 20})
 				s := with(0, c.state)
 				for n := range 5000 {
 					s.Offsets[fmt.Sprintf("orders/%d", n)] = fmt.Sprint(n * n)
 				}
-				commit(w, o, at(0)) // after the first, an owner collects
+				commit(w, o, at(0)) // after its first commit, an owner collects
 				synctest.Wait()
 				before := store.Calls()
 				made := commit(w, o, s)
@@ -273,6 +305,14 @@ func TestThousandsOfOffsets(t *testing.T) {
 				}
 				if calls := reads.Calls(); calls != 3 {
 					t.Errorf("Newest took %d requests, want 3", calls)
+				}
+				w.owner() // of another epoch: what is not named is garbage now
+				if r, _ := w.verify(structure); r.Garbage.Segments != 0 {
+					t.Errorf("%+v are said to be garbage", r.Garbage)
+				}
+				w.collect(checkpoint.CollectOptions{})
+				if got, err = task.Latest(w.Context()); err != nil || len(got.Offsets) != 5001 {
+					t.Errorf("after a collection: %d offsets, %v", len(got.Offsets), err)
 				}
 			})
 		})

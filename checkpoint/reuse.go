@@ -13,10 +13,11 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// reuse copies what the old directory has of the state: its files are cut and
-// hashed as a save would do it. Bytes are copied and not linked, because a
-// process that should be dead may still write to the old files. What cannot be
-// read there is fetched. There may be no old directory.
+// reuse copies data that the old directory has in common with the state. To find it, it
+// divides the old files into chunks and hashes them, as a save does. It copies the data
+// rather than linking files, because a process that should have ended may still write to
+// the old files. Data of files that cannot be read is fetched. dir is nil if there is no
+// old directory.
 func (r *restorer) reuse(ctx context.Context, dir *os.Root) error {
 	if dir == nil {
 		return nil
@@ -26,7 +27,7 @@ func (r *restorer) reuse(ctx context.Context, dir *os.Root) error {
 	paths := make(chan string)
 	for range runtime.GOMAXPROCS(0) {
 		group.Go(func() error {
-			w := reuser{r, &writer{root: r.root, nodes: r.tree.nodes}, make([]byte, 0, blockSize)}
+			w := reuser{r, r.writer(), make([]byte, 0, blockSize)}
 			for path := range paths {
 				if err := w.reuse(ctx, old, path); err != nil {
 					return err
@@ -86,7 +87,8 @@ func (w *reuser) reuse(ctx context.Context, old fs.FS, path string) error {
 	return nil
 }
 
-// take returns the chunk with a hash if files need it and have not got it yet.
+// take returns the chunk with a hash if the state needs it, and no other call has taken
+// it.
 func (r *restorer) take(h format.Hash) (catalog.ID, bool) {
 	id, ok := r.tree.Find(h)
 	if !ok || r.first[id] == r.first[id+1] {

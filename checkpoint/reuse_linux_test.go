@@ -20,7 +20,7 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A place where a checkpoint is restored over an old state.
+// A reuse restores a checkpoint over an old state.
 type reuse struct {
 	*live
 	made   *checkpoint.Checkpoint // of the live state
@@ -31,7 +31,7 @@ type reuse struct {
 
 const (
 	reuseFiles = 8
-	reuseSize  = 512 << 10 // of each of them, about
+	reuseSize  = 512 << 10 // approximate size of each file
 )
 
 // newReuse saves a state, and restores it to a target.
@@ -64,11 +64,11 @@ func newReuse(t tester) *reuse {
 }
 
 const (
-	pages   = 3 // which are 1 % of the state
+	pages   = 3 // these are 1 % of the state
 	changed = pages * 16 << 10
 )
 
-// restore restores over the target, and returns how many bytes that fetched.
+// restore restores over the target, and returns the number of bytes that it fetched.
 func (r *reuse) restore() int64 {
 	r.Helper()
 	before := r.job.Stats().Get.Bytes
@@ -79,7 +79,7 @@ func (r *reuse) restore() int64 {
 	return r.job.Stats().Get.Bytes - before
 }
 
-// What the target has of the state is not fetched, wherever it has it.
+// Data that the target already has is not fetched, wherever it is in the target.
 func TestRestoreOverAnOldStateFetchesWhatIsMissing(t *testing.T) {
 	at := func(r *reuse, name string) string { return filepath.Join(r.target, name) }
 	for _, c := range []struct {
@@ -145,8 +145,8 @@ func TestRestoreOverAnOldStateFetchesWhatIsMissing(t *testing.T) {
 }
 
 // A file of the target that cannot be read is fetched.
-func TestRestoreOverWhatCanNotBeRead(t *testing.T) {
-	if os.Geteuid() == 0 { // who may read all
+func TestRestoreOverAFileThatCannotBeRead(t *testing.T) {
+	if os.Geteuid() == 0 { // who may read everything
 		asNobody(t)
 		return
 	}
@@ -172,9 +172,9 @@ func asNobody(t *testing.T) {
 	}
 }
 
-// A restore that is given up, at any time, leaves the target as it was and
-// nothing beside it.
-func TestRestoreThatIsGivenUp(t *testing.T) {
+// A restore that is cancelled, at any time, leaves the target as it was and nothing
+// beside it.
+func TestRestoreThatIsCancelled(t *testing.T) {
 	r := newReuse(t)
 	absent := filepath.Join(filepath.Dir(r.target), "absent")
 	whole := r.job.Stats().Get.Calls
@@ -182,7 +182,7 @@ func TestRestoreThatIsGivenUp(t *testing.T) {
 	whole = r.job.Stats().Get.Calls - whole
 	r.must(os.RemoveAll(absent))
 	if whole < 5 {
-		t.Fatalf("a restore takes %d requests", whole)
+		t.Fatalf("a restore took %d requests", whole)
 	}
 
 	store := &givingUp{Store: r.bucket.Open()}
@@ -207,7 +207,7 @@ func TestRestoreThatIsGivenUp(t *testing.T) {
 			r.wantAsItWas(err, before)
 		}
 		if givenUp == 0 {
-			t.Errorf("%s: it was given up %d times", target, givenUp)
+			t.Errorf("%s: it was cancelled %d times", target, givenUp)
 		}
 		if got, want := digest(t, os.DirFS(target)), digest(t, os.DirFS(r.dir)); got != want {
 			t.Errorf("%s: it gives back\n%s\nwant\n%s", target, got, want)
@@ -216,8 +216,8 @@ func TestRestoreThatIsGivenUp(t *testing.T) {
 	}
 }
 
-// The same while it reads the old state, and between any of its reports.
-func TestRestoreThatIsGivenUpWhenItReports(t *testing.T) {
+// The same while it reads the old state, and between its progress reports.
+func TestRestoreThatIsCancelledWhenItReports(t *testing.T) {
 	r := newReuse(t)
 	before := digest(t, os.DirFS(r.target))
 	reports := 0
@@ -238,7 +238,7 @@ func TestRestoreThatIsGivenUpWhenItReports(t *testing.T) {
 		n += n / 2
 	}
 	if reports < 3 {
-		t.Errorf("it was given up %d times", reports)
+		t.Errorf("it was cancelled %d times", reports)
 	}
 	if got, want := digest(t, os.DirFS(r.target)), digest(t, os.DirFS(r.dir)); got != want {
 		t.Errorf("it gives back\n%s\nwant\n%s", got, want)
@@ -256,7 +256,7 @@ func (r *reuse) wantAsItWas(err error, before string) {
 	}
 }
 
-// givingUp ends a context with one of its reads.
+// givingUp ends a context during one of its reads.
 type givingUp struct {
 	backend.Store
 	cancel func()

@@ -4,34 +4,40 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"time"
 
-	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
 )
 
-// claimAt is Claim for an owner who goes back to an older checkpoint.
-func (t *Task) claimAt(ctx context.Context, at Ref) (*Owner, error) {
+// claimAt is Claim with ClaimOptions.At: it rolls back to an older checkpoint.
+func (t *Task) claimAt(ctx context.Context, at Ref, began time.Duration) (*Owner, error) {
 	c, err := t.intact(ctx, at)
 	if err != nil {
 		return nil, err
 	}
-	s, segments, err := t.goBack(ctx, c, false)
+	s, segments, err := t.rollBack(ctx, c, false, true)
 	if err != nil {
 		return nil, err
 	}
-	o, err := t.owner(ctx, s)
+	o, err := t.owner(ctx, s, began)
 	if err == nil {
 		o.segments = segments
 	}
 	return o, err
 }
 
+// RollbackOptions say what a rollback may do. The zero value is a good choice.
+type RollbackOptions struct {
+	// Fence lets a task be rolled back although it is claimed, which fences its owner.
+	Fence bool
+}
+
 // Rollback makes an older checkpoint the latest again, as Claim does with
-// [ClaimOptions.At], for a task that has no long-running owner. An owner that the task
-// may have is fenced by it, of which Options.Logger is told. After ErrUnknown the task
-// may have gone back, or may yet; after any other error it has not.
-func (t *Task) Rollback(ctx context.Context, at Ref) (*Checkpoint, error) {
+// [ClaimOptions.At], for a task that has no owner. It returns ErrClaimed for a task that is
+// claimed, unless the options say otherwise. After ErrUnknown the task may have been rolled
+// back, or may yet be; after any other error it was not.
+func (t *Task) Rollback(ctx context.Context, at Ref, opts RollbackOptions) (*Checkpoint, error) {
 	ctx, end, err := t.job.life.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -41,46 +47,45 @@ func (t *Task) Rollback(ctx context.Context, at Ref) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := t.goBack(ctx, c, true); err != nil {
+	if _, _, err := t.rollBack(ctx, c, true, opts.Fence); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// intact returns the checkpoint to go back to, which at means, if no segment that
-// it needs is missing.
+// intact returns the checkpoint that at means. It returns ErrCorrupt if a segment that the
+// checkpoint needs is missing.
 func (t *Task) intact(ctx context.Context, at Ref) (*Checkpoint, error) {
 	return history.Reread(ctx, func() (*Checkpoint, error) {
 		c, err := t.Get(ctx, at)
 		if err != nil {
 			return nil, err
 		}
-		return c, t.wantSegments(ctx, c)
+		return c, t.requireSegments(ctx, c)
 	})
 }
 
-// goBack claims the task with an older checkpoint, and returns its step and how
-// many segments were sent for it.
-func (t *Task) goBack(ctx context.Context, c *Checkpoint, released bool) (s *history.Committed, segments uint32, err error) {
-	var before *history.Committed
+// rollBack claims the task with an older checkpoint, and releases it in the same manifest
+// if the caller wants that. It returns the claim, and how many segments were sent for it.
+func (t *Task) rollBack(ctx context.Context, c *Checkpoint, released, fence bool) (s *history.Committed, segments uint32, err error) {
 	s, err = t.log.Claim(ctx, func(base *history.Committed) (*format.Manifest, error) {
-		before = base
-		m, sent, err := t.backTo(ctx, base, c.Seq)
+		if err := t.mayFence(base, fence); err != nil {
+			return nil, err
+		}
+		m, sent, err := t.rollbackManifest(ctx, base, c.Seq)
 		if err != nil {
 			return nil, err
 		}
 		m.Released, segments = released, uint32(sent)
 		return m, nil
 	})
-	if err == nil && released {
-		t.warnOfFencing(ctx, before)
-	}
 	return s, segments, err
 }
 
-// wantSegments returns ErrCorrupt if a segment that c needs is not there. Who
-// goes back does so because something went wrong: it must not get worse.
-func (t *Task) wantSegments(ctx context.Context, c *Checkpoint) error {
+// requireSegments returns ErrCorrupt if a segment that c needs is missing. A rollback is
+// made because something went wrong, so it must not lead to a checkpoint that cannot be
+// restored.
+func (t *Task) requireSegments(ctx context.Context, c *Checkpoint) error {
 	lacks := make(map[format.SegmentID]format.Segment)
 	for _, s := range c.content.Segments {
 		lacks[s.ID] = s
@@ -94,7 +99,7 @@ func (t *Task) wantSegments(ctx context.Context, c *Checkpoint) error {
 		}
 		delete(lacks, o.ID)
 	}
-	for _, s := range lacks { // as far as a listing tells
+	for _, s := range lacks { // those that the listing did not show; it may be incomplete
 		err := t.segments.Probe(ctx, s)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = t.log.Missing(ctx, c.Seq, err)
@@ -106,9 +111,9 @@ func (t *Task) wantSegments(ctx context.Context, c *Checkpoint) error {
 	return nil
 }
 
-// backTo returns the manifest after base by which a new writer goes back, and
-// how many segments were sent for it.
-func (t *Task) backTo(ctx context.Context, base *history.Committed, seq uint64) (m *format.Manifest, sent int, err error) {
+// rollbackManifest returns the claim after base that makes checkpoint number seq the
+// current one again, and how many segments were sent for the claim.
+func (t *Task) rollbackManifest(ctx context.Context, base *history.Committed, seq uint64) (m *format.Manifest, sent int, err error) {
 	all, err := t.log.All(ctx, base)
 	if err != nil {
 		return nil, 0, err
@@ -119,32 +124,13 @@ func (t *Task) backTo(ctx context.Context, base *history.Committed, seq uint64) 
 	}
 	m = t.log.Follow(base, format.KindClaim, history.SegmentsFirst)
 	if r.Seq == m.Checkpoint.Seq {
-		return m, 0, nil // it is there already
+		return m, 0, nil // it is the current one already
 	}
-	committed, err := t.log.Commit(ctx, r)
+	committed, err := t.log.FindCommit(ctx, r)
 	if err != nil {
 		return nil, 0, err
 	}
 	m.Checkpoint = committed.Checkpoint
-	sent, err = t.retain(ctx, m, m.Others(all))
-	return m, sent, err
-}
-
-// retain makes list the checkpoints that m, a new writer's first manifest,
-// retains, and returns how many segments were sent for it.
-//
-// Once m has been sent as well, they are nobody's to delete, however that went:
-// it may be a step, and another writer may have gone on from it. If it is none,
-// they are garbage to the next writer.
-func (t *Task) retain(ctx context.Context, m *format.Manifest, list []format.Retained) (sent int, err error) {
-	p := newPacker(ctx, t, catalog.New(0), format.SegmentID{Epoch: m.Epoch, Writer: m.Writer})
-	if m.Retained, m.RetainedAt, err = p.placeRetained(t.job.codec, list); err != nil {
-		p.abandon()
-	} else {
-		err = p.finish()
-	}
-	if err != nil {
-		t.discard(ctx, p.keys())
-	}
-	return len(p.sent), err
+	keys, err := t.retain(ctx, m, base, base.Rest(all), m.Others(all), 0)
+	return m, len(keys), err
 }

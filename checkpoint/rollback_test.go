@@ -17,7 +17,7 @@ import (
 )
 
 // wantCheckpoints compares the numbers of the task's checkpoints, the current one
-// first, and makes sure that each can be read.
+// first, and checks that each can be read.
 func (w *world) wantCheckpoints(want ...uint64) {
 	w.Helper()
 	task, _, _ := w.process()
@@ -37,13 +37,13 @@ func (w *world) wantCheckpoints(want ...uint64) {
 
 func TestRollback(t *testing.T) {
 	inWorld(t, func(w *world) {
-		opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 3}}
+		opts := checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: 3}}
 		o, _ := w.ownerWith(opts)
 		for n := range 3 {
 			commit(w, o, with(n, 100<<10)) // 2, 3 and 4
 		}
 		task, _, _ := w.open(opts)
-		c, err := task.Rollback(w.Context(), checkpoint.Seq(2))
+		c, err := task.Rollback(w.Context(), checkpoint.Seq(2), checkpoint.RollbackOptions{Fence: true})
 		if err != nil || c.Seq != 2 || c.Offsets["in"] != "0" {
 			t.Fatalf("rolled back to %+v, %v", c, err)
 		}
@@ -63,8 +63,8 @@ func TestRollback(t *testing.T) {
 		if c, err := again.Checkpoint(w.Context()); err != nil || c.Seq != 2 {
 			t.Errorf("the next owner goes on from %+v, %v", c, err)
 		}
-		// Its commit counts as the newest, and what was gone back to as the one
-		// before.
+		// Its commit counts as the newest, and the checkpoint that was rolled back to
+		// as the one before.
 		commit(w, again, with(10, 100<<10))
 		synctest.Wait()
 		w.wantCheckpoints(7, 2, 4)
@@ -91,7 +91,7 @@ func TestClaimAt(t *testing.T) {
 		if c, err := o.Resume(w.Context(), dir); err != nil || c.Seq != 2 || c.Savepoint != "good" {
 			t.Errorf("resumed from %+v, %v", c, err)
 		}
-		// What it shares with the checkpoint that it went back to is not sent.
+		// What it shares with the checkpoint of the rollback is not uploaded.
 		next := at(1)
 		next.State = checkpoint.Dir(dir)
 		c := commit(w, o, next)
@@ -111,7 +111,7 @@ func TestRollbackToTheNewest(t *testing.T) {
 		commit(w, o, at(1))
 		c := commit(w, o, at(2))
 		task, _, _ := w.process()
-		if got, err := task.Rollback(w.Context(), checkpoint.Seq(c.Seq)); err != nil || got.Seq != c.Seq {
+		if got, err := task.Rollback(w.Context(), checkpoint.Seq(c.Seq), checkpoint.RollbackOptions{Fence: true}); err != nil || got.Seq != c.Seq {
 			t.Errorf("%+v, %v", got, err)
 		}
 		w.wantCheckpoints(3, 2)
@@ -122,11 +122,11 @@ func TestRollbackToNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, _, _ := w.process()
 		o, _ := w.owner()
-		_, none := task.Rollback(w.Context(), checkpoint.Seq(1))
+		_, none := task.Rollback(w.Context(), checkpoint.Seq(1), checkpoint.RollbackOptions{})
 		commit(w, o, at(1))
 		for name, err := range map[string]error{
 			"empty":       none,
-			"a number":    second(task.Rollback(w.Context(), checkpoint.Seq(7))),
+			"a number":    second(task.Rollback(w.Context(), checkpoint.Seq(7), checkpoint.RollbackOptions{})),
 			"a claim":     second(task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(1)})),
 			"a savepoint": second(task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Savepoint("good")})),
 		} {
@@ -134,7 +134,7 @@ func TestRollbackToNothing(t *testing.T) {
 				t.Errorf("%s: %v, want ErrNoCheckpoint", name, err)
 			}
 		}
-		if _, err := task.Rollback(w.Context(), checkpoint.Savepoint("")); !errors.Is(err, backend.ErrInvalid) {
+		if _, err := task.Rollback(w.Context(), checkpoint.Savepoint(""), checkpoint.RollbackOptions{}); !errors.Is(err, backend.ErrInvalid) {
 			t.Errorf("no name: %v, want ErrInvalid", err)
 		}
 		commit(w, o, at(2)) // nobody was fenced
@@ -143,8 +143,8 @@ func TestRollbackToNothing(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// A list of checkpoints that is too large for the manifest lies in a segment
-// of the new writer's, who numbers its next ones behind it.
+// A retained list that is too large for the manifest is in a segment of the new
+// writer, which numbers its next segments after it.
 func TestRollbackWithALongHistory(t *testing.T) {
 	inWorld(t, func(w *world) {
 		opts := checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
@@ -175,7 +175,8 @@ func TestRollbackWithALongHistory(t *testing.T) {
 	})
 }
 
-// Whoever loses the race for the number starts over from what the winner made.
+// If a rollback loses the race for the number, it starts over from the winner's
+// manifest.
 func TestRollbackIsOvertaken(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -184,8 +185,10 @@ func TestRollbackIsOvertaken(t *testing.T) {
 		task, _, store := w.process()
 		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 1, Err: backend.ErrThrottled})
 		done := make(chan error)
-		go func() { done <- second(task.Rollback(w.Context(), checkpoint.Seq(2))) }()
-		synctest.Wait() // it waits to try again
+		go func() {
+			done <- second(task.Rollback(w.Context(), checkpoint.Seq(2), checkpoint.RollbackOptions{Fence: true}))
+		}()
+		synctest.Wait() // it waits before it tries again
 		commit(w, o, at(3))
 		if err := <-done; err != nil {
 			t.Fatal(err)
@@ -194,13 +197,13 @@ func TestRollbackIsOvertaken(t *testing.T) {
 	})
 }
 
-// What was found to go back to is retired before the claim. Its name may be
-// another checkpoint's by then, of which nothing is known.
-func TestRollbackGoesBackToWhatItFound(t *testing.T) {
+// The checkpoint that a rollback has found is retired before its claim. By then, its
+// name may belong to another checkpoint, which must not be taken for it.
+func TestRollbackKeepsToWhatItFound(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(lastOne)
 		old := at(1)
-		old.Savepoint, old.SavepointExpires = "good", time.Hour
+		old.Savepoint, old.SavepointExpiresAfter = "good", time.Hour
 		commit(w, o, old)
 		commit(w, o, at(2))
 		lists := 0
@@ -208,7 +211,7 @@ func TestRollbackGoesBackToWhatItFound(t *testing.T) {
 			if verb != "list" {
 				return
 			}
-			if lists++; lists != 2 { // 1 is At's
+			if lists++; lists != 2 { // the first is that of At
 				return
 			}
 			for n := range 2 {
@@ -217,14 +220,14 @@ func TestRollbackGoesBackToWhatItFound(t *testing.T) {
 			}
 			commit(w, o, checkpoint.Snapshot{Savepoint: "good"})
 		})
-		if c, err := task.Rollback(w.Context(), checkpoint.Savepoint("good")); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
-			t.Errorf("went back to %+v, %v; want ErrNoCheckpoint", c, err)
+		if c, err := task.Rollback(w.Context(), checkpoint.Savepoint("good"), checkpoint.RollbackOptions{Fence: true}); !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+			t.Errorf("rolled back to %+v, %v; want ErrNoCheckpoint", c, err)
 		}
 	})
 }
 
-// The list of checkpoints is deleted while whoever goes back reads it.
-func TestRollbackReadsAListThatIsGone(t *testing.T) {
+// The retained list is deleted while a rollback reads it.
+func TestRollbackReadsAListThatIsDeleted(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(keepAll)
 		first := at(1)
@@ -236,75 +239,63 @@ func TestRollbackReadsAListThatIsGone(t *testing.T) {
 		gets := 0
 		task := w.hookedTask(keepAll, func(verb, key string) {
 			if verb == "get" && strings.Contains(key, segments) {
-				if gets++; gets == 2 { // 1 is At's
+				if gets++; gets == 2 { // the first is that of At
 					heir, _ := w.ownerWith(lastOne)
 					commit(w, heir, at(2))
 					synctest.Wait()
 				}
 			}
 		})
-		if c, err := task.Rollback(w.Context(), checkpoint.Savepoint("first")); err != nil || c.Seq != 2 {
-			t.Errorf("went back to %+v, %v", c, err)
+		if c, err := task.Rollback(w.Context(), checkpoint.Savepoint("first"), checkpoint.RollbackOptions{Fence: true}); err != nil || c.Seq != 2 {
+			t.Errorf("rolled back to %+v, %v", c, err)
 		}
 		w.wantHistory("1 2")
 	})
 }
 
-// Another goes on from the step before that was confirmed, and then the store is
-// out of reach: nobody can say that nothing was done.
-func TestStepThatWasGoneOnFromIsUnknown(t *testing.T) {
-	for name, do := range map[string]func(context.Context, *checkpoint.Task) error{
-		"rollback": func(ctx context.Context, task *checkpoint.Task) error {
-			return second(task.Rollback(ctx, checkpoint.Seq(2)))
-		},
-		"prune": func(ctx context.Context, task *checkpoint.Task) error {
-			return second(task.Prune(ctx, keepOne, checkpoint.PruneOptions{}))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.forgeOwned(2)
-				ctx, cancel := context.WithCancel(w.Context())
-				defer cancel()
-				creates, lists := 0, 0
-				task := w.hookedTask(keepAll, func(verb, _ string) {
-					if verb == "create" {
-						creates++
-					}
-					if verb != "list" || creates < 2 { // not made and proven yet
-						return
-					}
-					switch lists++; lists {
-					case 1:
-						w.owner()
-					case 2:
-						cancel()
-					}
-				})
-				if err := do(ctx, task); !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, context.Canceled) {
-					t.Errorf("%v, want ErrUnknown", err)
-				}
-			})
+// Another writer goes on from a claim before the claim was confirmed, and then the
+// store cannot be reached. The claim must not report that nothing was done.
+func TestClaimThatWasContinuedIsUnknown(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.forgeOwned(2)
+		ctx, cancel := context.WithCancel(w.Context())
+		defer cancel()
+		creates, lists := 0, 0
+		task := w.hookedTask(keepAll, func(verb, _ string) {
+			if verb == "create" {
+				creates++
+			}
+			if verb != "list" || creates < 2 { // not yet made and proven
+				return
+			}
+			switch lists++; lists {
+			case 1:
+				w.owner()
+			case 2:
+				cancel()
+			}
 		})
-	}
+		if _, err := task.Rollback(ctx, checkpoint.Seq(2), checkpoint.RollbackOptions{}); !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want ErrUnknown", err)
+		}
+	})
 }
 
-// A step that was gone on from, or of which its writer was not told, names the
-// list that was sent for it.
-func TestListOfARollbackStays(t *testing.T) {
+// The segment with the list of a claim is kept if another writer has gone on from the
+// claim, or if its own writer does not know that it was made.
+func TestListOfARollbackIsKept(t *testing.T) {
 	opts := checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
+	n := 0
 	history := func(w *world) {
 		o, _ := w.ownerWith(opts)
-		for n := range 400 {
-			commit(w, o, at(n)) // 2 to 401
-		}
+		n = w.fullList(o)
 	}
 	want := func(w *world) {
 		w.Helper()
 		task, _, _ := w.process()
 		list, err := task.List(w.Context())
-		if err != nil || len(list) != 400 || list[0].Seq != 7 {
-			w.Errorf("%d checkpoints, %v; want 400, number 7 first", len(list), err)
+		if err != nil || len(list) != n || list[0].Seq != 7 || len(w.objects(segments)) != 2 {
+			w.Errorf("%d checkpoints, %v; want %d, number 7 first, and their list in a piece", len(list), err, n)
 		}
 	}
 	t.Run("another claims before it is confirmed", func(t *testing.T) {
@@ -321,7 +312,7 @@ func TestListOfARollbackStays(t *testing.T) {
 					want(w)
 				}
 			})
-			if _, err := task.Rollback(w.Context(), checkpoint.Seq(7)); err != nil {
+			if _, err := task.Rollback(w.Context(), checkpoint.Seq(7), checkpoint.RollbackOptions{Fence: true}); err != nil {
 				t.Error(err)
 			}
 			if !claimed {
@@ -334,7 +325,7 @@ func TestListOfARollbackStays(t *testing.T) {
 		inWorld(t, func(w *world) {
 			history(w)
 			task, _, _ := w.open(opts, faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 2, Err: backend.ErrPermission})
-			if _, err := task.Rollback(w.Context(), checkpoint.Seq(7)); !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, backend.ErrPermission) {
+			if _, err := task.Rollback(w.Context(), checkpoint.Seq(7), checkpoint.RollbackOptions{Fence: true}); !errors.Is(err, checkpoint.ErrUnknown) || !errors.Is(err, backend.ErrPermission) {
 				t.Errorf("%v; want ErrUnknown, for want of permission", err)
 			}
 			want(w)
@@ -342,9 +333,9 @@ func TestListOfARollbackStays(t *testing.T) {
 	})
 }
 
-// A checkpoint that has lost a segment is not gone back to, and whoever owns the
+// A rollback to a checkpoint that has lost a segment is refused, and the owner of the
 // task goes on.
-func TestRollbackToWhatIsNotWhole(t *testing.T) {
+func TestRollbackToADamagedCheckpoint(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
 		commit(w, o, with(1, 100<<10))
@@ -353,7 +344,7 @@ func TestRollbackToWhatIsNotWhole(t *testing.T) {
 		key := format.SegmentKey(dir, segments[len(segments)-1].ID)
 		w.remove(key)
 		task, _, _ := w.process()
-		if _, err := task.Rollback(w.Context(), checkpoint.Seq(2)); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
+		if _, err := task.Rollback(w.Context(), checkpoint.Seq(2), checkpoint.RollbackOptions{}); !errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(err.Error(), key) {
 			t.Errorf("%v, want ErrCorrupt that names %s", err, key)
 		}
 		if _, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(2)}); !errors.Is(err, checkpoint.ErrCorrupt) {

@@ -17,7 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// makeState fills a directory with one of everything.
+// makeState fills a directory with one file of each kind.
 func makeState(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -55,7 +55,7 @@ func makeState(t *testing.T) string {
 	return dir
 }
 
-// describe returns a line for each thing in a directory.
+// describe returns a line for each entry of a directory.
 func describe(t tester, dir string) string {
 	t.Helper()
 	return describeFS(t, os.DirFS(dir))
@@ -93,8 +93,8 @@ func describeFS(t tester, root fs.FS) string {
 }
 
 func TestRestoreGivesBackTheTree(t *testing.T) {
-	for _, size := range []int{64 << 10, 16 << 20} {
-		task := openTask(t, mem.NewBucket(time.Now), checkpoint.Options{SegmentSize: size})
+	for _, memory := range []int64{1 << 20, 256 << 20} {
+		task := openTask(t, mem.NewBucket(time.Now), checkpoint.Options{Memory: memory})
 		state := makeState(t)
 		c := commit(t, claim(t, task), checkpoint.Snapshot{State: checkpoint.Dir(state)})
 		if c.Files != 7 {

@@ -8,17 +8,18 @@ import (
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/cut"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/filetimes"
 )
 
-// readFiles packs the files that base does not have as they are.
+// readFiles packs the files that are new, or may have changed since base.
 func (b *builder) readFiles(l *pipeline) error {
 	if err := b.readStreams(l); err != nil {
 		return err
 	}
 	todo := b.toRead()
-	defer b.walk.writeAhead(todo)()
+	defer b.scan.writeAhead(todo)()
 	for _, i := range todo {
-		if err := b.walk.fail(b.walk.nodes[i].Path, b.readFile(l, i)); err != nil {
+		if err := b.scan.fail(b.scan.nodes[i].Path, b.readFile(l, i)); err != nil {
 			return err
 		}
 		b.meter.add(Progress{Files: 1})
@@ -26,35 +27,42 @@ func (b *builder) readFiles(l *pipeline) error {
 	return nil
 }
 
-// toRead returns the files that are to be read. The others get the chunks that
-// they have in base.
+// toRead returns the indexes of the files that are to be read. The others get the chunks
+// that they have in base.
 func (b *builder) toRead() (list []int) {
-	var old []node // of base, from the one on that comes next
+	var old []node // base's nodes that have not been passed yet
 	if b.base.tree != nil {
 		old = b.base.tree.nodes
 	}
-	for i := range b.walk.nodes {
-		n := &b.walk.nodes[i]
-		if !n.Mode.IsRegular() || b.walk.seen[i].made {
+	for i := range b.scan.nodes {
+		n := &b.scan.nodes[i]
+		if b.scan.seen[i].made || !n.Mode.IsRegular() && !n.Mode.IsDir() {
 			continue
 		}
 		for len(old) > 0 && format.ComparePaths(old[0].Path, n.Path) < 0 {
 			old = old[1:]
 		}
-		if len(old) == 0 || !b.walk.unchanged(n, &old[0]) {
+		if n.Mode.IsDir() {
+			if len(old) == 0 || old[0].Path != n.Path {
+				b.scan.noteUnkeptOf(n.Path)
+			}
+			continue
+		}
+		if len(old) == 0 || !b.scan.unchanged(n, &old[0]) {
 			list = append(list, i)
 			continue
 		}
 		n.chunks, n.table = old[0].chunks, old[0].table
-		// What was promised of a file says nothing of its times: those with which it
-		// was read are the ones to rely on, should nothing be promised any more.
+		// If the file was not read because of a promise (Immutable, WriteOnce), its
+		// present times prove nothing. Should a later save come without the promise, it
+		// must compare with the times that the file had when it was read.
 		n.ChangeTime, n.Inode = old[0].ChangeTime, old[0].Inode
 		b.meter.add(Progress{Files: 1, Bytes: n.Size})
 	}
 	return list
 }
 
-// writeAhead tells the system of the files that readFile will protect.
+// writeAhead starts to write the dirty pages of the files that readFile will protect.
 func (w *scan) writeAhead(todo []int) (stop func()) {
 	dir, ok := w.fsys.(interface{ writeAhead([]string) (stop func()) })
 	if !ok {
@@ -69,7 +77,7 @@ func (w *scan) writeAhead(todo []int) (stop func()) {
 	return dir.writeAhead(names)
 }
 
-// unchanged reports whether a file is known to be what it was, unopened.
+// unchanged reports whether a file is known to be unchanged without opening it.
 func (w *scan) unchanged(n, old *node) bool {
 	switch {
 	case w.reread || n.Path != old.Path || !old.Mode.IsRegular() || n.Size != old.Size:
@@ -84,22 +92,24 @@ func (w *scan) unchanged(n, old *node) bool {
 	return n.ChangeTime.Equal(old.ChangeTime) && n.ModTime.Equal(old.ModTime) && n.Inode == old.Inode
 }
 
-// readFile packs a regular file, and makes sure that it stayed the same all
-// the while: a torn file must not be stored.
+// readFile packs a regular file, and makes sure that it did not change while it was read:
+// a torn file must not be stored.
 //
-// Its times are recorded, for the next save to rely on, only if every change from
-// now on will move them. So the file is protected from unseen writes before it is
-// read: what was written before is read, and what is written later moves the times.
+// The next save relies on the file's times if they are recorded. So they are recorded only
+// if every later write will change them. To ensure that for writes through memory maps,
+// the file's pages are write-protected before it is read: what was written before is read,
+// and what is written later changes the times.
 func (b *builder) readFile(l *pipeline, i int) error {
-	n := &b.walk.nodes[i]
-	f, before, err := openRegular(b.walk.fsys, n.Path)
+	n := &b.scan.nodes[i]
+	f, before, err := openRegular(b.scan.fsys, n.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	b.scan.noteUnkept(n.Path, hasUnkept(f))
 	known := !n.ChangeTime.IsZero()
 	if known {
-		if known, err = catchMappedWrites(f); err != nil {
+		if known, err = filetimes.Catch(f); err != nil {
 			return err
 		}
 	}
@@ -114,19 +124,19 @@ func (b *builder) readFile(l *pipeline, i int) error {
 	if err := compare(before, after, read); err != nil {
 		return err
 	}
-	b.walk.describe(i, after)
-	b.walk.seen[i].read = true
+	b.scan.describe(i, after)
+	b.scan.seen[i].read = true
 	if !known {
 		n.ChangeTime, n.Inode = time.Time{}, 0
 	}
-	was, _ := identity(before)
-	if was != b.walk.seen[i].changed {
+	was, _ := filetimes.Identity(before)
+	if was != b.scan.seen[i].changed {
 		return b.readAgain(l, n)
 	}
 	return nil
 }
 
-// What became of a file, or of its name, while a state was saved.
+// What may happen to a file, or to its name, while a state is saved.
 var (
 	errWritten  = changed("it was written to")
 	errRemoved  = changed("it was removed")
@@ -149,15 +159,15 @@ func compare(before, after fs.FileInfo, read int64) error {
 	return nil
 }
 
-// readAgain reads a file whose change time moved while it was read, and makes
-// sure that it has the same content. The time also moves when a hard link to
-// the file comes or goes, as happens to a database's snapshot that shares files
-// with the database.
+// readAgain makes sure that a file whose change time moved during the save has the same
+// content as when it was read. The change time also moves when a hard link to the file is
+// added or removed. That happens to a database's snapshot, which shares files with the
+// database.
 func (b *builder) readAgain(l *pipeline, n *node) error {
 	if err := l.wait(); err != nil {
 		return err
 	}
-	f, _, err := openRegular(b.walk.fsys, n.Path)
+	f, _, err := openRegular(b.scan.fsys, n.Path)
 	if err != nil {
 		return err
 	}

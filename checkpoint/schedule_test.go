@@ -21,30 +21,30 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-// This file runs the engine one store call at a time. It runs in a synctest
-// bubble: when nothing goes on there, every process waits for a call of its to
-// be let go, or has ended.
+// This file runs the engine one store call at a time, in a synctest bubble. When
+// nothing runs there any more, every process waits in a store call that must be
+// released, or has ended.
 
-// A stage is a bucket and processes whose calls wait until they are let go.
+// A stage is a bucket, and processes whose calls wait until they are released.
 type stage struct {
 	play   *play
 	procs  []*process
-	anyone *process // whose calls never wait
+	anyone *process // its calls never wait
 	ops    map[string]*op
-	start  *image // what the play's before has made; nil if it has not run yet
+	start  *image // the result of the play's before; nil until it has run
 
-	// Of the present schedule.
+	// For the present schedule:
 	audit   *audit
-	now     time.Time // by the bucket's clock; guarded by the audit's lock
-	faults  int       // that may still be
-	jumps   int       // of the clock, likewise
+	now     time.Time // the bucket's clock; guarded by the audit's lock
+	faults  int       // how many may still happen
+	jumps   int       // of the clock: how many may still happen
 	writers map[format.WriterID]string
-	last    int // whose the last step was
+	last    int // the process of the last step
 
 	mu      sync.Mutex
-	open    bool // no call waits
+	open    bool // calls do not wait
 	waiting []*call
-	ended   int // processes
+	ended   int // the number of processes that have ended
 }
 
 // A process does what a play says.
@@ -52,22 +52,23 @@ type process struct {
 	*stage
 	index   int
 	name    string
+	job     *checkpoint.Job
 	task    *checkpoint.Task
 	door    *door
 	faults  *faultstore.Store
 	owner   *checkpoint.Owner
 	writers int
-	late    []*op // requests that have not landed
+	late    []*op // requests that were not yet applied
 }
 
 // A door is a store whose calls wait.
 type door struct {
 	backend.Store
 	p     *process
-	ahead time.Duration // by how much the times in replies are
+	ahead time.Duration // how far the times in replies are ahead
 }
 
-// An op is what a call does, by names that are the same in each schedule.
+// An op is what a call does. Its names are the same in each schedule.
 type op struct {
 	verb  string
 	keys  []string // for a list, what they begin with
@@ -93,15 +94,15 @@ func (o *op) meets(p *op) bool {
 	return false
 }
 
-// A call waits to be let go.
+// A call waits to be released.
 type call struct {
 	p   *process
 	op  *op
-	key string        // as the store is told
-	let chan struct{} // closed when it may go on
+	key string        // as the store sees it
+	let chan struct{} // closed when the call may go on
 }
 
-// A mode is what becomes of a call.
+// A mode is what happens to a call.
 type mode string
 
 const (
@@ -118,7 +119,7 @@ type event struct {
 	proc int
 	mode mode
 	op   *op
-	same int // how many like it come before
+	same int // the number of equal ones before it
 }
 
 func (e event) Actor() int { return e.proc }
@@ -127,7 +128,7 @@ func (e event) Rare() bool {
 	return e.mode == lose || e.mode == late || e.mode == crash || e.mode == jump
 }
 
-// touches reports whether the event does something to the store.
+// touches reports whether the event reads or changes the store.
 func (e event) touches() bool { return e.mode == apply || e.mode == lose || e.mode == land }
 
 func (e event) Conflicts(f event) bool {
@@ -140,7 +141,7 @@ func (e event) Conflicts(f event) bool {
 		return e.touches() && e.op.clocked()
 	case e.proc == f.proc:
 		return e.mode != apply || f.mode != apply || e.op.writes() || f.op.writes()
-	case e.Rare() && f.Rare(): // there may not be as many
+	case e.Rare() && f.Rare(): // the number of these is limited
 		return true
 	}
 	return e.touches() && f.touches() && e.op.meets(f.op)
@@ -157,25 +158,26 @@ func newStage(p *play) *stage {
 	return s
 }
 
-// newProcess makes a process, whose job serves many schedules.
+// newProcess makes a process, whose job is used in many schedules.
 func (s *stage) newProcess(i int, name string) *process {
 	p := &process{stage: s, index: i, name: name}
 	p.door = &door{p: p}
 	job, err := checkpoint.New(p.door, checkpoint.Options{
-		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: s.play.last}, Logger: lossLogger(func() *audit { return s.audit }),
-		// A wait of no length: the bubble's clock does not go on.
+		Memory: 1 << 20, Retention: checkpoint.Retention{Last: s.play.last}, Logger: lossLogger(func() *audit { return s.audit }),
+		// A wait of almost no length: the bubble's clock must not advance.
 		Backoff: backend.Backoff{First: 1, Max: 1, Attempts: 4},
 	})
 	if err != nil {
 		panic(err)
 	}
+	p.job = job
 	if p.task, err = job.Task("orders/7"); err != nil {
 		panic(err)
 	}
 	return p
 }
 
-// reset makes the stage what it is before a schedule.
+// reset sets the stage to the state before a schedule.
 func (s *stage) reset() {
 	s.now = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return s.now }
@@ -194,7 +196,7 @@ func (s *stage) reset() {
 	}
 }
 
-// begin lets the processes begin, up to their first calls.
+// begin starts the processes, up to their first calls.
 func (s *stage) begin() {
 	if s.start == nil {
 		if s.play.before != nil {
@@ -221,8 +223,8 @@ func (s *stage) begin() {
 	}
 }
 
-// An image is a bucket's content, and what is known of it. To make it anew for
-// each schedule would take as long as the schedule does.
+// An image is the content of a bucket, and what is known about it. To make it anew
+// for each schedule would take as long as the schedule itself.
 type image struct {
 	objects map[string][]byte
 	audit   *audit
@@ -256,12 +258,12 @@ func (i *image) develop(bucket *mem.Bucket) (*audit, map[format.WriterID]string)
 	return i.audit.copy(bucket), maps.Clone(i.writers)
 }
 
-// quiesce waits until nobody does anything; what they did happens before it
-// returns. Time stands still in the bubble: waits between attempts are of no
-// length, and the five seconds that a save has for tidying up never end.
+// quiesce waits until no process runs; all that they did happens before quiesce
+// returns. Time stands still in the bubble: waits between attempts have no length,
+// and the five seconds that a save has for its clean-up never end.
 func quiesce() { synctest.Wait() }
 
-// end lets the processes run to their ends: as dead, if they have not ended.
+// end lets the processes run to their ends. Those that have not ended are dead.
 func (s *stage) end() {
 	for _, p := range s.procs {
 		s.mu.Lock()
@@ -278,7 +280,7 @@ func (s *stage) end() {
 	quiesce()
 }
 
-// release lets go of calls.
+// release releases calls.
 func (s *stage) release(which func(*call) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -291,7 +293,7 @@ func (s *stage) release(which func(*call) bool) {
 	})
 }
 
-// events returns what may happen next, in an order that is the same each time.
+// events returns what may happen next, in an order that is always the same.
 func (s *stage) events() []event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -304,7 +306,8 @@ func (s *stage) events() []event {
 			all = append(all, event{proc: p.index, mode: land, op: p.late[0]})
 		}
 	}
-	// Whose the last step was comes first: it goes on unless there is a reason.
+	// The process of the last step comes first: it goes on unless something else is
+	// chosen.
 	place := func(e event) int {
 		if e.proc == s.last {
 			return -1
@@ -330,9 +333,9 @@ func (s *stage) events() []event {
 
 var noOp op
 
-// faultsAt returns what may go wrong with a call. Reads that fail are tried
-// again, as if they were made later; and a process that dies before a read might
-// as well die before its next write.
+// faultsAt returns what may go wrong with a call. Only writes fail: a failed read is
+// repeated, which is the same as a later read, and a process that dies before a read
+// might as well die before its next write.
 func (s *stage) faultsAt(e event) []event {
 	if s.faults == 0 || e.mode != apply || !e.op.writes() {
 		return nil
@@ -379,9 +382,10 @@ func (s *stage) take(e event) {
 	}
 }
 
-// jump sets the clock, which is read under the audit's lock. The lock is for the
-// race detector: who waits in a sync.WaitGroup, as the owner that is closed does,
-// is idle, but by its account not before [synctest.Wait] returns.
+// jump sets the clock, which is read under the audit's lock. The lock is for the race
+// detector: a goroutine that waits in a sync.WaitGroup, such as the Close of an
+// owner, is idle, but to the race detector this is not ordered before the return of
+// [synctest.Wait].
 func (s *stage) jump() {
 	s.audit.mu.Lock()
 	defer s.audit.mu.Unlock()
@@ -428,14 +432,17 @@ func (p *process) op(verb string, keys ...string) *op {
 	return o
 }
 
-// keyName returns a name for a key in which writers are called by who they are.
+// keyName returns a name for a key. In it, writers are called by the names of their
+// processes.
 func (p *process) keyName(key string) string {
-	if _, seq, ok := format.ParseManifestKey(key); ok {
+	if in, seq, ok := format.ParseManifestKey(key); ok && in == dir {
 		return fmt.Sprintf("manifest %03d.", seq)
+	} else if ok {
+		return fmt.Sprintf("manifest of the fork %03d.", seq)
 	}
 	id, ok := format.ParseSegmentKey(dir, key)
 	if !ok {
-		return strings.TrimSuffix(strings.TrimPrefix(key, dir+"/"), "s/") // of a list: all manifests, or all segments
+		return strings.TrimSuffix(strings.TrimPrefix(key, dir+"/"), "s/") // of a List: all manifests, or all segments
 	}
 	if _, ok := p.stage.writers[id.Writer]; !ok {
 		p.writers++
@@ -450,7 +457,7 @@ func (d *door) wait(verb string, keys ...string) {
 	s.mu.Lock()
 	if s.open || d.p.faults.Crashed() {
 		for _, key := range keys {
-			d.p.keyName(key) // its writer is named in any case
+			d.p.keyName(key) // gives its writer a name in any case
 		}
 		s.mu.Unlock()
 		return
@@ -490,7 +497,7 @@ func (d *door) Delete(ctx context.Context, keys ...string) error {
 
 // What processes do.
 
-// bad notes what must not happen.
+// bad records a violation.
 func (p *process) bad(f string, args ...any) {
 	p.audit.mu.Lock()
 	defer p.audit.mu.Unlock()
@@ -505,7 +512,7 @@ func (p *process) claim() {
 	}
 }
 
-// check notes an error that no store of this stage explains.
+// check records an error that nothing on this stage explains.
 func (p *process) check(what string, err error, allowed ...error) {
 	if err == nil || p.faults.Crashed() || slices.ContainsFunc(allowed, func(a error) bool { return errors.Is(err, a) }) {
 		return
@@ -526,7 +533,7 @@ func (p *process) commit(state fstest.MapFS) {
 	}, checkpoint.ErrFenced)
 }
 
-// newest returns the newest step.
+// newest returns the newest manifest.
 func (s *stage) newest() *format.Manifest {
 	s.audit.mu.Lock()
 	defer s.audit.mu.Unlock()
@@ -538,7 +545,7 @@ func (s *stage) newest() *format.Manifest {
 
 func (p *process) save(state fstest.MapFS) {
 	p.told("save", state, func(s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) {
-		return p.task.Save(context.Background(), s)
+		return p.task.Save(context.Background(), s, checkpoint.SaveOptions{Fence: true})
 	}, checkpoint.ErrConflict)
 }
 
@@ -563,8 +570,8 @@ func (p *process) collect() {
 	p.check("collection", err)
 }
 
-// read reads the newest checkpoint, which is at least as new as what had been
-// committed when it began.
+// read reads the newest checkpoint, which must be at least as new as the newest one
+// when read began.
 func (p *process) read() {
 	least := p.newest().Seq
 	status, err := p.task.Status(context.Background())
@@ -572,8 +579,8 @@ func (p *process) read() {
 	if err != nil || status.Latest == nil {
 		return
 	}
-	if status.Seq < least {
-		p.bad("status says %d, after %d was made", status.Seq, least)
+	if status.Manifest < least {
+		p.bad("status says %d, after %d was made", status.Manifest, least)
 	}
 	p.check("read", p.audit.wantWhole(context.Background(), status.Latest), checkpoint.ErrGone)
 }

@@ -19,9 +19,9 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A sleepers is a task whose history goes on while someone sleeps: for so long
-// that manifests are deleted, and others, who slept as well, make theirs under
-// numbers that are free again.
+// A sleepers is a task whose history goes on while one process sleeps: for so long
+// that manifests are deleted, and other processes that slept as well make late
+// manifests under numbers that are free again.
 type sleepers struct {
 	*world
 	audit *audit
@@ -30,20 +30,20 @@ type sleepers struct {
 	passed int
 	states atomic.Int64
 
-	passing chan struct{} // a lock, which one can sleep with
+	passing chan struct{} // a lock that can be waited for in the bubble
 
 	mu    sync.Mutex
-	calls int // of the one that is looked at; negative while it is not
+	calls int // requests of the process under test; negative while they are not counted
 }
 
-// A nap says when someone sleeps, and what happens meanwhile.
+// A nap says when a process sleeps, and what happens meanwhile.
 type nap struct {
-	requests [2]int      // before which it sleeps
-	commits  [2]int      // how many are made
-	late     format.Kind // what others who slept send in the end of the first
-	keep     int         // checkpoints
-	change   bool        // states are not all the same
-	back     bool        // a new owner goes back
+	requests [2]int      // it sleeps before these requests
+	commits  [2]int      // the number of commits during each sleep
+	late     format.Kind // the late manifests that others send at the end of the first sleep
+	keep     int         // the number of checkpoints that are kept
+	change   bool        // states differ
+	back     bool        // a new owner rolls back
 	started  bool        // the owner has committed before
 }
 
@@ -53,7 +53,7 @@ func newSleepers(w *world, n nap) *sleepers {
 	return s
 }
 
-// task opens the task; before is called with each request.
+// task opens the task. before is called with each request.
 func (s *sleepers) task(before func()) *checkpoint.Task {
 	store := hooked{s.audit.open(), func(string, string) { before() }}
 	opts := checkpoint.Options{Retention: checkpoint.Retention{Last: s.keep}, Logger: s.audit.logger()}
@@ -66,22 +66,21 @@ func (s *sleepers) task(before func()) *checkpoint.Task {
 
 func awake() {}
 
-// state returns the snapshot of a state: the same for all data that are equal,
-// unless states are to change.
+// state returns a snapshot: the same state for equal data, unless states must differ.
 func (s *sleepers) state(data string) (checkpoint.Snapshot, string) {
 	if s.change {
 		data = fmt.Sprint(s.states.Add(1))
 	}
 	var seed [32]byte
 	copy(seed[:], data)
-	random := make([]byte, 20<<10) // too much for a manifest
+	random := make([]byte, 20<<10) // too large for a manifest
 	_, _ = rand.NewChaCha8(seed).Read(random)
 	return s.audit.snapshot(fstest.MapFS{"s": {Data: random, Mode: 0o644}})
 }
 
 func (s *sleepers) save(task *checkpoint.Task, data string) error {
 	snapshot, offset := s.state(data)
-	c, err := task.Save(s.Context(), snapshot)
+	c, err := task.Save(s.Context(), snapshot, checkpoint.SaveOptions{Fence: true})
 	s.audit.tell(offset, c, err)
 	return err
 }
@@ -93,7 +92,7 @@ func (s *sleepers) commit(o *checkpoint.Owner, data string) error {
 	return err
 }
 
-// request is the hook of the one that is looked at.
+// request is called before each request of the process under test.
 func (s *sleepers) request() {
 	s.mu.Lock()
 	if s.calls >= 0 {
@@ -106,7 +105,7 @@ func (s *sleepers) request() {
 	}
 }
 
-// pass lets time go by.
+// pass lets time pass, with everything that happens meanwhile.
 func (s *sleepers) pass() {
 	s.passing <- struct{}{}
 	defer func() { <-s.passing }()
@@ -131,7 +130,7 @@ func (s *sleepers) pass() {
 	}
 }
 
-// goOn makes another owner go on, after a save.
+// goOn lets another owner go on, after a save.
 func (s *sleepers) goOn() {
 	task := s.task(awake)
 	if !s.back {
@@ -153,21 +152,21 @@ func (s *sleepers) goOn() {
 	}
 }
 
-// newest returns the last step.
-func (s *sleepers) newest() *auditStep {
+// newest returns the newest manifest.
+func (s *sleepers) newest() *auditManifest {
 	s.audit.mu.Lock()
 	defer s.audit.mu.Unlock()
 	return s.audit.newest
 }
 
-// makeLate makes a manifest of every number that is free again, by one who had
-// read the step before that when it was the newest.
+// makeLate makes a late manifest under every number that is free again, by a writer
+// that had read the manifest before it when that was the newest.
 func (s *sleepers) makeLate() {
 	s.audit.mu.Lock()
-	steps := maps.Clone(s.audit.steps)
+	committed := maps.Clone(s.audit.committed)
 	s.audit.mu.Unlock()
 	for seq := uint64(2); seq < s.newest().Seq; seq++ {
-		base := steps[seq-1]
+		base := committed[seq-1]
 		if base == nil || base.Checkpoint == nil || s.exists(format.ManifestKey(dir, seq)) {
 			continue
 		}
@@ -191,7 +190,7 @@ func (s *sleepers) makeLate() {
 	}
 }
 
-// end makes sure that all is well.
+// end checks that everything is in order.
 func (s *sleepers) end() {
 	s.goOn()
 	if err := s.commit(s.owner, "same"); err != nil {
@@ -215,18 +214,18 @@ func (s *sleepers) end() {
 	}
 }
 
-// naps is how many are drawn for each kind of work.
+// naps is how many naps each kind of work is tried with.
 var naps = flag.Int("naps", 100, "how many naps each kind of work is tried with")
 
-// Whoever sleeps for hours before any two requests does no harm. What it answers
-// is another matter, unless it says that it has committed: it was overtaken.
+// A process that sleeps for hours before any two requests does no harm. It may return
+// an error because it was overtaken; only if it reports a success, that must be true.
 func TestSleepBeforeTwoRequests(t *testing.T) {
 	for name, work := range map[string]func(*sleepers, *checkpoint.Task) error{
 		"collect": func(s *sleepers, task *checkpoint.Task) error {
 			return second(task.Collect(s.Context(), checkpoint.CollectOptions{}))
 		},
 		"go back": func(s *sleepers, task *checkpoint.Task) error {
-			return second(task.Rollback(s.Context(), checkpoint.Seq(2)))
+			return second(task.Rollback(s.Context(), checkpoint.Seq(2), checkpoint.RollbackOptions{Fence: true}))
 		},
 		"save": func(s *sleepers, task *checkpoint.Task) error { return s.save(task, "other") },
 		"own": func(s *sleepers, task *checkpoint.Task) error {
@@ -236,6 +235,30 @@ func TestSleepBeforeTwoRequests(t *testing.T) {
 			}
 			for n := range 3 {
 				err = errors.Join(err, s.commit(o, fmt.Sprint("other ", n)))
+			}
+			return errors.Join(err, o.Close(context.Background()))
+		},
+		"prune": func(s *sleepers, task *checkpoint.Task) error {
+			return second(task.Prune(s.Context(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{}))
+		},
+		"amend": func(s *sleepers, task *checkpoint.Task) error {
+			_, err := task.AddSavepoint(s.Context(), "x", checkpoint.SavepointOptions{})
+			if err == nil && !slices.ContainsFunc(s.newest().all, func(r format.Retained) bool { return r.Savepoint == "x" }) {
+				s.Error("the savepoint was acknowledged, but does not exist")
+			}
+			return err
+		},
+		"own, amended": func(s *sleepers, task *checkpoint.Task) error {
+			o, err := task.Claim(s.Context(), checkpoint.ClaimOptions{})
+			if err != nil {
+				return err
+			}
+			for n := range 3 {
+				err = errors.Join(err, s.commit(o, fmt.Sprint("other ", n)))
+				_, _ = s.task(awake).AddSavepoint(s.Context(), fmt.Sprint("x", n), checkpoint.SavepointOptions{})
+				if n == 1 {
+					_, _ = s.task(awake).Prune(s.Context(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{})
+				}
 			}
 			return errors.Join(err, o.Close(context.Background()))
 		},
@@ -289,7 +312,7 @@ func (s *sleepers) begin() {
 	task := s.task(awake)
 	first, offset := s.state("first")
 	first.Savepoint = "first"
-	c, err := task.Save(s.Context(), first)
+	c, err := task.Save(s.Context(), first, checkpoint.SaveOptions{})
 	s.audit.tell(offset, c, err)
 	for range 4 {
 		err = errors.Join(err, s.save(task, "same"))

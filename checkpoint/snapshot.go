@@ -25,13 +25,13 @@ type Snapshot struct {
 	// Savepoint, if it is not empty, names the checkpoint. Retention does not
 	// remove it. The name is unique in the task and is no number.
 	Savepoint string
-	// SavepointExpires is how long after its commit, by the store's clock, the
-	// savepoint becomes a checkpoint like others for retention; its name stays.
-	// It is rounded up to seconds. Zero is never.
-	SavepointExpires time.Duration
+	// SavepointExpiresAfter is after how long the savepoint expires, counted from its commit
+	// by the store's clock. From then on retention treats it like any other checkpoint,
+	// though it still has its name. It is rounded up to seconds. Zero is never.
+	SavepointExpiresAfter time.Duration
 	// State is the state's files. It is read before Commit or Save returns.
 	State Source
-	// Progress, if it is not nil, is told how the save comes along, from several
+	// Progress, if it is not nil, is called as the save proceeds, from several
 	// goroutines but one call at a time. The save waits for it.
 	Progress func(Progress)
 }
@@ -59,30 +59,35 @@ func (s *Snapshot) check(existing []format.Retained) error {
 		}
 	}
 	switch {
-	case s.SavepointExpires < 0:
-		return backend.Invalidf("the savepoint is to expire after %v; that must not be negative", s.SavepointExpires)
-	case s.SavepointExpires > 0 && s.Savepoint == "":
-		return backend.Invalidf("what is to expire after %v is no savepoint; name it", s.SavepointExpires)
+	case s.SavepointExpiresAfter < 0:
+		return backend.Invalidf("the savepoint is to expire after %v; that must not be negative", s.SavepointExpiresAfter)
+	case s.SavepointExpiresAfter > 0 && s.Savepoint == "":
+		return backend.Invalidf("what is to expire after %v is no savepoint; name it", s.SavepointExpiresAfter)
 	}
 	return checkSavepoint(s.Savepoint, existing)
 }
 
 // expiresAfter returns in how many seconds the savepoint expires.
 func (s *Snapshot) expiresAfter() int64 {
-	seconds := int64(s.SavepointExpires / time.Second)
-	if s.SavepointExpires%time.Second > 0 && seconds < format.MaxExpiry {
-		seconds++
+	return min(seconds(s.SavepointExpiresAfter), format.MaxExpiry)
+}
+
+// CheckSavepointName returns an error that wraps backend.ErrInvalid if no savepoint can have
+// the name. Whether a task has one of that name already, only the commit finds out.
+func CheckSavepointName(name string) error {
+	bad := len(name) > 128 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl)
+	if bad || isNumber(name) || strings.TrimSpace(name) == "" || name == (Ref{}).String() {
+		return backend.Invalidf("savepoint name %.140q: use up to 128 bytes of text that is not a number, not blank and not %q", name, Ref{})
 	}
-	return seconds
+	return nil
 }
 
 func checkSavepoint(name string, existing []format.Retained) error {
 	if name == "" {
 		return nil
 	}
-	bad := len(name) > 128 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl)
-	if bad || isNumber(name) {
-		return backend.Invalidf("savepoint name %q: use up to 128 bytes of text that is not a number", name)
+	if err := CheckSavepointName(name); err != nil {
+		return err
 	}
 	i := slices.IndexFunc(existing, func(r format.Retained) bool { return r.Savepoint == name })
 	if i >= 0 {
@@ -91,9 +96,9 @@ func checkSavepoint(name string, existing []format.Retained) error {
 	return nil
 }
 
-// isNumber reports whether a checkpoint's name is meant as its number.
+// isNumber reports whether the name of a checkpoint is its number: it has only digits.
 func isNumber(name string) bool { return strings.Trim(name, "0123456789") == "" }
 
-// inlineMax is how much data rides inside the manifest, in bytes: with it a
-// commit is one request.
+// inlineMax is the size up to which a checkpoint's data is stored inside the manifest, in
+// bytes. Such a commit is one request.
 const inlineMax = format.MaxPart

@@ -36,6 +36,10 @@ type Source struct {
 // on Linux, also with writes through memory maps; elsewhere, and in a tmpfs, every
 // file is opened. A save that reads a file has its dirty pages written to the disk.
 //
+// Extended attributes and ACLs are not kept. On Linux, Options.Logger is told once for each
+// Task if a file that is read, or a new directory, has user.* attributes, a POSIX ACL or file
+// capabilities.
+//
 // A save fails with ErrChanged if a file in the directory is written to, replaced,
 // added or removed before the last file was read. docs/protocol.md, "What a save
 // trusts", says what it cannot see.
@@ -59,6 +63,9 @@ func Dir(path string) Source {
 // syscall.Conn, too, and its FileInfo to have the same Sys.
 func FS(fsys fs.FS) Source {
 	return Source{open: func() (fs.FS, func() error, error) {
+		if fsys == nil {
+			return nil, nil, backend.Invalidf("the state's file system is nil")
+		}
 		return fsys, func() error { return nil }, nil
 	}}
 }
@@ -121,12 +128,12 @@ func (s Source) Full() Source {
 	return s
 }
 
-// Owners returns s with the owner and group of every file, directory and link, by
+// FileOwners returns s with the owner and group of every file, directory and link, by
 // number, which [Checkpoint.Restore] gives back if it is asked to, and [Owner.Resume]
 // always: a commit after it would lose them otherwise. A state whose file system does not
-// say who they are is refused with ErrOwners: it has to be a [Dir], on Linux or
+// say who they are is refused with ErrFileOwners: it has to be a [Dir], on Linux or
 // macOS.
-func (s Source) Owners() Source {
+func (s Source) FileOwners() Source {
 	s.owners = true
 	return s
 }
@@ -195,6 +202,9 @@ func (s *Source) check() error {
 	for _, from := range s.streams {
 		if !fs.ValidPath(from.name) || from.name == "." {
 			return backend.Invalidf("stream name %q is not a valid path", from.name)
+		}
+		if from.reader == nil {
+			return backend.Invalidf("stream %q has no reader", from.name)
 		}
 	}
 	return s.checkParts()

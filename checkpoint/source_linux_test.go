@@ -14,8 +14,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// asOrdinaryUser takes from the test's thread the right to read and write what
-// it likes, if it has that.
+// asOrdinaryUser takes root's right to ignore permissions from the test's thread, if
+// it has it.
 func asOrdinaryUser(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -45,7 +45,7 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-func TestWhatAnOperatingSystemHolds(t *testing.T) {
+func TestFilesThatACheckpointCannotHold(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		make func(path string) error
@@ -70,7 +70,7 @@ func TestWhatAnOperatingSystemHolds(t *testing.T) {
 			}},
 		{name: "a device", file: "d/f", text: "/d/f: it is a device, which a checkpoint cannot hold; leave it out of the directory",
 			make: func(path string) error {
-				if os.Geteuid() != 0 { // only root makes one; any directory of devices has some
+				if os.Geteuid() != 0 { // only root can make one; but any directory of devices has some
 					return errors.ErrUnsupported
 				}
 				return syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|3)
@@ -86,7 +86,7 @@ func TestWhatAnOperatingSystemHolds(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := c.make(filepath.Join(dir, c.file)); errors.Is(err, errors.ErrUnsupported) {
-				t.Skip("not for this user to make")
+				t.Skip("this user cannot make it")
 			} else if err != nil {
 				t.Fatal(err)
 			}

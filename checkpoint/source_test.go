@@ -25,7 +25,7 @@ import (
 // failsAfter yields what r yields and then err.
 func failsAfter(r io.Reader, err error) io.Reader { return io.MultiReader(r, iotest.ErrReader(err)) }
 
-// noise returns n bytes that do not repeat, the same for every call with n.
+// noise returns n bytes that do not repeat. For the same n they are always the same.
 func noise(n int) []byte {
 	data := make([]byte, n)
 	seed := [32]byte{byte(n), byte(n >> 8), byte(n >> 16)}
@@ -44,8 +44,8 @@ func stateOf(t tester, s checkpoint.Source) fs.FS {
 	return fsys
 }
 
-// Sizes at the borders of what rides inline, of chunks and of segments, which
-// are 64 KiB here.
+// Sizes near the limits of inline data, of chunks and of segments, which are 64 KiB
+// here.
 func TestSizesAtTheBorders(t *testing.T) {
 	sizes := []int{0, 1, 2}
 	for _, border := range []int{16 << 10, 64 << 10, 128 << 10, 192 << 10} {
@@ -53,12 +53,12 @@ func TestSizesAtTheBorders(t *testing.T) {
 			sizes = append(sizes, border+off)
 		}
 	}
-	for size := 16<<10 - 90; size < 16<<10-50; size++ { // where the list of files just fits, or does not
+	for size := 16<<10 - 90; size < 16<<10-50; size++ { // where the list of files just fits, or just does not
 		sizes = append(sizes, size)
 	}
 	o := claim(t, newTask(t))
 	for _, size := range sizes {
-		for _, before := range []int{0, 1, 64<<10 - 1, 64 << 10} { // what fills the segment first
+		for _, before := range []int{0, 1, 64<<10 - 1, 64 << 10} { // this fills the segment first
 			data := noise(before + size)
 			c := commit(t, o, checkpoint.Snapshot{State: checkpoint.FS(fstest.MapFS{
 				"a": {Data: data[:before], Mode: 0o644}, "b": {Data: data[before:], Mode: 0o644},
@@ -103,11 +103,10 @@ func TestFileSystemsThatAreNotDirectories(t *testing.T) {
 	}
 }
 
-// plainFS can only open.
+// plainFS can only open files.
 type plainFS struct{ fs.FS }
 
-// misbehaving is a file system whose files, or whose lists of files, are not
-// what they are made out to be.
+// misbehaving is a file system whose files, or lists of files, are not what it says.
 type misbehaving struct {
 	fstest.MapFS
 	open    func(name string) (fs.File, error)
@@ -144,8 +143,8 @@ func TestStatesThatAreRefused(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		state checkpoint.Source
-		kind  error  // nil: any
-		text  string // the whole of it
+		kind  error  // nil means any
+		text  string // the complete text
 	}{
 		{
 			name:  "removed before it is opened",
@@ -258,13 +257,13 @@ func TestStatesThatAreRefused(t *testing.T) {
 	}
 }
 
-// standstill reads nothing, for ever.
+// standstill never reads anything.
 type standstill struct{}
 
 func (standstill) Read([]byte) (int, error) { return 0, nil }
 
-// A list that is out of order, or names something twice, would be refused by
-// every reader: it is not written.
+// A list that is out of order, or contains a name twice, is not written: every reader
+// would refuse it.
 func TestListOutOfOrderIsRefused(t *testing.T) {
 	two := fstest.MapFS{"a": {Mode: 0o644}, "b": {Mode: 0o644}}
 	list, err := two.ReadDir(".")
@@ -326,7 +325,7 @@ func (h *hesitant) Read(p []byte) (int, error) {
 	return h.r.Read(p[:min(len(p), 1000)])
 }
 
-// A reader that yields for ever ends with its context.
+// A reader that never ends is ended by the context.
 func TestEndlessStreamIsInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	n := 0
@@ -347,8 +346,8 @@ func TestEndlessStreamIsInterrupted(t *testing.T) {
 	}
 }
 
-// Whoever writes to a stream hears why its save failed, and does not wait for a
-// reader that is gone; also if the save is refused before it reads.
+// The writer of a stream is told why the save failed, and does not wait for a reader
+// that is gone, even if the save is refused before it reads.
 func TestWriterOfAStreamHearsOfTheFailure(t *testing.T) {
 	full := errors.New("the store is full")
 	for name, test := range map[string]struct {
@@ -360,11 +359,11 @@ func TestWriterOfAStreamHearsOfTheFailure(t *testing.T) {
 			return err
 		}, full},
 		"save": {func(w *world, task *checkpoint.Task, s checkpoint.Source) error {
-			_, err := task.Save(w.Context(), checkpoint.Snapshot{State: s})
+			_, err := task.Save(w.Context(), checkpoint.Snapshot{State: s}, checkpoint.SaveOptions{})
 			return err
 		}, full},
 		"refused": {func(w *world, task *checkpoint.Task, s checkpoint.Source) error {
-			_, err := task.Save(w.Context(), checkpoint.Snapshot{State: s, OffsetsAre: "elephants"})
+			_, err := task.Save(w.Context(), checkpoint.Snapshot{State: s, OffsetsAre: "elephants"}, checkpoint.SaveOptions{})
 			return err
 		}, backend.ErrInvalid},
 		"closed owner": {func(w *world, task *checkpoint.Task, s checkpoint.Source) error {
@@ -378,7 +377,7 @@ func TestWriterOfAStreamHearsOfTheFailure(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				task, _, store := w.open(checkpoint.Options{SegmentSize: 64 << 10})
+				task, _, store := w.open(checkpoint.Options{Memory: 1 << 20})
 				if errors.Is(test.want, full) {
 					store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "put", Err: fmt.Errorf("%w: %w", full, backend.ErrNoSpace)})
 				}
@@ -410,13 +409,13 @@ func TestWriterOfAStreamHearsOfTheFailure(t *testing.T) {
 	}
 }
 
-// A silent writer does not hold a commit whose upload has failed, or whose
-// context has ended.
+// A commit whose upload has failed, or whose context has ended, does not wait for a
+// silent writer.
 func TestSilentWriterDoesNotHoldACommit(t *testing.T) {
 	for name, want := range map[string]error{"upload failed": backend.ErrNoSpace, "context ended": context.DeadlineExceeded} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				task, _, store := w.open(checkpoint.Options{SegmentSize: 64 << 10})
+				task, _, store := w.open(checkpoint.Options{Memory: 1 << 20})
 				o := claim(w, task)
 				ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
 				defer cancel()
@@ -429,7 +428,7 @@ func TestSilentWriterDoesNotHoldACommit(t *testing.T) {
 					_, err := o.Commit(ctx, checkpoint.Snapshot{State: checkpoint.Stream("s", r)})
 					return err
 				})
-				if _, err := pipe.Write(noise(1 << 20)); err != nil { // and no more
+				if _, err := pipe.Write(noise(1 << 20)); err != nil { // and then nothing more
 					t.Logf("the writer: %v", err)
 				}
 				select {
@@ -447,11 +446,11 @@ func TestSilentWriterDoesNotHoldACommit(t *testing.T) {
 	}
 }
 
-// A save closes the reader of a stream when it fails, and only then.
+// A save closes the reader of a stream if it fails, and only then.
 func TestReaderOfAStreamIsClosedOnFailure(t *testing.T) {
 	for name, r := range map[string]io.Reader{"good": strings.NewReader("x"), "bad": iotest.ErrReader(errors.New("broken"))} {
 		c := &closing{Reader: r}
-		_, err := newTask(t).Save(t.Context(), checkpoint.Snapshot{State: checkpoint.Stream("s", c)})
+		_, err := newTask(t).Save(t.Context(), checkpoint.Snapshot{State: checkpoint.Stream("s", c)}, checkpoint.SaveOptions{})
 		if failed := err != nil; failed != (name == "bad") || c.closed != failed {
 			t.Errorf("%s: the save: %v; closed: %t", name, err, c.closed)
 		}
@@ -472,8 +471,7 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// whileReading is a directory; touch is called when a file in it has been read
-// halfway.
+// whileReading is a directory. touch is called when half of a file has been read.
 type whileReading struct {
 	fs.FS
 	touch func()
@@ -503,8 +501,8 @@ func (f *halfway) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A file that is written to while it is saved fails the save: a torn file is
-// never stored.
+// If a file is written to while it is read, the save fails: it never stores a
+// mixture.
 func TestFileThatChangesWhileItIsRead(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -561,8 +559,8 @@ func TestFileThatChangesWhileItIsRead(t *testing.T) {
 	}
 }
 
-// settle waits until a write to the file would give it another time: the clock
-// of a file system may be as coarse as 10 ms.
+// settle waits until a write to the file would give it another time. The clock of a
+// file system may be as coarse as 10 ms.
 func settle(t tester, path string) {
 	t.Helper()
 	was, err := os.Stat(path)
@@ -582,8 +580,8 @@ func settle(t tester, path string) {
 	}
 }
 
-// A file that is replaced between the listing and the opening is whole: it is
-// the new one.
+// If a file is replaced between the listing and its opening, the save stores the
+// complete new file.
 func TestFileThatIsReplacedIsTheNewOne(t *testing.T) {
 	dir := t.TempDir()
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "f"), []byte("old"), 0o644), os.WriteFile(filepath.Join(dir, "new"), []byte("newer"), 0o600)); err != nil {
@@ -600,7 +598,7 @@ func TestFileThatIsReplacedIsTheNewOne(t *testing.T) {
 		return real.Open(name)
 	}, readDir: func(string) ([]fs.DirEntry, error) {
 		list, err := fs.ReadDir(real, ".")
-		return list[:1], err // f alone
+		return list[:1], err // only f
 	}}
 	state := stateOf(t, checkpoint.FS(fsys))
 	data, err := fs.ReadFile(state, "f")

@@ -2,6 +2,7 @@ package checkpoint_test
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,18 +13,18 @@ import (
 func TestStatus(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, _, store := w.process()
-		if s, err := task.Status(w.Context()); err != nil || s != (checkpoint.Status{}) {
+		if s, err := task.Status(w.Context()); err != nil || !reflect.DeepEqual(s, checkpoint.Status{}) {
 			t.Errorf("before the first claim: %+v, %v", s, err)
 		}
 		o := claim(w, task)
-		if s, err := task.Status(w.Context()); err != nil || s.Seq != 1 || !s.Claimed || s.Latest != nil {
+		if s, err := task.Status(w.Context()); err != nil || s.Manifest != 1 || !s.Claimed || s.Latest != nil {
 			t.Errorf("after the claim: %+v, %v", s, err)
 		}
 		commit(w, o, at(1))
 		synctest.Wait() // for the owner's collection
 		before := store.Calls()
 		s, err := task.Status(w.Context())
-		if err != nil || s.Seq != 2 || s.Latest == nil || s.Latest.Offsets["in"] != "1" {
+		if err != nil || s.Manifest != 2 || s.Latest == nil || s.Latest.Offsets["in"] != "1" {
 			t.Errorf("after the commit: %+v, %v", s, err)
 		}
 		if n := store.Calls() - before; n != 2 {
@@ -32,7 +33,7 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// One damaged checkpoint does not hide the others.
+// A damaged checkpoint does not hide the others.
 func TestCheckpointsBesideADamagedOne(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()
@@ -55,8 +56,8 @@ func TestCheckpointsBesideADamagedOne(t *testing.T) {
 	})
 }
 
-// When the newest manifest is damaged, older checkpoints can still be reached,
-// and no one takes one of them for the newest.
+// If the newest manifest is damaged, older checkpoints can still be read, and none of
+// them is taken for the newest.
 func TestOlderCheckpointsBehindADamagedManifest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.owner()

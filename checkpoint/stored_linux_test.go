@@ -20,7 +20,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A live state is a directory whose files seem old, and what is opened in it.
+// A live state is a directory whose files seem old. It records which files are
+// opened.
 type live struct {
 	tester
 	dir    string
@@ -48,8 +49,8 @@ func (l *live) write(name string, data []byte) {
 	l.must(err)
 }
 
-// writeAt writes into a file that exists, at an offset or, if that is negative,
-// at its end.
+// writeAt writes into an existing file at an offset, or at its end if the offset is
+// negative.
 func (l *live) writeAt(name string, offset int64, data []byte) {
 	l.Helper()
 	f, err := os.OpenFile(l.path(name), os.O_WRONLY, 0)
@@ -69,7 +70,8 @@ func (l *live) must(err error) {
 	}
 }
 
-// saved makes what is changed from now on have other times than what was saved.
+// saved makes sure that everything changed from now on has other times than what was
+// saved.
 func (l *live) saved() {
 	settle(l.tester, l.dir)
 	l.opened.take()
@@ -82,7 +84,7 @@ func (l *live) wantOpened(want ...string) {
 	}
 }
 
-// wantBack makes sure that a checkpoint is the live state.
+// wantBack checks that a checkpoint gives back the live state.
 func (l *live) wantBack(c *checkpoint.Checkpoint) {
 	l.Helper()
 	state, err := c.FS(l.Context())
@@ -93,13 +95,13 @@ func (l *live) wantBack(c *checkpoint.Checkpoint) {
 	l.opened.take()
 }
 
-// What a commit sends is little more than what has changed.
+// A commit sends little more than what has changed.
 func TestOnlyWhatIsNewIsStored(t *testing.T) {
-	const list = 12 << 10 // two pieces of tables, and one of the list of files, without slack
+	const list = 12 << 10 // two pieces of tables, and one of the list of files
 	for _, c := range []struct {
 		name   string
 		change func(*live)
-		bound  int64 // new bytes
+		bound  int64 // the largest number of new bytes
 		opened []string
 	}{
 		{"a file copied", func(l *live) {
@@ -135,7 +137,7 @@ func TestOnlyWhatIsNewIsStored(t *testing.T) {
 			for i := range 20 {
 				l.write(fmt.Sprint("f/", i), bytesOf(uint64(20+i), 20<<10))
 			}
-			job, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 1 << 20})
+			job, task := jobOf(t, bucket, checkpoint.Options{Memory: 16 << 20})
 			o := claim(t, task)
 			first := commit(t, o, l.snapshot())
 			if first.NewBytes < 2<<20 {
@@ -165,11 +167,10 @@ func TestOnlyWhatIsNewIsStored(t *testing.T) {
 
 func manifestOf(t tester, b *mem.Bucket, seq uint64) *format.Manifest {
 	t.Helper()
-	return takeStock(t, b).manifest(t, seq)
+	return takeInventory(t, b).manifest(t, seq)
 }
 
-// 1 % of a state is written over in pages here and there: at most 4 times as
-// much is sent.
+// Scattered pages, 1 % of a state, are overwritten. At most 4 times as much is sent.
 func TestScatteredPages(t *testing.T) {
 	l := newLive(t)
 	const files, size, pages = 8, 1 << 20, 5 // pages of 16 KiB are 1 % of 8 MiB
@@ -191,8 +192,8 @@ func TestScatteredPages(t *testing.T) {
 	t.Logf("%d new bytes for %d", made.NewBytes, pages*16<<10)
 }
 
-// If nothing has changed, an owner sends one request and a process that knows
-// nothing four. Neither opens a file.
+// If nothing has changed, an owner sends one request, and a process without cached
+// state four. Neither opens a file.
 func TestNothingChanged(t *testing.T) { inWorld(t, nothingChanged) }
 
 func nothingChanged(w *world) {
@@ -201,7 +202,7 @@ func nothingChanged(w *world) {
 	l.write("d/b", noise(30<<10))
 	l.write("d/empty", nil)
 	l.must(os.Symlink("a", l.path("link")))
-	job, task := jobOf(w, w.bucket, checkpoint.Options{SegmentSize: 64 << 10})
+	job, task := jobOf(w, w.bucket, checkpoint.Options{Memory: 1 << 20})
 	o := claim(w, task)
 	commit(w, o, l.snapshot())
 	l.wantOpened("a", "d/b", "d/empty")
@@ -223,8 +224,8 @@ func nothingChanged(w *world) {
 		w.Fatal(err)
 	}
 	for range 3 {
-		job, task := jobOf(w, w.bucket, checkpoint.Options{SegmentSize: 64 << 10})
-		made, err := task.Save(w.Context(), l.snapshot())
+		job, task := jobOf(w, w.bucket, checkpoint.Options{Memory: 1 << 20})
+		made, err := task.Save(w.Context(), l.snapshot(), checkpoint.SaveOptions{})
 		if err != nil {
 			w.Fatal(err)
 		}
@@ -239,29 +240,29 @@ func nothingChanged(w *world) {
 	}
 }
 
-// A save that retires a checkpoint whose data it needs itself reads that one's
-// manifest, and no other.
+// A save that retires a checkpoint whose data it needs itself reads the manifest of
+// that checkpoint, and no other.
 func TestNothingChangedAndOneIsRetired(t *testing.T) {
 	l, bucket := newLive(t), mem.NewBucket(time.Now)
 	l.write("a", noise(300<<10))
-	opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 5}}
+	opts := checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: 5}}
 	for n := range 10 {
 		job, task := jobOf(t, bucket, opts)
-		if _, err := task.Save(t.Context(), l.snapshot()); err != nil {
+		if _, err := task.Save(t.Context(), l.snapshot(), checkpoint.SaveOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		want := int64(4)
 		if n >= 5 {
 			want++
 		}
-		if u := job.Stats(); n > 1 && requests(backend.Stats{}, u) != want { // the first ones prove the store
+		if u := job.Stats(); n > 1 && requests(backend.Stats{}, u) != want { // the first saves test the store
 			t.Errorf("save %d: %+v, want %d requests", n, u, want)
 		}
 	}
 }
 
-// Only files that were touched are opened, however small they are and wherever
-// their data lies; all of them if that is asked for.
+// Only files that were changed are opened, however small they are and wherever their
+// data is stored; or all of them, if that is asked for.
 func TestWhatIsOpened(t *testing.T) {
 	l := newLive(t)
 	for _, name := range []string{"a", "b", "d/a", "d/b", "e"} {
@@ -290,8 +291,8 @@ func TestWhatIsOpened(t *testing.T) {
 	l.wantOpened("a", "c", "d/a", "d/b")
 }
 
-// What was promised never to change is not opened, whatever its times say, be
-// it inline or in a segment.
+// A file that was declared immutable is not opened, whatever its times say, whether
+// it is stored inline or in a segment.
 func TestImmutableFilesAreNotOpened(t *testing.T) {
 	l, bucket := newLive(t), mem.NewBucket(time.Now)
 	l.write("db/000001.sst", noise(200<<10))
@@ -300,13 +301,13 @@ func TestImmutableFilesAreNotOpened(t *testing.T) {
 	source := func() checkpoint.Snapshot {
 		return checkpoint.Snapshot{State: l.source().Immutable("*.sst")}
 	}
-	_, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 64 << 10})
+	_, task := jobOf(t, bucket, checkpoint.Options{Memory: 1 << 20})
 	o := claim(t, task)
 	commit(t, o, source())
 	l.wantOpened("db/000001.sst", "db/000002.sst", "db/CURRENT")
 	touch := func() {
 		l.saved()
-		l.must(os.Link(l.path("db/000001.sst"), filepath.Join(t.TempDir(), "link"))) // moves its change time
+		l.must(os.Link(l.path("db/000001.sst"), filepath.Join(t.TempDir(), "link"))) // this moves its change time
 		l.must(os.Chtimes(l.path("db/000002.sst"), time.Unix(1, 0), time.Unix(1, 0)))
 		data, err := os.ReadFile(l.path("db/000001.sst"))
 		l.must(err)
@@ -326,8 +327,8 @@ func TestImmutableFilesAreNotOpened(t *testing.T) {
 	l.wantBack(made)
 
 	touch()
-	job, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 64 << 10}) // knows nothing yet
-	made, err := task.Save(t.Context(), source())
+	job, task := jobOf(t, bucket, checkpoint.Options{Memory: 1 << 20}) // a process without cached state
+	made, err := task.Save(t.Context(), source(), checkpoint.SaveOptions{Fence: true})
 	l.must(err)
 	l.wantOpened("db/CURRENT")
 	l.wantBack(made)
@@ -335,20 +336,20 @@ func TestImmutableFilesAreNotOpened(t *testing.T) {
 		t.Errorf("%d bytes sent", sent)
 	}
 
-	l.write("db/000002.sst", noise(101)) // against the promise, and seen by its size
-	made, err = task.Save(t.Context(), source())
+	l.write("db/000002.sst", noise(101)) // breaks the promise, and is noticed by its size
+	made, err = task.Save(t.Context(), source(), checkpoint.SaveOptions{})
 	l.must(err)
 	l.wantOpened("db/000002.sst")
 	l.wantBack(made)
 }
 
-// A file that changed a moment before a save may change once more without
-// another time: the next save opens it. Where times are whole seconds, a moment
-// is two of them.
+// A file that changed a moment before a save may change once more without getting
+// another time. So the next save opens it. Where times are whole seconds, a moment is
+// two seconds.
 func TestFileOfTheSameTickIsOpenedAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		age    time.Duration // at the first save, which is at a whole second
-		opened bool          // by the next
+		opened bool          // by the next save
 	}{
 		"just now":                     {0, true},
 		"in the future":                {-time.Hour, true},
@@ -375,7 +376,7 @@ func TestFileOfTheSameTickIsOpenedAgain(t *testing.T) {
 				time.Sleep(10 * time.Minute)
 				state.take()
 				if c.opened {
-					file.Data = []byte("two") // of the same size, at the same time
+					file.Data = []byte("two") // the same size and time
 				}
 				before := job.Stats()
 				made := commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(state)})
@@ -393,7 +394,7 @@ func TestFileOfTheSameTickIsOpenedAgain(t *testing.T) {
 					t.Errorf("it is %q, %v", data, err)
 				}
 				synctest.Wait()
-				commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(state)}) // now its times are known
+				commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(state)}) // now its times are relied on
 				if got := state.take(); len(got) > 0 && changed.Before(time.Now()) {
 					t.Errorf("it was opened once more")
 				}
@@ -402,7 +403,7 @@ func TestFileOfTheSameTickIsOpenedAgain(t *testing.T) {
 	}
 }
 
-// A change that an operating system tells of in any way is seen.
+// A change that the operating system reports in any way is noticed.
 func TestEveryTraceOfAChangeIsSeen(t *testing.T) {
 	old := time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC)
 	for name, change := range map[string]func(f *fstest.MapFile, s *syscall.Stat_t){

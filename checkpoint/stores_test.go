@@ -20,8 +20,8 @@ import (
 	_ "github.com/holdfast-io/holdfast/s3"
 )
 
-// The engine on the stores that users name: what the other tests show in depth
-// in memory, once more from end to end. Each test gets a job of its own.
+// The engine on the real stores: the other tests check details in memory; these check
+// the same from end to end. Each test has its own job.
 var onStores = []struct {
 	suite string
 	root  func(*testing.T, string) string
@@ -82,10 +82,10 @@ func taskOf(t *testing.T, url, name string, opts checkpoint.Options) *checkpoint
 	return task
 }
 
-// commitAndRestore goes through every way to place data: in the manifest, in
-// one segment, in several, and with a content that spills.
+// commitAndRestore stores data in every possible place: in the manifest, in one
+// segment, in several, and with a content that does not fit into the manifest.
 func commitAndRestore(t *testing.T, url string) {
-	o := claim(t, taskOf(t, url, "Partition 3", checkpoint.Options{SegmentSize: 100 << 10}))
+	o := claim(t, taskOf(t, url, "Partition 3", checkpoint.Options{Memory: 1600 << 10}))
 	reader := taskOf(t, url, "Partition 3", checkpoint.Options{})
 	for name, s := range map[string]checkpoint.Snapshot{
 		"offsets":      at(1),
@@ -164,7 +164,7 @@ func savesAtOnce(t *testing.T, url string) {
 	for i := range saved {
 		task := taskOf(t, url, "t", keepAll)
 		wg.Go(func() {
-			_, err := task.Save(t.Context(), with(i, 20<<10))
+			_, err := task.Save(t.Context(), with(i, 20<<10), checkpoint.SaveOptions{})
 			saved[i] = err == nil
 			if err != nil && !errors.Is(err, checkpoint.ErrConflict) {
 				t.Error(err)
@@ -187,7 +187,7 @@ func savesAtOnce(t *testing.T, url string) {
 func tasksOfAJob(t *testing.T, url string) {
 	names := []string{"Partition 3", "a", "a-b", "a.b", "orders/7"}
 	for _, name := range names {
-		if _, err := taskOf(t, url, name, checkpoint.Options{}).Save(t.Context(), with(1, 20<<10)); err != nil {
+		if _, err := taskOf(t, url, name, checkpoint.Options{}).Save(t.Context(), with(1, 20<<10), checkpoint.SaveOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -53,11 +53,11 @@ func (w *scan) sort() {
 // readStreams packs the streams, one after the other. Which chunks of base are
 // stored again is decided before they come: see repacking.
 func (b *builder) readStreams(l *pipeline) error {
-	if len(b.walk.streams) > 0 && b.base.tree != nil {
+	if len(b.scan.streams) > 0 && b.base.tree != nil {
 		b.choose(b.base.tree.need())
 	}
-	for i := range b.walk.nodes {
-		if b.walk.seen[i].stream == nil {
+	for i := range b.scan.nodes {
+		if b.scan.seen[i].stream == nil {
 			continue
 		}
 		if err := b.readStream(l, i); err != nil {
@@ -70,7 +70,7 @@ func (b *builder) readStreams(l *pipeline) error {
 // readStream packs one stream. A Read that waits for its writer is ended, if that
 // can be done, when an upload has failed or the save's context has ended.
 func (b *builder) readStream(l *pipeline, i int) (err error) {
-	n, from := &b.walk.nodes[i], stream{b.walk.nodes[i].Path, b.walk.seen[i].stream}
+	n, from := &b.scan.nodes[i], stream{b.scan.nodes[i].Path, b.scan.seen[i].stream}
 	uploads := b.packer.ctx
 	stop := context.AfterFunc(uploads, func() { from.interrupt(context.Cause(uploads)) })
 	n.Size, err = l.add(from.reader, cut.Data, &n.chunks)

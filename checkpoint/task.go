@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -19,6 +20,8 @@ type Task struct {
 	job      *Job
 	log      *history.Log
 	segments *segment.Reader
+
+	toldUnkept atomic.Bool // the log has been told that attributes of files are not kept
 }
 
 // Name returns the task's name.
@@ -26,32 +29,37 @@ func (t *Task) Name() string { return t.log.Task }
 
 // Status is what a task's newest manifest says.
 type Status struct {
-	Seq     uint64      // of the newest manifest; 0 if the task was never claimed
-	Epoch   uint64      // of its writer
-	Writer  string      // its writer, which no other claim has
-	Claimed bool        // its writer has not released the task; it may be alive or not
-	Deleted bool        // the task was deleted, and not claimed since
-	Latest  *Checkpoint // nil if there is none
+	Manifest  uint64      // number of the newest manifest; 0 if the task was never claimed
+	Epoch     uint64      // of its writer
+	Writer    string      // a random id of its writer; each claim has another one
+	WrittenBy string      // what its writer says of itself: see Options.WrittenBy
+	Claimed   bool        // its writer has not released the task; whether it still runs is not known
+	Deleted   bool        // the task was deleted, and not claimed since
+	Latest    *Checkpoint // nil if there is none
+
+	ForkedFrom *ForkInfo  // the task that this one was forked from, and whose data it still needs; or nil
+	Forks      []ForkInfo // forks that need data of this task
 }
 
 // Status reads the newest manifest, in two requests however long the history
-// is (three if it is of a large state). Its error leaves Newest nil, and the
-// rest zero unless the manifest itself could be read. If there is no manifest, it
-// returns ErrLost if there must have been one.
+// is (three if the state is large). With an error, Latest is nil, and the other fields are
+// zero unless the manifest itself could be read. If there is no manifest, but segments
+// show that there must have been one, it returns ErrLost.
 func (t *Task) Status(ctx context.Context) (Status, error) {
 	return history.Reread(ctx, func() (Status, error) {
 		s, err := t.log.Newest(ctx)
 		if err == nil && s == nil {
-			err = t.wantNew(ctx)
+			err = t.requireNew(ctx)
 		}
 		if err != nil || s == nil {
 			return Status{}, err
 		}
 		status := Status{
-			Seq: s.Seq, Epoch: s.Epoch, Writer: s.Writer.String(),
-			Claimed: s.Claimed(),
+			Manifest: s.Seq, Epoch: s.Epoch, Writer: s.Writer.String(),
+			WrittenBy: s.WrittenBy, Claimed: s.Claimed(),
 			Deleted: s.Kind == format.KindDeleted,
 		}
+		status.ForkedFrom, status.Forks = forks(s.Manifest)
 		if c := s.Current(); c != nil {
 			status.Latest, err = t.open(ctx, c)
 		}
@@ -95,9 +103,9 @@ func (t *Task) Get(ctx context.Context, r Ref) (*Checkpoint, error) {
 	})
 }
 
-// List returns all checkpoints that exist: first the newest, and then the
-// others by when they were the newest, which is the order of their numbers
-// unless the task has gone back to an older one. It reads each one's manifest.
+// List returns all checkpoints that exist: first the current one, and then the others by
+// when each was last the current one. That is the order of their numbers, highest first,
+// unless the task was rolled back. It reads the manifest of each.
 // It returns ErrNoCheckpoint if the task was never claimed. If some are damaged,
 // it returns the others, and the errors joined.
 func (t *Task) List(ctx context.Context) ([]*Checkpoint, error) {
@@ -114,8 +122,8 @@ func (t *Task) List(ctx context.Context) ([]*Checkpoint, error) {
 	})
 }
 
-// openAll opens the checkpoints that step s lists. It returns ErrGone if even
-// the newest has been retired since.
+// openAll opens the checkpoints that manifest s lists. It leaves out those that have been
+// retired since, but returns ErrGone if s's own is one of them.
 func (t *Task) openAll(ctx context.Context, s *history.Committed, all []format.Retained) ([]*Checkpoint, error) {
 	list, damage := make([]*Checkpoint, len(all)), make([]error, len(all))
 	group, ctx := errgroup.WithContext(ctx)
@@ -125,7 +133,7 @@ func (t *Task) openAll(ctx context.Context, s *history.Committed, all []format.R
 			list[i], err = t.openRetained(ctx, s, r)
 			switch {
 			case errors.Is(err, ErrGone) && i > 0:
-				return nil // retired meanwhile: it is no longer one that exists
+				return nil // retired meanwhile, so it does not exist any more
 			case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
 				damage[i] = err
 				return nil
@@ -140,13 +148,13 @@ func (t *Task) openAll(ctx context.Context, s *history.Committed, all []format.R
 	return list, errors.Join(damage...)
 }
 
-// openRetained opens a checkpoint that step s lists. It returns ErrGone if it
+// openRetained opens a checkpoint that manifest s lists. It returns ErrGone if it
 // was retired since s was read.
 func (t *Task) openRetained(ctx context.Context, s *history.Committed, r format.Retained) (*Checkpoint, error) {
 	if c := s.Current(); c != nil && c.Seq == r.Seq {
 		return t.open(ctx, c)
 	}
-	m, err := t.log.Commit(ctx, r)
+	m, err := t.log.FindCommit(ctx, r)
 	if err != nil {
 		return nil, err
 	}

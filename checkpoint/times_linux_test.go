@@ -15,7 +15,7 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// setTime sets a file's time of modification, by seconds and nanoseconds.
+// setTime sets a file's modification time, in seconds and nanoseconds.
 func setTime(t *testing.T, path string, at time.Time) {
 	t.Helper()
 	ts := unix.Timespec{Sec: at.Unix(), Nsec: int64(at.Nanosecond())}
@@ -33,7 +33,7 @@ func modTime(t *testing.T, path string) time.Time {
 	return info.ModTime()
 }
 
-// inMemory makes a directory in a file system that holds all times.
+// inMemory makes a directory on a file system that can store all times.
 func inMemory(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "holdfast-test-")
@@ -48,7 +48,8 @@ func inMemory(t *testing.T) string {
 	return dir
 }
 
-// Nanoseconds since 1970 are 64 bits from 1677 to 2262. Files have other times too.
+// Nanoseconds since 1970 in 64 bits cover the years from 1677 to 2262. Files may have
+// other times.
 func TestTimesOfAnyYear(t *testing.T) {
 	dir := inMemory(t)
 	state := filepath.Join(dir, "state")
@@ -87,7 +88,7 @@ func TestTimesOfAnyYear(t *testing.T) {
 	}
 }
 
-// Two times that are 2^64 nanoseconds apart are not one.
+// Two times that differ by 2^64 nanoseconds are not equal.
 func TestTimesThatDifferBy584YearsAreNotTheSame(t *testing.T) {
 	dir := inMemory(t)
 	at := time.Date(2026, 11, 22, 10, 0, 1, 0, time.UTC)
@@ -108,7 +109,7 @@ func TestTimesThatDifferBy584YearsAreNotTheSame(t *testing.T) {
 	}
 }
 
-// A file system that cannot hold a time is told of, once for all files.
+// If the file system cannot store a time, that is reported once for all files.
 func TestTimesThatAFileSystemCannotHold(t *testing.T) {
 	target := filepath.Join(t.TempDir(), "target")
 	probe := filepath.Join(filepath.Dir(target), "probe")

@@ -78,15 +78,15 @@ func (t *tree) forget() {
 func (t *tree) entry(n *node) *format.Entry {
 	e := n.Entry
 	if n.table != nil {
-		e.Table = t.places(n.table)
+		e.Table = t.chunkList(n.table)
 	} else {
-		e.Chunks = t.places(n.chunks)
+		e.Chunks = t.chunkList(n.chunks)
 	}
 	return &e
 }
 
 // places returns the chunks of a list.
-func (t *tree) places(list []catalog.ID) []format.Chunk {
+func (t *tree) chunkList(list []catalog.ID) []format.Chunk {
 	chunks := make([]format.Chunk, len(list))
 	for i, id := range list {
 		chunks[i] = t.Chunk(id)

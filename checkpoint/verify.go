@@ -58,9 +58,9 @@ func (t *Task) verify(ctx context.Context, opts VerifyOptions, testRestore bool)
 			segments: make(map[format.SegmentID]int64), named: make(map[format.SegmentID]bool),
 			wrong: make(map[format.Segment]error), checked: make(map[format.Hash]bool),
 			written: make(map[format.SegmentID]time.Time), writers: make(map[uint64]format.WriterID),
-			lost: make(map[format.SegmentID]bool),
+			lost: make(map[format.SegmentID]bool), others: make(map[format.SegmentID]int64), read: make(map[uint64]*format.Manifest),
 		}
-		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.checkUnlisted, v.states, v.settle, v.losses} {
+		for _, stage := range []func(context.Context) error{v.begin, v.list, v.open, v.sources, v.forks, v.chain, v.checkUnlisted, v.states, v.settle, v.losses} {
 			if err := stage(ctx); err != nil {
 				return nil, err
 			}
@@ -77,26 +77,30 @@ type verifier struct {
 	task        *Task
 	opts        VerifyOptions
 	testRestore bool               // see TestRestore
-	step        *history.Committed // the newest that can be read; nil if there is none
+	newest      *history.Committed // the newest that can be read; nil if there is none
 	unreadable  uint64             // number of the newest manifest, if it is damaged
-	unlisted    bool               // the list of what step retains is damaged
+	unlisted    string             // key of something that is lost of the list of what it retains, or ""
 	subjects    []*subject
 
-	segments  map[format.SegmentID]int64 // sizes of all that exist
-	wrong     map[format.Segment]error   // what is wrong with those that do not, or are of another size
-	written   map[format.SegmentID]time.Time
-	lost      map[format.SegmentID]bool // those that prove that manifests were lost
-	manifests []backend.Object          // likewise
-	foreign   []string
-	record    *backend.Object // of the last restore test
-	recorded  *RestoreTest    // what it says
-	live      int64           // bytes of data that were read and are right
+	segments     map[format.SegmentID]int64 // sizes of all that exist
+	others       map[format.SegmentID]int64 // likewise, of segments of other tasks
+	wrong        map[format.Segment]error   // what is wrong with those that do not, or are of another size
+	written      map[format.SegmentID]time.Time
+	lost         map[format.SegmentID]bool // those that prove that manifests were lost
+	manifests    []backend.Object          // likewise
+	otherObjects []string
+	record       *backend.Object // of the last restore test
+	recorded     *RestoreTest    // what it says
+	unheld       *ForkInfo       // what the source does not hold
+	needless     []NeedlessHold  // what is held for forks that need it no more
+	live         int64           // bytes of data that were read and are right
 
 	mu       sync.Mutex
 	named    map[format.SegmentID]bool
 	writers  map[uint64]format.WriterID // of the manifests, by epoch
 	problems map[string]*problem        // by key
 	checked  map[format.Hash]bool       // whether a chunk is right, by its identity
+	read     map[uint64]*format.Manifest
 }
 
 // A subject is one checkpoint.
@@ -105,7 +109,7 @@ type subject struct {
 	checkpoint *Checkpoint // nil if it cannot be read
 	damaged    bool        // something that it needs is wrong
 	repeated   bool        // its own manifest is wrong, and the newest one repeats it
-	gone       bool        // retired meanwhile
+	retired    bool        // meanwhile, so that nobody needs it
 }
 
 // A problem is an object with something wrong.
@@ -143,19 +147,24 @@ func (v *verifier) begin(ctx context.Context) error {
 	case err != nil:
 		return err
 	case s == nil && v.unreadable == 0:
-		if err := t.wantNew(ctx); err != nil {
+		if err := t.requireNew(ctx); err != nil {
 			return err
 		}
 		return fmt.Errorf("task %q does not exist: %w", t.Name(), ErrNoCheckpoint)
 	case s == nil:
 		return nil
 	}
-	v.step = s
-	all, err := twice(func() ([]format.Retained, error) { return t.log.All(ctx, s) })
-	if errors.Is(err, ErrCorrupt) {
-		v.unlisted = true
-		v.found(format.SegmentKey(t.log.Dir, s.RetainedAt.Segment), kindOf(err), err.Error())
-		all, err = s.With(nil), nil
+	v.newest = s
+	all, lost, err := t.log.Salvage(ctx, s)
+	if errors.Is(err, ErrGone) && v.unreadable > 0 {
+		all, lost, err = v.withoutList(ctx, s)
+	}
+	for _, why := range lost {
+		v.unlisted = format.SegmentKey(t.log.Dir, s.RetainedAt.Segment)
+		if about := (*segment.Error)(nil); errors.As(why, &about) {
+			v.unlisted = about.Key
+		}
+		v.found(v.unlisted, kindOf(why), why.Error())
 	}
 	for _, r := range all {
 		v.subjects = append(v.subjects, &subject{Retained: r})
@@ -178,6 +187,17 @@ func (v *verifier) beforeNewest(ctx context.Context) (*history.Committed, error)
 	v.unreadable = seq
 	v.found(format.ManifestKey(h.Dir, seq), Damaged, damage.Error(), &subject{Retained: format.Retained{Seq: seq}})
 	return h.NewestIntact(ctx)
+}
+
+// withoutList returns what manifest s says of its list by itself. Another one followed s, so
+// that the list was deleted, and that one is damaged.
+func (v *verifier) withoutList(ctx context.Context, s *history.Committed) (all []format.Retained, lost []error, err error) {
+	if err := v.task.log.CheckNoneAfter(ctx, v.unreadable); err != nil {
+		return nil, nil, err
+	}
+	key := v.task.log.Segments.Key(s.RetainedAt.Segment)
+	why := fmt.Errorf("the list of manifest %d, which segment %s has the index of, was deleted at least in part when manifest %d followed it, and that is damaged: %w", s.Seq, key, v.unreadable, fs.ErrNotExist)
+	return s.With(s.Retained), []error{&segment.Error{Key: key, Err: why}}, nil
 }
 
 func kindOf(err error) ProblemKind {
@@ -208,10 +228,14 @@ func (v *verifier) list(ctx context.Context) error {
 			v.segments[id], v.written[id] = o.Size, o.ModTime
 		} else if _, _, ok := format.ParseManifestKey(o.Key); ok {
 			v.manifests = append(v.manifests, o)
-		} else if o.Key == format.ProvenKey(dir) {
+		} else if o.Key == format.AnnouncedKey(dir) || o.Key == format.HeartbeatKey(dir) {
+			continue
+		} else if o.Key == format.RestoreTestKey(dir) {
 			v.record = &o
+		} else if _, ok := format.ParseStartpointKey(dir, o.Key); ok {
+			continue
 		} else {
-			v.foreign = append(v.foreign, o.Key)
+			v.otherObjects = append(v.otherObjects, o.Key)
 		}
 	}
 	return nil
@@ -219,11 +243,9 @@ func (v *verifier) list(ctx context.Context) error {
 
 // open reads what the manifests of all checkpoints say.
 func (v *verifier) open(ctx context.Context) error {
-	if v.step != nil {
-		v.name(v.step.Manifest, nil)
-		if at := v.step.RetainedAt; at != nil && !v.unlisted {
-			v.exists(at)
-		}
+	if v.newest != nil {
+		v.name(v.newest.Manifest, nil)
+		v.nameList(v.newest.Manifest)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(v.task.job.opts.Requests)
@@ -238,8 +260,24 @@ func (v *verifier) name(m *format.Manifest, content *format.Content) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.writers[m.Epoch] = m.Writer
+	v.read[m.Seq] = &format.Manifest{Token: m.Token, Base: m.Base}
 	for _, id := range m.Segments(content) {
 		v.named[id] = true
+	}
+}
+
+// nameList notes which segments the newest manifest's list lies in. Those of other
+// manifests are not needed.
+func (v *verifier) nameList(m *format.Manifest) {
+	for _, id := range m.ListSegments() {
+		v.named[id] = true
+	}
+	if m.RetainedAt == nil || v.unlisted != "" {
+		return
+	}
+	v.exists(m.RetainedAt)
+	for i := range m.Pieces {
+		v.exists(&m.Pieces[i].Chunk)
 	}
 }
 
@@ -252,20 +290,29 @@ func (v *verifier) openOne(ctx context.Context, s *subject) error {
 	c, err := twice(func() (*Checkpoint, error) { return t.open(ctx, m.Checkpoint) })
 	switch {
 	case errors.Is(err, ErrGone):
-		s.gone = true
+		s.retired = true
 		return nil
 	case errors.Is(err, ErrCorrupt):
-		v.found(format.SegmentKey(t.log.Dir, m.Checkpoint.ContentAt.Segment), kindOf(err), err.Error(), s)
+		v.found(v.contentKey(m.Checkpoint), kindOf(err), err.Error(), s)
 		return nil
 	case err != nil:
 		return err
 	}
 	v.name(m, c.content)
 	s.checkpoint = c.bare()
-	if at := m.Checkpoint.ContentAt; at != nil {
+	if at := m.Checkpoint.ContentAt; at != nil && m.Checkpoint.Of == "" {
 		v.exists(at)
 	}
 	return nil
+}
+
+// contentKey returns the key of the segment in which a checkpoint's content lies.
+func (v *verifier) contentKey(c *format.Checkpoint) string {
+	dir := v.task.log.Dir
+	if of, err := format.EscapeTask(c.Of); err == nil {
+		dir = of
+	}
+	return format.SegmentKey(dir, c.ContentAt.Segment)
 }
 
 // exists notes that a part of a segment was read, which the listing may have left
@@ -282,8 +329,8 @@ func (v *verifier) exists(at *format.Chunk) {
 // read. The newest one may repeat the checkpoint of another, which will be
 // needed when it is not the newest any more.
 func (v *verifier) manifest(ctx context.Context, s *subject) (*format.Manifest, error) {
-	newest := *v.step.Manifest
-	newest.Checkpoint = v.step.Current()
+	newest := *v.newest.Manifest
+	newest.Checkpoint = v.newest.Current()
 	repeated := newest.Checkpoint != nil && newest.Checkpoint.Seq == s.Seq
 	if repeated && newest.Seq == s.Seq {
 		return &newest, nil
@@ -306,7 +353,7 @@ func (v *verifier) manifest(ctx context.Context, s *subject) (*format.Manifest, 
 // states verifies the states, one after the other.
 func (v *verifier) states(ctx context.Context) error {
 	for _, s := range v.subjects {
-		if s.checkpoint == nil || s.gone {
+		if s.checkpoint == nil || s.retired {
 			continue
 		}
 		v.sizes(s)
@@ -315,7 +362,7 @@ func (v *verifier) states(ctx context.Context) error {
 		about := (*segment.Error)(nil)
 		switch {
 		case errors.Is(err, ErrGone):
-			s.gone = true
+			s.retired = true
 		case errors.As(err, &about):
 			v.found(about.Key, kindOf(err), err.Error(), s)
 		case errors.Is(err, ErrCorrupt) && s.damaged:
@@ -333,7 +380,7 @@ func (v *verifier) states(ctx context.Context) error {
 func (v *verifier) sizes(s *subject) {
 	for _, seg := range s.checkpoint.content.Segments {
 		if err := v.wrong[seg]; err != nil {
-			v.found(format.SegmentKey(v.task.log.Dir, seg.ID), kindOf(err), err.Error(), s)
+			v.found(s.checkpoint.segments.Key(seg.ID), kindOf(err), err.Error(), s)
 		}
 	}
 }
@@ -350,7 +397,7 @@ func (v *verifier) state(ctx context.Context, s *subject) error {
 
 // isCurrent reports whether s is the current checkpoint, as far as is known.
 func (v *verifier) isCurrent(s *subject) bool {
-	c := v.step.Current()
+	c := v.newest.Current()
 	return v.unreadable == 0 && c != nil && c.Seq == s.Seq
 }
 
@@ -362,11 +409,11 @@ func (v *verifier) settle(ctx context.Context) error {
 	}
 	gone := 0
 	for _, s := range v.subjects {
-		if s.gone {
+		if s.retired {
 			gone++
 		}
 	}
-	if gone > 0 && (gone == len(v.subjects) || v.testRestore && v.subjects[0].gone) {
+	if gone > 0 && (gone == len(v.subjects) || v.testRestore && v.subjects[0].retired) {
 		return fmt.Errorf("task %q: its checkpoints were retired while they were verified: %w", v.task.Name(), ErrGone)
 	}
 	return nil
@@ -392,7 +439,7 @@ func (v *verifier) recordTest(ctx context.Context) error {
 	v.recorded, err = v.task.readRestoreTest(ctx, v.record)
 	switch {
 	case errors.Is(err, ErrCorrupt):
-		v.foreign = append(v.foreign, v.record.Key) // no checkpoint needs it
+		v.otherObjects = append(v.otherObjects, v.record.Key) // no checkpoint needs it
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
@@ -413,7 +460,7 @@ func (v *verifier) retired(ctx context.Context) error {
 	}
 	for _, s := range v.subjects {
 		if !slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == s.Seq }) {
-			s.gone = s.gone || err == nil
+			s.retired = s.retired || err == nil
 		}
 	}
 	return err

@@ -30,12 +30,13 @@ func (v *verifier) wanted(s *subject, ch format.Chunk) bool {
 	if ch.Segment == (format.SegmentID{}) {
 		return true // it is in memory, and no other checkpoint's
 	}
-	if _, ok := v.segments[ch.Segment]; !ok {
+	seg := format.Segment{ID: ch.Segment, Task: s.checkpoint.segments.Owner(ch.Segment)}
+	if _, ok := v.sizesOf(seg)[ch.Segment]; !ok {
 		return false // which is known to be missing
 	}
 	right, done := v.checked[ch.Identity()]
 	if done && !right {
-		v.found(format.SegmentKey(v.task.log.Dir, ch.Segment), Damaged, "", s)
+		v.found(s.checkpoint.segments.Key(ch.Segment), Damaged, "", s)
 	}
 	return !done
 }
@@ -52,7 +53,7 @@ func (v *verifier) check(ctx context.Context, s *subject, w *fetcher, f *fetch) 
 	}
 	key := format.ManifestKey(v.task.log.Dir, s.Seq) // inline data's
 	if f.segment != (format.SegmentID{}) {
-		key = format.SegmentKey(v.task.log.Dir, f.segment)
+		key = s.checkpoint.segments.Key(f.segment)
 	}
 	for _, id := range f.chunks {
 		if err := wrong[id]; err != nil {

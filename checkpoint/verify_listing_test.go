@@ -15,8 +15,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A lyingList is a store whose listings show objects other than they are, or
-// leave them out. What its Get says is true.
+// A lyingList is a store whose listings show wrong sizes or leave objects out. Its
+// Get is right.
 type lyingList struct {
 	backend.Store
 	show func(prefix string, o backend.Object) (backend.Object, bool)
@@ -36,12 +36,12 @@ func (s lyingList) List(ctx context.Context, prefix, after string) iter.Seq2[bac
 	}
 }
 
-// hides leaves an object out of some of the listings that would show it.
+// hides leaves an object out of some of the listings that should show it.
 func hides(key string, from func(prefix string) bool) func(string, backend.Object) (backend.Object, bool) {
 	return func(prefix string, o backend.Object) (backend.Object, bool) { return o, o.Key != key || !from(prefix) }
 }
 
-// resizes shows an object with a size that it does not have.
+// resizes shows an object with a wrong size.
 func resizes(key string, by int64) func(string, backend.Object) (backend.Object, bool) {
 	return func(_ string, o backend.Object) (backend.Object, bool) {
 		if o.Key == key {
@@ -51,7 +51,7 @@ func resizes(key string, by int64) func(string, backend.Object) (backend.Object,
 	}
 }
 
-// through opens the task through a store whose listings are not to be relied on.
+// through opens the task on a store with wrong listings.
 func (w *world) through(show func(string, backend.Object) (backend.Object, bool)) *checkpoint.Task {
 	w.Helper()
 	job := newJob(w, lyingList{w.bucket.Open(), show}, checkpoint.Options{Backoff: backend.Backoff{Attempts: 2}})
@@ -62,9 +62,9 @@ func (w *world) through(show func(string, backend.Object) (backend.Object, bool)
 	return task
 }
 
-// Whatever object a listing leaves out, or shows with another size: what a Get
-// finds is neither missing nor damaged, and a repair drops nothing.
-func TestVerifyDoesNotTakeAListingsWord(t *testing.T) {
+// Whatever object a listing leaves out or shows with another size: what Get finds is
+// neither missing nor damaged, and a repair removes nothing.
+func TestVerifyDoesNotRelyOnAListing(t *testing.T) {
 	everywhere := func(string) bool { return true }
 	inVerifysOwn := func(prefix string) bool { return prefix == dir+"/" }
 	for what, lie := range map[string]func(key string) func(string, backend.Object) (backend.Object, bool){
@@ -78,12 +78,12 @@ func TestVerifyDoesNotTakeAListingsWord(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.library()
 				all := w.objects("")
-				for _, o := range all[1:] { // the newest manifest is another test's
+				for _, o := range all[1:] { // another test covers the newest manifest
 					task := w.through(lie(o.Key))
 					for _, opts := range []checkpoint.VerifyOptions{structure, allData} {
 						r, err := task.Verify(w.Context(), opts)
 						if err != nil || r.Intact != 5 || len(r.Problems) > 0 {
-							t.Fatalf("%s: %+v, %v; want 5 whole", o.Key, r, err)
+							t.Fatalf("%s: %+v, %v; want 5 intact", o.Key, r, err)
 						}
 						if n := len(w.objects(segments)); r.Live.Segments != n {
 							t.Errorf("%s: %d segments of %d are live", o.Key, r.Live.Segments, n)
@@ -101,7 +101,7 @@ func TestVerifyDoesNotTakeAListingsWord(t *testing.T) {
 	}
 }
 
-// What can neither be listed nor read is not known to be missing.
+// If an object can neither be listed nor read, it is unknown whether it is missing.
 func TestVerifyOfWhatIsNeitherListedNorRead(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
@@ -134,25 +134,25 @@ func (s refusedGet) Get(ctx context.Context, key string, offset int64, p []byte)
 	return s.Store.Get(ctx, key, offset, p)
 }
 
-// A newest manifest that a listing leaves out may have retired what the one
-// before retains: what is not there any more is no damage then.
+// If a listing leaves out the newest manifest, this may have retired what the one
+// before retains. Then a missing segment is not damage.
 func TestVerifyBehindAHiddenManifest(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(checkpoint.Options{Retention: checkpoint.Retention{Last: 1}})
 		commit(w, o, with(1, 100<<10))
 		last := commit(w, o, with(2, 100<<10))
-		synctest.Wait() // the first one's segments are deleted
+		synctest.Wait() // the segments of the first one are deleted
 		key := format.ManifestKey(dir, last.Seq)
 		before := w.objects("")
 
-		// By one listing, and then no more.
+		// One listing leaves it out, later ones do not.
 		listings := 0
 		task := w.through(hides(key, func(string) bool { listings++; return listings == 1 }))
 		if r, err := task.Verify(w.Context(), allData); err != nil || r.Intact != 1 || len(r.Problems) > 0 || r.Manifest != last.Seq {
-			t.Errorf("left out once: %+v, %v; want 1 whole", r, err)
+			t.Errorf("left out once: %+v, %v; want 1 intact", r, err)
 		}
 
-		// By all of them.
+		// All listings leave it out.
 		task = w.through(hides(key, func(string) bool { return true }))
 		r, err := task.Verify(w.Context(), allData)
 		if !errors.Is(err, backend.ErrUnsupported) || errors.Is(err, checkpoint.ErrCorrupt) || !strings.Contains(fmt.Sprint(err), key) {
@@ -164,13 +164,13 @@ func TestVerifyBehindAHiddenManifest(t *testing.T) {
 	})
 }
 
-// Who goes back believes a listing no more than a verifier does.
-func TestRollbackDoesNotTakeAListingsWord(t *testing.T) {
+// A rollback does not rely on a listing either.
+func TestRollbackDoesNotRelyOnAListing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
 		for _, o := range w.objects(segments) {
 			task := w.through(hides(o.Key, func(string) bool { return true }))
-			if c, err := task.Rollback(w.Context(), checkpoint.Seq(3)); err != nil || c.Seq != 3 {
+			if c, err := task.Rollback(w.Context(), checkpoint.Seq(3), checkpoint.RollbackOptions{Fence: true}); err != nil || c.Seq != 3 {
 				t.Errorf("%s is not listed: %v", o.Key, err)
 			}
 		}
@@ -179,14 +179,15 @@ func TestRollbackDoesNotTakeAListingsWord(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := task.Rollback(w.Context(), checkpoint.Seq(2)); !errors.Is(err, backend.ErrPermission) || errors.Is(err, checkpoint.ErrCorrupt) {
+		if _, err := task.Rollback(w.Context(), checkpoint.Seq(2), checkpoint.RollbackOptions{}); !errors.Is(err, backend.ErrPermission) || errors.Is(err, checkpoint.ErrCorrupt) {
 			t.Errorf("what cannot be read: %v, want ErrPermission", err)
 		}
 	})
 }
 
-// What is committed between the verifier's requests is in the listing, which comes
-// after the newest manifest was read: nothing has to be asked for one by one.
+// What is committed between the verifier's requests is in the listing, because that
+// is made after the newest manifest was read. So no segment has to be asked for
+// separately.
 func TestVerifyAsksForNothingThatIsListed(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o := w.library()

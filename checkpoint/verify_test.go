@@ -29,7 +29,7 @@ var (
 	allData   = checkpoint.VerifyOptions{Data: true}
 )
 
-// verify verifies as a process of its own, and says how many requests it took.
+// verify verifies in a process of its own, and returns the number of requests.
 func (w *world) verify(opts checkpoint.VerifyOptions, faults ...faultstore.Fault) (r *checkpoint.VerifyReport, calls int) {
 	w.Helper()
 	task, _, store := w.process(faults...)
@@ -46,11 +46,11 @@ func (w *world) verify(opts checkpoint.VerifyOptions, faults ...faultstore.Fault
 	return r, store.Calls()
 }
 
-// library commits checkpoints that share segments, tables and lists of files,
-// some with parts that do not fit into the manifest. Their numbers begin at 2.
+// library commits checkpoints that share segments, tables and lists of files, some
+// with parts that do not fit into the manifest. Their numbers begin at 2.
 func (w *world) library() *checkpoint.Owner {
 	w.Helper()
-	o, _ := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10})
+	o, _ := w.ownerWith(checkpoint.Options{Memory: 1 << 20})
 	many := map[string]string{}
 	for n := range 2000 {
 		many[fmt.Sprint("orders/", n)] = fmt.Sprint(n * n)
@@ -71,8 +71,8 @@ func (w *world) library() *checkpoint.Owner {
 	return o
 }
 
-// unreadable returns the numbers of those checkpoints that cannot be read from
-// end to end, the highest first.
+// unreadable returns the numbers of the checkpoints that cannot be read completely,
+// the highest first.
 func (w *world) unreadable() []uint64 {
 	w.Helper()
 	task, _, _ := w.process()
@@ -121,6 +121,23 @@ func (w *world) write(key string, data []byte) {
 	}
 }
 
+// damage flips a bit in each chunk of a segment.
+func (w *world) damage(key string) {
+	w.Helper()
+	data := make([]byte, 64<<20)
+	n, err := w.bucket.Open().Get(w.Context(), key, 0, data)
+	if err != nil {
+		w.Fatal(err)
+	}
+	data = data[:n]
+	for i := 0; i < n; i += 512 {
+		data[i] ^= 1
+	}
+	if _, err := w.bucket.Open().Put(w.Context(), key, data); err != nil {
+		w.Fatal(err)
+	}
+}
+
 func (w *world) remove(key string) {
 	w.Helper()
 	if err := w.bucket.Open().Delete(w.Context(), key); err != nil {
@@ -128,7 +145,8 @@ func (w *world) remove(key string) {
 	}
 }
 
-// wantProblem fails unless the report names one object, and those damaged.
+// wantProblem fails unless the report names this one object and these damaged
+// checkpoints.
 func (w *world) wantProblem(r *checkpoint.VerifyReport, what, key string, kind checkpoint.ProblemKind, affects []uint64) {
 	w.Helper()
 	if len(r.Problems) != 1 || r.Problems[0].Object != key || r.Problems[0].Kind != kind || r.Problems[0].Error == "" {
@@ -139,18 +157,18 @@ func (w *world) wantProblem(r *checkpoint.VerifyReport, what, key string, kind c
 	}
 }
 
-func TestVerifyWhatIsWhole(t *testing.T) {
+func TestVerifyIntactTasks(t *testing.T) {
 	for name, snapshots := range kept() {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				o, _ := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
+				o, _ := w.ownerWith(checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
 				for _, s := range snapshots {
 					commit(w, o, s)
 				}
 				synctest.Wait()
 				for _, opts := range []checkpoint.VerifyOptions{structure, allData} {
 					r, _ := w.verify(opts)
-					if r.Intact != len(snapshots) || len(r.Problems) > 0 || r.Garbage.Segments+r.InFlight.Segments+r.Unclear.Segments+len(r.Foreign) > 0 {
+					if r.Intact != len(snapshots) || len(r.Problems) > 0 || r.Garbage.Segments+r.InFlight.Segments+r.Unclear.Segments+len(r.OtherObjects) > 0 {
 						t.Errorf("%+v, want %d intact and nothing else", r, len(snapshots))
 					}
 					if n := len(w.objects(segments)); r.Live.Segments != n {
@@ -162,14 +180,14 @@ func TestVerifyWhatIsWhole(t *testing.T) {
 	}
 }
 
-// The damage of each object is told with exactly those checkpoints that cannot
-// be read then.
+// If an object is damaged, the report names exactly the checkpoints that cannot be
+// read.
 func TestVerifyDamagedData(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
-		for _, o := range w.objects("")[1:] { // the newest manifest is another test's
+		for _, o := range w.objects("")[1:] { // another test covers the newest manifest
 			if o.Key == format.ManifestKey(dir, 1) {
-				continue // a claim, which no one needs
+				continue // a claim, which no checkpoint needs
 			}
 			data := w.read(o.Key)
 			for _, at := range []int{0, len(data) - 1, rand.IntN(len(data)), rand.IntN(len(data)), rand.IntN(len(data)), rand.IntN(len(data))} {
@@ -196,7 +214,7 @@ func TestVerifyDamagedData(t *testing.T) {
 	})
 }
 
-// What arrives damaged once is whole in the store.
+// An object that arrives damaged only once is intact in the store.
 func TestVerifyReadsWhatIsWrongTwice(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
@@ -240,12 +258,12 @@ func TestVerifyTruncated(t *testing.T) {
 			data := w.read(o.Key)
 			for _, size := range []int{0, len(data) / 2, len(data) - 1, len(data) + 1} {
 				if o.Key == content && size > len(data) {
-					continue // what names it does not say how large it is
+					continue // the checkpoints that name it do not say how large it is
 				}
 				w.write(o.Key, slices.Concat(data, []byte("x"))[:size])
 				r, _ := w.verify(structure)
-				// Whoever names the segment is damaged: also one that may need
-				// nothing of what is missing.
+				// Every checkpoint that names the segment is damaged, even if it
+				// needs nothing of the missing part.
 				for _, seq := range w.unreadable() {
 					if !slices.Contains(r.Damaged, seq) {
 						t.Errorf("%s of %d bytes cut to %d: it affects %v, and %d", o.Key, len(data), size, r.Damaged, seq)
@@ -260,7 +278,7 @@ func TestVerifyTruncated(t *testing.T) {
 	})
 }
 
-// Lists of files, tables and spilled parts are read also without Data.
+// Lists of files, tables and parts of manifests are read even without Data.
 func TestVerifyDamagedStructure(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
@@ -302,17 +320,17 @@ func TestVerifyBehindADamagedNewestManifest(t *testing.T) {
 		w.library()
 		key := format.ManifestKey(dir, 6)
 		w.write(key, []byte("rubbish"))
-		w.segment(1, 0xee, 0) // which number 6 may name, for all that is known
+		w.segment(1, 0xee, 0) // number 6 may name it
 		r, _ := w.verify(allData)
 		w.wantProblem(r, "the newest manifest", key, checkpoint.Damaged, []uint64{6})
 		if r.Manifest != 5 || r.Intact != 4 || r.Garbage.Segments > 0 || r.Unclear.Segments != 1 {
-			t.Errorf("%+v, want 4 whole and no garbage", r)
+			t.Errorf("%+v, want 4 intact and no garbage", r)
 		}
 	})
 }
 
-// A claim repeats the checkpoint of another manifest. It can be read, but not
-// for long.
+// A claim repeats the checkpoint of another manifest. That checkpoint can be read,
+// but not for long.
 func TestVerifyBehindAClaim(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
@@ -329,7 +347,7 @@ func TestVerifyBehindAClaim(t *testing.T) {
 
 func TestVerifyDamagedRetainedList(t *testing.T) {
 	inWorld(t, func(w *world) {
-		o, _ := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10})
+		o, _ := w.ownerWith(checkpoint.Options{Memory: 1 << 20})
 		for n := range 150 {
 			commit(w, o, checkpoint.Snapshot{Savepoint: fmt.Sprintf("%0127d.", n)})
 		}
@@ -342,7 +360,7 @@ func TestVerifyDamagedRetainedList(t *testing.T) {
 		w.remove(key)
 		r, _ := w.verify(structure)
 		w.wantProblem(r, "the list", key, checkpoint.Missing, []uint64{})
-		if r.Intact != 1 || r.Garbage != (checkpoint.CollectResult{}) {
+		if known := len(w.manifest(151).Retained) + 1; r.Intact != known || r.Garbage != (checkpoint.CollectResult{}) {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -377,11 +395,11 @@ func TestVerifyOrphans(t *testing.T) {
 		if want := (checkpoint.CollectResult{Segments: 2, Bytes: 101}); r.InFlight != want {
 			t.Errorf("in flight %+v, want %+v", r.InFlight, want)
 		}
-		if !slices.Equal(r.Foreign, foreign) || len(r.Problems) > 0 || r.Intact != 4 {
+		if !slices.Equal(r.OtherObjects, foreign) || len(r.Problems) > 0 || r.Intact != 4 {
 			t.Errorf("%+v", r)
 		}
 
-		// A young manifest is none, although no checkpoint needs it.
+		// A young manifest is not garbage, even if no checkpoint needs it.
 		heir, _ := w.owner()
 		time.Sleep(time.Minute)
 		commit(w, heir, at(5))
@@ -436,10 +454,10 @@ func (c *counted) Get(ctx context.Context, key string, offset int64, p []byte) (
 	return n, err
 }
 
-// Segments are not asked for one by one, and data is read once.
+// Segments are not checked by one request each, and data is read once.
 func TestVerifyCost(t *testing.T) {
 	inWorld(t, func(w *world) {
-		o, _ := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10})
+		o, _ := w.ownerWith(checkpoint.Options{Memory: 1 << 20})
 		data := noise(3 << 20)
 		for n := range 8 {
 			copy(data[n<<18:], noise(1000))
@@ -455,7 +473,7 @@ func TestVerifyCost(t *testing.T) {
 		if err != nil || r.Intact != 8 {
 			t.Fatalf("%+v, %v", r, err)
 		}
-		// A manifest, a list of files and a table or two for each checkpoint.
+		// A manifest, a list of files and one or two tables for each checkpoint.
 		if n := len(w.objects(segments)); store.gets.Load() > 5*8 || n < 50 {
 			t.Errorf("%d requests for 8 checkpoints in %d segments", store.gets.Load(), n)
 		}
@@ -469,13 +487,13 @@ func TestVerifyCost(t *testing.T) {
 	})
 }
 
-// A verifier may sleep before any request, while owners go on: that is no
+// A verifier may sleep before any request while owners go on. It must not report
 // damage.
 func TestVerifierThatSleeps(t *testing.T) {
 	for sleepAt := range 30 {
 		slept := false
 		inWorld(t, func(w *world) {
-			opts := checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2}}
+			opts := checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: 2}}
 			o, _ := w.ownerWith(opts)
 			many := with(0, 100<<10)
 			for n := range 1000 {
@@ -521,12 +539,13 @@ func TestVerifierThatSleeps(t *testing.T) {
 	t.Error("there are more requests than were tried")
 }
 
-// While a job goes on, what it retires is no damage, and what stays is verified.
+// While a job goes on, the checkpoints that it retires are not damaged, and the
+// others are verified.
 func TestVerifyIsOvertakenEachTime(t *testing.T) {
 	for _, opts := range []checkpoint.VerifyOptions{structure, allData} {
 		for _, prefix := range []string{dir + "/", dir + segments} { // the listing, and reading
 			inWorld(t, func(w *world) {
-				o, _ := w.ownerWith(checkpoint.Options{SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 4}})
+				o, _ := w.ownerWith(checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: 4}})
 				n := 0
 				next := func() {
 					n++
@@ -559,7 +578,7 @@ func TestVerifyIsOvertakenEachTime(t *testing.T) {
 					t.Errorf("overtaken %d times at %s: %+v, %v", overtaken, prefix, r, err)
 				}
 				if r != nil && r.Intact > 3 && prefix == dir+"/" {
-					t.Errorf("%d are whole, of which two were retired", r.Intact)
+					t.Errorf("%d are intact, of which two were retired", r.Intact)
 				}
 			})
 		}
@@ -598,7 +617,7 @@ func (s hookedReads) List(ctx context.Context, prefix, after string) iter.Seq2[b
 	return s.Store.List(ctx, prefix, after)
 }
 
-// A store that fails is no damage.
+// A store that fails is not damage.
 func TestVerifyBesideFaults(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.library()
@@ -617,9 +636,9 @@ func TestVerifyBesideFaults(t *testing.T) {
 	})
 }
 
-// What was found of a chunk holds for exactly that chunk. A checkpoint that says
-// something else of the same bytes is read for itself.
-func TestVerifyTellsChunksApart(t *testing.T) {
+// What was found out about a chunk holds only for exactly that chunk. If a checkpoint
+// says something else about the same bytes, they are read again.
+func TestVerifyDistinguishesChunks(t *testing.T) {
 	inWorld(t, func(w *world) {
 		data := bytes.Repeat([]byte("compress me "), 1000)
 		right := codecChunk(data)
@@ -660,7 +679,7 @@ type storedChunk struct {
 	stored []byte
 }
 
-// codecChunk returns data as a chunk of a segment of its own, compressed.
+// codecChunk returns data as a compressed chunk in a segment of its own.
 func codecChunk(data []byte) storedChunk {
 	e, stored := codec.New().Encode(nil, data)
 	return storedChunk{format.Chunk{

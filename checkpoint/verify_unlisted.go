@@ -35,7 +35,7 @@ func (v *verifier) doubtful() (list []format.Segment) {
 			continue
 		}
 		for _, seg := range s.checkpoint.content.Segments {
-			if size, listed := v.segments[seg.ID]; (!listed || size != seg.Size) && !seen[seg] {
+			if size, listed := v.sizesOf(seg)[seg.ID]; (!listed || size != seg.Size) && !seen[seg] {
 				seen[seg] = true
 				list = append(list, seg)
 			}
@@ -50,10 +50,10 @@ func (v *verifier) checkOne(ctx context.Context, seg format.Segment) error {
 	defer v.mu.Unlock()
 	switch {
 	case err == nil:
-		v.segments[seg.ID] = seg.Size
+		v.sizesOf(seg)[seg.ID] = seg.Size
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
-		delete(v.segments, seg.ID) // since it was listed
+		delete(v.sizesOf(seg), seg.ID) // since it was listed
 	case !errors.Is(err, ErrCorrupt):
 		return err
 	}

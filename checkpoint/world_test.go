@@ -26,10 +26,10 @@ import (
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVar); role != "" {
-		fmt.Fprintln(os.Stderr, runRole(role)) // it ends with an error or not at all
+		fmt.Fprintln(os.Stderr, runRole(role)) // returns only with an error
 		os.Exit(1)
 	}
-	// A few of each property every time; ask for more with -rapid.checks.
+	// A few of each property in every run; -rapid.checks sets more.
 	if err := flag.Set("rapid.checks", "10"); err != nil {
 		panic(err)
 	}
@@ -43,10 +43,10 @@ type tester interface {
 	Cleanup(func())
 }
 
-// newTask returns a task in an empty job, whose segments are small.
+// newTask returns a task with small segments in an empty job.
 func newTask(t tester) *checkpoint.Task {
 	t.Helper()
-	return openTask(t, mem.NewBucket(time.Now), checkpoint.Options{SegmentSize: 64 << 10})
+	return openTask(t, mem.NewBucket(time.Now), checkpoint.Options{Memory: 1 << 20})
 }
 
 func openTask(t tester, b *mem.Bucket, opts checkpoint.Options) *checkpoint.Task {
@@ -79,13 +79,13 @@ func commit(t tester, o *checkpoint.Owner, s checkpoint.Snapshot) *checkpoint.Ch
 	return c
 }
 
-// at is a snapshot of offset n, without state.
+// at returns a snapshot of offset n, without state.
 func at(n int) checkpoint.Snapshot {
 	return checkpoint.Snapshot{Offsets: map[string]string{"in": fmt.Sprint(n)}}
 }
 
-// with is a snapshot of offset n with a state of some bytes, which begin with n
-// and cannot be compressed. More than 16 KiB do not fit into a manifest.
+// with returns a snapshot of offset n with a state of the given size, which begins
+// with n and cannot be compressed. More than 16 KiB do not fit into a manifest.
 func with(n, bytes int) checkpoint.Snapshot {
 	s := at(n)
 	start := fmt.Sprintf("%07d,", n)
@@ -94,12 +94,12 @@ func with(n, bytes int) checkpoint.Snapshot {
 	return s
 }
 
-// A world is a store with a clock and faults, in a bubble where waiting takes
-// no time.
+// A world is a store with a clock and faults, in a bubble in which waiting takes no
+// time.
 type world struct {
 	tester
 	bucket  *mem.Bucket
-	machine func() time.Time // the clock of the machine that processes run on; nil is the test's
+	machine func() time.Time // the clock of the machine on which processes run; nil means the test's
 }
 
 // inWorld runs f in a synctest bubble, whose clock is the store's.
@@ -111,7 +111,7 @@ func run(t tester, f func(*world)) {
 	f(&world{tester: t, bucket: mem.NewBucket(time.Now)})
 }
 
-// process opens the task as a process of its own would.
+// process opens the task in a process of its own.
 func (w *world) process(faults ...faultstore.Fault) (*checkpoint.Task, *checkpoint.Job, *faultstore.Store) {
 	w.Helper()
 	return w.open(checkpoint.Options{}, faults...)
@@ -146,7 +146,7 @@ func (w *world) ownerWith(opts checkpoint.Options, faults ...faultstore.Fault) (
 	return o, store
 }
 
-// history returns the offsets of all checkpoints, newest first.
+// history returns the offsets of all checkpoints, the newest first.
 func (w *world) history() string {
 	w.Helper()
 	task, _, _ := w.process()
@@ -171,7 +171,7 @@ func (w *world) wantHistory(want string) {
 // dir is the task's directory.
 const dir = "orders_2f7"
 
-// put makes m an object and returns its time. It may be one that no writer makes.
+// put stores manifest m and returns its time. m may be one that no writer makes.
 func (w *world) put(m *format.Manifest) time.Time {
 	w.Helper()
 	m.Version = format.Version
@@ -179,7 +179,7 @@ func (w *world) put(m *format.Manifest) time.Time {
 	if err != nil {
 		w.Fatal(err)
 	}
-	body := data[:len(data)-1] // the brace
+	body := data[:len(data)-1] // without the closing brace
 	data = fmt.Appendf(body, ",\"sum\":\"%s\"}\n", format.Sum(body))
 	o, err := w.bucket.Open().Create(w.Context(), format.ManifestKey(dir, m.Seq), data)
 	if err != nil {
@@ -241,7 +241,7 @@ func newJob(t tester, store backend.Store, opts checkpoint.Options) *checkpoint.
 	return job
 }
 
-// ref reads a Ref as a person writes it.
+// ref parses a Ref as a person writes it.
 func ref(s string) checkpoint.Ref {
 	r, err := checkpoint.ParseRef(s)
 	if err != nil {

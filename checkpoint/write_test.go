@@ -13,9 +13,9 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A restore that cannot write what it finds in the old state fails, and leaves
-// that as it is.
-func TestRestoreThatCanNotWrite(t *testing.T) {
+// If a restore cannot write data that it has found in the old state, it fails, and
+// leaves the old state as it is.
+func TestRestoreThatCannotWrite(t *testing.T) {
 	state := fstest.MapFS{"f": {Data: []byte("one chunk"), Mode: 0o644}}
 	made := commit(t, claim(t, newTask(t)), checkpoint.Snapshot{State: checkpoint.FS(state)})
 	parent := tempDir(t)
@@ -24,7 +24,7 @@ func TestRestoreThatCanNotWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	inTheWay := false
-	meddle := func(checkpoint.Progress) { // first when the new directory is empty
+	meddle := func(checkpoint.Progress) { // called first when the new directory is empty
 		if inTheWay {
 			return
 		}
@@ -52,9 +52,9 @@ func TestRestoreThatCanNotWrite(t *testing.T) {
 	}
 }
 
-// Data that comes twice in a state is stored once, and given back wherever it
-// belongs; zeros are given back as a hole, or a file of them.
-func TestWhatComesTwice(t *testing.T) {
+// Data that occurs twice in a state is stored once and restored in both places. Zeros
+// are restored as a hole, or as a file of zeros.
+func TestDataThatOccursTwice(t *testing.T) {
 	one := noise(30 << 10)
 	long := slices.Concat(noise(50<<10), make([]byte, 1<<20), one)
 	for _, c := range []struct {
@@ -76,7 +76,7 @@ func TestWhatComesTwice(t *testing.T) {
 				t.Errorf("%d bytes are stored, want at most %d", made.NewBytes, c.most)
 			}
 			target := filepath.Join(tempDir(t), "state")
-			for range 2 { // fetched, and then taken from the old state
+			for range 2 { // fetched first, and then taken from the old state
 				if err := made.Restore(t.Context(), target, checkpoint.RestoreOptions{Replace: true}); err != nil {
 					t.Fatal(err)
 				}

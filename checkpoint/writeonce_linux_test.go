@@ -10,15 +10,15 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// What is written once is not opened while its time of modification is the same,
-// whatever its inode and its links, also where a restore has written it. Other
-// data under the same name and of the same size is seen.
+// A file that is written only once is not opened while its modification time is the
+// same, whatever its inode and links are, even if a restore has written it. Other
+// data under the same name and of the same size is noticed.
 func TestWriteOnceFilesAreOpenedIfTheirTimeIsAnother(t *testing.T) {
 	l, bucket := newLive(t), mem.NewBucket(time.Now)
 	source := func() checkpoint.Snapshot {
 		return checkpoint.Snapshot{State: l.source().WriteOnce("*.sst")}
 	}
-	_, task := jobOf(t, bucket, checkpoint.Options{SegmentSize: 64 << 10})
+	_, task := jobOf(t, bucket, checkpoint.Options{Memory: 1 << 20})
 	o := claim(t, task)
 	written := time.Unix(1_700_000_000, 123_456_789)
 	write := func(name string, seed uint64, size int, at time.Time) {
@@ -32,7 +32,7 @@ func TestWriteOnceFilesAreOpenedIfTheirTimeIsAnother(t *testing.T) {
 	l.wantOpened("1.sst", "2.sst", "CURRENT")
 
 	l.saved()
-	l.must(os.Link(l.path("1.sst"), filepath.Join(t.TempDir(), "link"))) // moves its change time
+	l.must(os.Link(l.path("1.sst"), filepath.Join(t.TempDir(), "link"))) // this moves its change time
 	l.must(os.Remove(l.path("2.sst")))
 	write("2.sst", 2, 100, written) // with another inode
 	made := commit(t, o, source())
@@ -42,7 +42,7 @@ func TestWriteOnceFilesAreOpenedIfTheirTimeIsAnother(t *testing.T) {
 	l.must(os.RemoveAll(l.path(".")))
 	l.must(made.Restore(t.Context(), l.path("."), checkpoint.RestoreOptions{}))
 	made = commit(t, o, source())
-	l.wantOpened("CURRENT") // nothing is known of it but its name
+	l.wantOpened("CURRENT") // only its name is known
 	l.wantBack(made)
 
 	l.saved()
@@ -50,7 +50,7 @@ func TestWriteOnceFilesAreOpenedIfTheirTimeIsAnother(t *testing.T) {
 	l.must(os.Remove(l.path("2.sst")))
 	write("2.sst", 5, 100, written.Add(-time.Hour))
 	made = commit(t, o, source())
-	l.wantOpened("1.sst", "2.sst", "CURRENT") // which was too young to be known
+	l.wantOpened("1.sst", "2.sst", "CURRENT") // it had been too young for its times to be relied on
 	l.wantBack(made)
 
 	commit(t, o, checkpoint.Snapshot{State: l.source().WriteOnce("*.sst").Reread()})

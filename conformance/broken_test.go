@@ -16,10 +16,10 @@ import (
 	"github.com/holdfast-io/holdfast/conformance"
 )
 
-// clock is far from this machine's, as a store's may be.
+// clock is far from this machine's clock, as a store's clock may be.
 func clock() time.Time { return time.Now().Add(-time.Hour) }
 
-// bent is a Store some of whose verbs are replaced.
+// bent is a Store with some methods replaced.
 type bent struct {
 	backend.Store
 	namespace string
@@ -86,7 +86,7 @@ func (s *bent) has(ctx context.Context, key string) bool {
 	return err == nil
 }
 
-// all returns the objects of a whole listing.
+// all returns all objects of a listing.
 func (s *bent) all(ctx context.Context, prefix string) []backend.Object {
 	var all []backend.Object
 	for o, err := range s.Store.List(ctx, prefix, "") {
@@ -110,8 +110,8 @@ func yieldAll(objects []backend.Object) listing {
 // A broken store breaks the contract in one way.
 type broken struct {
 	name   string
-	caught string               // the case that must catch it
-	how    func() func(s *bent) // what its handles share, and what bends each of them
+	caught string               // the case that must detect it
+	how    func() func(s *bent) // makes what all handles share, and returns the function that breaks one handle
 }
 
 // each is for stores whose handles share nothing.
@@ -231,8 +231,8 @@ var brokenWrites = []broken{
 	})},
 }
 
-// checkThenPut lets the first two Creates that have found the key free meet
-// before they put, so that both succeed.
+// checkThenPut lets the first two Creates that have found the key free wait for each
+// other before they put, so that both succeed.
 func checkThenPut() func(s *bent) {
 	meet, met := make(chan struct{}), make(chan struct{})
 	once := sync.OnceFunc(func() { close(met) })
@@ -253,8 +253,8 @@ func checkThenPut() func(s *bent) {
 	}
 }
 
-// halfFirst writes one half of an object, waits until a Get has read it, and
-// then puts the whole.
+// halfFirst writes the first half of an object, waits until a Get has read it, and
+// then puts the complete object.
 func halfFirst() func(s *bent, first write) (write, read) {
 	var mu sync.Mutex
 	seen := make(chan struct{})
@@ -286,9 +286,9 @@ func halfFirst() func(s *bent, first write) (write, read) {
 	}
 }
 
-// keepSlices returns a write that stores nothing yet but remembers data, and a
-// Get that stores it before it reads. Where the write is not to succeed it
-// waits for its context to end.
+// keepSlices returns a write that stores nothing yet but keeps data, and a Get that
+// stores it before it reads. If the write should not succeed, it waits for its
+// context to end.
 func keepSlices(s *bent, succeed bool) (write, read) {
 	kept := make(map[string][]byte)
 	keep := func(ctx context.Context, key string, data []byte) (backend.Object, error) {
@@ -377,7 +377,7 @@ var brokenReads = []broken{
 	})},
 }
 
-// getReturns swaps one kind of error of Get for another error.
+// getReturns replaces one kind of error of Get by another error.
 func getReturns(kind, instead error) func() func(s *bent) {
 	return each(func(s *bent) {
 		s.get = func(ctx context.Context, key string, offset int64, p []byte) (int, error) {

@@ -11,8 +11,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// buffersChanged hands out slices of a larger array, whose rest is not the
-// store's to touch.
+// buffersChanged passes slices of larger arrays. The store must not touch the rest of
+// the array.
 func buffersChanged(ctx context.Context, e *env) error {
 	const contract = "the caller owns every slice that it passes"
 	data := noise(1, 10_000)
@@ -44,7 +44,7 @@ func buffersChanged(ctx context.Context, e *env) error {
 	return nil
 }
 
-// buffersKept overwrites each buffer as soon as it is free to.
+// buffersKept overwrites each buffer as soon as the method has returned.
 func buffersKept(ctx context.Context, e *env) error {
 	const contract = "a method reads no buffer after it has returned"
 	want := noise(3, 10_000)
@@ -73,8 +73,8 @@ func buffersKept(ctx context.Context, e *env) error {
 	return nil
 }
 
-// buffersCancelled overwrites each buffer as soon as a call returns that the
-// end of its context has cut short, wherever the call was by then.
+// buffersCancelled overwrites each buffer as soon as a method returns whose context
+// has ended, at various moments of the method.
 func buffersCancelled(ctx context.Context, e *env) error {
 	for i := range 16 {
 		key, want := fmt.Sprint("object-", i), noise(byte(i), 256<<10)
@@ -136,8 +136,8 @@ func (e *env) getCancelled(ctx context.Context) error {
 	return nil
 }
 
-// cutShort gives call a context that soon ends, and some more time in each
-// round. It returns nil if the call succeeded or failed with its context.
+// cutShort calls a function with a context that ends soon, a little later in each
+// round. It returns nil if the call succeeded or failed with the context's error.
 func cutShort(ctx context.Context, round int, call func(context.Context) error) error {
 	soon := time.Duration(round*round) * 20 * time.Microsecond
 	short, cancel := context.WithTimeoutCause(ctx, soon, errors.New("the suite's own cause"))

@@ -14,7 +14,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// A Violation is a sentence of the contract that a store broke.
+// A Violation says which sentence of the contract a store broke, and what was seen.
 type Violation struct {
 	Contract string
 	Seen     string
@@ -39,7 +39,7 @@ func wantKind(err, kind error, contract, call string) error {
 	return violation(contract, "%s returned %q, which is not %q", call, err, kind)
 }
 
-// wantContent returns a Violation unless the object holds exactly want.
+// wantContent returns a Violation unless the object has exactly the content want.
 func wantContent(ctx context.Context, s backend.Store, key string, want []byte, contract string) error {
 	p := make([]byte, len(want)+1)
 	n, err := s.Get(ctx, key, 0, p)
@@ -86,7 +86,7 @@ func wantListed(ctx context.Context, s backend.Store, prefix, after string, want
 
 func head(keys []string) []string { return keys[:min(len(keys), 3)] }
 
-// list returns what a List yields, and checks what holds for every listing.
+// list returns the objects of a List, and checks the rules for every listing.
 func list(ctx context.Context, s backend.Store, prefix, after string) ([]backend.Object, error) {
 	const order = "List yields keys that begin with prefix and are greater than after, in ascending byte order"
 	var objects []backend.Object
@@ -118,7 +118,7 @@ func keys(objects []backend.Object) []string {
 	return keys
 }
 
-// verbs calls each verb once. List takes the key for its prefix.
+// verbs calls each method once. List uses the key as its prefix.
 var verbs = []struct {
 	name string
 	call func(ctx context.Context, s backend.Store, key string) error
@@ -152,7 +152,7 @@ func (e *env) populate(ctx context.Context, keys ...string) error {
 	})
 }
 
-// parallel calls f with 0 to n-1, a few at a time, until one fails.
+// parallel calls f with 0 to n-1, up to 16 at a time, until one call fails.
 func parallel(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
@@ -162,7 +162,7 @@ func parallel(ctx context.Context, n int, f func(ctx context.Context, i int) err
 	return g.Wait()
 }
 
-// noise returns n bytes that compress badly and depend on seed.
+// noise returns n bytes that hardly compress and depend only on seed.
 func noise(seed byte, n int) []byte {
 	p := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{seed}).Read(p) // never fails

@@ -1,8 +1,8 @@
-// Package conformance holds what every [backend.Store] must pass: the contract
-// of package backend, sentence by sentence, as cases that run against a real
+// Package conformance is the test suite that every [backend.Store] must pass: the
+// contract of package backend, sentence by sentence, as cases that run against a real
 // store.
 //
-// A driver's test joins in like this:
+// The test of a driver looks like this:
 //
 //	func TestConformance(t *testing.T) {
 //		dir := t.TempDir()
@@ -11,10 +11,9 @@
 //		})
 //	}
 //
-// The cases themselves need no test: a program may run [Cases] against a bucket
-// that it is about to trust.
-// A case writes to a namespace of its own and removes what it wrote. Together
-// they send about 5,000 requests and 50 MiB, and receive 80 MiB.
+// The cases can also run without a test: a program may check a bucket with [Cases]
+// before it relies on it. Each case writes to a namespace of its own and removes what
+// it wrote. Together they send about 5,000 requests and 50 MiB, and receive 80 MiB.
 package conformance
 
 import (
@@ -29,12 +28,12 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// Open opens a store on a namespace: a sub-directory, or a prefix, that has
-// the given name. Each call returns a new handle that shares nothing with
-// others in this process but the service behind it. The suite closes it. Where
-// the service throttles, it may be a [backend.Retry].
+// Open opens a store on the namespace with the given name: a sub-directory or a
+// prefix. Each call returns a new handle, which shares nothing with other handles in
+// this process except the service. The suite closes it. If the service throttles, the
+// store may be a [backend.Retry].
 //
-// A namespace follows the rules for a key with one name in it.
+// The name follows the rules for a key, and has no slash.
 type Open func(ctx context.Context, namespace string) (backend.Store, error)
 
 // A Case checks one part of the contract.
@@ -76,11 +75,17 @@ func Cases() []Case {
 	}
 }
 
-// Run runs the case in a fresh namespace, and cleans up after it. It returns
-// nil if the store keeps the contract, an error that wraps a [*Violation] if
-// it does not, and any other error if that could not be found out.
+// Run runs the case in a new namespace, and cleans up afterwards. It returns nil if
+// the store keeps the contract, an error that wraps a [*Violation] if it does not,
+// and any other error if this could not be found out.
 func (c Case) Run(ctx context.Context, open Open) error {
-	e := &env{open: open, namespace: c.Name + "-" + strings.ToLower(rand.Text())}
+	return c.RunNoting(ctx, open, func(string, ...any) {})
+}
+
+// RunNoting is Run. It also tells note, which is like [fmt.Printf], what is worth knowing
+// and no violation: that the store is slow at something, for example.
+func (c Case) RunNoting(ctx context.Context, open Open, note func(format string, args ...any)) error {
+	e := &env{open: open, namespace: c.Name + "-" + strings.ToLower(rand.Text()), note: note}
 	return errors.Join(c.check(ctx, e), e.cleanUp(ctx))
 }
 
@@ -94,13 +99,14 @@ func (c Case) check(ctx context.Context, e *env) (err error) {
 	return c.run(ctx, e)
 }
 
-// env is what a case works with: a namespace, and independent handles on it.
+// env is what a case uses: a namespace, and independent handles on it.
 type env struct {
 	open       Open
 	namespace  string
 	a, b       backend.Store // two handles on namespace
-	namespaces []string      // all that were opened
+	namespaces []string      // all namespaces that were opened
 	handles    []backend.Store
+	note       func(format string, args ...any) // says something that is no violation
 }
 
 // handle opens another handle, which is closed after the case.
@@ -116,8 +122,7 @@ func (e *env) handle(ctx context.Context, namespace string) (backend.Store, erro
 	return s, nil
 }
 
-// cleanUpTime bounds the time that a case takes to clean up after its context
-// has ended.
+// cleanUpTime limits how long a case cleans up after its context has ended.
 const cleanUpTime = time.Minute
 
 func (e *env) cleanUp(ctx context.Context) error {
@@ -125,7 +130,7 @@ func (e *env) cleanUp(ctx context.Context) error {
 	defer cancel()
 	var errs []error
 	for _, namespace := range e.namespaces {
-		if err := e.empty(ctx, namespace); err != nil {
+		if err := e.emptyAtLast(ctx, namespace); err != nil {
 			errs = append(errs, fmt.Errorf("cleaning up namespace %s: %w", namespace, err))
 		}
 	}
@@ -135,7 +140,23 @@ func (e *env) cleanUp(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// empty uses a handle of its own: the case may have left the others closed.
+// emptyAtLast empties a namespace, and tries again where the service throttles: that says
+// nothing of the contract. (MinIO with four drives answers a large Delete with
+// SlowDownWrite now and then.)
+func (e *env) emptyAtLast(ctx context.Context, namespace string) error {
+	for n := 1; ; n++ {
+		err := e.empty(ctx, namespace)
+		if err == nil {
+			return nil
+		}
+		if err := (backend.Backoff{}).Again(ctx, n, err); err != nil {
+			return err
+		}
+	}
+}
+
+// empty deletes all objects in a namespace. It opens a handle of its own, because the
+// case may have closed the others.
 func (e *env) empty(ctx context.Context, namespace string) error {
 	s, err := e.open(ctx, namespace)
 	if err != nil {

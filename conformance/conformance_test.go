@@ -18,9 +18,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestBroken shows that the suite can fail: each broken store breaks one
-// sentence of the contract, and the named case says so. No case is there that
-// no broken store fails.
+// TestBroken shows that the suite can fail: each broken store breaks one sentence of
+// the contract, and the named case must detect it. For each case there is a broken
+// store.
 func TestBroken(t *testing.T) {
 	cases := make(map[string]conformance.Case)
 	idle := make(map[string]bool)
@@ -35,7 +35,7 @@ func TestBroken(t *testing.T) {
 			if !ok {
 				t.Fatalf("no case is named %q", b.caught)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // some wait for what may not come
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // some broken stores wait for something that may never happen
 			defer cancel()
 			err := c.Run(ctx, b.open())
 			var seen *conformance.Violation
@@ -51,7 +51,7 @@ func TestBroken(t *testing.T) {
 	}
 }
 
-// aligned returns lines with their columns one below the other.
+// aligned returns lines with aligned columns.
 func aligned(lines []string) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -60,13 +60,12 @@ func aligned(lines []string) string {
 	return b.String()
 }
 
-// TestUnbroken runs the suite over the wrapper that the broken stores are
-// made of, with nothing broken.
+// TestUnbroken runs the suite on the wrapper for broken stores, with nothing broken.
 func TestUnbroken(t *testing.T) {
 	conformance.Run(t, broken{how: func() func(*bent) { return func(*bent) {} }}.open())
 }
 
-// TestOpenFails shows that a store that cannot be opened is no Violation.
+// TestOpenFails shows that a store that cannot be opened is not a Violation.
 func TestOpenFails(t *testing.T) {
 	var seen *conformance.Violation
 	for _, c := range conformance.Cases() {
@@ -79,8 +78,8 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
-// TestCleansUp shows that a case leaves nothing behind, whether it fails or
-// not, and closes its handles.
+// TestCleansUp shows that a case, whether it fails or not, leaves nothing behind and
+// closes its handles.
 func TestCleansUp(t *testing.T) {
 	bucket := mem.NewBucket(clock)
 	open := 0
@@ -88,7 +87,7 @@ func TestCleansUp(t *testing.T) {
 		err := c.Run(t.Context(), func(_ context.Context, namespace string) (backend.Store, error) {
 			open++
 			s := &bent{Store: backend.Prefix(bucket.Open(), namespace+"/")}
-			s.create = s.Put // fails some of the cases
+			s.create = s.Put // makes some of the cases fail
 			s.close = func() error { open--; return s.Store.Close() }
 			return s, nil
 		})
@@ -97,7 +96,7 @@ func TestCleansUp(t *testing.T) {
 			t.Fatalf("case %s leaves %s, %v", c.Name, o.Key, err)
 		}
 	}
-	if open > 0 { // less than 0: some are closed twice
+	if open > 0 { // may be negative, because some are closed twice
 		t.Errorf("%d handles are still open", open)
 	}
 }

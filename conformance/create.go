@@ -43,7 +43,7 @@ func create(ctx context.Context, e *env) error {
 	return wantContent(ctx, e.b, "object", []byte("the second"), "Create makes an object that holds data")
 }
 
-// taken checks that no Create gets past an object that holds want.
+// taken checks that Create fails at a key with an object, whose content is want.
 func taken(ctx context.Context, e *env, key string, want []byte) error {
 	for _, s := range []backend.Store{e.a, e.b} {
 		for _, data := range [][]byte{want, nil, []byte("another, and a longer one")} {
@@ -60,12 +60,20 @@ func taken(ctx context.Context, e *env, key string, want []byte) error {
 	return nil
 }
 
-// The size of the race: enough for a store that checks before it writes, and
-// takes its time for either, to be caught with near certainty.
+// The size of the race. It is large enough to detect, almost certainly, a store that
+// checks before it writes and takes some time for either.
 const (
 	raceRounds  = 50
 	raceHandles = 4
 	racers      = 16
+)
+
+// The race ends early on a store that is very slow at it, such as SeaweedFS (5 to 7 s a
+// round): after raceTime, but not before raceEnough rounds. Stores
+// that have a race showed it in almost half of the rounds, or in more.
+const (
+	raceTime   = time.Minute
+	raceEnough = 10
 )
 
 func createRace(ctx context.Context, e *env) error {
@@ -77,7 +85,13 @@ func createRace(ctx context.Context, e *env) error {
 		}
 		handles = append(handles, s)
 	}
+	began := time.Now()
 	for round := range raceRounds {
+		if passed := time.Since(began); passed > raceTime && round >= raceEnough {
+			e.note("the race was ended after %d of %d rounds and %v: this store is slow where many writers want one key; "+
+				"it kept the contract so far", round, raceRounds, passed.Round(time.Second))
+			return nil
+		}
 		if err := raceRound(ctx, handles, fmt.Sprintf("round-%02d", round)); err != nil {
 			return err
 		}
@@ -85,11 +99,11 @@ func createRace(ctx context.Context, e *env) error {
 	return nil
 }
 
-// A racer is one of those who try to create the same object.
+// A racer is one of several callers that create the same object at once.
 type racer struct {
 	data   []byte
 	err    error // of its last Create
-	unsure bool  // an earlier one may have happened
+	unsure bool  // an earlier one may have taken effect
 }
 
 func raceRound(ctx context.Context, handles []backend.Store, key string) error {
@@ -112,8 +126,8 @@ func raceRound(ctx context.Context, handles []backend.Store, key string) error {
 	return judge(ctx, handles[0], key, all)
 }
 
-// run repeats a Create whose outcome is unknown, as the commit protocol does:
-// some services answer "conflict, try again" to those who lose.
+// run repeats a Create whose outcome is unknown, as the commit protocol does: some
+// services answer "conflict, try again" to those who lose.
 func (r *racer) run(ctx context.Context, s backend.Store, key string) {
 	const attempts = 10
 	for n := 1; ; n++ {

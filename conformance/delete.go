@@ -41,8 +41,8 @@ func deletes(ctx context.Context, e *env) error {
 	return wantContent(ctx, e.b, "a/c/d", []byte("anew"), "an object can be created where one was deleted")
 }
 
-// deleteBatch deletes more keys than a service takes in one request, with the
-// few that exist among those that do not, on each side of the edges.
+// deleteBatch deletes more keys than a service accepts in one request. Few of the
+// keys exist; some of them are just before and after the limits of a request.
 func deleteBatch(ctx context.Context, e *env) error {
 	all := many(2050)
 	var exist []string

@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// errorValues provokes errors of many kinds and looks at their type.
+// errorValues causes errors of many kinds and checks their type.
 func errorValues(ctx context.Context, e *env) error {
 	if err := e.populate(ctx, "object"); err != nil {
 		return err
@@ -48,11 +48,12 @@ func errorValues(ctx context.Context, e *env) error {
 	return nil
 }
 
-// wantError allows for a key that has had a [backend.Prefix] added, and for a
-// Delete that failed before it came to one of its keys.
+// wantError checks an error's kind and fields. It accepts a key to which a
+// [backend.Prefix] was added, and a Delete without a key: it may fail before it comes
+// to one.
 func wantError(err, kind error, op, key string) error {
 	const contract = "every error is, or wraps, an *Error, which names the operation, the store and the key"
-	if err := wantKind(err, kind, "errors are told apart by errors.Is", op+" of "+key); err != nil {
+	if err := wantKind(err, kind, "errors.Is tells an error's kind", op+" of "+key); err != nil {
 		return err
 	}
 	var wrapped *backend.Error

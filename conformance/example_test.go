@@ -13,8 +13,8 @@ import (
 	"github.com/holdfast-io/holdfast/conformance"
 )
 
-// A driver joins the suite with one test, in the driver's own package. Each call
-// of the function returns a new handle on the namespace that it is given.
+// A driver uses the suite in one test of its own package. Each call of the function
+// returns a new handle on the given namespace.
 func ExampleRun() {
 	var buckets sync.Map // here, a namespace is a bucket in memory
 
@@ -27,7 +27,7 @@ func ExampleRun() {
 	_ = TestConformance
 }
 
-// The cases need no test: a program may check a bucket before it trusts it.
+// The cases need no test: a program may check a bucket before it relies on it.
 func ExampleCases() {
 	ctx := context.Background()
 	bucket := mem.NewBucket(time.Now)

@@ -9,8 +9,8 @@ import (
 
 const visible = "once Create, Put or Delete has returned, every later Get and List through any handle sees its effect"
 
-// readAfterWrite looks at each key before there is an object, too: an answer
-// must not be remembered.
+// readAfterWrite also reads each key before there is an object, because a store must
+// not cache that answer.
 func readAfterWrite(ctx context.Context, e *env) error {
 	for i := range 10 {
 		key := fmt.Sprint("object-", i)
@@ -76,7 +76,7 @@ func listAfterWrite(ctx context.Context, e *env) error {
 	return nil
 }
 
-// namespaces opens one whose name begins with that of the other.
+// namespaces opens two namespaces. The name of one is the beginning of the other's.
 func namespaces(ctx context.Context, e *env) error {
 	const contract = "a Store holds objects in one namespace"
 	longer, err := e.handle(ctx, e.namespace+"-2")
@@ -122,7 +122,7 @@ func closed(ctx context.Context, e *env) error {
 	return e.wantOnlyOld(ctx, "after Close a method does nothing")
 }
 
-// wantOnlyOld checks that what populate put at "old" is all there is.
+// wantOnlyOld checks that the object that populate put at "old" is the only one.
 func (e *env) wantOnlyOld(ctx context.Context, contract string) error {
 	if err := wantListed(ctx, e.b, "", "", []string{"old"}, contract); err != nil {
 		return err

@@ -7,12 +7,12 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// longKey is shorter than it may be, to leave room for a [backend.Prefix]: the
-// store below counts that as a part of the key.
+// longKey is not as long as a key may be. It leaves room for a [backend.Prefix], which
+// the store below counts as a part of the key.
 var longKey = strings.Repeat("/"+strings.Repeat("n", 31), backend.MaxKeyLen/32-2)[1:]
 
-// keysAccepted has keys that look like a driver's own files, like options,
-// like numbers, like a part of a listing. The last byte of none is a slash.
+// keysAccepted uses keys that look like a driver's own files, options, numbers, or
+// parts of a listing.
 func keysAccepted(ctx context.Context, e *env) error {
 	for _, key := range []string{
 		"0", "-", "_", "--", "-rf", "a..b", "a.-._", "1e9", "null", "index.html",

@@ -10,8 +10,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// ordered are keys that are in another order when compared by names instead of
-// bytes, by a locale, or without regard to punctuation.
+// ordered are keys in byte order. They have another order if they are compared name
+// by name, by a locale, or without punctuation.
 var ordered = []string{
 	"-", "0", "a-", "a-b", "a-b-c", "a.b", "a/-", "a/b", "a/b-c", "a/b.c", "a/b0",
 	"a/c-d", "a/c.d", "a/c/d", "a/c/e/f", "a/c0", "a/c_d", "a0", "a_", "aa", "b-", "b/a-a", "b/a/a", "b0", "z",
@@ -58,7 +58,7 @@ func listPrefixAfter(ctx context.Context, e *env) error {
 	})
 }
 
-// listAgain breaks off listings and ranges over one twice.
+// listAgain breaks off listings, and ranges over one sequence several times.
 func listAgain(ctx context.Context, e *env) error {
 	want := []string{"a", "b", "c", "d"}
 	if err := e.populate(ctx, want...); err != nil {
@@ -85,7 +85,7 @@ func listAgain(ctx context.Context, e *env) error {
 	return wantListed(ctx, e.a, "", "", want, "a break ends a List, and no more than that")
 }
 
-// many returns n keys that sort as they count.
+// many returns n keys in ascending order.
 func many(n int) []string {
 	keys := make([]string, n)
 	for i := range keys {
@@ -94,8 +94,8 @@ func many(n int) []string {
 	return keys
 }
 
-// listMany needs three pages of the 1,000 keys that services send in one. All
-// that is to be seen of pages is seen here, since so many keys take a while.
+// listMany needs three pages, because services send 1,000 keys per page. All tests of
+// paging are in this case, because it takes long to make so many objects.
 func listMany(ctx context.Context, e *env) error {
 	all := many(2050)
 	if err := e.populate(ctx, append([]string{"many-before", "many0after"}, all...)...); err != nil {
@@ -160,14 +160,14 @@ func (e *env) cancelAfter(ctx context.Context, stop, all int) error {
 		"cancelled at key %d, it yielded %d of %d keys and ended with %v", stop, got, all, failed)
 }
 
-// listChanging deletes behind the listing and creates ahead of it.
+// listChanging deletes objects that were listed and creates objects that will be.
 func (e *env) listChanging(ctx context.Context, all []string) error {
 	var got []string
 	for o, err := range e.a.List(ctx, "many/", "") {
 		if err != nil {
 			return err
 		}
-		if strings.HasSuffix(o.Key, "-new") { // may be seen or not
+		if strings.HasSuffix(o.Key, "-new") { // may or may not be listed
 			continue
 		}
 		got = append(got, o.Key)
@@ -188,7 +188,7 @@ func (e *env) listChanging(ctx context.Context, all []string) error {
 	return nil
 }
 
-// untouched looks at a namespace that nothing was ever written to.
+// untouched uses a namespace to which nothing was ever written.
 func untouched(ctx context.Context, e *env) error {
 	const empty = "a namespace that nothing was ever written to lists as empty"
 	objects, err := list(ctx, e.a, "", "")

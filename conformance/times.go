@@ -7,11 +7,11 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// tolerance is what the contract means by "a few seconds".
+// tolerance is what the contract calls "a few seconds".
 const tolerance = 5 * time.Second
 
-// times cannot tell the store's clock from that of this machine when the two
-// agree: a driver's own tests must.
+// times checks the times of objects. If the store's clock and this machine's agree,
+// it cannot tell which one was used: the driver's own tests must check that.
 func times(ctx context.Context, e *env) error {
 	created, err := e.a.Create(ctx, "created", []byte("1"))
 	if err != nil {

@@ -27,12 +27,12 @@ func tornPut(ctx context.Context, e *env) error {
 			return nil
 		})
 	}
-	return e.lookWhile(ctx, write, func(ctx context.Context, s backend.Store) error {
+	return e.readWhile(ctx, write, func(ctx context.Context, s backend.Store) error {
 		return readWhole(ctx, s, "object")
 	})
 }
 
-// tornCreate looks for objects from before they exist.
+// tornCreate looks for objects before and while they are created.
 func tornCreate(ctx context.Context, e *env) error {
 	for i := range 10 {
 		key, data := fmt.Sprint("object-", i), version(longest-i)
@@ -40,7 +40,7 @@ func tornCreate(ctx context.Context, e *env) error {
 			_, err := e.a.Create(ctx, key, data)
 			return err
 		}
-		err := e.lookWhile(ctx, create, func(ctx context.Context, s backend.Store) error {
+		err := e.readWhile(ctx, create, func(ctx context.Context, s backend.Store) error {
 			if err := readWhole(ctx, s, key); !errors.Is(err, backend.ErrNotExist) {
 				return err
 			}
@@ -57,9 +57,9 @@ func tornCreate(ctx context.Context, e *env) error {
 	return nil
 }
 
-// lookWhile looks through both handles, over and over while write runs, and
+// readWhile calls look through both handles, again and again while write runs, and
 // once more after it.
-func (e *env) lookWhile(ctx context.Context, write func(context.Context) error,
+func (e *env) readWhile(ctx context.Context, write func(context.Context) error,
 	look func(context.Context, backend.Store) error,
 ) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -87,10 +87,10 @@ func (e *env) lookWhile(ctx context.Context, write func(context.Context) error,
 
 const atomic = "Create and Put are atomic: no one ever sees a part of an object"
 
-const longest = 255 // the last version
+const longest = 255 // the number of the last version
 
-// version returns the content of a whole object: no part of it, nor a mixture
-// of two, is another version.
+// version returns the content of version v of an object. No part of it, and no
+// mixture of two versions, is another version.
 func version(v int) []byte { return bytes.Repeat([]byte{byte(v)}, 40_000+1_000*v) }
 
 func readWhole(ctx context.Context, s backend.Store, key string) error {

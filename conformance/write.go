@@ -27,8 +27,9 @@ func putReplaces(ctx context.Context, e *env) error {
 	return nil
 }
 
-// sizes has the largest object that is still cheap to send, just past a power
-// of two: services and clients switch to other ways of sending at such sizes.
+// sizes writes objects of several sizes, just above powers of two, because services
+// and clients send larger objects in other ways. The largest size is one that is
+// still cheap to send.
 func sizes(ctx context.Context, e *env) error {
 	for i, size := range []int{0, 1, 4 << 10, 1<<20 + 1, 16<<20 + 1} {
 		key, data := fmt.Sprint("size-", size), noise(byte(i), size)

@@ -27,8 +27,8 @@ func detect() (*auth.Credentials, error) {
 	return found, nil
 }
 
-// authenticate returns a client that adds the credentials, unless they are nil,
-// to what it sends through transport.
+// authenticate returns a client that sends requests through transport. It adds the
+// credentials to each request, unless they are nil.
 func authenticate(transport http.RoundTripper, found *auth.Credentials, userProject string) (*http.Client, error) {
 	o := &httptransport.Options{
 		BaseRoundTripper:      transport,
@@ -49,8 +49,8 @@ func authenticate(transport http.RoundTripper, found *auth.Credentials, userProj
 	return client, nil
 }
 
-// tokens passes on what a provider of the SDK gives, and marks its errors,
-// which the SDK does not make recognisable.
+// tokens wraps a provider of the SDK and gives its errors a type of their own.
+// Otherwise they could not be recognized.
 type tokens struct {
 	provider auth.TokenProvider
 	worked   atomic.Bool
@@ -67,14 +67,14 @@ func (t *tokens) Token(ctx context.Context) (*auth.Token, error) {
 
 type credentialsError struct {
 	cause  error
-	worked bool // the provider has given a token before
+	worked bool // the provider has supplied a token before
 }
 
 func (e *credentialsError) Error() string { return e.cause.Error() }
 func (e *credentialsError) Unwrap() error { return e.cause }
 
-// judgeCredentials tells a machine that has no credentials, where trying again
-// is vain, from one that has a moment's trouble in renewing them.
+// judgeCredentials distinguishes a machine that has no credentials, where another
+// attempt is useless, from one that could not renew them for the moment.
 func (f *failure) judgeCredentials(e *credentialsError) {
 	f.text = "no credentials: " + oneLine(e.Error())
 	var answered *auth.Error

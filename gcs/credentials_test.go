@@ -25,8 +25,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// tokenServer gives tokens as Google's OAuth endpoint, its token exchange and
-// a machine's metadata server do.
+// tokenServer gives tokens like Google's OAuth endpoint, its token exchange and the
+// metadata server of a machine.
 type tokenServer struct {
 	*httptest.Server
 	asked []*http.Request
@@ -57,7 +57,7 @@ func startTokenServer(t *testing.T) *tokenServer {
 	return s
 }
 
-// useFile puts a credentials file into the environment.
+// useFile puts the path of a credentials file into the environment.
 func useFile(t *testing.T, content map[string]string) {
 	t.Helper()
 	text, err := json.Marshal(content)
@@ -88,7 +88,7 @@ var serviceAccountKey = sync.OnceValue(func() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
 })
 
-// useServiceAccount makes the credentials the key of a service account.
+// useServiceAccount makes the key of a service account the process's credentials.
 func useServiceAccount(t *testing.T, s *tokenServer) {
 	useFile(t, map[string]string{
 		"type": "service_account", "client_email": "job@p.iam.gserviceaccount.com", "private_key_id": "1",
@@ -193,7 +193,7 @@ func TestNoCredentials(t *testing.T) {
 	}
 }
 
-// issuer gives tokens that are too old as soon as they are there.
+// issuer gives tokens that have already expired.
 type issuer struct{ err error }
 
 func (i *issuer) Token(context.Context) (*auth.Token, error) {
@@ -203,7 +203,7 @@ func (i *issuer) Token(context.Context) (*auth.Token, error) {
 	return &auth.Token{Value: "t", Expiry: time.Now().Add(-time.Hour)}, nil
 }
 
-// A machine whose credentials are refused gets nowhere by trying again; one
+// On a machine whose credentials are refused, another attempt is useless. A machine
 // that had a token before waits until the token service is back.
 func TestTokenRefused(t *testing.T) {
 	answered := func(status int) error {
@@ -259,7 +259,7 @@ func TestTokenCutShort(t *testing.T) {
 	}
 }
 
-// waiting gives no token before its context ends, which it brings about.
+// waiting cancels its context, and gives no token.
 type waiting context.CancelFunc
 
 func (cancel waiting) Token(ctx context.Context) (*auth.Token, error) {

@@ -9,16 +9,16 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// deleteParallel bounds the requests that one Delete has under way: the JSON
-// API has no request for many objects but a batch of the same size in HTTP. A
-// bucket takes 1,000 writes per second before it has to scale
-// (https://docs.cloud.google.com/storage/docs/request-rate); 16 requests of
-// some 30 ms stay below that.
+// deleteParallel is the largest number of requests that one Delete runs at a time.
+// The JSON API cannot delete several objects by one request; its batches only pack
+// several HTTP requests into one. A bucket takes 1,000 writes per second before it
+// has to scale (https://docs.cloud.google.com/storage/docs/request-rate); 16 parallel
+// requests of about 30 ms each stay below that.
 const deleteParallel = 16
 
-// Delete removes objects by one request for each, several at a time. Where the
-// bucket keeps versions or soft-deleted objects, those stay behind, for the
-// bucket's own rules to remove.
+// Delete removes objects by one request each, several at a time. If the bucket keeps
+// versions or soft-deleted objects, it leaves these; the bucket's own rules must
+// remove them.
 func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	if err := s.ready(ctx, "delete", "", nil); err != nil {
 		return err
@@ -34,14 +34,14 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	for i, key := range keys {
 		if ctx.Err() != nil {
 			failed[i] = s.error("delete", key, ctx.Err())
-			break // the others say the same
+			break // the other keys would give the same error
 		}
 		group.Go(func() error {
 			failed[i] = s.delete(ctx, key)
 			return nil
 		})
 	}
-	_ = group.Wait() // always nil: one failure does not end the others
+	_ = group.Wait() // always nil: after one failure, the other keys are still tried
 	return errors.Join(failed...)
 }
 

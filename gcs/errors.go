@@ -19,11 +19,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
-// A failure is what went wrong with a request, in one line, and what to do about
-// it. It is of one kind of package backend, or of none. Its cause
-// can be reached by errors.As alone: by errors.Is, a key file that is missing
-// on this machine would be taken for an object that does not exist, and a time
-// limit of the driver's for the caller's.
+// A failure says in one line what went wrong with a request, and what to do about it.
+// kind is one of the error kinds of package backend, the end of the caller's context,
+// or nil, which means retryable. The cause can be reached by errors.As but not by
+// errors.Is: a key file that is missing on this machine would look like an object
+// that does not exist, and a time limit of the driver like one of the caller.
 type failure struct {
 	kind   error
 	text   string
@@ -35,7 +35,7 @@ func (f *failure) Error() string      { return f.text }
 func (f *failure) Unwrap() error      { return f.kind }
 func (f *failure) As(target any) bool { return errors.As(f.cause, target) }
 
-// advise adds to what there is to do.
+// advise adds to the advice.
 func (f *failure) advise(advice string) {
 	if f.advice != "" {
 		advice = f.advice + "; " + advice
@@ -43,7 +43,7 @@ func (f *failure) advise(advice string) {
 	f.advice = advice
 }
 
-// storeError returns the error of an operation on the store with that URL.
+// storeError returns the error of an operation on the store with the URL store.
 func storeError(op, store, key string, err error) error {
 	e := &backend.Error{Op: op, Store: store, Key: key, Err: err}
 	if f := (*failure)(nil); errors.As(err, &f) {
@@ -56,7 +56,7 @@ func (s *Store) error(op, key string, err error) error {
 	return storeError(op, s.String(), key, err)
 }
 
-// failed turns an error of the SDK, or of reading a response, into the store's.
+// failed turns an error of the SDK, or of reading a response, into one of this store.
 func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 	f := &failure{text: plain(err), cause: err}
 	var unauthenticated *credentialsError
@@ -77,8 +77,8 @@ func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 	return s.error(op, key, f)
 }
 
-// judgeEnd puts the end of the caller's context first. The SDK often has nothing
-// else to say.
+// judgeEnd puts the end of the caller's context at the beginning of the text. The SDK
+// often reports nothing else.
 func (f *failure) judgeEnd(reason error) {
 	f.kind = reason
 	if text := reason.Error(); f.text != text {
@@ -86,17 +86,17 @@ func (f *failure) judgeEnd(reason error) {
 	}
 }
 
-// answer is an error that the service answered with.
+// answer is an error response of the service.
 type answer struct {
 	status  int
-	reason  string // such as "forbidden"; empty where the answer is no JSON
-	message string // its beginning, as one line; of a page or XML, with the markup
-	told    string // the message for people: without it
-	request string // the service's name for the request
+	reason  string // such as "forbidden"; empty if the answer is not JSON
+	message string // its beginning, in one line; with markup, if it is a page or XML
+	told    string // the message without markup, for people
+	request string // the service's id of the request
 }
 
-// answerOf returns the service's answer in err. A failed download is answered
-// in plain text, or by an emulator in JSON or XML; everything else in JSON.
+// answerOf returns the service's answer that is in err. After a failed download, the
+// answer is plain text (with an emulator, JSON or XML). All other answers are JSON.
 func answerOf(err error) (answer, bool) {
 	var e *googleapi.Error
 	if !errors.As(err, &e) {
@@ -118,8 +118,8 @@ func answerOf(err error) (answer, bool) {
 	return a, true
 }
 
-// oneLine returns the beginning of a text, which may be a page of a proxy's, as
-// one line.
+// oneLine returns the beginning of a text as one line. The text may be the page of a
+// proxy.
 func oneLine(text string) string {
 	const most = 400 // characters
 	line := []rune(strings.Join(strings.Fields(text), " "))
@@ -129,11 +129,11 @@ func oneLine(text string) string {
 	return string(line)
 }
 
-// markup is what a page has beside its words.
+// markup matches everything in a page except its text.
 var markup = regexp.MustCompile(`(?is)<(script|style)\b.*?(</(script|style)>|$)|<[^>]*(>|$)`)
 
-// words returns the beginning of an answer that is no JSON, without the markup
-// of a page or of XML.
+// words returns the beginning of an answer that is not JSON, without the markup of a
+// page or of XML.
 func words(text string) string {
 	if !strings.HasPrefix(strings.TrimSpace(text), "<") {
 		return oneLine(text)
@@ -156,7 +156,7 @@ func (a answer) String() string {
 	return text + " (" + origin + ")"
 }
 
-// plain says what went wrong without the SDKs' words around it.
+// plain returns the essential text of an error, without what the SDKs add.
 func plain(err error) string {
 	var cut *cutError
 	if errors.As(err, &cut) {
@@ -173,19 +173,19 @@ func plain(err error) string {
 	if errors.As(err, &unsent) {
 		return "request failed: " + unsent.Err.Error()
 	}
-	var portable interface{ Unwrap() []error } // gocloud's, cause first
+	var portable interface{ Unwrap() []error } // gocloud's error: the cause comes first
 	if errors.As(err, &portable) && len(portable.Unwrap()) > 0 {
 		return plain(portable.Unwrap()[0])
 	}
 	return err.Error()
 }
 
-// judgeAnswer says what an answer of the service means. The statuses and
-// reasons are those of
+// judgeAnswer sets the kind and the advice for an answer of the service. For the
+// statuses and reasons, see
 // https://docs.cloud.google.com/storage/docs/json_api/v1/status-codes.
 //
-// What is not named here is worth another attempt: 408, 500, 502, 504, and 409,
-// which is not "exists" but "another request was under way".
+// What is not listed here is retryable: 408, 500, 502, 504, and 409, which does not
+// mean "exists" but "another request was in progress".
 func (f *failure) judgeAnswer(a answer, op, bucket string) {
 	switch status := a.status; {
 	case status == http.StatusBadRequest:
@@ -214,8 +214,8 @@ func (f *failure) judgeAnswer(a answer, op, bucket string) {
 	}
 }
 
-// judgeBadRequest takes a refusal for final only if it is the service's own,
-// and not about data that was damaged on its way.
+// judgeBadRequest takes a refusal for permanent only if it comes from the service
+// itself, and is not about data that was damaged on its way.
 func (f *failure) judgeBadRequest(a answer) {
 	switch {
 	case a.reason == "" && wantsTLS(a.message):
@@ -239,8 +239,8 @@ func (f *failure) judgeBadRequest(a answer) {
 	}
 }
 
-// judgeForbidden gives advice where it is known what is missing. Otherwise the
-// service's own words have to do.
+// judgeForbidden gives advice if it is known what is missing. Otherwise the service's
+// message must be enough.
 func (f *failure) judgeForbidden(a answer, op, bucket string) {
 	f.kind = backend.ErrPermission
 	switch a.reason {
@@ -251,13 +251,13 @@ func (f *failure) judgeForbidden(a answer, op, bucket string) {
 	case "UserProjectAccessDenied":
 		f.advise("grant serviceusage.services.use on the project that pays, " +
 			"which is the URL's parameter user_project or the credentials' quota project")
-	case "forbidden", "insufficientPermissions", "": // no reason: a download, or a proxy
+	case "forbidden", "insufficientPermissions", "": // a download or a proxy gives no reason
 		f.advise(missing(a.message, op, bucket))
 	}
 }
 
-// missing says what to do about a permission that is missing. The key's and the
-// organization's look like the bucket's but for the words.
+// missing says what to do about a missing permission. Only the message shows whether
+// it is one on the bucket, on the key or of the organization.
 func missing(message, op, bucket string) string {
 	switch {
 	case strings.Contains(message, "KMS key"):
@@ -269,7 +269,7 @@ func missing(message, op, bucket string) string {
 		" (the role roles/storage.objectUser has it), and the scope devstorage.read_write to a virtual machine"
 }
 
-// neededPermission names the IAM permission that a verb needs.
+// neededPermission names the IAM permission that an operation needs.
 func neededPermission(op string) string {
 	switch op {
 	case "list":
@@ -284,11 +284,11 @@ func neededPermission(op string) string {
 	return "storage.objects.create"
 }
 
-// judgeNotFound tells a missing object from a missing bucket by what the
-// service says, since status and reason are the same: "No such object: ..." and
-// "The specified bucket does not exist." (An emulator may say "Not Found" of
-// both, as Google's reference does of an object.) A 404 in other words is not
-// the service's: a job must not start from empty because of it.
+// judgeNotFound distinguishes a missing object from a missing bucket by the message,
+// because status and reason are the same: "No such object: ..." and "The specified
+// bucket does not exist." (An emulator may answer "Not Found" for both, as Google's
+// reference says for an object.) A 404 with another message does not come from the
+// service: it must not make a job start from nothing.
 func (f *failure) judgeNotFound(a answer, op string) {
 	ofObject := strings.HasPrefix(a.message, "No such object") || a.message == "Not Found"
 	switch {
@@ -305,8 +305,8 @@ func (f *failure) judgeNotFound(a answer, op string) {
 
 const checkWhoAnswers = "this is not an answer of Cloud Storage: check the endpoint and the proxy"
 
-// judgeForeign takes no write for refused: the request may have reached the
-// service, and its answer not have come back as it was.
+// judgeForeign leaves the outcome of a write in doubt: the request may have reached
+// the service, and only the answer may have been replaced.
 func (f *failure) judgeForeign(op string) {
 	if op == "list" || op == "get" {
 		f.kind = backend.ErrNoStore
@@ -314,9 +314,9 @@ func (f *failure) judgeForeign(op string) {
 	f.advise(checkWhoAnswers)
 }
 
-// judgePrecondition takes a key for taken only if the service says that the
-// condition on it did not hold. A policy of the organization has the same
-// status, and may have the same reason, but names a constraint.
+// judgePrecondition reports ErrExist only if the service says that the condition on
+// the key did not hold. A policy of the organization gives the same status, and
+// perhaps the same reason, but its message names a constraint.
 func (f *failure) judgePrecondition(a answer, op string) {
 	switch {
 	case a.reason == "orgPolicyConstraintFailed", strings.Contains(a.message, "constraint"):
@@ -327,8 +327,8 @@ func (f *failure) judgePrecondition(a answer, op string) {
 	}
 }
 
-// A schemeError is the failure of a request, before the service could take it,
-// because one end of the connection speaks TLS and the other does not.
+// A schemeError says that a request failed before the service could read it, because
+// one end of the connection speaks TLS and the other does not.
 type schemeError struct {
 	cause  error
 	advice string
@@ -342,17 +342,17 @@ const (
 	speaksPlain = "the server does not speak TLS: check the endpoint, which may have to begin with http://, and the proxy"
 )
 
-// wantsTLS reports whether a refusal without JSON is that of a server with TLS
-// which was asked without: "Client sent an HTTP request to an HTTPS server." of
-// Go's, "The plain HTTP request was sent to HTTPS port" of nginx's, "You're
-// speaking plain HTTP to an SSL-enabled server port." of Apache's.
+// wantsTLS reports whether an answer that is not JSON comes from a TLS server that
+// got a plain request. Go answers "Client sent an HTTP request to an HTTPS server.",
+// nginx "The plain HTTP request was sent to HTTPS port", and Apache "You're speaking
+// plain HTTP to an SSL-enabled server port."
 func wantsTLS(message string) bool {
 	return strings.Contains(message, "HTTP request to an HTTPS server") ||
 		strings.Contains(message, "plain HTTP request was sent to HTTPS port") ||
 		strings.Contains(message, "speaking plain HTTP to an SSL-enabled server")
 }
 
-// judgeNetwork adds advice where a failure that got no answer has a known cause.
+// judgeNetwork adds advice to a failure without an answer, if the cause is known.
 func (f *failure) judgeNetwork() {
 	var unknownHost *net.DNSError
 	var untrusted *tls.CertificateVerificationError

@@ -36,7 +36,7 @@ func TestAnswers(t *testing.T) {
 		name    string
 		verbs   []string
 		resp    *http.Response
-		kind    error  // errAny for one without
+		kind    error  // the expected kind; errAny means retryable
 		mention string // what the text must say
 	}{
 		{"taken", []string{"create"}, notMet(), backend.ErrExist, "pre-conditions"},
@@ -148,16 +148,16 @@ func redirect(status int) *http.Response {
 	return r
 }
 
-// The portable type takes "denied" for "not there": a job that asked it would
-// start from empty because its store could not be read.
+// gocloud's portable type reports "access denied" as "does not exist". A job that
+// relied on it would start from nothing when its store could not be read.
 func TestDeniedIsNotAbsent(t *testing.T) {
 	w := &wire{answer: always(func() *http.Response { return respondError(403, "forbidden", "denied") })}
 	s := w.open(t, Options{})
 	if there, err := s.bucket.Exists(t.Context(), "jobs/key"); there || err != nil {
-		t.Errorf("the portable Exists said %v, %v: the doubt about it is out of date", there, err)
+		t.Errorf("the portable Exists said %v, %v: the comment on this test is out of date", there, err)
 	}
 	if _, err := s.bucket.Attributes(t.Context(), "jobs/key"); gcerrors.Code(err) != gcerrors.NotFound {
-		t.Errorf("the portable Attributes said %v: the doubt about it is out of date", err)
+		t.Errorf("the portable Attributes said %v: the comment on this test is out of date", err)
 	}
 	for name, call := range verbs {
 		err := call(t.Context(), s)
@@ -243,7 +243,7 @@ func TestContextEnds(t *testing.T) {
 	}
 }
 
-// What the end of the context broke off is said behind it.
+// If the context ends, the text also says what it interrupted.
 func TestContextEndsInBody(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &wire{answer: func(r *request) (*http.Response, error) {
@@ -259,7 +259,7 @@ func TestContextEndsInBody(t *testing.T) {
 	}
 }
 
-// calling is an empty reader that calls itself.
+// calling is an empty reader that calls itself as a function.
 type calling func()
 
 func (f calling) Read([]byte) (int, error) {
@@ -267,8 +267,8 @@ func (f calling) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// The network may notice a deadline a moment before the context does: it is the
-// caller's then, too.
+// The network may notice a deadline a moment before the context does. It is still the
+// caller's deadline.
 func TestDeadlineSeenByTheNetworkFirst(t *testing.T) {
 	for verb, call := range verbs {
 		w := &wire{answer: func(*request) (*http.Response, error) { return nil, os.ErrDeadlineExceeded }}
@@ -278,7 +278,7 @@ func TestDeadlineSeenByTheNetworkFirst(t *testing.T) {
 	}
 }
 
-// late has a deadline that is over, and has not noticed.
+// late is a context whose deadline has passed, but which has not ended yet.
 type late struct{ context.Context }
 
 func (late) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
@@ -322,7 +322,7 @@ func TestBadKeys(t *testing.T) {
 	}
 }
 
-// The advice comes last, and not where the service says all that is known.
+// The advice comes last. There is none if the service's message says everything.
 func TestErrorText(t *testing.T) {
 	bare := respond(502, "")
 	bare.Header = nil
@@ -347,7 +347,7 @@ func TestErrorText(t *testing.T) {
 	}
 }
 
-// No request went out, and none ever will, so that it is not tried again.
+// No request was sent, and none will succeed, so the error is not retryable.
 func TestSchemeOfTheEndpoint(t *testing.T) {
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
@@ -373,10 +373,10 @@ func TestSchemeOfTheEndpoint(t *testing.T) {
 	}
 }
 
-// alerting is the address of a server that answers what is no TLS as OpenSSL
-// does, by an alert. (Go's answers by the text in TestAnswers, and closes with
-// the request unread, so that the text may be lost: that cannot be told from
-// another failure.)
+// alerting returns the address of a server that answers a plain request by a TLS
+// alert, as OpenSSL does. (Go's TLS server sends the text in TestAnswers, and closes
+// the connection without reading the request. The text may be lost then, and the
+// failure looks like any other.)
 func alerting(t *testing.T) string {
 	t.Helper()
 	var config net.ListenConfig
@@ -392,7 +392,7 @@ func alerting(t *testing.T) string {
 				return // closed
 			}
 			if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-				_, _ = io.Copy(io.Discard, r.Body) // what is left unread would reset the connection
+				_, _ = io.Copy(io.Discard, r.Body) // if a part is left unread, the connection is reset
 			}
 			_, _ = conn.Write([]byte("\x15\x03\x01\x00\x02\x02\x46"))
 			_ = conn.Close()

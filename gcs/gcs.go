@@ -1,10 +1,10 @@
-// Package gcs stores objects in Google Cloud Storage. Importing it registers
-// the URL scheme "gs"; see [OpenURL] for the URL.
+// Package gcs stores objects in Google Cloud Storage. Importing it registers the URL
+// scheme "gs"; see [OpenURL] for the URL.
 //
-// It speaks the JSON API through gocloud.dev/blob/gcsblob, and through
-// cloud.google.com/go/storage where the portable type has no word for what a
-// [backend.Store] promises. docs/deploy/gcp.md lists the IAM permissions that
-// each verb needs, and what this package adds to a program.
+// It uses the JSON API through gocloud.dev/blob/gcsblob. For what gocloud's portable
+// types cannot express of the contract of [backend.Store], it uses
+// cloud.google.com/go/storage. docs/deploy/gcp.md lists the IAM permissions that each
+// operation needs, and what this package adds to the size of a program.
 package gcs
 
 import (
@@ -30,9 +30,9 @@ import (
 // Options says where the service is and how objects are written. The zero
 // value is right for most buckets.
 type Options struct {
-	// Endpoint is a service other than Google's, as in "http://host:port", or
-	// another way to it, as in "https://storage-name.p.googleapis.com". Empty
-	// means what STORAGE_EMULATOR_HOST names, or else Google's.
+	// Endpoint is a service other than Google's, as in "http://host:port", or another
+	// address of Google's, as in "https://storage-name.p.googleapis.com". If it is
+	// empty, New uses STORAGE_EMULATOR_HOST, or else Google's default.
 	Endpoint string
 
 	// KMSKeyName is the key to encrypt with, as in
@@ -45,33 +45,32 @@ type Options struct {
 	StorageClass string
 }
 
-// Store is a [backend.Store] in a bucket. It may be used from many goroutines
-// at once.
+// Store is a [backend.Store] in a bucket. Any number of goroutines may use it at the
+// same time.
 type Store struct {
 	client  *storage.Client
-	bucket  *blob.Bucket // through client
-	name    string       // the bucket's
+	bucket  *blob.Bucket // uses client
+	name    string       // the name of the bucket
 	prefix  string       // "", or ends with "/"
 	options Options
 	closed  atomic.Bool
-	release func() // what Close does; may be nil
+	release func() // closes the connections that the store owns; nil if it owns none
 }
 
 var _ backend.Store = (*Store)(nil)
 
-// New returns the store under prefix in bucket, for programs that configure
-// the connection themselves. It uses nothing of client but the transport, which
-// adds the credentials to each request, as
-// google.golang.org/api/transport/http.NewClient makes it. Close leaves its
-// connections open. What is wrapped around it is the driver's: nothing is tried
-// again, no redirect is followed, and a request on which no byte moves for
-// [StallTimeout], or that is slower than [LowestRate], is ended.
+// New returns the store under prefix in bucket, for programs that configure the
+// connection themselves. It uses only the transport of client, which must add the
+// credentials to each request: google.golang.org/api/transport/http.NewClient makes
+// such a client. Close leaves its connections open. The driver adds its own rules: it
+// does not retry, follows no redirect, and ends a request if no byte moves for
+// [StallTimeout], or if it is slower than [LowestRate].
 //
-// (It does not take a *blob.Bucket or a *storage.Client, because these give no
-// way to tell a missing object from a missing bucket, or to keep a Get to one
-// request: see docs/decisions/0009-azure-and-other-gocloud-stores.md.)
+// (New does not take a *blob.Bucket or a *storage.Client, because these cannot
+// distinguish a missing object from a missing bucket, or limit a Get to one request:
+// see docs/decisions/0009-azure-and-other-gocloud-stores.md.)
 //
-// It sends no request. An error wraps backend.ErrInvalid.
+// New sends no request. An error wraps backend.ErrInvalid.
 func New(ctx context.Context, client *http.Client, bucket, prefix string, o Options) (*Store, error) {
 	l := location{bucket: bucket, prefix: prefix, options: o}
 	if err := l.check(); err != nil {
@@ -80,9 +79,9 @@ func New(ctx context.Context, client *http.Client, bucket, prefix string, o Opti
 	s := &Store{name: l.bucket, prefix: l.prefix, options: l.options}
 	settings := []option.ClientOption{
 		option.WithHTTPClient(guard(client)),
-		option.WithoutAuthentication(), // client's task
-		// The XML API is the default for reads alone, and there the SDK drops
-		// what tells a missing object from a missing bucket.
+		option.WithoutAuthentication(), // client adds the credentials
+		// By default, the SDK reads through the XML API, and there it drops what
+		// distinguishes a missing object from a missing bucket.
 		storage.WithJSONReads(),
 	}
 	if o.Endpoint != "" {
@@ -92,8 +91,8 @@ func New(ctx context.Context, client *http.Client, bucket, prefix string, o Opti
 	if s.client, err = storage.NewClient(ctx, settings...); err != nil {
 		return nil, l.failed(&failure{kind: backend.ErrInvalid, cause: err, text: err.Error()})
 	}
-	// A second attempt by the SDK that meets the first one's object would turn
-	// a success into "condition not met".
+	// If the SDK retried and found the object of its own first attempt, a success
+	// would become "condition not met".
 	s.client.SetRetry(storage.WithPolicy(storage.RetryNever))
 	if s.bucket, err = gcsblob.OpenBucket(ctx, nil, s.name, &gcsblob.Options{Client: s.client}); err != nil {
 		return nil, l.failed(&failure{kind: backend.ErrInvalid, cause: err, text: err.Error()})
@@ -134,19 +133,18 @@ func (s *Store) write(ctx context.Context, op, key string, data []byte, exclusiv
 	return backend.Object{Key: key, Size: attrs.Size, ModTime: attrs.Created}, nil
 }
 
-// upload sends one request, and returns what the service says of the object
-// that it made.
+// upload sends one request, and returns the service's description of the new object.
 //
-// The sum travels ahead of the data, so that the service refuses data that was
-// cut short or damaged on its way.
+// The checksum is sent before the data, so that the service refuses data that was cut
+// off or damaged on its way.
 func (s *Store) upload(ctx context.Context, name string, data []byte, sum uint32, exclusive bool) (*storage.ObjectAttrs, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var object *storage.Writer
 	w, err := s.bucket.NewWriter(ctx, name, &blob.WriterOptions{
-		BufferSize:   -1, // one request, from data itself
+		BufferSize:   -1, // one request, directly from data
 		ContentType:  "application/octet-stream",
-		CacheControl: "no-store", // without it, objects that anyone may read are cached, and outlive Delete
+		CacheControl: "no-store", // otherwise public objects are cached, and can be read after Delete
 		IfNotExist:   exclusive,
 		BeforeWrite: func(as func(any) bool) error {
 			if !as(&object) {
@@ -163,8 +161,9 @@ func (s *Store) upload(ctx context.Context, name string, data []byte, sum uint32
 	}
 	_, failed := w.Write(data)
 	if failed != nil {
-		// Close is how a writer publishes. It is also how one waits for the
-		// request's end, so take away its voice first: see requestBody.
+		// Close publishes the object, and also waits for the end of the request.
+		// Cancelling first makes sure that it can no longer publish: see package
+		// httpclient.
 		cancel()
 	}
 	if err := w.Close(); failed == nil {
@@ -176,8 +175,8 @@ func (s *Store) upload(ctx context.Context, name string, data []byte, sum uint32
 	return object.Attrs(), nil
 }
 
-// Get reads with one ranged download. When the range turns out to be the whole
-// object, its CRC32C is checked.
+// Get reads by one download with a range. If the range is the whole object, Get
+// checks its CRC32C.
 func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (int, error) {
 	if err := s.ready(ctx, "get", key, backend.CheckKey(key)); err != nil {
 		return 0, err
@@ -205,8 +204,8 @@ func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (in
 	if err != nil {
 		return 0, s.failed(ctx, "get", key, &cutError{n, want, err})
 	}
-	// The SDK makes this check for answers to requests without a range alone. It
-	// says 0 where the service names no sum.
+	// The SDK checks this only for requests without a range. CRC32C is 0 if the
+	// service gives no checksum.
 	whole := int64(n) == part.Attrs.Size
 	if stored := part.Attrs.CRC32C; whole && stored != 0 && sum != stored {
 		return 0, s.error("get", key, fmt.Errorf("damaged on its way: CRC32C %08x, the service has %08x", sum, stored))
@@ -214,8 +213,8 @@ func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (in
 	return n, nil
 }
 
-// readFull is io.ReadFull, and sums up what it reads while that is in the
-// processor's cache.
+// readFull is io.ReadFull. It also computes the checksum of what it reads, while that
+// is in the processor's cache.
 func readFull(r io.Reader, p []byte) (n int, sum uint32, err error) {
 	for n < len(p) && err == nil {
 		var m int
@@ -229,9 +228,8 @@ func readFull(r io.Reader, p []byte) (n int, sum uint32, err error) {
 	return n, sum, err
 }
 
-// expected returns how many bytes of the response belong to the answer, after
-// a check that it is the part of the object that was asked for, or, of a range
-// from 0 on, the whole object.
+// expected checks that a response is the part of the object that was asked for, or
+// the whole object if offset is 0. It returns how many bytes of it to read.
 func expected(r *storage.Reader, offset int64, length int) (int, error) {
 	size, got := r.Attrs.Size, r.Remain() // of the object, and of the response
 	want := min(int64(length), size-offset)
@@ -243,7 +241,7 @@ func expected(r *storage.Reader, offset int64, length int) (int, error) {
 	return int(want), nil
 }
 
-// cutError is a response that ended before its time.
+// cutError is a response that ended too early.
 type cutError struct {
 	got, want int
 	cause     error
@@ -251,7 +249,7 @@ type cutError struct {
 
 func (e *cutError) Error() string {
 	cause := e.cause
-	var unsent *url.Error // of the second request that was refused
+	var unsent *url.Error // from the second request, which was refused
 	if errors.As(cause, &unsent) {
 		cause = unsent.Err
 	}
@@ -269,8 +267,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// ready makes the checks that come before every request. invalid is what is
-// wrong with the key or prefix, or nil.
+// ready makes the checks that come before every request. invalid is the error in the
+// key or prefix, or nil.
 func (s *Store) ready(ctx context.Context, op, key string, invalid error) error {
 	switch {
 	case s.closed.Load():

@@ -13,23 +13,23 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// The first page is short because the reader of a history wants its newest
-// entry alone, of perhaps 100,000; whoever wants them all pays one request
-// more. 1,000 is the most that the service returns.
+// The first page is short because a reader of a history needs only its newest entry,
+// and there may be 100,000. Whoever needs all of them pays one more request. 1,000 is
+// the largest page of the service.
 const (
 	firstPage = 16
 	fullPage  = 1000
 )
 
-// List yields pages of objects.list, each of which is one request. It fails
-// with ErrUnsupported when the service does not list in the order of bytes, on
-// which finding the newest entry rests.
+// List yields objects by requests of objects.list. It fails with ErrUnsupported if
+// the service does not list in the order of bytes, because then the newest entry
+// would not come first.
 //
-// Objects whose names are no valid keys are passed over: none of them was
-// written through this package.
+// List skips objects whose names are not valid keys: they were not written through
+// this package.
 //
-// It goes through the SDK because the portable type sorts each page, which
-// would hide a wrong order, and sends requests until a page is full.
+// List uses the SDK directly, because gocloud's bucket sorts each page, which would
+// hide a wrong order, and sends more requests until a page is full.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
 	return func(yield func(backend.Object, error) bool) {
 		if err := s.ready(ctx, "list", prefix, backend.CheckPrefix(prefix)); err != nil {
@@ -76,7 +76,8 @@ func outOfOrder(name, last string) error {
 		"which checkpoints need: %w", name, last, backend.ErrUnsupported)
 }
 
-// pages yields the entries of all pages. An empty page need not be the last.
+// pages yields the entries of all pages. Each page is one request. An empty page need
+// not be the last.
 func (s *Store) pages(ctx context.Context, prefix string, query *storage.Query) iter.Seq2[*storage.ObjectAttrs, error] {
 	return func(yield func(*storage.ObjectAttrs, error) bool) {
 		if err := query.SetAttrSelection([]string{"Name", "Size", "Created"}); err != nil {

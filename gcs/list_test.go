@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// respondPage is a page of a listing, whose objects have size 7.
+// respondPage returns a page of a listing. Its objects have size 7.
 func respondPage(next string, names ...string) func() *http.Response {
 	type item struct {
 		Name    string    `json:"name"`
@@ -73,7 +73,7 @@ func TestListOnTheWire(t *testing.T) {
 			t.Errorf("request %d asked for %v", n, q)
 		}
 		if fields := strings.Split(q.Get("fields"), ","); !slices.Contains(fields, "kind") {
-			t.Errorf("request %d asked for the fields %s, so that an empty listing says nothing", n, fields)
+			t.Errorf("request %d asked for the fields %s: an empty listing would be {}", n, fields)
 		}
 		for _, field := range []string{"nextPageToken", "name", "size", "timeCreated"} {
 			if !strings.Contains(q.Get("fields"), field) {
@@ -83,7 +83,7 @@ func TestListOnTheWire(t *testing.T) {
 	}
 }
 
-// startOffset is inclusive, after is not.
+// startOffset is inclusive, but after is exclusive.
 func TestListAfterIsExclusive(t *testing.T) {
 	for _, test := range []struct {
 		after string
@@ -162,8 +162,8 @@ func TestListBreakSendsNoMore(t *testing.T) {
 	}
 }
 
-// A page that fails is fetched again by itself, by backend.Retry, and not
-// before that by the SDK.
+// If a page fails, backend.Retry requests only that page again. The SDK does not
+// retry.
 func TestListPageFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fail := func() *http.Response { return respondError(503, "backendError", "Backend Error") }
@@ -233,7 +233,7 @@ func TestDeleteInParallel(t *testing.T) {
 	})
 }
 
-// Every key is tried, and the errors of those that failed are joined.
+// Every key is tried, and the errors of all failed ones are joined.
 func TestDeletePartialFailure(t *testing.T) {
 	w := &wire{answer: func(r *request) (*http.Response, error) {
 		switch r.URL.Path[len(r.URL.Path)-1] {
@@ -263,7 +263,7 @@ func TestDeletePartialFailure(t *testing.T) {
 	wantKind(t, err, backend.ErrPermission)
 }
 
-// A Delete whose context ends leaves the keys alone that it has not come to.
+// When its context ends, a Delete leaves the remaining keys alone.
 func TestDeleteCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &wire{answer: func(r *request) (*http.Response, error) {

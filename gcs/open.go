@@ -21,22 +21,21 @@ func init() { backend.Register("gs", OpenURL) }
 
 // OpenURL opens gs://bucket/prefix. Its parameters:
 //
-//	endpoint=https://host   a service other than Google's, or another way to it; default: STORAGE_EMULATOR_HOST
-//	anonymous=true|false    send no credentials; default: true with an http:// endpoint, where they could be read
-//	user_project=id         the project that pays, for a bucket whose readers pay; default: the credentials' quota project
+//	endpoint=https://host   a service other than Google's, or another address of Google's; default: STORAGE_EMULATOR_HOST
+//	anonymous=true|false    send no credentials; default: true with an http:// endpoint, where others could read them
+//	user_project=id         the project that pays, for a bucket whose requesters pay; default: the credentials' quota project
 //	kms_key_name=projects/p/locations/l/keyRings/r/cryptoKeys/k   the key to encrypt with; default: the bucket's
 //	storage_class=NAME      the objects' storage class; default: the bucket's
 //
-// A parameter without a value is an error, not the default.
+// A parameter without a value is an error; one that is left out has its default.
 //
 // Credentials are Application Default Credentials: the file that
-// GOOGLE_APPLICATION_CREDENTIALS names (a service account's key, or a
-// configuration of workload identity federation), those of gcloud auth
-// application-default login, or the service account of the virtual machine or,
-// by workload identity, of the Kubernetes pod. A proxy comes from HTTPS_PROXY,
-// HTTP_PROXY and NO_PROXY.
+// GOOGLE_APPLICATION_CREDENTIALS names (a service account's key, or a configuration
+// of workload identity federation), those of gcloud auth application-default login,
+// or the service account of the virtual machine or, by workload identity, of the
+// Kubernetes pod. A proxy comes from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 //
-// It sends no request to the bucket. A mistake in the URL wraps
+// OpenURL sends no request to the bucket. An error in the URL wraps
 // backend.ErrInvalid, a lack of credentials backend.ErrPermission.
 func OpenURL(ctx context.Context, u *url.URL) (backend.Store, error) {
 	l, err := parse(u)
@@ -62,7 +61,7 @@ func OpenURL(ctx context.Context, u *url.URL) (backend.Store, error) {
 	return s, nil
 }
 
-// location is what a URL says.
+// location holds what a URL says.
 type location struct {
 	bucket, prefix string
 	options        Options
@@ -94,8 +93,8 @@ func parse(u *url.URL) (*location, error) {
 	return l, l.check()
 }
 
-// checkValues refuses a parameter without a value: it is mostly a variable that
-// is not set, and what was meant is not the default.
+// checkValues refuses a parameter without a value: most often it is a variable that
+// was not set, and the default is not what was meant.
 func checkValues(values url.Values) error {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if slices.Contains(values[name], "") {
@@ -105,8 +104,8 @@ func checkValues(values url.Values) error {
 	return nil
 }
 
-// emulator returns the endpoint that STORAGE_EMULATOR_HOST names, as Google's
-// SDKs read it: a host and port, with or without a scheme.
+// emulator returns the endpoint in STORAGE_EMULATOR_HOST. As with Google's SDKs, it
+// is a host and port, with or without a scheme.
 func emulator() string {
 	host := os.Getenv("STORAGE_EMULATOR_HOST")
 	if host == "" || strings.Contains(host, "://") {
@@ -115,7 +114,7 @@ func emulator() string {
 	return "http://" + host
 }
 
-// check brings the prefix into the form that it has in keys.
+// check normalizes the prefix.
 func (l *location) check() error {
 	prefix, err := cleanPrefix(l.prefix)
 	if err != nil {
@@ -172,11 +171,12 @@ func checkBucket(bucket string) error {
 	return nil
 }
 
-// maxNameLen is the longest name of an object that the service takes, in bytes.
+// maxNameLen is the length of the longest object name that the service accepts, in
+// bytes.
 const maxNameLen = 1024
 
-// cleanPrefix returns prefix in the form that it has in names: "", or without a
-// slash before and with one after.
+// cleanPrefix returns the prefix as it begins names: "", or without a leading slash
+// and with a trailing one.
 func cleanPrefix(prefix string) (string, error) {
 	clean := strings.Trim(prefix, "/")
 	if clean == "" {

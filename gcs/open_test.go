@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// isolate takes this machine's own configuration out of the environment.
+// isolate hides this machine's configuration from the environment.
 func isolate(t *testing.T) {
 	t.Helper()
 	home := t.TempDir()
@@ -91,8 +91,8 @@ func TestOpenNames(t *testing.T) {
 	}
 }
 
-// A service is a server that answers every request like a bucket that refuses,
-// and records what it was asked.
+// A service is a server that answers every request as if the object did not exist,
+// and records the requests.
 type service struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -160,7 +160,7 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-// A client without a transport of its own has the standard library's.
+// A client without a transport uses the one of the standard library.
 func TestNewWithoutTransport(t *testing.T) {
 	isolate(t)
 	service := startService(t)
@@ -203,7 +203,7 @@ func TestAnonymous(t *testing.T) {
 	}
 }
 
-// The proxy is read from the environment, once for each process.
+// The proxy is read from the environment once per process, hence the child process.
 func TestProxyFromEnvironment(t *testing.T) {
 	const child = "HOLDFAST_TEST_GCS_PROXY_CHILD"
 	if os.Getenv(child) != "" {
@@ -222,7 +222,7 @@ func TestProxyFromEnvironment(t *testing.T) {
 	}
 }
 
-// One rule for all of them, with and without the equals sign.
+// The rule is the same for all parameters, with and without the equals sign.
 func TestEmptyParameters(t *testing.T) {
 	isolate(t)
 	for _, name := range []string{"anonymous", "endpoint", "kms_key_name", "storage_class", "user_project"} {
@@ -236,7 +236,7 @@ func TestEmptyParameters(t *testing.T) {
 	}
 }
 
-// The table in docs/deploy/gcp.md has a row for each parameter, and no others.
+// The table in docs/deploy/gcp.md has a row for each parameter, and no other rows.
 func TestParametersAreDocumented(t *testing.T) {
 	isolate(t)
 	doc, err := os.ReadFile("../docs/deploy/gcp.md")

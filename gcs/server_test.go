@@ -26,15 +26,15 @@ const (
 	suite  = "gcs"
 	bucket = "holdfast-test"
 
-	// Characters that a prefix may have and a key may not.
+	// These characters are allowed in a prefix, but not in a key.
 	awkward = "jobs/A b+c=ü&'(1)"
 )
 
-// TestConformance runs against the bucket that HOLDFAST_TEST_GCS_URL names, or
-// against an emulator, by URL over HTTP and through New over TLS.
+// TestConformance runs against the bucket in HOLDFAST_TEST_GCS_URL, or against an
+// emulator: by URL over HTTP, and through New over TLS.
 //
-// The emulator's clock is this machine's, so that it cannot show whose clock a
-// ModTime is of: TestWriteOnTheWire does.
+// The emulator uses this machine's clock, so this test cannot show whose clock a
+// ModTime comes from. TestWriteOnTheWire shows it.
 func TestConformance(t *testing.T) {
 	testreq.Suite(t, suite)
 	if root := os.Getenv("HOLDFAST_TEST_GCS_URL"); root != "" {
@@ -60,8 +60,8 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// wantHTTP2 fails unless the suite runs over HTTP/2, which [gcs.New] leaves to
-// the program, and which the driver's own transport does not speak.
+// wantHTTP2 fails unless the suite uses HTTP/2. [gcs.New] leaves that to the program;
+// the driver's own transport does not use it.
 func wantHTTP2(t *testing.T, s *testserver.Server, transport http.RoundTripper) {
 	t.Helper()
 	resp, err := (&http.Client{Transport: transport}).Head(s.Endpoint)
@@ -73,7 +73,7 @@ func wantHTTP2(t *testing.T, s *testserver.Server, transport http.RoundTripper) 
 	}
 }
 
-// start runs an emulator with a bucket as long as t.
+// start runs an emulator with a bucket until t ends.
 func start(t *testing.T, useTLS bool) *testserver.Server {
 	t.Helper()
 	s := testserver.Run(t, suite, testserver.FakeGCS, useTLS)
@@ -111,8 +111,8 @@ func open(t *testing.T, url string) backend.Store {
 	return s
 }
 
-// What the driver wrote, seen without an SDK.
-func TestIndependentEye(t *testing.T) {
+// A plain HTTP client reads what the driver wrote.
+func TestOtherClientReads(t *testing.T) {
 	server := start(t, false)
 	store := open(t, server.GCSURL(bucket, "a b/c"))
 	for key, data := range map[string][]byte{
@@ -170,9 +170,9 @@ func random(n int) []byte {
 	return p
 }
 
-// The emulator says "Not Found" where the service names what is missing, so
-// that only Get takes a missing bucket for a missing object; the service's own
-// words are in TestAnswers.
+// The emulator answers "Not Found" where the service says what is missing, so Get
+// takes a missing bucket for a missing object here. TestAnswers has the service's own
+// messages.
 func TestMissingBucket(t *testing.T) {
 	server := start(t, false)
 	store := open(t, server.GCSURL("no-such-bucket", ""))
@@ -189,11 +189,11 @@ func TestMissingBucket(t *testing.T) {
 	}
 }
 
-// An upload that is cancelled at any moment leaves the whole object or none, also
-// later. The conformance suite does the same with smaller objects and two
-// handles. The emulator checks the sum that is sent ahead, as the service does,
-// and would refuse a truncated object for that alone: that none is offered to it
-// is shown by TestCancelledUploadNeverLooksWhole.
+// An upload that is cancelled at a random moment leaves the complete object or none,
+// also later. The conformance suite does the same with smaller objects and two
+// handles. The emulator checks the checksum that is sent first, as the service does,
+// and would refuse a truncated object for that reason alone.
+// TestCancelledUploadNeverLooksWhole shows that it is never sent one.
 func TestCancelledUpload(t *testing.T) {
 	server := start(t, false)
 	store := open(t, server.GCSURL(bucket, "cancelled"))
@@ -215,7 +215,7 @@ func TestCancelledUpload(t *testing.T) {
 			t.Errorf("%s: Create gave %v, then Get %d bytes, %v", key, err, n, got)
 		}
 	}
-	t.Logf("%d were cut, %d are whole", cut, whole)
+	t.Logf("%d were cut off, %d are complete", cut, whole)
 	for o, err := range store.List(t.Context(), "", "") {
 		if err != nil || o.Size != int64(len(data)) {
 			t.Errorf("listed %v, %v", o, err)

@@ -12,32 +12,33 @@ import (
 	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
-// StallTimeout is how long a request may go without a byte moving in either
-// direction, waiting for the response included, before it is ended with an
-// error that is worth another attempt.
+// StallTimeout is how long a request may go on without a byte moving in either
+// direction, the wait for the response included. Then it is ended with a retryable
+// error.
 const StallTimeout = httpclient.StallTimeout
 
-// LowestRate is how many bytes a second a request moves at the least, taken over
-// five minutes, before it is ended in the same way. A link so slow that it does
-// not give that to each request wants fewer at once.
+// LowestRate is the number of bytes per second that a request must move, on average
+// over five minutes. A slower request is ended with a retryable error. On a slow
+// link, run fewer requests at once.
 const LowestRate = httpclient.LowestRate
 
-// writeBuffer holds one chunk of an upload with its frame, in bytes. The SDK
-// does not say how long a body is, so that net/http sends it in chunks, each as
-// large as io.Copy's buffer, 32 KiB; with its own buffer of 4 KiB it takes three
-// writes for each. That was half of the CPU time of an upload.
+// writeBuffer is large enough for one chunk of an upload with its HTTP framing, in
+// bytes. The SDK does not announce the length of a body, so net/http sends it in
+// chunks of 32 KiB, the size of io.Copy's buffer. With its default buffer of 4 KiB,
+// net/http makes three system calls for each chunk, which took half of the CPU time
+// of an upload.
 const writeBuffer = 33 << 10
 
-// newTransport returns the transport of a store that owns it. It finds a proxy
-// in HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+// newTransport returns a transport for one store alone. It takes the proxy from
+// HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 func newTransport() *http.Transport {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, WriteBufferSize: writeBuffer}
 	httpclient.Tune(t)
 	return t
 }
 
-// guard returns a client that sends as the given one does, under the rules of
-// guarded. It follows no redirect: Create sends one request at most.
+// guard returns a client that sends requests as the given one does, with the rules of
+// guarded. It follows no redirect, because Create must send only one request.
 func guard(client *http.Client) *http.Client {
 	next := client.Transport
 	if next == nil {
@@ -49,17 +50,20 @@ func guard(client *http.Client) *http.Client {
 	}
 }
 
-// guarded holds the SDK to what the contract says about requests: a download is
-// one, a request ends in time, its body never looks whole when it is not, and
-// its answer is Cloud Storage's before the SDK takes it for one.
+// guarded makes the SDK keep the contract of backend.Store:
+//
+//   - a download sends only one request;
+//   - a request ends in time;
+//   - a request body that was cut off never looks complete;
+//   - the SDK sees a successful answer only if it comes from Cloud Storage.
 type guarded struct{ next http.RoundTripper }
 
 func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	call, _ := req.Context().Value(onlyKey{}).(*onlyRequest)
 	if err := call.send(); err != nil {
-		return nil, err // a download has no body to close
+		return nil, err // a download has no request body to close
 	}
-	req = req.WithContext(req.Context()) // a copy, to be changed
+	req = req.WithContext(req.Context()) // a shallow copy that may be changed
 	askForKind(req)
 	body := &multipartBody{ReadCloser: req.Body}
 	if req.Body != nil && req.Body != http.NoBody {
@@ -74,16 +78,16 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body = &download{resp.Body, call}
 	}
 	if err := vet(req, resp); err != nil {
-		_ = resp.Body.Close() // the connection is given up
+		_ = resp.Body.Close() // the connection cannot be used again
 		return nil, err
 	}
 	return resp, nil
 }
 
-// mismatch marks an error that says that one end alone speaks TLS. Conn is set
-// in an error about the first record that a server sends, when no request is on
-// its way yet. A server with TLS may answer a plain request by an alert, which is
-// a record of type 0x15, and net/http has no type for what is no HTTP.
+// mismatch marks an error which shows that only one end of the connection speaks TLS.
+// In an error about the first record of a server, before a request was sent, Conn is
+// not nil. A TLS server may answer a plain request by an alert, which is a record of
+// type 0x15. net/http has no error type for an answer that is not HTTP.
 func mismatch(err error) error {
 	var record tls.RecordHeaderError
 	switch {
@@ -97,21 +101,20 @@ func mismatch(err error) error {
 
 type onlyKey struct{}
 
-// only returns a context for a download that may send one request. When it
-// breaks off, the SDK asks for the rest of it by another one, whatever is said
-// about retries.
+// only returns a context for a download that may send only one request. When a
+// download breaks off, the SDK requests the rest of it, even if retries are off.
 func only(ctx context.Context) context.Context {
 	return context.WithValue(ctx, onlyKey{}, new(onlyRequest))
 }
 
-// onlyRequest belongs to one download, which sends and reads one thing at a time.
-// A nil one bounds nothing.
+// onlyRequest belongs to one download, which does one thing at a time. A nil
+// *onlyRequest allows any number of requests.
 type onlyRequest struct {
 	sent bool
-	cut  error // why its response ended early
+	cut  error // the error that ended its response early
 }
 
-// send refuses the second request, with the reason for which the SDK sends it.
+// send refuses the second request. The error is the one for which the SDK sends that.
 func (r *onlyRequest) send() error {
 	switch {
 	case r == nil:
@@ -125,10 +128,10 @@ func (r *onlyRequest) send() error {
 	return nil
 }
 
-// multipartBody is the SDK's multipart reader, but for how that ends. (It also
-// answers a cancelled upload with the boundary that ends a whole one. Whoever
-// reads that far has a truncated object that looks complete; package httpclient
-// does not let it through.)
+// multipartBody is the SDK's multipart reader with a different end. (If an upload is
+// cancelled, that reader also returns the boundary that ends a complete body. A
+// server that got it would store a truncated object as complete. Package httpclient
+// prevents this.)
 type multipartBody struct {
 	io.ReadCloser
 	answered atomic.Bool
@@ -137,15 +140,16 @@ type multipartBody struct {
 func (b *multipartBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if errors.Is(err, io.ErrClosedPipe) && b.answered.Load() {
-		// The SDK closes the multipart reader when it has the head of the answer.
-		// If the service answered at the last boundary, the body's end may not be
-		// read yet, and an error there makes HTTP/2 give up the answer's body.
+		// The SDK closes the multipart reader when the header of the answer arrives.
+		// If the service answered at the last boundary, the end of the body may not
+		// have been read yet. With an error there, HTTP/2 would drop the body of the
+		// answer.
 		return n, io.EOF
 	}
 	return n, err
 }
 
-// download is a response's body that notes why it ended early.
+// download is a response body that records the error by which it ended early.
 type download struct {
 	io.ReadCloser
 	call *onlyRequest

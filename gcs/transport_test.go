@@ -20,15 +20,14 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// pipe is a transport that reads a request's body until it has n bytes, calls
-// cut, and then reads what else it gets, as one does that has not heard of the
-// cancellation yet.
+// pipe is a transport that reads n bytes of a request's body, calls cut, and then
+// goes on reading, like a transport that has not noticed the cancellation yet.
 type pipe struct {
 	n   int64
 	cut func()
 
 	got   bytes.Buffer
-	ended error // how the body ended; nil means whole
+	ended error // the error that ended the body; nil if it was complete
 }
 
 func (p *pipe) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -46,9 +45,9 @@ func (p *pipe) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, errors.New("not cancelled")
 }
 
-// A cancelled upload never looks whole to the transport, however much of its
-// body that goes on to read: without requestBody, it would get to read the
-// boundary that ends a whole one.
+// The body of a cancelled upload never looks complete to the transport, however far
+// it reads on. Without the check in package httpclient, it would read the boundary
+// that ends a complete body.
 func TestCancelledUploadNeverLooksWhole(t *testing.T) {
 	for range 20 {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -68,8 +67,8 @@ func TestCancelledUploadNeverLooksWhole(t *testing.T) {
 	}
 }
 
-// closing returns the line that ends the multipart body of which data is the
-// beginning.
+// closing returns the line that ends a complete multipart body. data is the beginning
+// of the body.
 func closing(t *testing.T, data []byte) []byte {
 	t.Helper()
 	line, _, ok := bytes.Cut(data, []byte("\r\n"))
@@ -79,7 +78,8 @@ func closing(t *testing.T, data []byte) []byte {
 	return slices.Concat(line, []byte("--"))
 }
 
-// A body that its writer gives up, before there is an answer, does not end well.
+// If the writer of a body gives up before there is an answer, the body ends with an
+// error.
 func TestUploadGivenUpNeverLooksWhole(t *testing.T) {
 	body, _ := io.Pipe()
 	if err := body.Close(); err != nil {
@@ -91,7 +91,7 @@ func TestUploadGivenUpNeverLooksWhole(t *testing.T) {
 }
 
 // sendBody sends a request through the driver's transport, and returns what the
-// one below it got to read.
+// transport below it could read.
 func sendBody(t *testing.T, body io.ReadCloser) (string, error) {
 	t.Helper()
 	var got []byte
@@ -112,7 +112,7 @@ func sendBody(t *testing.T, body io.ReadCloser) (string, error) {
 	return string(got), err
 }
 
-// The same over a real connection: the server learns that the body is not whole.
+// The same over a real connection: the server sees that the body is not complete.
 func TestCancelledUploadOverHTTP(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -131,22 +131,22 @@ func TestCancelledUploadOverHTTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Create(ctx, "key", make([]byte, 64<<20)) // more than fits between the two ends
+	_, err = s.Create(ctx, "key", make([]byte, 64<<20)) // more than fits into the buffers between the two ends
 	wantKind(t, err, context.Canceled)
 	if err := <-ended; err == nil {
 		t.Error("the body of a cancelled upload ended well")
 	}
 }
 
-// Requests that are under way together have a connection each, also to a service
-// that offers HTTP/2, and those that follow use them again.
+// Parallel requests have a connection each, also with a service that offers HTTP/2.
+// Later requests reuse the connections.
 func TestConnections(t *testing.T) {
 	const parallel = 8
 	var arrived atomic.Int64
 	together := make(chan struct{})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 1 {
-			t.Errorf("spoke %s", r.Proto) // may dial as often, at the start
+			t.Errorf("spoke %s", r.Proto) // with HTTP/2, it may make as many connections at the start
 		}
 		if arrived.Add(1) == parallel {
 			close(together)
@@ -185,7 +185,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// A download that asks for a second request does not get it, whatever the reason.
+// A download cannot send a second request, whatever the reason.
 func TestOnlyOneRequest(t *testing.T) {
 	w := &wire{answer: always(func() *http.Response { return respondPart(0, 3, 4, "data") })}
 	client := guard(&http.Client{Transport: w})
@@ -231,7 +231,7 @@ func TestUploadWritesWholeChunks(t *testing.T) {
 	const chunks = 64
 	_, err = s.Put(t.Context(), "key", make([]byte, chunks*32<<10))
 	wantKind(t, err, backend.ErrThrottled)
-	if n := writes.Load(); n < chunks || n > chunks+20 { // some for the heads of the request and its parts
+	if n := writes.Load(); n < chunks || n > chunks+20 { // a few more for the headers of the request and of its parts
 		t.Errorf("%d writes for %d chunks", n, chunks)
 	}
 }
@@ -264,7 +264,7 @@ func TestStalls(t *testing.T) {
 			t.Run(name+"/"+verb, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					if name == "stalled body" && verb == "delete" {
-						return // reads none
+						return // reads no body
 					}
 					w := &wire{answer: answer}
 					began := time.Now()
@@ -288,7 +288,7 @@ func TestStalls(t *testing.T) {
 	}
 }
 
-// blocked gives no byte until its request ends.
+// blocked returns no byte until its request ends.
 type blocked struct{ ctx context.Context }
 
 func (b *blocked) Read([]byte) (int, error) {
@@ -296,13 +296,13 @@ func (b *blocked) Read([]byte) (int, error) {
 	return 0, b.ctx.Err()
 }
 
-// What moves slowly does not stall.
+// A slow transfer is not a stall.
 func TestSlowIsNotStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{answer: func(req *request) (*http.Response, error) {
 			r := respondPart(0, 9, 10, "")
 			r.ContentLength = 10
-			time.Sleep(20 * time.Second) // the head of the answer is a move, too
+			time.Sleep(20 * time.Second) // the header of the answer counts as moving bytes, too
 			r.Body = io.NopCloser(&slow{req.Context(), "abcdefghij", 20 * time.Second})
 			return r, nil
 		}}
@@ -315,7 +315,7 @@ func TestSlowIsNotStalled(t *testing.T) {
 	})
 }
 
-// slow gives a byte after each pause, until its request ends.
+// slow returns one byte after each pause, until its request ends.
 type slow struct {
 	ctx   context.Context
 	rest  string
@@ -335,11 +335,11 @@ func (s *slow) Read(p []byte) (int, error) {
 	return 1, nil
 }
 
-// A server that answers a byte at a time does not hold a call for ever.
+// A server that sends one byte now and then cannot keep a call waiting for ever.
 func TestTrickle(t *testing.T) {
 	for verb, call := range verbs {
 		if verb == "delete" {
-			continue // reads no answer
+			continue // does not read the answer
 		}
 		t.Run(verb, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -352,7 +352,7 @@ func TestTrickle(t *testing.T) {
 				s := w.open(t, Options{})
 				began := time.Now()
 				var err error
-				if verb == "get" { // call's wants less than is sent
+				if verb == "get" { // the function verbs["get"] reads fewer bytes than are sent
 					_, err = s.Get(t.Context(), "key", 0, make([]byte, 3600))
 				} else {
 					err = call(t.Context(), s)
@@ -369,7 +369,7 @@ func TestTrickle(t *testing.T) {
 	}
 }
 
-// An answer has as many bytes as were asked for, also if they are many.
+// A large answer is read completely.
 func TestLargeGet(t *testing.T) {
 	data := strings.Repeat("x", 32<<20)
 	w := &wire{answer: always(func() *http.Response { return respondPart(0, len(data)-1, len(data), data) })}
@@ -379,7 +379,7 @@ func TestLargeGet(t *testing.T) {
 	}
 }
 
-// A slow upload is not stalled either: each piece that is read is a move.
+// A slow upload is not a stall: each piece that is read counts as moving bytes.
 func TestSlowUpload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		send := roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -409,7 +409,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// The service may answer before it has read everything: that answer counts.
+// The service may answer before it has read the whole body. Its answer counts.
 func TestEarlyAnswer(t *testing.T) {
 	for _, size := range []int{1 << 10, 4 << 20} {
 		answer := roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -427,9 +427,9 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 }
 
-// The emulator answers when it has read the last boundary, before the end of
-// the request's body. HTTP/2 then gives up the answer if the rest of the body
-// fails, which the SDK sees to.
+// The emulator answers when it has read the last boundary, before the end of the
+// request's body. If the rest of the body then fails, HTTP/2 drops the answer; the
+// SDK makes it fail.
 func TestAnswerAtTheLastBoundary(t *testing.T) {
 	early := roundTripper(func(r *http.Request) (*http.Response, error) {
 		var body bytes.Buffer
@@ -456,7 +456,8 @@ func TestAnswerAtTheLastBoundary(t *testing.T) {
 	}
 }
 
-// untilSent is the body of an answer that fails if the rest of the request does.
+// untilSent is the body of an answer. It fails if the rest of the request's body
+// does.
 type untilSent struct {
 	io.ReadCloser
 	request io.Reader

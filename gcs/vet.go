@@ -10,25 +10,26 @@ import (
 	"strconv"
 )
 
-// A foreignError is an answer of success that is not Cloud Storage's: of another
-// server, or of a proxy that wants a login. The SDK takes `{}` or a status 204
-// for an empty listing and any page for an object, and panics at `null`.
+// A foreignError is an answer with a 2xx status that does not come from Cloud
+// Storage, but from another server or from a proxy that wants a login. The SDK takes
+// `{}` or a status 204 for an empty listing and any page for an object, and panics at
+// `null`.
 type foreignError struct {
 	status int
 	lacks  string // what the answer should have been
-	begins string // how its body does, if that was read
+	begins string // the beginning of its body, if that was read
 }
 
 func (e *foreignError) Error() string {
 	return fmt.Sprintf("HTTP %d that is no %s%s", e.status, e.lacks, e.begins)
 }
 
-// vet returns a *foreignError if resp says that req went well and is not what
-// Cloud Storage says then. It leaves in a listing, or in the description of an
-// object, nothing but what it has checked.
+// vet returns a *foreignError if resp has a 2xx status, but does not have what Cloud
+// Storage sends in reply to req. In a listing and in the description of an object,
+// vet keeps only the fields that it has checked.
 func vet(req *http.Request, resp *http.Response) error {
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return nil // the SDK makes an error of it
+		return nil // the SDK turns it into an error
 	}
 	switch {
 	case req.Method == http.MethodPost:
@@ -41,7 +42,7 @@ func vet(req *http.Request, resp *http.Response) error {
 	return vetDelete(resp)
 }
 
-// A listing is what List needs of an answer to objects.list. See
+// A listing is the part of an answer to objects.list that List needs. See
 // https://docs.cloud.google.com/storage/docs/json_api/v1/objects/list.
 type listing struct {
 	Kind          string        `json:"kind"`
@@ -58,10 +59,10 @@ func (l *listing) valid() bool {
 	return l.Kind == "storage#objects"
 }
 
-// A description is what is needed of an object's resource. See
+// A description is the part of an object's resource that this package needs. See
 // https://docs.cloud.google.com/storage/docs/json_api/v1/objects#resource.
 type description struct {
-	Kind    string `json:"kind,omitempty"` // not asked for in a listing
+	Kind    string `json:"kind,omitempty"` // not requested in a listing
 	Name    string `json:"name"`
 	Size    string `json:"size,omitempty"`
 	CRC32C  string `json:"crc32c,omitempty"`
@@ -70,7 +71,7 @@ type description struct {
 
 func (d *description) valid() bool { return d.Kind == "storage#object" && d.Name != "" }
 
-// vetJSON replaces the body by what T holds of it.
+// vetJSON replaces the body by the fields that T has.
 func vetJSON[T any](resp *http.Response, what string, valid func(*T) bool) error {
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
@@ -100,8 +101,8 @@ func beginning(body []byte) string {
 	return ": " + words(string(body[:min(len(body), most)]))
 }
 
-// vetDownload goes by the headers that Cloud Storage describes objects with,
-// since an object may hold anything, and a web server has ranges of pages too.
+// vetDownload checks the headers by which Cloud Storage describes objects: the
+// content may be anything, and a web server may also answer with a part of a page.
 func vetDownload(resp *http.Response) error {
 	ok := resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent
 	if ok && (resp.Header.Get("X-Goog-Generation") != "" || resp.Header.Get("X-Goog-Hash") != "") {
@@ -110,8 +111,8 @@ func vetDownload(resp *http.Response) error {
 	return &foreignError{resp.StatusCode, "object of Cloud Storage's, which have the headers X-Goog-Generation and X-Goog-Hash", ""}
 }
 
-// vetDelete refuses a page. The service answers with 204, an emulator with 200
-// and whatever JSON.
+// vetDelete refuses an HTML page. The service answers with 204, an emulator with 200
+// and any JSON.
 func vetDelete(resp *http.Response) error {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if kind != "text/html" {
@@ -124,9 +125,9 @@ func isListing(req *http.Request) bool {
 	return req.Method == http.MethodGet && req.URL.Query().Get("alt") != "media"
 }
 
-// askForKind lets a listing say what it is. The SDK names the fields that it
-// wants, and has no word for this one, so that the service answers an empty
-// listing by `{}`. It changes req, but not what that shares with others.
+// askForKind makes a listing contain its kind. The SDK requests only certain fields,
+// and cannot be told to add this one, so an empty listing would be `{}`. It changes
+// req, but not what req shares with others.
 func askForKind(req *http.Request) {
 	query := req.URL.Query()
 	fields := query.Get("fields")

@@ -10,9 +10,9 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// An answer of success that is not Cloud Storage's is an error of every verb
-// that would believe it, and a panic of none. A write may have happened all the
-// same, so that its error leaves that open.
+// An answer with a 2xx status that does not come from Cloud Storage is an error of
+// every operation that would rely on it, and never a panic. A write may still have
+// happened, so its error leaves the outcome in doubt.
 func TestForeignAnswers(t *testing.T) {
 	const login = "<!DOCTYPE html>\n<style>p {}</style><title>Sign in</title>\n<p>to go on &amp; on"
 	page := func(status int, body string) *http.Response {
@@ -20,7 +20,7 @@ func TestForeignAnswers(t *testing.T) {
 		r.Header.Set("Content-Type", "text/html; charset=utf-8")
 		return r
 	}
-	pageOf := func(r *http.Response) *http.Response { // a web server knows ranges
+	pageOf := func(r *http.Response) *http.Response { // a web server can answer with a part of a page
 		r.Header.Set("Content-Range", "bytes 0-0/100")
 		return r
 	}
@@ -81,7 +81,7 @@ func TestForeignAnswers(t *testing.T) {
 	}
 }
 
-// An emulator answers a deletion by any JSON.
+// An emulator answers a deletion with any JSON.
 func TestDeleteTakesAnyJSON(t *testing.T) {
 	for _, body := range []string{"", "null\n", "{}", "[]"} {
 		w := &wire{answer: always(func() *http.Response { return respond(200, body) })}
@@ -91,8 +91,8 @@ func TestDeleteTakesAnyJSON(t *testing.T) {
 	}
 }
 
-// The service leaves out what was not asked for, kind included, which the
-// emulator does not.
+// The service leaves out all fields that were not requested, also kind. The emulator
+// does not.
 func TestEmptyListing(t *testing.T) {
 	w := &wire{answer: func(r *request) (*http.Response, error) {
 		if fields := r.URL.Query().Get("fields"); fields != "" && !strings.Contains(","+fields+",", ",kind,") {
@@ -105,7 +105,7 @@ func TestEmptyListing(t *testing.T) {
 	}
 }
 
-// The SDK panics at parts of an object that are null. It sees none of them.
+// The SDK panics if certain fields of an object are null. vet removes these.
 func TestNullInAnAnswer(t *testing.T) {
 	const nulls = `"kind": "storage#object", "acl": [null], "contexts": {"custom": {"a": null}}, "owner": null`
 	w := &wire{answer: func(r *request) (*http.Response, error) {

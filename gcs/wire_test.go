@@ -27,8 +27,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A wire stands in for the network: it records each request, body included,
-// and passes it to answer.
+// A wire replaces the network: it records each request with its body, and calls
+// answer for the response.
 type wire struct {
 	answer func(*request) (*http.Response, error)
 
@@ -68,7 +68,7 @@ func (w *wire) count() int {
 
 func (w *wire) query(n int) url.Values { return w.requests[n].URL.Query() }
 
-// open returns a store whose requests go to w, under gs://bucket/jobs.
+// open returns a store under gs://bucket/jobs whose requests go to w.
 func (w *wire) open(t *testing.T, o Options) *Store {
 	t.Helper()
 	o.Endpoint = "http://store.test"
@@ -87,7 +87,8 @@ func shut(t *testing.T, s io.Closer) {
 	}
 }
 
-// serverTime is the clock of the scripted service, far from this machine's.
+// serverTime is the clock of the simulated service. It is far from this machine's
+// clock.
 var serverTime = time.Date(2031, 5, 6, 7, 8, 9, 123e6, time.UTC)
 
 func respond(status int, body string) *http.Response {
@@ -117,7 +118,7 @@ func always(resp func() *http.Response) func(*request) (*http.Response, error) {
 	return func(*request) (*http.Response, error) { return resp(), nil }
 }
 
-// inOrder answers each request with the next of the given functions.
+// inOrder answers each request with the next one of the given functions.
 func inOrder(t *testing.T, answers ...func() *http.Response) func(*request) (*http.Response, error) {
 	var mu sync.Mutex
 	return func(r *request) (*http.Response, error) {
@@ -133,8 +134,8 @@ func inOrder(t *testing.T, answers ...func() *http.Response) func(*request) (*ht
 	}
 }
 
-// parts returns the two parts of an upload. It is called by transports too, on
-// goroutines of the SDK's, where t.Fatal would leave the SDK waiting.
+// parts returns the two parts of an upload. Transports call it too, on goroutines of
+// the SDK; there, t.Fatal would leave the SDK waiting.
 func (r *request) parts() (resource map[string]any, media []byte, err error) {
 	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/related" {
@@ -162,7 +163,7 @@ func nextPart(r *multipart.Reader) ([]byte, error) {
 	return io.ReadAll(part)
 }
 
-// stored is the service's description of an object that an upload made.
+// stored returns the service's description of the object that an upload made.
 func (r *request) stored() (*http.Response, error) {
 	resource, media, err := r.parts()
 	if err != nil {
@@ -170,7 +171,7 @@ func (r *request) stored() (*http.Response, error) {
 	}
 	resource["size"] = strconv.Itoa(len(media))
 	resource["timeCreated"] = serverTime.Format(time.RFC3339Nano)
-	resource["updated"] = serverTime.Add(time.Hour).Format(time.RFC3339Nano) // of a later change to its metadata
+	resource["updated"] = serverTime.Add(time.Hour).Format(time.RFC3339Nano) // the time of a later change of its metadata
 	resource["kind"] = "storage#object"
 	resource["name"] = r.URL.Query().Get("name")
 	resource["generation"] = "1"
@@ -181,8 +182,7 @@ func (r *request) stored() (*http.Response, error) {
 // accepting answers every upload as the service does.
 func accepting() *wire { return &wire{answer: (*request).stored} }
 
-// objects is the least of Cloud Storage: one map of objects with
-// ifGenerationMatch=0.
+// objects is a minimal Cloud Storage: a map of objects with ifGenerationMatch=0.
 type objects map[string][]byte
 
 func (o objects) answer(r *request) (*http.Response, error) {
@@ -260,7 +260,7 @@ func TestWriteOnTheWire(t *testing.T) {
 	}
 }
 
-// A segment is one request too, and not the two or more of a resumable session.
+// A large segment is one request, too, and not the two or more of a resumable upload.
 func TestLargeWriteIsOneRequest(t *testing.T) {
 	w := accepting()
 	if _, err := w.open(t, Options{}).Put(t.Context(), "segment", make([]byte, 20<<20)); err != nil {
@@ -286,9 +286,9 @@ func TestOptionsOnTheWire(t *testing.T) {
 	}
 }
 
-// The write reaches the service, its reply does not reach the client. The
-// driver must neither call it a success nor take it for another's, nor repeat
-// it: what to write is the token by which the commit protocol knows its own.
+// The write reaches the service, but the reply is lost. The driver must not report a
+// success, and not ErrExist, and must not repeat the request: only the commit
+// protocol can find out, by the token in the data, whose object it is.
 func TestReplyLost(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -315,7 +315,7 @@ func TestReplyLost(t *testing.T) {
 			s := w.open(t, Options{})
 			_, err := s.Create(t.Context(), "manifest", []byte("mine"))
 			if !backend.Retryable(err) || errors.Is(err, backend.ErrExist) {
-				t.Fatalf("a lost reply gave %v, want an error that leaves the outcome open", err)
+				t.Fatalf("a lost reply gave %v, want a retryable error", err)
 			}
 			if w.count() != 1 {
 				t.Fatalf("%d requests, want 1", w.count())
@@ -323,14 +323,14 @@ func TestReplyLost(t *testing.T) {
 			lose = false
 			wantTaken(t, s, "mine")
 
-			// The same with another writer in between.
+			// The same, but another writer comes in between.
 			store["jobs/manifest"] = []byte("theirs")
 			wantTaken(t, s, "theirs")
 		})
 	}
 }
 
-// wantTaken creates "manifest" in vain, and reads who holds it.
+// wantTaken expects ErrExist from Create on "manifest", and reads who holds it.
 func wantTaken(t *testing.T, s backend.Store, holder string) {
 	t.Helper()
 	if _, err := s.Create(t.Context(), "manifest", []byte("mine")); !errors.Is(err, backend.ErrExist) || backend.Retryable(err) {
@@ -343,7 +343,7 @@ func wantTaken(t *testing.T, s backend.Store, holder string) {
 	}
 }
 
-// cut lets a response's body end with an error after n bytes.
+// cut makes a response's body end with an error after n bytes.
 func cut(r *http.Response, n int64) *http.Response {
 	r.Body = io.NopCloser(io.MultiReader(io.LimitReader(r.Body, n), errReader{}))
 	return r
@@ -362,11 +362,11 @@ func nopBody(body []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(bo
 
 type errReader struct{}
 
-var errCable = errors.New("someone fell over the cable")
+var errCable = errors.New("connection broken")
 
 func (errReader) Read([]byte) (int, error) { return 0, errCable }
 
-// The service may say that it stored something else than was sent.
+// The service may report that it stored something other than what was sent.
 func TestWriteChecksTheAnswer(t *testing.T) {
 	for _, test := range []struct{ name, field, value string }{
 		{"other bytes", "crc32c", "AAAAAA=="},
@@ -410,7 +410,7 @@ func TestGetOnTheWire(t *testing.T) {
 		offset int64
 		answer func() *http.Response
 		want   string
-		err    error // kind; errAny for one without
+		err    error // the expected kind; errAny means retryable
 	}{
 		{"part", 2, part(2, 5, "cdef"), "cdef", nil},
 		{"to the end", 8, part(8, 9, "ij"), "ij", nil},
@@ -461,11 +461,11 @@ func TestGetOnTheWire(t *testing.T) {
 	}
 }
 
-// A body that breaks off is an error with its cause, and not a second request.
+// A body that breaks off gives an error with its cause, and not a second request.
 func TestGetCut(t *testing.T) {
 	w := &wire{answer: func(*request) (*http.Response, error) { return cut(respondPart(0, 3, 10, "abcd"), 2), nil }}
 	_, err := w.open(t, Options{}).Get(t.Context(), "key", 0, make([]byte, 4))
-	if want := "get gs://bucket/jobs/key: response ended after 2 of 4 bytes: someone fell over the cable"; err == nil || err.Error() != want {
+	if want := "get gs://bucket/jobs/key: response ended after 2 of 4 bytes: connection broken"; err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 	if w.count() != 1 {
@@ -519,14 +519,14 @@ func TestGetRefusesBadRanges(t *testing.T) {
 	}
 }
 
-// errAny stands for an error that is of no kind, and so worth another attempt.
+// errAny stands for an error without a kind, which is retryable.
 var errAny = errors.New("retryable")
 
 func wantKind(t *testing.T, err, kind error) {
 	t.Helper()
 	if errors.Is(kind, errAny) {
 		if !backend.Retryable(err) {
-			t.Errorf("got %v, want an error worth another attempt", err)
+			t.Errorf("got %v, want a retryable error", err)
 		}
 	} else if !errors.Is(err, kind) {
 		t.Errorf("got %v, want %v", err, kind)
@@ -545,7 +545,7 @@ func wantAnswer(t *testing.T, err error, status int) {
 	}
 }
 
-// verbs calls each verb once.
+// verbs calls each method once.
 var verbs = map[string]func(ctx context.Context, s backend.Store) error{
 	"create": func(ctx context.Context, s backend.Store) error {
 		_, err := s.Create(ctx, "key", []byte("data"))

@@ -3,8 +3,10 @@
 package local
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -12,7 +14,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// What may not be read is ErrPermission: never absent, never empty.
+// If permissions forbid reading, the error is ErrPermission: the object or store
+// never looks absent or empty.
 func TestAccessDenied(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
@@ -56,8 +59,8 @@ func TestAccessDenied(t *testing.T) {
 		t.Error("a call that was denied had an effect")
 	}
 
-	// A directory that takes files but cannot be opened for fsync is found
-	// before there is a file.
+	// A directory that can be written to, but not opened for fsync, is refused before
+	// a file is made.
 	chmod("", 0o777)
 	chmod("z", 0o333)
 	asNobody(t, func() {
@@ -71,7 +74,8 @@ func TestAccessDenied(t *testing.T) {
 	}
 }
 
-// Directories with no wanted key in them are not read: here they cannot be.
+// A listing does not read directories that can contain no wanted key; these here
+// cannot be read.
 func TestListPrunes(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
@@ -90,7 +94,7 @@ func TestListPrunes(t *testing.T) {
 		for _, c := range []struct{ prefix, after string }{
 			{"m/k", ""}, {"m/z", ""}, {"m/", "m/d"}, {"m/z/", "b"}, {"m/", "m/closed0"},
 		} {
-			list(t, s, c.prefix, c.after) // fails on an error
+			list(t, s, c.prefix, c.after) // fails the test on an error
 		}
 		for o, err := range s.List(t.Context(), "", "m/j") {
 			if err != nil || o.Key != "m/k" {
@@ -105,7 +109,7 @@ func TestListPrunes(t *testing.T) {
 	})
 }
 
-// A pipe at a key is no object, and a Get does not wait for a writer.
+// A named pipe is not an object, and Get does not wait for a writer.
 func TestPipeAtTheKey(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mkfifo(filepath.Join(dir, "k"), 0o666); err != nil {
@@ -126,5 +130,51 @@ func TestTimeIsTheMachinesClock(t *testing.T) {
 	o := mustCreate(t, openStore(t, t.TempDir()), "k", "")
 	if d := o.ModTime.Sub(before); d < -time.Second || d > time.Minute {
 		t.Errorf("time is %v after the call began", d)
+	}
+}
+
+// A directory that cannot be read hides its own keys, and says so; the keys behind it can be
+// listed.
+func TestListPastAnUnreadableDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	place(t, dir, "a/k", "b/c/k", "b/d/k", "e/k")
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, dir)
+	for mode, hidden := range map[os.FileMode]string{0: "b/c/", 0o444: "b/c/"} { // not entered; entered, and no file seen
+		name := filepath.Join(dir, "b/c")
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.Chmod(name, 0o777) })
+		asNobody(t, func() {
+			var got []string
+			for after, more := "", true; more; {
+				more = false
+				for o, err := range s.List(t.Context(), "", after) {
+					is := (*backend.HiddenError)(nil)
+					if errors.As(err, &is) && errors.Is(err, backend.ErrPermission) && is.Prefix == hidden {
+						after, more = "b/c0", true
+						continue
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, o.Key)
+				}
+			}
+			if want := []string{"a/k", "b/d/k", "e/k"}; !slices.Equal(got, want) {
+				t.Errorf("mode %v: listed %q, want %q", mode, got, want)
+			}
+			for _, err := range s.List(t.Context(), "b/c/", "") {
+				if wantKind(t, "List below it", err, backend.ErrPermission); errors.As(err, new(*backend.HiddenError)) {
+					t.Errorf("all that was asked for is hidden, and this is the error: %v", err)
+				}
+			}
+		})
 	}
 }

@@ -20,7 +20,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// By URL, and with a prefix in a store that others use too.
+// The same suite by URL, and in a prefix of a store with other users.
 func TestConformanceByURL(t *testing.T) {
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(t.TempDir())}
 	conformance.Run(t, func(ctx context.Context, namespace string) (backend.Store, error) {

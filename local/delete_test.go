@@ -12,9 +12,9 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// Before it deletes, a handle makes durable what it has found since it last did
-// so: what is deleted may be deleted for the sake of that. A handle that has found
-// nothing has nothing to wait for.
+// Before it deletes, a handle makes durable what it has found since its last Delete:
+// the caller may delete because of that. A handle that has found nothing deletes at
+// once.
 func TestDeleteSettlesWhatWasFound(t *testing.T) {
 	dir := t.TempDir()
 	writer := openStore(t, dir)
@@ -31,10 +31,10 @@ func TestDeleteSettlesWhatWasFound(t *testing.T) {
 	}{
 		{"nothing was found", func() {}, "a/1", nil},
 		{"by Get", func() { content(t, s, "b/c/1") }, "a/2", []string{"syncdir b/c"}},
-		{"that is over", func() {}, "a/3", nil},
+		{"nothing since then", func() {}, "a/3", nil},
 		{"by List", func() { list(t, s, "d/", "") }, "b/c/1", []string{"syncdir d"}},
 		{"by List of all", func() { list(t, s, "", "") }, "d/1", []string{"syncdir .", "syncdir a", "syncdir b", "syncdir b/c", "syncdir d"}},
-		{"what is gone", func() {
+		{"found and removed since", func() {
 			list(t, s, "d/", "")
 			if err := os.Remove(dir + "/d"); err != nil {
 				t.Fatal(err)
@@ -53,9 +53,8 @@ func TestDeleteSettlesWhatWasFound(t *testing.T) {
 	}
 }
 
-// Each step of a Delete fails once, without and with its effect. What could not
-// be made durable is seen to again by the next Delete; what is deleted for its
-// sake is there until then.
+// Each step of a Delete fails once, with and without having its effect. If the fsync
+// failed, nothing was deleted, and the next Delete repeats it.
 func TestEveryStepOfDeleteFails(t *testing.T) {
 	steps := []string{"syncdir a", "remove a/1", "remove a/2", "remove a/3"}
 	kinds := map[error]error{
@@ -83,7 +82,7 @@ func TestEveryStepOfDeleteFails(t *testing.T) {
 					if at > 0 && after {
 						want = nil
 					} else if at > 0 {
-						want = keys[at-1 : at] // the others are deleted all the same
+						want = keys[at-1 : at] // the other keys are still deleted
 					}
 					s.step = perform
 					if got := list(t, s, "", ""); !slices.Equal(got, want) {

@@ -15,13 +15,13 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// prepare returns the handle's temporary files. A handle's first write makes
-// the directories that are missing, makes sure that they last, and sweeps what
-// dead processes have left.
+// prepare returns the handle's temporary files. At the handle's first write it makes
+// missing directories, makes their names durable, and removes what dead processes
+// left.
 func (s *Store) prepare(ctx context.Context) (*temps, error) {
 	s.first.Lock()
 	defer s.first.Unlock()
-	_, err := s.look()
+	_, err := s.openedRoot()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func (s *Store) prepare(ctx context.Context) (*temps, error) {
 	if err := s.makeRoot(); err != nil {
 		return nil, err
 	}
-	root, err := s.look()
+	root, err := s.openedRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -39,8 +39,8 @@ func (s *Store) prepare(ctx context.Context) (*temps, error) {
 	return s.temps, err
 }
 
-// forget drops what writing has prepared, unless t is from an earlier time, so
-// that the next write prepares it anew.
+// forget discards what prepare has set up, so that the next write does it again. It
+// keeps the temporary files if they are newer than t.
 func (s *Store) forget(t *temps) {
 	s.first.Lock()
 	defer s.first.Unlock()
@@ -51,10 +51,10 @@ func (s *Store) forget(t *temps) {
 	}
 }
 
-// makeRoot makes the store's directory if it is missing, and makes its name
-// durable, with all those above it: who made them may not have come to that.
-// Above what it made itself it does so as far as it may: the directories of a
-// machine are often not for everyone to read.
+// makeRoot makes the store's directory if it is missing. It makes durable the names
+// of this directory and of all directories above it, because another process may have
+// been killed after it made one of them. Existing directories that this process is
+// not permitted to open are skipped.
 func (s *Store) makeRoot() error {
 	base, missing, err := existing(s.dir)
 	if err != nil {
@@ -86,8 +86,8 @@ func excused(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) || isAny(err, readOnly)
 }
 
-// existing returns the deepest directory on the way to dir that exists, free of
-// symbolic links, and the names that are missing below it. Its error is never
+// existing returns the deepest existing directory on the path to dir, with symbolic
+// links resolved, and the names that are missing below it. Its error is never
 // fs.ErrNotExist.
 func existing(dir string) (base string, missing []string, err error) {
 	for {
@@ -107,8 +107,9 @@ func existing(dir string) (base string, missing []string, err error) {
 	return base, missing, err
 }
 
-// openDir opens the directory that is to hold an object, for fsync. It does so
-// before there is an object: one that cannot be opened is found in time.
+// openDir opens the directory that will contain an object, for fsync. It does this
+// before the object is made, so that nothing is written if the directory cannot be
+// opened.
 func (s *Store) openDir(root *os.Root, dir string) (*os.File, error) {
 	if err := s.makeDir(root, dir); err != nil {
 		return nil, err
@@ -121,9 +122,8 @@ func (s *Store) openDir(root *os.Root, dir string) (*os.File, error) {
 	return f, err
 }
 
-// makeDir makes dir if it is missing. The first time that this handle comes by,
-// it also makes dir's name durable, since whoever made it may not have come to
-// that yet.
+// makeDir makes dir if it is missing. Once per handle, it also makes dir's name
+// durable: the process that made dir may not have done so yet.
 func (s *Store) makeDir(root *os.Root, dir string) error {
 	if dir == "." || s.isDurable(dir) {
 		return nil

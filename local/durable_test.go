@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// A directory whose name could not be made durable is not taken for durable by
-// the next write.
+// If the fsync of a new directory's parent fails, the next write repeats it.
 func TestDirectoryWhoseFsyncFailed(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	r := record(s)

@@ -10,7 +10,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// fail returns err as the Store's error, nil if err is.
+// fail returns err as an error of the Store, or nil if err is nil.
 func (s *Store) fail(op, key string, err error) error {
 	if err == nil {
 		return nil
@@ -18,8 +18,8 @@ func (s *Store) fail(op, key string, err error) error {
 	return &backend.Error{Op: op, Store: s.name, Key: key, Err: classify(err)}
 }
 
-// classify adds the kind that the contract has for an error of the system,
-// where package syscall does not know that it is of that kind.
+// classify adds the contract's kind to an error of the system, if package syscall
+// does not know that kind.
 func classify(err error) error {
 	switch {
 	case isAny(err, noSpace):
@@ -45,9 +45,9 @@ func isAny(err error, kinds []error) bool {
 	return false
 }
 
-// leadsOut reports whether err is os.Root's refusal of a path that leads out of
-// it. That error has no name; what tells it from those of the system is that
-// it has no number.
+// leadsOut reports whether err is os.Root's refusal of a path that leads out of the
+// root. That error has no exported name. Unlike errors of the system, it has no error
+// number.
 func leadsOut(err error) bool {
 	if errors.As(err, new(unsettled)) || errors.As(err, new(syscall.Errno)) || errors.Is(err, fs.ErrClosed) {
 		return false
@@ -55,16 +55,16 @@ func leadsOut(err error) bool {
 	return errors.As(err, new(*fs.PathError)) || errors.As(err, new(*os.LinkError))
 }
 
-// forbidden is an fs.ErrPermission that does not say so: on a read-only file
-// system no permission would help.
+// forbidden is an fs.ErrPermission without the words "permission denied": on a
+// read-only file system no permission would help.
 type forbidden struct{ error }
 
 func (e forbidden) Is(target error) bool { return target == backend.ErrPermission }
 func (e forbidden) Unwrap() error        { return e.error }
 
-// unsettled is an error after which the object may be there or not. It has no
-// kind: were it fs.ErrPermission, say, then it would mean that nothing was
-// written. errors.As still finds its cause.
+// unsettled is an error after which the write is in doubt: the object may exist or
+// not. errors.Is finds no kind in it, because a kind such as fs.ErrPermission would
+// mean that nothing was written. errors.As still finds its cause.
 type unsettled struct{ err error }
 
 func (e unsettled) Error() string { return e.err.Error() + " (whether it was written is unknown)" }

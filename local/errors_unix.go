@@ -8,7 +8,7 @@ var (
 	noSpace  = []error{syscall.ENOSPC, syscall.EDQUOT}
 	readOnly = []error{syscall.EROFS}
 
-	// noLinks is what link(2) says where there are no hard links: EPERM by its
-	// manual page, the others on some FUSE and network file systems.
+	// noLinks are the errors of link(2) where there are no hard links: EPERM
+	// according to its manual page, the others on some FUSE and network file systems.
 	noLinks = []error{syscall.EPERM, syscall.ENOTSUP, syscall.EOPNOTSUPP, syscall.ENOSYS}
 )

@@ -10,8 +10,8 @@ import (
 	"github.com/holdfast-io/holdfast/local"
 )
 
-// Most programs import this package for its URL scheme alone, as in
-// checkpoint.Open(ctx, "file:///var/lib/orders", ...). One that chooses the
+// Most programs import this package only for its URL scheme, as in
+// checkpoint.Open(ctx, "file:///var/lib/orders", ...). A program that chooses the
 // directory itself calls New.
 func ExampleNew() {
 	ctx := context.Background()
@@ -35,7 +35,7 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	made, err := task.Save(ctx, checkpoint.Snapshot{Offsets: map[string]string{"orders/7": "4711"}})
+	made, err := task.Save(ctx, checkpoint.Snapshot{Offsets: map[string]string{"orders/7": "4711"}}, checkpoint.SaveOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// A call that looks at the directory just before another one makes it does not take
-// it for one that was replaced.
+// One call finds that the directory does not exist, and another call makes it just
+// afterwards. The first call must not think that it was replaced.
 func TestFirstCallsAtOnce(t *testing.T) {
 	base := t.TempDir()
 	for n := range 300 {

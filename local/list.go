@@ -20,22 +20,29 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[backen
 	return func(yield func(backend.Object, error) bool) {
 		w := &walk{ctx: ctx, store: s, prefix: prefix, after: after}
 		w.yield = func(o backend.Object) bool { return yield(o, nil) }
-		if err := w.run(); err != nil && !errors.Is(err, fs.SkipAll) {
-			yield(backend.Object{}, s.fail("list", prefix, err))
+		err := w.run()
+		if err == nil || errors.Is(err, fs.SkipAll) {
+			return
 		}
+		err = classify(err)
+		if len(w.hidden) > len(prefix) {
+			err = &backend.HiddenError{Prefix: w.hidden, Err: err}
+		}
+		yield(backend.Object{}, &backend.Error{Op: "list", Store: s.name, Key: prefix, Err: err})
 	}
 }
 
-// A walk is one listing. It reads a directory when it comes to it and asks for
-// the attributes of a file when it yields it, no sooner: a listing that ends
-// after one key has cost one directory and one file. Its methods return
-// fs.SkipAll when the consumer has had enough.
+// A walk is one listing, in progress. It reads a directory only when it enters it, and the
+// attributes of a file only when it yields it. So a listing that ends after one key has
+// read one directory and one file. Its methods return fs.SkipAll when the consumer has
+// ended the listing.
 type walk struct {
 	ctx           context.Context
 	store         *Store
 	root          *os.Root
 	prefix, after string
 	yield         func(backend.Object) bool
+	hidden        string // the directory that could not be read, with "/" at its end
 }
 
 func (w *walk) run() error {
@@ -47,15 +54,14 @@ func (w *walk) run() error {
 	if err != nil {
 		return err
 	}
-	w.root, err = w.store.look()
+	w.root, err = w.store.openedRoot()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // nothing was ever written
 	}
 	if err != nil {
 		return err
 	}
-	// The directory that prefix names: below it, every key that has the prefix
-	// has it in its first name.
+	// start is the directory part of prefix. Only keys below it can have the prefix.
 	start := w.prefix[:strings.LastIndexByte(w.prefix, '/')+1]
 	if start == "" {
 		return w.walk("")
@@ -75,17 +81,17 @@ func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// walk yields what is in dir, which ends with "/" unless it is the root, "".
+// walk yields what is in dir, which is "" for the root, and ends with "/" otherwise.
 //
-// The entries are taken in byte order. One that turns out to be a directory
-// goes back to where "/" at its end puts it: behind "name-" and "name.", say.
+// It visits the entries in byte order. A directory is visited in the order of its
+// name with a "/" at the end: after "name-" and "name.", for example.
 func (w *walk) walk(dir string) error {
 	names, err := w.read(dir)
 	if absent(err) && dir != "" {
-		return nil // gone since its parent was read
+		return nil // it disappeared after its parent was read
 	}
 	if err != nil {
-		return err
+		return w.hides(dir, err)
 	}
 	for len(names) > 0 {
 		if err := w.goOn(); err != nil {
@@ -107,6 +113,14 @@ func (w *walk) walk(dir string) error {
 	return nil
 }
 
+// hides notes that the system does not let a directory be read, if that is what err says.
+func (w *walk) hides(dir string, err error) error {
+	if errors.As(err, new(*fs.PathError)) {
+		w.hidden = dir
+	}
+	return err
+}
+
 func (w *walk) goOn() error {
 	if w.store.isClosed() {
 		return backend.ErrClosed
@@ -114,8 +128,8 @@ func (w *walk) goOn() error {
 	return w.ctx.Err()
 }
 
-// read returns the names in dir, sorted, that may lead to wanted keys. It does
-// without the types of the entries, for which package os would ask one by one.
+// read returns, sorted, the names in dir that may lead to wanted keys. It does not
+// ask for the types of the entries: package os would need one system call for each.
 func (w *walk) read(dir string) ([]string, error) {
 	f, err := w.root.Open(cmp.Or(strings.TrimSuffix(dir, "/"), "."))
 	if err != nil {
@@ -134,7 +148,7 @@ func (w *walk) read(dir string) ([]string, error) {
 			}
 		}
 		if err == io.EOF {
-			w.store.saw(cmp.Or(strings.TrimSuffix(dir, "/"), "."))
+			w.store.recordFound(cmp.Or(strings.TrimSuffix(dir, "/"), "."))
 			slices.Sort(names)
 			return names, nil
 		}
@@ -144,16 +158,16 @@ func (w *walk) read(dir string) ([]string, error) {
 	}
 }
 
-// wants reports whether key, or a key that begins with it if it ends with "/",
-// belongs to the listing.
+// wants reports whether the listing needs key or, if key ends with "/", any key below
+// it.
 func (w *walk) wants(key string) bool {
 	return strings.HasPrefix(key, w.prefix) &&
 		(key > w.after || strings.HasSuffix(key, "/") && strings.HasPrefix(w.after, key))
 }
 
-// visit yields the object at key, or those below it if it ends with "/". It
-// reports that key is a directory, which must come again with a "/". What can
-// not be a key is not of this store.
+// visit yields the object at key or, if key ends with "/", the objects below it. It
+// returns true for a directory, which must then be visited again with a "/". Files
+// whose names cannot be keys are skipped.
 func (w *walk) visit(key string) (isDir bool, err error) {
 	if strings.HasSuffix(key, "/") {
 		return false, w.walk(key)
@@ -163,10 +177,10 @@ func (w *walk) visit(key string) (isDir bool, err error) {
 	}
 	info, err := w.root.Lstat(key)
 	if absent(err) {
-		return false, nil // gone since the directory was read
+		return false, nil // it disappeared after the directory was read
 	}
 	if err != nil {
-		return false, err
+		return false, w.hides(key[:strings.LastIndexByte(key, '/')+1], err)
 	}
 	if info.IsDir() {
 		return w.wants(key + "/"), nil

@@ -16,8 +16,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// place makes files as if they were objects, without the cost of making them
-// durable.
+// place makes files as if they were objects, without the cost of fsync.
 func place(t interface{ Fatal(...any) }, dir string, keys ...string) {
 	for _, key := range keys {
 		name := filepath.Join(dir, filepath.FromSlash(key))
@@ -31,14 +30,14 @@ func place(t interface{ Fatal(...any) }, dir string, keys ...string) {
 	}
 }
 
-// someKeys draws keys of few names, so that many share directories, and of
-// names that sort on both sides of one that is followed by "/".
+// someKeys generates keys from a few names, so that many share directories. Some
+// names sort before, some after another name that is followed by "/".
 var someKeys = rapid.Map(
 	rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "a-", "a-b", "a.b", "a0", "aa", "-"}), 1, 3),
 	func(names []string) string { return strings.Join(names, "/") },
 )
 
-// keySets draws keys none of which is the directory part of another.
+// keySets generates sets of keys, of which none is the directory part of another.
 var keySets = rapid.Custom(func(t *rapid.T) []string {
 	var keys []string
 	for range rapid.IntRange(10, 40).Draw(t, "n") {
@@ -54,8 +53,8 @@ var keySets = rapid.Custom(func(t *rapid.T) []string {
 	return keys
 })
 
-// A listing is the sorted keys that have the prefix and come after the given
-// one, whatever the three are and wherever it is broken off.
+// A listing consists of the sorted keys that have the prefix and come after the given
+// key, for all prefixes and keys, and wherever the caller stops it.
 func TestListProperty(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		dir, err := os.MkdirTemp(t.TempDir(), "")
@@ -64,7 +63,7 @@ func TestListProperty(t *testing.T) {
 		}
 		keys := keySets.Draw(r, "keys")
 		place(r, dir, keys...)
-		some := rapid.Custom(func(t *rapid.T) string { // a key, present or not, or the beginning of one
+		some := rapid.Custom(func(t *rapid.T) string { // a key that may exist, or the beginning of one
 			key := rapid.OneOf(rapid.SampledFrom(keys), someKeys).Draw(t, "of")
 			return key[:rapid.SampledFrom([]int{0, len(key), rapid.IntRange(0, len(key)).Draw(t, "length")}).Draw(t, "cut")]
 		})
@@ -120,8 +119,8 @@ func TestListSkipsWhatIsNoObject(t *testing.T) {
 	}
 }
 
-// A listing asks for an object's attributes when it comes to it: what is gone by
-// then is left out, and what was replaced is as it is now.
+// A listing reads an object's attributes when it comes to it: an object that was
+// deleted by then is left out, and one that was replaced is listed as it is now.
 func TestListIsLazy(t *testing.T) {
 	dir := t.TempDir()
 	place(t, dir, "d/1", "d/2", "d/3", "e/1", "f/1")
@@ -170,9 +169,9 @@ func TestListContextEnds(t *testing.T) {
 	}
 }
 
-// While a directory is listed over and over, others come and go in it; those
-// that stay are in every listing.
-func TestListKeepsWhatStays(t *testing.T) {
+// A directory is listed again and again while objects in it are created and deleted.
+// Those that always exist are in every listing.
+func TestListKeepsWhatIsNotDeleted(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	var stay []string
@@ -202,15 +201,15 @@ func TestListKeepsWhatStays(t *testing.T) {
 		}
 		even := slices.DeleteFunc(keys, func(k string) bool { return k[len(k)-1]%2 == 1 })
 		if !slices.Equal(even, stay) {
-			t.Fatalf("%d of the %d objects that stay", len(even), len(stay))
+			t.Fatalf("%d of the %d objects that always exist", len(even), len(stay))
 		}
 	}
 	cancel()
 	wantKind(t, "Put or Delete", <-done, context.Canceled)
 }
 
-// Things that are not objects stand where an object, or its directory, should
-// be. Nothing is read or written through them, and no one loses them.
+// Something that is not an object has the name of an object or of its directory.
+// Nothing is read or written through it, and it is not removed.
 func TestForeignThings(t *testing.T) {
 	outside := t.TempDir()
 	place(t, outside, "x")
@@ -284,8 +283,8 @@ func TestForeignThings(t *testing.T) {
 	}
 }
 
-// The sweep takes only names that handles give, also when the lock that they
-// belong to is missing, and leaves what it cannot remove.
+// The sweep removes only files with names that handles use, also if their lock is
+// missing. It leaves what it cannot remove.
 func TestSweepTakesOnlyItsOwn(t *testing.T) {
 	dir := t.TempDir()
 	const dead, damaged = "0123456789abcdef", "fedcba9876543210"
@@ -305,7 +304,7 @@ func TestSweepTakesOnlyItsOwn(t *testing.T) {
 	}
 	for _, name := range gone {
 		if exists(filepath.Join(dir, tempDir, name)) {
-			t.Errorf("%s was left", name)
+			t.Errorf("%s was not removed", name)
 		}
 	}
 }

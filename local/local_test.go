@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// openStore opens a store that is closed when the test ends.
+// openStore opens a store, and closes it at the end of the test.
 func openStore(t testing.TB, dir string) *Store {
 	t.Helper()
 	s, err := New(dir)
@@ -53,7 +53,7 @@ func mustCreate(t testing.TB, s *Store, key, data string) backend.Object {
 	return o
 }
 
-// content reads a whole object through the store.
+// content returns a complete object, read through the store.
 func content(t testing.TB, s *Store, key string) string {
 	t.Helper()
 	p := make([]byte, 1<<22)
@@ -76,8 +76,7 @@ func list(t testing.TB, s *Store, prefix, after string) []string {
 	return keys
 }
 
-// temporary returns the names in the store's temporary directory, without those
-// of locks.
+// temporary returns the names in the store's temporary directory, except locks.
 func temporary(t testing.TB, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(dir, tempDir))
@@ -111,7 +110,7 @@ func wantKind(t testing.TB, what string, err, kind error) {
 	}
 }
 
-// verbs calls every verb that asks for an object, and returns the errors.
+// verbs calls every method that takes a key, and returns the errors.
 func verbs(s *Store, key string) map[string]error {
 	ctx := context.Background()
 	errs := make(map[string]error)
@@ -143,8 +142,8 @@ func TestOpenURL(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		url  string
-		kind error  // nil: it opens
-		says string // part of the error's text
+		kind error  // nil: it can be opened
+		says string // a part of the error's text
 	}{
 		"directory":         {url: "file://" + dir},
 		"localhost":         {url: "file://localhost" + dir},
@@ -163,7 +162,7 @@ func TestOpenURL(t *testing.T) {
 		"no path":           {"file://", backend.ErrInvalid, "names no directory; write file:///path"},
 		"root":              {"file:///", backend.ErrInvalid, "names no directory"},
 		"root by dots":      {"file:///a/../..", backend.ErrInvalid, "names no directory"},
-		"parameter":         {"file://" + dir + "?sync=no", backend.ErrInvalid, `unknown parameter "sync"; file:// takes none`},
+		"parameter":         {"file://" + dir + "?sync=no", backend.ErrInvalid, `unknown parameter "sync"; file:// takes must_exist`},
 		"zero byte":         {"file:///a%00b", backend.ErrInvalid, `"/a\x00b"`},
 		"a file":            {"file://" + file, backend.ErrNoStore, "not a directory"},
 		"below a file":      {"file://" + file + "/dir", backend.ErrNoStore, "not a directory"},
@@ -198,8 +197,8 @@ func TestOpenRefusesNoPath(t *testing.T) {
 	}
 }
 
-// A directory that is not there yet is empty and stays away while it is only
-// read; the first write makes it, for all handles.
+// A directory that does not exist yet lists as empty. Reading does not make it; the
+// first write makes it, for all handles.
 func TestDirectoryNotThereYet(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	s := openStore(t, dir)
@@ -214,7 +213,7 @@ func TestDirectoryNotThereYet(t *testing.T) {
 	}
 	mustCreate(t, openStore(t, dir), "k", "data")
 	if got := content(t, s, "k"); got != "data" {
-		t.Errorf("Get through the handle that saw nothing = %q", got)
+		t.Errorf("Get through the handle that had found no directory = %q", got)
 	}
 	info, err := os.Stat(dir)
 	if err != nil || info.Mode().Perm()&0o077 != 0 {
@@ -248,8 +247,8 @@ func TestDirectoryDisappears(t *testing.T) {
 	}
 }
 
-// What someone removes by hand below a living handle is made again, at the
-// latest by the second attempt.
+// Directories that someone removes by hand are made again, at the latest by the
+// second attempt.
 func TestSubdirectoriesDisappear(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -262,7 +261,7 @@ func TestSubdirectoriesDisappear(t *testing.T) {
 		_, err := s.Create(t.Context(), key, []byte(key))
 		if err != nil {
 			if !backend.Retryable(err) {
-				t.Errorf("without %s: Create = %v, want one worth another attempt", gone, err)
+				t.Errorf("without %s: Create = %v, want a retryable error", gone, err)
 			}
 			mustCreate(t, s, key, key)
 		}
@@ -281,7 +280,7 @@ func TestSubdirectoriesDisappear(t *testing.T) {
 		}
 		_, err := s.Create(t.Context(), key, nil)
 		if err == nil || !backend.Retryable(err) {
-			t.Errorf("%s removed before the link: Create = %v, want one worth another attempt", gone, err)
+			t.Errorf("%s removed before the link: Create = %v, want a retryable error", gone, err)
 		}
 		s.step = perform
 		mustCreate(t, s, key, "data")
@@ -387,8 +386,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// A call that is under way when the handle is closed goes on, and what belongs
-// to the handle goes when the call is done.
+// A call that is in progress when the handle is closed continues. When it ends, the
+// handle's files are removed.
 func TestCloseDuringCreate(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)

@@ -12,8 +12,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// mountTmpfs mounts a small file system. TestEveryStepFails shows the same
-// where that takes privileges which the test does not have.
+// mountTmpfs mounts a small file system. Where the test has no privileges for that,
+// TestEveryStepFails tests the same by injected errors.
 func mountTmpfs(t *testing.T, dir, options string) {
 	t.Helper()
 	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options)
@@ -30,8 +30,8 @@ func mountTmpfs(t *testing.T, dir, options string) {
 	})
 }
 
-// A disk that is full loses nothing that was written before, shows nothing of
-// what was not, and serves again once there is room.
+// A full disk loses nothing that was written before, shows no part of an object, and
+// works again once there is space.
 func TestDiskFull(t *testing.T) {
 	for name, options := range map[string]string{"bytes": "size=1m", "inodes": "size=64m,nr_inodes=12"} {
 		t.Run(name, func(t *testing.T) {
@@ -41,7 +41,7 @@ func TestDiskFull(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer mustClose(t, s) // before the file system goes
+			defer mustClose(t, s) // before the file system is unmounted
 			data := make([]byte, 150<<10)
 			var keys []string
 			for i := 0; err == nil && i < 100; i++ {
@@ -129,8 +129,8 @@ func TestMountedOver(t *testing.T) {
 	wantAll(t, verbs(s, "k"), backend.ErrNoStore)
 }
 
-// The directories of proc cannot be fsynced. A store whose names cannot be
-// made durable is refused, before anything is written.
+// The directories of proc cannot be fsynced. A store on such a file system is refused
+// before anything is written.
 func TestNoFsyncForDirectories(t *testing.T) {
 	proc, err := os.Open("/proc")
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// asNobody calls f without the privileges of root, to which modes mean nothing.
-// When f calls t.Fatal, that ends f alone.
+// asNobody calls f without the privileges of root, who may ignore modes. If f calls
+// t.Fatal, that ends only f.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -17,9 +17,9 @@ func asNobody(t *testing.T, f func()) {
 	}
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		err := syscall.Setfsuid(65534)
-		defer func() { done <- err }() // also when f fails the test
+		defer func() { done <- err }() // also if f fails the test
 		if err == nil {
 			f()
 		}

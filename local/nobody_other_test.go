@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// asNobody calls f, which is about modes: they mean nothing to root.
+// asNobody calls f, which tests modes. It skips the test for root, who may ignore
+// modes.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
 	if os.Geteuid() == 0 {

@@ -22,8 +22,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/powerloss"
 )
 
-// A clock is set by the test: what is old enough to be deleted is so by the
-// store's clock.
+// A clock is the store's clock, set by the test: it decides what is old enough to be
+// deleted.
 type clock struct {
 	mu   sync.Mutex
 	now  time.Time
@@ -40,12 +40,13 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// after is a clock that goes on from where c is.
+// after returns a clock that starts d after the present time of c.
 func (c *clock) after(d time.Duration) *clock {
 	return &clock{now: c.now.Add(d), made: maps.Clone(c.made)}
 }
 
-// of returns when an object was made. That is now if nobody heard of it.
+// of returns the object with the time at which it was made, which is now if it is
+// unknown.
 func (c *clock) of(o backend.Object) backend.Object {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,7 +58,7 @@ func (c *clock) of(o backend.Object) backend.Object {
 	return o
 }
 
-// A clocked store has the times of a clock.
+// A clocked store gives objects the times of a clock.
 type clocked struct {
 	backend.Store
 	clock *clock
@@ -92,8 +93,8 @@ func (s clocked) List(ctx context.Context, prefix, after string) iter.Seq2[backe
 	}
 }
 
-// progress is how far a job has come: the last checkpoint that it was told of,
-// and the last that it has begun.
+// progress says how far a job has come: told is the last checkpoint that was
+// acknowledged, begun the last one that was begun.
 type progress struct{ told, begun int }
 
 // A job runs the engine on stores whose steps are recorded.
@@ -114,7 +115,7 @@ const engineTask = "orders/7"
 func engine(t testing.TB, s *Store, c *clock) *checkpoint.Task {
 	t.Helper()
 	job, err := checkpoint.New(clocked{s, c}, checkpoint.Options{
-		SegmentSize: 64 << 10, Uploads: 2, Retention: checkpoint.Retention{Last: 2},
+		Memory: 1 << 20, Retention: checkpoint.Retention{Last: 2},
 		Backoff: backend.Backoff{Attempts: 1}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -127,8 +128,8 @@ func engine(t testing.TB, s *Store, c *clock) *checkpoint.Task {
 	return task
 }
 
-// snapshot is the n-th one. Some fill more than a segment, some fit into the
-// manifest. What one has in common with the one before is stored once.
+// snapshot returns the n-th snapshot. Some need more than one segment, some fit into
+// the manifest. Data that two successive ones share is stored once.
 func snapshot(n int) checkpoint.Snapshot {
 	return checkpoint.Snapshot{
 		Offsets: map[string]string{"in": strconv.Itoa(n)},
@@ -156,8 +157,8 @@ func (j *job) process(broken func(stepFunc) stepFunc) (*checkpoint.Task, *Store)
 	return engine(j.t, s, j.clock), s
 }
 
-// save saves the next checkpoint. From when it is begun it may be found, and
-// from when that is told it is found, or a later one.
+// save saves the next checkpoint. Once it has begun, it may be found; once it is
+// acknowledged, it or a later one must be found.
 func (j *job) save(do func(context.Context, checkpoint.Snapshot) (*checkpoint.Checkpoint, error)) {
 	j.t.Helper()
 	n := j.at.begun + 1
@@ -193,10 +194,10 @@ func (j *job) end(s *Store, owners ...*checkpoint.Owner) {
 	}
 }
 
-// run is the life of a job: owners that follow one another, a save of one who is
-// no owner, what is older than the fence window, a pruning, and a collector that
-// looks when a commit is half done. The handles of the job's own processes may
-// be broken, or that of the collector.
+// run is the life of a job: owners follow one another, a one-off save comes in
+// between, objects become older than the fence window, a pruning removes checkpoints,
+// and a collector runs when a commit is half done. broken and brokenCollector change
+// the step functions of the job's own processes, and of the collector.
 func (j *job) run(broken, brokenCollector func(stepFunc) stepFunc) {
 	task, one := j.process(broken)
 	first := j.claim(task)
@@ -216,7 +217,9 @@ func (j *job) run(broken, brokenCollector func(stepFunc) stepFunc) {
 	j.end(two, second)
 
 	task, three := j.process(broken)
-	j.save(task.Save)
+	j.save(func(ctx context.Context, s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) {
+		return task.Save(ctx, s, checkpoint.SaveOptions{Fence: true})
+	})
 	if _, err := task.Prune(context.Background(), checkpoint.Retention{Last: 1}, checkpoint.PruneOptions{}); err != nil {
 		j.t.Error(err)
 	}
@@ -247,14 +250,14 @@ func (j *job) collect(task *checkpoint.Task) {
 	}
 }
 
-// look compares what can be left with what was promised.
+// look compares a state that can be left with what was promised.
 func (j *job) look(base string) (func(*progress) string, error) {
 	n, err := j.newest(j.t, base)
 	return func(p *progress) string { return behind(n, p) }, err
 }
 
-// newest returns which checkpoint is the newest. It reads every byte of it, and
-// makes sure that the task can go on and that nothing is damaged or left.
+// newest returns the number of the newest checkpoint. It reads all of it, and checks
+// that the task can go on, that nothing is damaged, and that no garbage is left.
 func (j *job) newest(t testing.TB, base string) (int, error) {
 	s, err := New(filepath.Join(base, "store"))
 	if err != nil {
@@ -286,8 +289,8 @@ func (j *job) newest(t testing.TB, base string) (int, error) {
 	return n, nil
 }
 
-// newestState returns the number of the newest state, zero if there is none, and
-// reads all of it.
+// newestState returns the number of the newest state, or 0 if there is none. It reads
+// all of it.
 func newestState(ctx context.Context, task *checkpoint.Task) (int, error) {
 	c, err := task.Latest(ctx)
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) {
@@ -316,7 +319,7 @@ func newestState(ctx context.Context, task *checkpoint.Task) (int, error) {
 	return n, nil
 }
 
-// verified makes sure that nothing is damaged, of any checkpoint.
+// verified returns an error if anything of any checkpoint is damaged.
 func verified(ctx context.Context, task *checkpoint.Task) error {
 	report, err := task.Verify(ctx, checkpoint.VerifyOptions{Data: true})
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) {
@@ -325,8 +328,8 @@ func verified(ctx context.Context, task *checkpoint.Task) error {
 	if err != nil {
 		return err
 	}
-	if len(report.Foreign) > 0 {
-		return fmt.Errorf("there is %q", report.Foreign)
+	if len(report.OtherObjects) > 0 {
+		return fmt.Errorf("there is %q", report.OtherObjects)
 	}
 	return report.Err()
 }
@@ -338,24 +341,25 @@ func behind(n int, p *progress) string {
 	return ""
 }
 
-// TestPowerLossOfAJob takes the power away after every step that the real engine
-// takes. Each state that can be left must be one to go on from.
+// TestPowerLossOfAJob simulates a loss of power after every step of the real engine.
+// The job must be able to go on from every state that can be left.
 //
-// Deletions are not fsynced, so that what was deleted comes back, in any
-// combination. That does no harm:
+// Deletions are not fsynced, so any combination of deleted objects may come back.
+// That does no harm:
 //
-//   - A manifest that comes back has a lower number than the newest, which was
-//     durable before it was deleted, and nothing retains it: what is retained was
-//     durable too, and only ever loses members. Readers begin at the newest and
-//     read what that retains. To a collector it is garbage as before: its time, that
-//     of its inode, is not earlier than it was.
-//   - Its number was free only when it was older than the fence window. A sleeper
-//     who wanted that number finds it taken by another, and is fenced, as it is by
-//     the window's rule when the number is free. One who got it was told so after an
-//     fsync of the directory, which made the deletion durable with it.
-//   - A segment that comes back has a name that is never used again, and is not
-//     named: garbage by its epoch and writer, or the dead owner's, which the next
-//     claim makes garbage.
+//   - A manifest that comes back has a lower number than the newest manifest, which was
+//     durable before the deletion. No retained list contains it: a retained list was
+//     durable too, and only ever loses members. Readers begin at the newest manifest and
+//     read what it retains. A collector finds the same garbage as before: its time, the
+//     change time of its inode, is not earlier than it was.
+//   - The number of a deleted manifest is free only after the fence window. If a writer
+//     that was suspended uses that number and the manifest has come back, its Create
+//     fails and it is fenced; if the number is free, the rule of the fence window fences
+//     it. If its Create had succeeded, the fsync of the directory had made the deletion
+//     durable as well.
+//   - A segment that comes back has a name that is never used again, and no manifest
+//     names it. It is garbage by its epoch and writer, or becomes so with the next claim
+//     if it belonged to the present owner, which has died.
 func TestPowerLossOfAJob(t *testing.T) {
 	j := newJob(t)
 	j.run(passOn, passOn)

@@ -19,13 +19,13 @@ import (
 	"github.com/holdfast-io/holdfast/internal/powerloss"
 )
 
-// A tape records what stores do to one directory, in the order in which it is
-// done. After every step it notes what a loss of power could leave then, and
-// what was promised by then. Package powerloss says what can be lost.
+// A tape records the steps of stores on one directory, in their order. After every
+// step it records what a loss of power could leave then, and what was promised by
+// then. Package powerloss says what can be lost.
 //
-// The names in the directory of temporary files, which is never fsynced, are lost
-// together: all, none, or only what was done to remove them. No name there means
-// anything to another, and the data below them is never read.
+// The directory of temporary files is never fsynced. Its names are lost together:
+// all, none, or only their removals. No name there depends on another, and the data
+// of these files is never read.
 type tape[P any] struct {
 	t    testing.TB
 	base string // exists and is durable; the store's directory is made in it
@@ -34,8 +34,8 @@ type tape[P any] struct {
 
 	mu       sync.Mutex
 	disk     *powerloss.Disk
-	written  map[string]int // temporary files, and how much is in them
-	promised *P             // must hold after a loss of power now
+	written  map[string]int // the temporary files, and how many bytes each has
+	promised *P             // what must hold if the power is lost now
 	remains  powerloss.Remains[P]
 }
 
@@ -53,7 +53,7 @@ func newTape[P any](t testing.TB, promised *P) *tape[P] {
 
 func (p *tape[P]) dir() string { return filepath.Join(p.base, "store") }
 
-// open opens the store. What broken does not pass on is not done.
+// open opens the store. broken may leave out steps.
 func (p *tape[P]) open(broken func(stepFunc) stepFunc) *Store {
 	s, err := New(p.dir())
 	if err != nil {
@@ -64,19 +64,19 @@ func (p *tape[P]) open(broken func(stepFunc) stepFunc) *Store {
 	return s
 }
 
-// A handle is where something else can be done in between.
+// A handle can run a function just before one of its steps.
 type handle struct {
 	next stepFunc
 	at   atomic.Pointer[moment]
 }
 
-// A moment is that before a step.
+// A moment is the moment before a step.
 type moment struct {
 	op, name string
 	do       func()
 }
 
-// atStep does something just before the next such step of a store.
+// atStep calls do just before the next such step of a store.
 func (p *tape[P]) atStep(s *Store, op, name string, do func()) {
 	p.handles[s].at.Store(&moment{op, name, do})
 }
@@ -101,7 +101,7 @@ func (p *tape[P]) step(op, name string, do func() error) error {
 	return err
 }
 
-// promise replaces what must hold after a loss of power.
+// promise sets what must hold after a loss of power from now on.
 func (p *tape[P]) promise(promised *P) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -109,15 +109,15 @@ func (p *tape[P]) promise(promised *P) {
 	p.remains.Look(p.disk, p.promised)
 }
 
-// record tells the disk what a step has done. It reports whether that was
-// something.
+// record tells the disk what a step has done. It reports whether the step changed
+// anything.
 func (p *tape[P]) record(op, name string, err error) bool {
 	at, real := p.where(name)
 	switch {
 	case at == ".." || strings.HasPrefix(at, "../"):
-		return false // above all that could be lost
+		return false // above the directories that can be lost
 	case op == "lock":
-		if p.disk.Has(at) || !exists(real) { // it may be there although it was not got
+		if p.disk.Has(at) || !exists(real) { // the lock file may exist even if it could not be locked
 			return false
 		}
 		p.disk.Create(at)
@@ -155,7 +155,7 @@ func (p *tape[P]) record(op, name string, err error) bool {
 	return true
 }
 
-// where returns where a step's name is on the recorded disk and on the real one.
+// where returns the path of a step's name on the recorded disk, and on the real one.
 func (p *tape[P]) where(name string) (at, real string) {
 	if real = name; !filepath.IsAbs(name) {
 		real = filepath.Join(p.dir(), name)
@@ -199,7 +199,7 @@ func (p *tape[P]) vanished() string {
 	return ""
 }
 
-// check looks at all that a loss of power could leave.
+// check inspects all states that a loss of power could leave.
 func (p *tape[P]) check(look func(base string) (func(*P) string, error)) error {
 	p.wantAllSeen()
 	dir, err := powerloss.Scratch()
@@ -214,8 +214,8 @@ func (p *tape[P]) check(look func(base string) (func(*P) string, error)) error {
 	return p.remains.Check(dir, look)
 }
 
-// wantAllSeen makes sure that the recorded disk is what the real one is: nothing
-// was done that the seam does not show.
+// wantAllSeen checks that the recorded disk equals the real one, so that no change
+// bypassed the step function.
 func (p *tape[P]) wantAllSeen() {
 	p.t.Helper()
 	real, err := powerloss.Read(p.base)
@@ -223,12 +223,12 @@ func (p *tape[P]) wantAllSeen() {
 		p.t.Fatal(err)
 	}
 	if now := p.disk.Now(); now.Key() != real.Key() {
-		p.t.Fatalf("recorded:\n%s\nthere is:\n%s", now, real)
+		p.t.Fatalf("recorded:\n%s\non disk:\n%s", now, real)
 	}
 }
 
-// unsynced is the step function of handles that look at a state: it is looked at
-// in this life of the machine.
+// unsynced is the step function of handles that inspect a state: no power is lost
+// while they do.
 func unsynced(op, _ string, do func() error) error {
 	if op == "sync" || op == "syncdir" {
 		return nil
@@ -236,16 +236,16 @@ func unsynced(op, _ string, do func() error) error {
 	return do()
 }
 
-// An outcome is what may be found at each key.
+// An outcome says what may be found at each key.
 type outcome map[string]*found
 
-// found are the contents that may be found, and absence.
+// found lists the contents that may be found, and whether the object may be absent.
 type found struct {
 	data   []string
 	absent bool
 }
 
-// A script writes through stores, and knows what may be found.
+// A script writes through stores, and knows what may be found afterwards.
 type script struct {
 	*tape[outcome]
 	may outcome
@@ -255,7 +255,7 @@ func newScript(t testing.TB) *script {
 	return &script{newTape(t, &outcome{}), outcome{}}
 }
 
-// expect replaces what may be found at a key.
+// expect sets what may be found at a key.
 func (s *script) expect(key string, f found) {
 	s.may = maps.Clone(s.may)
 	s.may[key] = &f
@@ -270,7 +270,8 @@ func (s *script) at(key string) found {
 	return found{absent: true}
 }
 
-// write writes an object. Once that is told, it is there; until then it may be.
+// write writes an object. It may be found from the beginning of the write, and must
+// be found once the write has returned.
 func (s *script) write(store *Store, v verb, key, data string) {
 	before := s.at(key)
 	s.expect(key, found{append(before.data, data), before.absent})
@@ -278,7 +279,7 @@ func (s *script) write(store *Store, v verb, key, data string) {
 	case err == nil:
 		s.expect(key, found{data: []string{data}})
 	case errors.Is(err, backend.ErrExist):
-		// What is there instead is durable: a commit is judged by it.
+		// The other object is durable now: a commit may depend on it.
 		others := slices.DeleteFunc(s.at(key).data, func(d string) bool { return d == data })
 		s.expect(key, found{data: others})
 	default:
@@ -286,7 +287,7 @@ func (s *script) write(store *Store, v verb, key, data string) {
 	}
 }
 
-// delete deletes an object. A loss of power may bring it back.
+// delete deletes objects. A loss of power may bring them back.
 func (s *script) delete(store *Store, keys ...string) {
 	for _, key := range keys {
 		s.expect(key, found{s.at(key).data, true})
@@ -296,8 +297,8 @@ func (s *script) delete(store *Store, keys ...string) {
 	}
 }
 
-// run is what stores are used for: by handles that come and go, of which some
-// write the same key at once.
+// run uses stores in the usual ways: handles come and go, and some write the same key
+// at once.
 func (s *script) run(create verb, broken func(stepFunc) stepFunc) {
 	put := writes[1]
 	large := strings.Repeat("large ", piece/6+10)
@@ -307,15 +308,16 @@ func (s *script) run(create verb, broken func(stepFunc) stepFunc) {
 	s.write(one, put, "a/b/1", "replaced")
 	s.write(one, create, "a/1", "too late")
 
-	// Another process is faster, and has not made that durable when this one
-	// finds out.
+	// Another process makes the object first, and has not made its name durable when
+	// this one finds it.
 	two := s.open(broken)
 	s.atStep(two, "syncdir", "c/d", func() { s.write(one, create, "c/d/1", "of one") })
 	s.write(two, create, "c/d/1", "of two")
-	// It is faster by a moment, in a directory that is as new.
+	// Another process makes the object just before this one, in a directory that is
+	// new too.
 	s.atStep(two, "link", "e/1", func() { s.write(one, create, "e/1", "of one") })
 	s.write(two, create, "e/1", "of two")
-	// A third begins while the others are in the midst of it.
+	// A third handle begins while the others are writing.
 	s.atStep(one, "link", "a/2", func() {
 		three := s.open(broken)
 		s.write(three, put, "a/3", "of three")
@@ -336,8 +338,8 @@ func (s *script) close(store *Store) {
 	}
 }
 
-// contents returns all that a fresh handle sees, and makes sure that it works and
-// removes what others left.
+// contents returns all that a fresh handle sees. It also checks that the handle
+// works, and removes what others left.
 func (s *script) contents(base string) (func(*outcome) string, error) {
 	all, err := contents(s.t, base)
 	return func(promised *outcome) string { return breach(all, *promised) }, err
@@ -370,12 +372,13 @@ func contents(t testing.TB, base string) (map[string]string, error) {
 		return nil, err
 	}
 	if left, n := temporary(t, dir), locks(t, dir); left != nil || n != 1 {
-		return nil, fmt.Errorf("the next handle leaves %q and %d locks, want its own alone", left, n)
+		return nil, fmt.Errorf("the next handle leaves %q and %d locks, want only its own", left, n)
 	}
 	return all, nil
 }
 
-// breach says how what is found is not what was promised.
+// breach describes the difference between what is found and what was promised, or
+// returns "".
 func breach(all map[string]string, promised outcome) string {
 	for key, data := range all {
 		if f := promised[key]; f == nil || !slices.Contains(f.data, data) {
@@ -390,8 +393,8 @@ func breach(all map[string]string, promised outcome) string {
 	return ""
 }
 
-// TestPowerLoss takes the power away after every step that writers take. What
-// they were told is there, whole, and what can be seen is whole.
+// TestPowerLoss simulates a loss of power after every step of the writers. Every
+// acknowledged object exists, and every object that exists is complete.
 func TestPowerLoss(t *testing.T) {
 	s := newScript(t)
 	s.run(writes[0], passOn)
@@ -401,8 +404,7 @@ func TestPowerLoss(t *testing.T) {
 	t.Logf("%d moments, %d states", s.remains.Moments, s.remains.States)
 }
 
-// Mistakes that a store can make, as step functions that do not do what they
-// are told.
+// Mistakes that a store can make, as step functions that leave out or reorder steps.
 var mistakes = map[string]func(stepFunc) stepFunc{
 	"file not fsynced":             forget("sync", ""),
 	"directory not fsynced":        forget("syncdir", "c/d"),
@@ -437,8 +439,8 @@ var mistakes = map[string]func(stepFunc) stepFunc{
 	},
 }
 
-// forget leaves out a step: of the directory, or of all if that is "", or of
-// those above the store's if it is "/".
+// forget leaves out the step op for a directory: for all directories if dir is "",
+// for those above the store's own if it is "/".
 func forget(op, dir string) func(stepFunc) stepFunc {
 	return func(next stepFunc) stepFunc {
 		return func(o, name string, do func() error) error {
@@ -450,12 +452,12 @@ func forget(op, dir string) func(stepFunc) stepFunc {
 	}
 }
 
-// careless is a Create that replaces what is there.
+// careless is a Create that replaces an existing object.
 var careless = verb{"Create", func(s *Store, ctx context.Context, key string, data []byte) (backend.Object, error) {
 	return s.write(ctx, key, data, (*draft).rename)
 }}
 
-// TestPowerLossFindsMistakes makes sure that the test can fail.
+// TestPowerLossFindsMistakes checks that TestPowerLoss can fail.
 func TestPowerLossFindsMistakes(t *testing.T) {
 	run := func(name string, create verb, broken func(stepFunc) stepFunc) {
 		t.Run(name, func(t *testing.T) {

@@ -17,9 +17,9 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// The tests of this file run this test binary again, as other processes that
-// use the same directory. A child does what roleVar says, in the directory
-// that dirVar names, and talks over its standard input and output.
+// The tests in this file start this test binary again, as other processes that use
+// the same directory. A child does what roleVar says, in the directory dirVar, and
+// communicates over its standard input and output.
 const (
 	roleVar = "LOCAL_TEST_ROLE"
 	dirVar  = "LOCAL_TEST_DIR"
@@ -39,7 +39,7 @@ func runRole(role string) {
 	}
 }
 
-// raceRole creates each key that it is told and says whether it won.
+// raceRole creates each key that it reads, and prints whether it succeeded.
 func raceRole(s *Store, id string, in *bufio.Reader) error {
 	for {
 		key, err := in.ReadString('\n')
@@ -58,8 +58,8 @@ func raceRole(s *Store, id string, in *bufio.Reader) error {
 	}
 }
 
-// stallRole creates a key of its own and stops just before the link until it
-// is told to go on.
+// stallRole creates a key of its own, and stops just before the link until it is told
+// to go on.
 func stallRole(s *Store, id string, in *bufio.Reader) error {
 	s.step = func(op, _ string, do func() error) error {
 		if op == "link" {
@@ -75,8 +75,8 @@ func stallRole(s *Store, id string, in *bufio.Reader) error {
 	return errors.Join(err, s.Close())
 }
 
-// writeRole makes objects, by Create and Put in turn, until it is killed, and
-// names each one when it is durable.
+// writeRole makes objects, by Create and Put in turn, until it is killed. It prints
+// each key when the object is durable.
 func writeRole(s *Store, id string, _ *bufio.Reader) error {
 	for i := 0; ; i++ {
 		v := writes[i%2]
@@ -88,7 +88,7 @@ func writeRole(s *Store, id string, _ *bufio.Reader) error {
 	}
 }
 
-// bytesOf returns up to 512 KiB that depend on the key alone.
+// bytesOf returns up to 512 KiB that depend only on the key.
 func bytesOf(key string) []byte {
 	h := fnv.New64a()
 	h.Write([]byte(key))
@@ -127,8 +127,8 @@ func start(t *testing.T, role, dir string) *child {
 	return c
 }
 
-// kill ends the child with SIGKILL, and waits until it is gone. It has no
-// errors to report: that the child was killed already, or was killed now.
+// kill ends the child with SIGKILL, and waits for its end. The errors would only say
+// that it was killed.
 func (c *child) kill() {
 	_ = c.Process.Kill()
 	_ = c.Wait()
@@ -182,8 +182,8 @@ func TestProcessesRace(t *testing.T) {
 	}
 }
 
-// The next handle that writes removes the temporary file of a process that was
-// killed, and leaves that of one that lives, however long it stalls.
+// The next handle that writes removes the temporary files of a killed process, and
+// keeps those of a living one, however long it stalls.
 func TestSweepSparesTheLiving(t *testing.T) {
 	dir := t.TempDir()
 	dead, living := start(t, "stall", dir), start(t, "stall", dir)
@@ -202,20 +202,19 @@ func TestSweepSparesTheLiving(t *testing.T) {
 	}
 	mustCreate(t, openStore(t, dir), "second", "data")
 	if left := temporary(t, dir); len(left) != 1 {
-		t.Fatalf("after the sweep: %q, want the living one's file", left)
+		t.Fatalf("after the sweep: %q, want only the file of the living process", left)
 	}
 	if n := locks(t, dir); n != 3 {
-		t.Errorf("%d locks, want those of the 3 that live", n)
+		t.Errorf("%d locks, want 3, of the living processes", n)
 	}
 	living.say(t, "go on")
 	if got := living.hear(t); got != "created <nil>" {
-		t.Errorf("the living one: %s", got)
+		t.Errorf("the living process: %s", got)
 	}
 }
 
-// Processes are killed amid their writes. What they said is durable is there,
-// what is there is whole, and nothing of theirs stays in the temporary
-// directory.
+// Processes are killed while they write. All objects that they acknowledged exist,
+// all objects are complete, and their temporary files are removed.
 func TestKilledWriters(t *testing.T) {
 	dir := t.TempDir()
 	acknowledged := 0
@@ -239,8 +238,8 @@ func TestKilledWriters(t *testing.T) {
 	t.Logf("%d objects acknowledged", acknowledged)
 }
 
-// checkWriter reads what a killed writer still said and looks at all that it
-// has left. It returns the number of lines that it read.
+// checkWriter reads the remaining output of a killed writer, and checks all objects
+// that it made. It returns the number of lines that it read.
 func checkWriter(t *testing.T, dir string, c *child) int {
 	t.Helper()
 	last, said := "", 0

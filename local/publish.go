@@ -14,34 +14,34 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// piece is how many bytes are written or read between two looks at the
-// context: some milliseconds' worth.
+// piece is the number of bytes that are written or read between two checks of the
+// context. That takes some milliseconds.
 const piece = 1 << 20
 
-// A stepFunc performs one step that changes what is on disk: op on the file or
-// directory name, relative to the store's own. Tests put their own in its
-// place to record steps, to fail them before or after they happen, and to do
+// A stepFunc performs one step that changes the disk: op on the file or directory
+// name, which is relative to the store's directory or absolute. Tests replace it, to
+// record steps, to make them fail before or after they take effect, and to do
 // something in between.
 type stepFunc func(op, name string, do func() error) error
 
 func perform(_, _ string, do func() error) error { return do() }
 
-// A draft is an object on its way: a temporary file that gets its key once it
-// is whole and durable.
+// A draft is an object that is being written: a temporary file that gets its key once it
+// is complete and durable.
 type draft struct {
 	step stepFunc
 	root *os.Root
 	key  string
 	dir  *os.File // the directory of key, open for fsync
-	temp string   // the temporary file's name; empty when it has none any more
+	temp string   // the temporary file's name; empty once it has none
 	file *os.File
 }
 
-// errTaken is the one error by which a Create fails with ErrExist.
+// errTaken is the only error by which a Create fails with ErrExist.
 var errTaken = fmt.Errorf("the key is taken: %w", backend.ErrExist)
 
-// write publishes data at key. place gives the draft its key.
-func (s *Store) write(ctx context.Context, key string, data []byte, place func(*draft) error) (backend.Object, error) {
+// write publishes data at key. setKey is the method by which the draft gets its key.
+func (s *Store) write(ctx context.Context, key string, data []byte, setKey func(*draft) error) (backend.Object, error) {
 	if err := s.enter(ctx); err != nil {
 		return backend.Object{}, err
 	}
@@ -52,11 +52,11 @@ func (s *Store) write(ctx context.Context, key string, data []byte, place func(*
 	var t time.Time
 	temps, err := s.prepare(ctx)
 	if err == nil {
-		t, err = s.publish(ctx, temps, key, data, place)
+		t, err = s.publish(ctx, temps, key, data, setKey)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return backend.Object{}, s.uprooted(temps, err)
+		return backend.Object{}, s.directoryLost(temps, err)
 	case errors.Is(err, fs.ErrExist) && !errors.Is(err, errTaken):
 		return backend.Object{}, unsettled{err}
 	case err != nil:
@@ -65,21 +65,21 @@ func (s *Store) write(ctx context.Context, key string, data []byte, place func(*
 	return backend.Object{Key: key, Size: int64(len(data)), ModTime: t}, nil
 }
 
-// uprooted turns the failure of a write that lost a directory while it was
-// under way into ErrNoStore if it was the store's own, and otherwise into an
-// error that is worth another attempt, which will make directories again.
-func (s *Store) uprooted(temps *temps, err error) error {
+// directoryLost handles a write that failed because a directory disappeared. If it was the
+// store's own, the error is ErrNoStore. Otherwise it is retryable, and the next
+// attempt makes the directories again.
+func (s *Store) directoryLost(temps *temps, err error) error {
 	s.forget(temps)
-	if _, err := s.look(); errors.Is(err, backend.ErrNoStore) {
+	if _, err := s.openedRoot(); errors.Is(err, backend.ErrNoStore) {
 		return err
 	}
 	return unsettled{err}
 }
 
-// publish takes the steps in the one order that leaves no moment at which a
-// part of the object can be seen, nor one at which a loss of power can take
-// away an object whose write has returned.
-func (s *Store) publish(ctx context.Context, temps *temps, key string, data []byte, place func(*draft) error) (time.Time, error) {
+// publish writes the data, syncs it, gives it its key, and syncs the directory, in
+// this order. So nobody ever sees a part of an object, and a loss of power cannot
+// undo a write that has returned.
+func (s *Store) publish(ctx context.Context, temps *temps, key string, data []byte, setKey func(*draft) error) (time.Time, error) {
 	root := temps.root
 	dir, err := s.openDir(root, path.Dir(key))
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *Store) publish(ctx context.Context, temps *temps, key string, data []by
 	if err := d.fill(ctx, data); err != nil {
 		return time.Time{}, err
 	}
-	if err := place(d); err != nil {
+	if err := setKey(d); err != nil {
 		return time.Time{}, err
 	}
 	return d.settle()
@@ -124,7 +124,7 @@ func (d *draft) fill(ctx context.Context, data []byte) error {
 	return ctx.Err()
 }
 
-// rename gives the draft its key, and takes that away from any other object.
+// rename gives the draft its key, and replaces any other object that has it.
 func (d *draft) rename() error {
 	failed := d.step("rename", d.key, func() error { return d.root.Rename(d.temp, d.key) })
 	if failed == nil {
@@ -143,8 +143,8 @@ func (d *draft) rename() error {
 	return failed
 }
 
-// link gives the draft its key if the key is free. Of all who try, the file
-// system lets one succeed.
+// link gives the draft its key if the key is free. If several try at once, the file
+// system lets only one succeed.
 func (d *draft) link() error {
 	err := d.step("link", d.key, func() error { return d.root.Link(d.temp, d.key) })
 	if isAny(err, noLinks) {
@@ -153,10 +153,10 @@ func (d *draft) link() error {
 	if err == nil {
 		return nil
 	}
-	return d.verdict(err)
+	return d.resolveFailedLink(err)
 }
 
-// renameNew is link where there are no hard links.
+// renameNew replaces link on file systems without hard links.
 func (d *draft) renameNew() error {
 	tempDir, err := d.root.Open(path.Dir(d.temp))
 	if err != nil {
@@ -173,9 +173,9 @@ func (d *draft) renameNew() error {
 	return nil
 }
 
-// verdict says what it means that link failed: nil if the object is there all
-// the same, errTaken if another one is.
-func (d *draft) verdict(failed error) error {
+// resolveFailedLink finds out what a failed link means. It returns nil if the draft has the key
+// after all, and errTaken if another object has it.
+func (d *draft) resolveFailedLink(failed error) error {
 	ours, there, err := d.holder()
 	switch {
 	case err != nil:
@@ -193,9 +193,9 @@ func (d *draft) verdict(failed error) error {
 	return errTaken
 }
 
-// holder returns what stands at key, nil if nothing does, and whether it is
-// this draft. On a network file system the reply to a call that took effect can
-// be lost and its repetition fail: link(2) and rename(2) say to look.
+// holder returns the file at key, or nil, and whether it is this draft. On a network
+// file system, a call may take effect and its reply be lost; its repetition then
+// fails. The manual pages of link(2) and rename(2) recommend to check with stat(2).
 func (d *draft) holder() (ours bool, there fs.FileInfo, err error) {
 	there, err = d.root.Lstat(d.key)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -212,10 +212,11 @@ func (d *draft) occupied(by fs.FileInfo) error {
 	return backend.Invalidf("%s of mode %v, which is not an object, has this name; move it away", d.key, by.Mode())
 }
 
-// settle makes the draft's new name durable and drops the temporary one. It
-// returns the time at which the object got its name: the inode's change time
-// of now, before the temporary name goes and changes it again. An owner that
-// was suspended here must not take itself for fresher than its commit is.
+// settle removes the draft's temporary name and makes the new one durable. It returns
+// the time at which the object got its key: the inode's change time, read before the
+// temporary name is removed, because that changes it again. A later time would be
+// wrong: if the process is suspended at this point, its owner would take the commit
+// for newer than it is.
 func (d *draft) settle() (time.Time, error) {
 	var info fs.FileInfo
 	err := d.step("stat", d.key, func() (err error) {
@@ -232,8 +233,8 @@ func (d *draft) settle() (time.Time, error) {
 	return changeTime(info), nil
 }
 
-// syncDir makes what stands at key durable. An object that another process has
-// made may not be so yet.
+// syncDir makes the name of the object at key durable. Even if another process made
+// the object, its name may not be durable yet.
 func (d *draft) syncDir() error {
 	if err := d.step("syncdir", path.Dir(d.key), func() error { return syncDir(d.dir) }); err != nil {
 		return unsettled{fmt.Errorf("making the name durable: %w", err)}
@@ -241,11 +242,11 @@ func (d *draft) syncDir() error {
 	return nil
 }
 
-// discard closes the file and removes its temporary name, if it still has one.
-// A name that cannot be removed goes with the next sweep.
+// discard closes the file and removes its temporary name, if it still has one. If
+// that fails, a later sweep removes it.
 func (d *draft) discard() {
 	if d.file != nil {
-		_ = d.file.Close() // its data is durable, or of no use
+		_ = d.file.Close() // the data is durable, or not needed
 		d.file = nil
 	}
 	if d.temp != "" {

@@ -18,8 +18,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// A recorder stands in the place of perform. It notes each step and asks intervene,
-// if there is one, to perform it.
+// A recorder replaces perform. It records each step and, if intervene is set, lets
+// that perform the step.
 type recorder struct {
 	steps     []string
 	intervene func(n int, op, name string, do func() error) error
@@ -46,8 +46,7 @@ func record(s *Store) *recorder {
 	return r
 }
 
-// below returns the steps whose names are relative: those below the store's
-// directory.
+// below returns the steps with relative names: those below the store's directory.
 func (r *recorder) below() []string {
 	return slices.DeleteFunc(slices.Clone(r.steps), func(s string) bool { return strings.Contains(s, " /") })
 }
@@ -61,7 +60,7 @@ func wantSteps(t *testing.T, what string, got []string, want string) {
 	}
 }
 
-// The order of the steps is what makes a write atomic and durable.
+// The order of the steps makes a write atomic and durable.
 func TestSteps(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	s := openStore(t, dir)
@@ -120,8 +119,8 @@ link a/b/k
 syncdir a/b
 remove .holdfast-tmp/T`)
 
-	// Another handle finds the directories, and cannot know whether their
-	// names are durable yet. The second lock is the first handle's, which lives.
+	// Another handle finds the directories, and cannot know whether their names are
+	// durable. The second lock belongs to the first handle, which is alive.
 	s = openStore(t, dir)
 	r = record(s)
 	mustCreate(t, s, "a/b/m", "data")
@@ -137,8 +136,8 @@ opendir a/b
 create .holdfast-tmp/T`)
 }
 
-// Every directory above the store's own is fsynced, by the handle that made
-// some of them and by the one that found them.
+// Every directory above the store's own is fsynced, by the handle that made some of
+// them and by one that found them.
 func TestStepsAboveTheDirectory(t *testing.T) {
 	tmp, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -186,10 +185,10 @@ func (f fault) intervene(n int, _, _ string, do func() error) error {
 	return f.err
 }
 
-// Each step of a write fails once, without and with its effect. Whatever the
-// error claims is true: a kind that stands for "not written" means that there
-// is nothing, and a success that all is there. No temporary file stays, and a
-// second attempt sets things right.
+// Each step of a write fails once, with and without having its effect. The error must
+// be true: a kind that means "not written" requires that there is no object, and
+// success requires that it is complete. No temporary file is left, and a second
+// attempt succeeds.
 func TestEveryStepFails(t *testing.T) {
 	for _, v := range writes {
 		dry := openStore(t, filepath.Join(t.TempDir(), "store"))
@@ -203,7 +202,7 @@ func TestEveryStepFails(t *testing.T) {
 					syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EACCES, syscall.EEXIST, syscall.ENOENT,
 				} {
 					if after && strings.HasPrefix(step, "lock ") {
-						continue // a lock is got, or it is not
+						continue // there is no lock that fails after it was taken
 					}
 					name := fmt.Sprintf("%s/%d %s/after=%v/%v", v.name, at, strings.ReplaceAll(step, "/", "_"), after, errno)
 					t.Run(name, func(t *testing.T) { failStep(t, v, fault{at, after, errno}) })
@@ -229,14 +228,15 @@ func failStep(t *testing.T, v verb, f fault) {
 	placing := op == "link" || op == "rename"
 	placed := op == "stat" || op == "remove" || step == "syncdir a/b" || placing && f.after
 	harmless := op == "remove" || placing && f.after ||
-		// another process may have been faster
+		// Another process may have made the directory.
 		op == "mkdir" && f.after && errors.Is(f.err, syscall.EEXIST) ||
-		// a directory above what this handle made may not be ours to fsync
+		// This handle may have no right to fsync a directory above those that it
+		// made.
 		op == "syncdir" && filepath.IsAbs(name) && name != filepath.Dir(dir) && (errors.Is(f.err, syscall.EROFS) || errors.Is(f.err, syscall.EACCES))
 
 	there := exists(filepath.Join(dir, "a/b/k"))
 	if want := placed || harmless; there != want {
-		t.Errorf("object there: %v, want %v", there, want)
+		t.Errorf("object exists: %v, want %v", there, want)
 	}
 	if harmless != (err == nil) {
 		t.Errorf("%s = %v, want success: %v", v.name, err, harmless)
@@ -271,9 +271,8 @@ func failStep(t *testing.T, v verb, f fault) {
 	}
 }
 
-// The context ends during each step. Up to the one that gives the object its
-// key nothing has happened, and the error is the context's; from there on
-// nothing is left to wait for.
+// The context ends during each step. Before the step that gives the object its key,
+// the error is the context's and nothing was written. After it, the write completes.
 func TestContextEndsAtEveryStep(t *testing.T) {
 	for _, v := range writes {
 		dry := openStore(t, filepath.Join(t.TempDir(), "store"))
@@ -302,7 +301,7 @@ func TestContextEndsAtEveryStep(t *testing.T) {
 					wantKind(t, v.name, err, nil)
 				}
 				if there := exists(filepath.Join(dir, "a/k")); there != (err == nil) {
-					t.Errorf("%s = %v, but object there: %v", v.name, err, there)
+					t.Errorf("%s = %v, but object exists: %v", v.name, err, there)
 				}
 				if left := temporary(t, dir); left != nil {
 					t.Errorf("left: %q", left)
@@ -332,8 +331,8 @@ func TestContextEndsBetweenPieces(t *testing.T) {
 	}
 }
 
-// The key is taken between the writing of the file and its link, by another
-// handle and by something else.
+// After the file is written and before it is linked, its key is taken by another
+// handle or by something that is not an object.
 func TestKeyIsTakenMeanwhile(t *testing.T) {
 	for name, c := range map[string]struct {
 		take func(t *testing.T, dir string)
@@ -366,8 +365,8 @@ func TestKeyIsTakenMeanwhile(t *testing.T) {
 	}
 }
 
-// A reply was lost: the link is there, and its repetition says that the key is
-// taken. It is taken by us.
+// A reply was lost: the link was made, and its repetition fails because the key is
+// taken. The handle must find that it took the key itself.
 func TestLostReply(t *testing.T) {
 	for _, v := range writes {
 		for _, errno := range []error{syscall.EEXIST, syscall.ENOENT, syscall.EIO} {
@@ -393,9 +392,8 @@ func noHardLinks(op, _ string, do func() error) error {
 	return do()
 }
 
-// Of many goroutines on many handles that create one key, one succeeds, and its
-// data is what is stored: with hard links, and with the exclusive rename that
-// stands in for them.
+// Many goroutines on many handles create the same key. One succeeds, and its data is
+// stored: with hard links, and with the exclusive rename that replaces them.
 func TestCreateRace(t *testing.T) {
 	t.Run("link", func(t *testing.T) { race(t, perform) })
 	t.Run("rename", func(t *testing.T) {
@@ -448,8 +446,8 @@ func race(t *testing.T, step stepFunc) {
 	}
 }
 
-// tick returns after the file system's clock, which may be as coarse as the
-// kernel's timer, has advanced.
+// tick returns when the file system's clock has advanced. That clock may be as coarse
+// as the kernel's timer.
 func tick(t *testing.T, dir string) time.Time {
 	t.Helper()
 	now := func() time.Time {
@@ -470,10 +468,10 @@ func tick(t *testing.T, dir string) time.Time {
 	}
 }
 
-// An object's time is that at which it got its key. A process that is suspended
-// before that moment must not give it an earlier time, by which it could be
-// deleted too early; nor one that is suspended after it return a later time,
-// by which it would take itself for fresher than it is.
+// An object's time is that at which it got its key. If a process is suspended before
+// that moment, the object must not get an earlier time, by which it could be deleted
+// too early. If it is suspended afterwards, it must not return a later time, by which
+// it would take its commit for newer than it is.
 func TestTimeIsThatOfTheKey(t *testing.T) {
 	clock := t.TempDir()
 	for name, c := range map[string]struct {
@@ -490,7 +488,7 @@ func TestTimeIsThatOfTheKey(t *testing.T) {
 			var before, after time.Time
 			s.step = func(op, name string, do func() error) error {
 				if op == "remove" {
-					tick(t, clock) // what is touched from here on is later than after
+					tick(t, clock) // files that are touched from here on have a later time than after
 				}
 				if op != "link" && op != "rename" {
 					return c.wrap(op, name, do)

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// renameNew renames a file unless the new name is taken.
+// renameNew renames a file, and fails if the new name exists.
 func renameNew(oldDir *os.File, old string, newDir *os.File, new string) error {
 	return unix.Renameat2(int(oldDir.Fd()), old, int(newDir.Fd()), new, unix.RENAME_NOREPLACE)
 }

@@ -7,5 +7,6 @@ import (
 	"os"
 )
 
-// renameNew renames a file unless the new name is taken.
+// renameNew would rename a file and fail if the new name exists. This system has no
+// such call.
 func renameNew(_ *os.File, _ string, _ *os.File, _ string) error { return errors.ErrUnsupported }

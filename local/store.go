@@ -22,42 +22,43 @@ import (
 
 func init() { backend.Register("file", OpenURL) }
 
-// OpenURL opens the store that u names, as file:///path. An error about the URL
-// wraps backend.ErrInvalid. The caller closes the store.
+// OpenURL opens the store at a URL of the form file:///path. An error about the URL
+// wraps backend.ErrInvalid. The caller must close the store.
 func OpenURL(ctx context.Context, u *url.URL) (backend.Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	dir, err := directory(u)
+	dir, mustExist, err := directory(u)
 	if err != nil {
 		return nil, err
 	}
-	s, err := New(dir)
+	s, err := open(dir, mustExist)
 	if err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// directory returns the directory that u names.
-func directory(u *url.URL) (string, error) {
-	if err := backend.NewParams(u).Err(); err != nil {
-		return "", err
+// directory returns the path of the directory in u, and whether it must exist.
+func directory(u *url.URL) (dir string, mustExist bool, err error) {
+	params := backend.NewParams(u)
+	mustExist = params.Bool("must_exist")
+	if err := params.Err(); err != nil {
+		return "", false, err
 	}
 	if u.Host != "" && u.Host != "localhost" || u.Opaque != "" {
-		return "", backend.Invalidf("store URL %q has no absolute path; write %s", u, absolute(u.Opaque+u.Host+u.EscapedPath()))
+		return "", false, backend.Invalidf("store URL %q has no absolute path; write %s", u, absolute(u.Opaque+u.Host+u.EscapedPath()))
 	}
 	if path.Clean("/"+u.Path) == "/" {
-		return "", backend.Invalidf("store URL %q names no directory; write file:///path", u)
+		return "", false, backend.Invalidf("store URL %q names no directory; write file:///path", u)
 	}
 	if runtime.GOOS == "windows" {
-		return filepath.FromSlash(strings.TrimPrefix(u.Path, "/")), nil // file:///C:/dir
+		return filepath.FromSlash(strings.TrimPrefix(u.Path, "/")), mustExist, nil // file:///C:/dir
 	}
-	return u.Path, nil
+	return u.Path, mustExist, nil
 }
 
-// absolute says how to write what may be meant by a URL with a path that is
-// not absolute.
+// absolute suggests how to write a URL whose path is not absolute.
 func absolute(path string) string {
 	first, rest, _ := strings.Cut(path, "/")
 	switch first {
@@ -71,34 +72,40 @@ func absolute(path string) string {
 	return fmt.Sprintf("file:///%s, or file://$PWD/%s if it is in the working directory", path, path)
 }
 
-// A Store keeps objects below one directory. See [backend.Store] for what its
-// methods promise, and the package for what is particular to it.
+// A Store keeps objects below one directory. See [backend.Store] for the contract of
+// its methods, and the package's documentation for what is special about this driver.
+// Any number of goroutines may use it at the same time.
 type Store struct {
 	dir  string // absolute
 	name string // as a URL
 	step stepFunc
 
+	mustExist bool // as a store to which something was written: see mustexist.go
+
 	mu     sync.Mutex
-	root   *os.Root    // nil until the directory has been seen
+	root   *os.Root    // nil until the directory has been found
 	info   fs.FileInfo // of root
-	calls  int         // under way
+	calls  int         // the number of calls that have not returned
 	closed bool
 
-	// What writing has prepared. first is taken before mu.
+	// Set up by the first write. first is locked before mu.
 	first   sync.Mutex
 	temps   *temps          // nil until the first write
-	durable map[string]bool // directories whose names outlive a loss of power
+	durable map[string]bool // directories whose names are durable
 
-	// settling is held while what was seen is made durable. It is taken before mu.
+	// settling is held while the names of found objects are made durable. It is
+	// locked before mu.
 	settling sync.Mutex
-	seen     map[string]bool // directories in which objects were found since
+	seen     map[string]bool // directories in which objects were found since the last Delete
 }
 
 var _ backend.Store = (*Store)(nil)
 
-// New returns the store in dir, which need not exist yet. A relative path is
-// taken from the working directory of this moment. The caller closes it.
-func New(dir string) (*Store, error) {
+// New returns the store in dir, which need not exist yet. A relative path is relative
+// to the present working directory. The caller must close the store.
+func New(dir string) (*Store, error) { return open(dir, false) }
+
+func open(dir string, mustExist bool) (*Store, error) {
 	if dir == "" || strings.ContainsRune(dir, 0) {
 		return nil, backend.Invalidf("%q is not the path of a directory", dir)
 	}
@@ -108,18 +115,17 @@ func New(dir string) (*Store, error) {
 	}
 	slashed := "/" + strings.TrimPrefix(filepath.ToSlash(dir), "/")
 	u := url.URL{Scheme: "file", Path: slashed}
-	s := &Store{dir: dir, name: u.String(), step: perform, durable: make(map[string]bool), seen: make(map[string]bool)}
-	if _, err := s.look(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	s := &Store{dir: dir, name: u.String(), step: perform, mustExist: mustExist, durable: make(map[string]bool), seen: make(map[string]bool)}
+	if _, err := s.openedRoot(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, s.fail("open", "", err)
 	}
 	return s, nil
 }
 
-// look returns the directory, opened, and an error that is fs.ErrNotExist if
-// it does not exist yet. Each call of the Store begins with it, so that a
-// directory that was removed, unmounted or replaced is not read or written as
-// if it were still the one that the path names.
-func (s *Store) look() (*os.Root, error) {
+// openedRoot returns the open directory of the store. Its error is fs.ErrNotExist if the
+// directory does not exist yet. Each call of the Store begins with openedRoot, so that it
+// does not use a directory that was removed, unmounted or replaced meanwhile.
+func (s *Store) openedRoot() (*os.Root, error) {
 	now, err := os.Stat(s.dir)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,6 +135,8 @@ func (s *Store) look() (*os.Root, error) {
 	switch {
 	case s.root != nil && (errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, s.info)):
 		return nil, fmt.Errorf("%w: the directory was removed or replaced while it was in use; open it again", backend.ErrNoStore)
+	case errors.Is(err, fs.ErrNotExist) && s.mustExist:
+		return nil, s.missing("does not exist")
 	case errors.Is(err, fs.ErrNotExist):
 		if _, _, err := existing(s.dir); err != nil {
 			return nil, err
@@ -151,6 +159,9 @@ func (s *Store) openRoot() (*os.Root, error) {
 		return nil, err
 	}
 	info, err := root.Stat(".")
+	if err == nil {
+		err = s.checkWritten(root)
+	}
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
@@ -158,7 +169,7 @@ func (s *Store) openRoot() (*os.Root, error) {
 	return root, nil
 }
 
-// enter begins a call, which ends with leave unless it fails.
+// enter begins a call. Unless enter fails, the call must end with leave.
 func (s *Store) enter(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,8 +193,8 @@ func (s *Store) leave() {
 	}
 }
 
-// Close closes the handle. Calls that are under way go on, and the last of
-// them removes the handle's temporary files.
+// Close closes the handle. Calls in progress continue, and the last of them removes
+// the handle's temporary files.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	last := !s.closed && s.calls == 0
@@ -201,8 +212,8 @@ func (s *Store) isClosed() bool {
 	return s.closed
 }
 
-// release gives back what the handle holds. It has no errors to report: what
-// could not be removed is swept by the next handle that writes.
+// release frees what the handle holds. It reports no errors: the next handle that
+// writes removes what could not be removed here.
 func (s *Store) release() {
 	s.forget(s.temps)
 	if s.root != nil {
@@ -236,7 +247,7 @@ func (s *Store) read(ctx context.Context, key string, offset int64, p []byte) (i
 	if err := backend.CheckKey(key); err != nil {
 		return 0, err
 	}
-	root, err := s.look()
+	root, err := s.openedRoot()
 	if err != nil {
 		return 0, err
 	}
@@ -248,12 +259,12 @@ func (s *Store) read(ctx context.Context, key string, offset int64, p []byte) (i
 		return 0, err
 	}
 	defer f.Close()
-	s.saw(path.Dir(key))
+	s.recordFound(path.Dir(key))
 	return readAt(ctx, f, offset, p)
 }
 
-// isObject returns an error, which is fs.ErrNotExist if no object stands at
-// key.
+// isObject returns nil if there is an object at key, and fs.ErrNotExist if there is
+// none.
 func isObject(root *os.Root, key string) error {
 	info, err := root.Lstat(key)
 	if errors.Is(err, syscall.ENOTDIR) {
@@ -302,14 +313,14 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 			return s.fail("delete", key, err)
 		}
 	}
-	root, err := s.look()
+	root, err := s.openedRoot()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // nothing was ever written
 	}
 	if err != nil {
 		return s.fail("delete", "", err)
 	}
-	if err := s.settleSeen(root); err != nil {
+	if err := s.settleFound(root); err != nil {
 		return s.fail("delete", "", err)
 	}
 	var errs []error
@@ -323,19 +334,20 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	return errors.Join(errs...)
 }
 
-// saw notes that objects were found in a directory.
-func (s *Store) saw(dir string) {
+// recordFound records that objects were found in a directory.
+func (s *Store) recordFound(dir string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seen[dir] = true
 }
 
-// settleSeen makes durable what this handle has found. Who deletes goes by what
-// was found, and an object that another process is about to make can be found
-// before its name is durable: if a loss of power took that away and left the
-// deletion, what is needed again would be gone. ext4 and XFS do not do that, as
-// they keep to the order of what was done; Btrfs may.
-func (s *Store) settleSeen(root *os.Root) error {
+// settleFound makes durable the names of objects that this handle has found. A caller
+// deletes because of what it has found, for example a manifest that no longer needs
+// some segments. But an object of another process can be found before its name is
+// durable. If a loss of power then removed that name and kept the deletion, the older
+// manifest would need what was deleted. This cannot happen on ext4 and XFS, which
+// keep the order of operations, but it can on Btrfs.
+func (s *Store) settleFound(root *os.Root) error {
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	s.mu.Lock()
@@ -348,15 +360,14 @@ func (s *Store) settleSeen(root *os.Root) error {
 			continue
 		}
 		for _, dir := range seen[i:] {
-			s.saw(dir)
+			s.recordFound(dir)
 		}
-		return fmt.Errorf("nothing was deleted: making durable what it is deleted for: %w", err)
+		return fmt.Errorf("nothing was deleted, because objects that were found before could not be made durable: %w", err)
 	}
 	return nil
 }
 
-// remove removes one object. Directories and whatever else is not an object
-// stay.
+// remove removes one object. It keeps directories and whatever else is not an object.
 func (s *Store) remove(root *os.Root, key string) error {
 	err := isObject(root, key)
 	if err == nil {

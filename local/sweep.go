@@ -15,11 +15,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/filelock"
 )
 
-// tempDir holds the temporary files of all handles. No key begins with a dot.
+// tempDir contains the temporary files of all handles. No key can begin with a dot.
 //
-// Each handle that writes draws a random id and locks the file <id>.lock; its
-// temporary files are <id>.0, <id>.1, and so on. Whoever gets the lock of an
-// id knows that its owner is gone, whatever the clocks say.
+// Each handle that writes chooses a random id and locks the file <id>.lock. Its
+// temporary files are <id>.0, <id>.1, and so on. If another handle gets the lock of
+// an id, the process with that id has ended. No times are compared.
 const tempDir = ".holdfast-tmp"
 
 // tempName matches the names in tempDir; the first group is the handle's id.
@@ -34,7 +34,7 @@ type temps struct {
 	count atomic.Int64
 }
 
-// openTemps makes a place for temporary files and sweeps those of the dead.
+// openTemps sets up the handle's temporary files and removes those of dead processes.
 func (s *Store) openTemps(ctx context.Context, root *os.Root) (*temps, error) {
 	err := s.step("mkdir", tempDir, func() error { return root.Mkdir(tempDir, 0o777) })
 	if errors.Is(err, fs.ErrExist) {
@@ -51,11 +51,11 @@ func (s *Store) openTemps(ctx context.Context, root *os.Root) (*temps, error) {
 		t.id = randomID()
 		t.lock, err = t.tryLock(t.id)
 		if errors.Is(err, filelock.ErrHeld) {
-			continue // a sweep took it for dead before it was born
+			continue // another handle swept it just before it was locked
 		}
 		if errors.Is(err, errors.ErrUnsupported) {
 			_ = t.removeFile(lockName(t.id))
-			return t, nil // no locks here: nothing can be swept, nor will be
+			return t, nil // without locks, no handle can sweep
 		}
 		if err != nil {
 			return nil, err
@@ -95,8 +95,8 @@ func (t *temps) next() string {
 	return path.Join(tempDir, t.id+"."+strconv.FormatInt(t.count.Add(1), 10))
 }
 
-// sweep removes the temporary files of dead processes. What it cannot remove
-// stays for a later one: that harms no one, and a write must not fail for it.
+// sweep removes the temporary files of dead processes. It leaves what it cannot
+// remove: that does no harm, and must not make a write fail.
 func (t *temps) sweep() {
 	for id := range t.files() {
 		if id == t.id {
@@ -111,8 +111,9 @@ func (t *temps) sweep() {
 	}
 }
 
-// remove removes the temporary files, except for the lock, of a handle that is
-// dead or this one. It looks for them now that it is known to make no more.
+// remove removes all temporary files except the lock of a handle that makes no new
+// ones: a dead process's, or this one when it is closed. It lists the files itself,
+// so that it misses none.
 func (t *temps) remove(id string) {
 	for _, name := range t.files()[id] {
 		if name != lockName(id) {
@@ -121,7 +122,7 @@ func (t *temps) remove(id string) {
 	}
 }
 
-// files returns the names of all temporary files by their handles' ids.
+// files returns the names of all temporary files, by the id of their handle.
 func (t *temps) files() map[string][]string {
 	dir, err := t.root.Open(tempDir)
 	if err != nil {
@@ -138,7 +139,7 @@ func (t *temps) files() map[string][]string {
 	return files
 }
 
-// close removes what is left of the handle's files and gives up its lock.
+// close removes the handle's remaining files and releases its lock.
 func (t *temps) close() {
 	t.remove(t.id)
 	if t.lock != nil {

@@ -7,5 +7,6 @@ import (
 	"time"
 )
 
-// changeTime returns the modification time: the best that package os has here.
+// changeTime returns the modification time: package os gives no better one on this
+// system.
 func changeTime(info fs.FileInfo) time.Time { return info.ModTime() }

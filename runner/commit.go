@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -20,8 +19,10 @@ type attempt struct {
 	requests []request // that the cut serves
 	cut      *Cut      // nil until it was taken
 	cutAt    time.Time
+	moved    []string      // partitions with startpoints that have made progress
 	pause    time.Duration // of the loop
-	give     func()        // gives the turn to upload back
+	give     func()        // gives the upload slot back
+	final    error         // if it failed: what the task ends with, or nil if that is tolerated
 }
 
 // A stage is where an attempt is: what it failed at.
@@ -29,13 +30,15 @@ type stage string
 
 const (
 	atSettle stage = "settle" // an earlier commit that is in doubt
-	atWait   stage = "wait"   // for its turn, and for steps to end
+	atWait   stage = "wait"   // for an upload slot, and for steps to end
 	atHook   stage = "hook"
 	atCut    stage = "cut"
 	atUpload stage = "upload"
+
+	atComplete stage = "complete" // what an earlier one has prepared
 )
 
-// A doubt is a commit of which it is not known what came.
+// A doubt is a commit whose outcome is not known.
 type doubt struct {
 	*attempt
 	err error
@@ -46,9 +49,8 @@ var (
 	errFailAfter = errors.New("no commit has succeeded within Options.FailAfter")
 )
 
-// attempt tries to commit, and does what follows from how that went. work is what
-// the attempt lasts no longer than.
-func (t *Task) attempt(work context.Context) error {
+// attempt tries to commit, and handles the result. It ends when work ends.
+func (t *Task) attempt(work context.Context) (*attempt, error) {
 	a := &attempt{began: time.Now(), stage: atSettle, give: func() {}}
 	defer func() { a.give() }()
 	ctx, cancel := t.bound(work, a.began)
@@ -61,28 +63,57 @@ func (t *Task) attempt(work context.Context) error {
 	span(err)
 	if err != nil {
 		t.failed(ctx, a, err)
-		return err
+		return a, err
 	}
 	t.succeeded(ctx, a, c)
-	return nil
+	return a, nil
 }
 
 // bound bounds the time of an attempt.
 func (t *Task) bound(work context.Context, now time.Time) (context.Context, context.CancelFunc) {
+	left, cause := t.timeLeft(now)
+	return context.WithTimeoutCause(work, left, cause)
+}
+
+// timeLeft returns how long an attempt or a hook that begins now may take, and the error
+// of one that takes longer.
+func (t *Task) timeLeft(now time.Time) (time.Duration, error) {
 	opts := &t.runner.opts
 	t.mu.Lock()
-	due := t.schedule.due
+	due := t.schedule.dueFrom()
 	t.mu.Unlock()
 	left := due.Add(opts.FailAfter).Sub(now)
 	if opts.FailAfter > 0 && !due.IsZero() && left < opts.CommitTimeout {
-		return context.WithTimeoutCause(work, left, errFailAfter)
+		return left, errFailAfter
 	}
-	return context.WithTimeoutCause(work, opts.CommitTimeout, errTimeout)
+	return opts.CommitTimeout, errTimeout
+}
+
+// forHook returns a context for a hook that comes after an attempt: it has the values of
+// that one's, and a time of its own, which is short if the task's is up.
+func (t *Task) forHook(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx = context.WithoutCancel(ctx)
+	left, cause := t.timeLeft(time.Now())
+	if t.work.Err() != nil || left <= 0 {
+		return context.WithTimeout(ctx, closeTime)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, left, cause)
+	ctx, giveUp := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(t.work, func() { giveUp(context.Cause(t.work)) })
+	return ctx, func() {
+		stop()
+		giveUp(nil)
+		cancel()
+	}
 }
 
 // commit is the life of a commit.
 func (t *Task) commit(ctx context.Context, a *attempt) (*checkpoint.Checkpoint, error) {
 	if err := t.settle(ctx); err != nil {
+		return nil, err
+	}
+	a.stage = atComplete
+	if err := t.complete(ctx); err != nil {
 		return nil, err
 	}
 	a.stage = atWait
@@ -102,20 +133,24 @@ func (t *Task) commit(ctx context.Context, a *attempt) (*checkpoint.Checkpoint, 
 	return c, err
 }
 
-// patience is how long an attempt that has its turn waits for steps to end before
-// it lets others have theirs.
+// patience is how long an attempt that has an upload slot waits for steps to end before it
+// gives the slot to another task.
 const patience = 10 * time.Second
 
 var errImpatient = errors.New("a step takes long")
 
-// quiet waits for a turn to upload, and until no step runs. The turn comes first:
-// the loop waits for no upload of another task, and what a cut holds in memory is
-// there only for those that have a turn.
+// quiet waits for an upload slot, and then until no step runs. The slot comes first for
+// two reasons: while the task's loop is paused, it does not wait for uploads of other
+// tasks; and only as many cuts are in memory as there are slots.
 func (t *Task) quiet(ctx context.Context) (give func(), err error) {
 	began := time.Now()
 	for {
 		give, err := t.runner.commits.take(ctx, 0)
 		if err != nil {
+			return nil, err
+		}
+		if err := t.prepare(ctx); err != nil {
+			give()
 			return nil, err
 		}
 		short, cancel := context.WithTimeoutCause(ctx, patience, errImpatient)
@@ -131,6 +166,15 @@ func (t *Task) quiet(ctx context.Context) (give func(), err error) {
 		}
 		t.log.WarnContext(ctx, "a checkpoint waits for a step to end; keep steps short", "waited", time.Since(began))
 	}
+}
+
+// prepare makes the next cut quicker, if the state can do that beside the loop.
+func (t *Task) prepare(ctx context.Context) error {
+	p, ok := t.cutter.(Preparer)
+	if !ok {
+		return nil
+	}
+	return guard("prepare", func() error { return p.Prepare(ctx) })
 }
 
 // takeCut captures the state and the position that belongs to it, and opens the
@@ -152,16 +196,25 @@ func (t *Task) takeCut(ctx context.Context, a *attempt) (checkpoint.Snapshot, er
 		return checkpoint.Snapshot{}, err
 	}
 	a.stage = atCut
-	cut, err := guarded("cut", func() (Cut, error) { return t.cutter.Cut(ctx) })
+	kept := &removals{}
+	cut, err := guarded("cut", func() (Cut, error) { return t.cutter.Cut(withRemovals(ctx, kept)) })
+	kept.add(cut.remove)
+	cut.remove = kept.remove
 	if err != nil {
+		a.cut = &Cut{remove: cut.remove}
 		return checkpoint.Snapshot{}, err
 	}
 	a.cut = &cut
 	offsets := t.offsets.all()
-	if cut.snapshot != nil {
-		return *cut.snapshot, nil
+	if cut.Offsets != nil {
+		offsets = cut.Offsets
 	}
-	return checkpoint.Snapshot{Offsets: offsets, OffsetsAre: t.spec.OffsetsAre, Labels: maps.Clone(cut.Labels)}, nil
+	a.moved = t.startpoints.progressed(offsets, cut.Offsets != nil, t.offsets)
+	s := checkpoint.Snapshot{Offsets: offsets, OffsetsAre: t.spec.OffsetsAre, Labels: t.label(&cut, t.startpoints.usedBy(a.moved))}
+	if name := savepointOf(a.requests); name != nil {
+		s.Savepoint, s.SavepointExpiresAfter = name.name, name.expires
+	}
+	return s, nil
 }
 
 func (t *Task) before(ctx context.Context, p *Position) error {
@@ -177,10 +230,7 @@ func (t *Task) before(ctx context.Context, p *Position) error {
 
 // upload commits the cut.
 func (t *Task) upload(ctx context.Context, a *attempt, s checkpoint.Snapshot) (*checkpoint.Checkpoint, error) {
-	if a.cut.snapshot != nil {
-		return t.owner.Commit(ctx, s)
-	}
-	if err := t.checkCut(a.cut); err != nil {
+	if err := errors.Join(t.checkCut(a.cut), t.checkPrepared(a.cut)); err != nil {
 		return nil, err
 	}
 	s.State = join(a.cut.Stores)
@@ -195,25 +245,41 @@ func (t *Task) checkCut(c *Cut) error {
 	}
 	for store := range c.Stores {
 		if !slices.Contains(want, store) {
-			return backend.Invalidf("the cut has a store %q, which is not in Spec.Stores", store)
+			return backend.Invalidf("the cut has a store %q, which is not in Spec.Stores: leave it out, or name it there", store)
 		}
 	}
 	for _, store := range t.spec.Stores {
 		if _, ok := c.Stores[store]; !ok {
-			return backend.Invalidf("the cut lacks store %q", store)
+			return backend.Invalidf("the cut lacks store %q: return a source for each of Spec.Stores", store)
 		}
 	}
 	return nil
 }
 
-// takeRequests takes those who have asked for a commit until now. Its error says
-// that there can be no more.
+// takeRequests takes those who have asked for a commit until now, and that one
+// checkpoint can serve: it has one name. Its error says that there can be no more.
 func (t *Task) takeRequests() ([]request, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	taken := t.requests
-	t.requests, t.cutTaken = nil, true
+	var taken, left []request
+	for _, r := range t.requests {
+		if r.savepoint != nil && savepointOf(taken) != nil {
+			left = append(left, r)
+		} else {
+			taken = append(taken, r)
+		}
+	}
+	t.requests, t.cutTaken = left, true
 	return taken, t.spoiled
+}
+
+// takeAllRequests takes those whom no attempt will serve.
+func (t *Task) takeAllRequests() []request {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	taken := t.requests
+	t.requests = nil
+	return taken
 }
 
 // settle finds out what came of a commit in doubt before anything else is done.
@@ -236,6 +302,12 @@ func (t *Task) settle(ctx context.Context) error {
 		return nil
 	}
 	t.log.InfoContext(ctx, "a commit that was in doubt was made", "checkpoint", c.Seq)
+	t.mu.Lock()
+	t.failures, t.timeouts = 0, 0 // it was none, after all
+	t.schedule.madeAfterAll(time.Now())
+	t.gate.hold(t.schedule.holdFrom())
+	t.mu.Unlock()
+	t.runner.telemetry.stored(ctx, c)
 	t.committed(ctx, d.attempt, c)
 	return nil
 }
@@ -250,13 +322,20 @@ func (t *Task) leaveInDoubt() {
 
 // dropCut tells the host that a cut is not needed any more.
 func (t *Task) dropCut(a *attempt, c *checkpoint.Checkpoint, err error) {
-	if a.cut == nil || a.cut.Done == nil {
+	if a.cut == nil {
 		return
 	}
-	done := a.cut.Done
-	a.cut.Done = nil
-	if err := guard("Cut.Done", func() error { done(c, err); return nil }); err != nil {
-		t.log.Error("a cut may remain", "err", err)
+	done, remove := a.cut.Done, a.cut.remove
+	a.cut.Done, a.cut.remove = nil, nil
+	var left error
+	if done != nil {
+		left = guard("Cut.Done", func() error { done(c, err); return nil })
+	}
+	if remove != nil {
+		left = errors.Join(left, guard("removing the cut", remove))
+	}
+	if left != nil {
+		t.log.Error("a cut may remain", "err", left)
 	}
 }
 
@@ -279,16 +358,35 @@ func (t *Task) succeeded(ctx context.Context, a *attempt, c *checkpoint.Checkpoi
 func (t *Task) committed(ctx context.Context, a *attempt, c *checkpoint.Checkpoint) {
 	t.seq = c.Seq
 	t.mu.Lock()
-	t.covered = a.cutAt
+	t.covered, t.alive = a.cutAt, time.Now()
 	t.mu.Unlock()
+	t.notePlace()
 	t.dropCut(a, c, nil)
 	a.give() // not before the cut is gone, and not after the hook
+	t.removeStartpoints(ctx, a.moved)
+	t.incomplete = t.toComplete(c)
+	if err := t.complete(ctx); err != nil {
+		t.runner.telemetry.failed(ctx, string(atComplete))
+		t.log.WarnContext(ctx, "the checkpoint stands; there is no other before that is done", "checkpoint", c.Seq, "err", err)
+	}
 	if t.spec.Hooks.After == nil {
 		return
 	}
+	ctx, cancel := t.forHook(ctx)
+	defer cancel()
 	if err := guard("hook after the commit", func() error { return t.spec.Hooks.After(ctx, c) }); err != nil {
 		t.runner.telemetry.failed(ctx, "after")
 		t.log.WarnContext(ctx, "the hook after a commit failed; the checkpoint stands", "checkpoint", c.Seq, "err", err)
+	}
+}
+
+// notePlace records that what is in Spec.State has been saved.
+func (t *Task) notePlace() {
+	if t.place == nil {
+		return
+	}
+	if err := t.place.saved(); err != nil {
+		t.log.Warn("the run directory cannot be written to", "err", err)
 	}
 }
 
@@ -296,9 +394,9 @@ func (t *Task) committed(ctx context.Context, a *attempt, c *checkpoint.Checkpoi
 func (t *Task) failed(ctx context.Context, a *attempt, err error) {
 	kind := kindOf(err, a.stage)
 	requests := append(a.requests, t.takeUnserved(a)...)
-	final := t.count(kind, err)
-	if final != nil {
-		t.finishWith(final, false) // processing stops before anything else
+	a.final = t.count(kind, a, err)
+	if a.final != nil {
+		t.finishWith(a.final, false) // processing stops before anything else
 	}
 	if errors.Is(err, checkpoint.ErrUnknown) && !errors.Is(err, checkpoint.ErrFenced) && a.stage == atUpload {
 		t.doubt = &doubt{a, err}
@@ -308,10 +406,11 @@ func (t *Task) failed(ctx context.Context, a *attempt, err error) {
 	a.give()
 	if t.work.Err() == nil {
 		t.runner.telemetry.failed(ctx, kind)
-		t.log.WarnContext(ctx, "a checkpoint failed; the one before stands", "kind", kind, "final", final != nil, "err", err)
+		t.log.WarnContext(ctx, "a checkpoint failed; the one before stands", "kind", kind, "final", a.final != nil, "err", err)
 	}
 	if hook := t.spec.Hooks.Failed; hook != nil {
-		ctx := context.WithoutCancel(ctx) // that of the attempt may have ended
+		ctx, cancel := t.forHook(ctx) // the attempt's may have ended
+		defer cancel()
 		if err := guard("hook of a failure", func() error { hook(ctx, err); return nil }); err != nil {
 			t.log.ErrorContext(ctx, "the hook of a failure failed", "err", err)
 		}
@@ -321,16 +420,15 @@ func (t *Task) failed(ctx context.Context, a *attempt, err error) {
 
 // takeUnserved takes those who wait for an attempt that has come to no cut.
 func (t *Task) takeUnserved(a *attempt) []request {
-	if a.stage == atSettle || a.stage == atWait {
-		requests, _ := t.takeRequests()
-		return requests
+	if a.stage == atSettle || a.stage == atComplete || a.stage == atWait {
+		return t.takeAllRequests()
 	}
 	return nil
 }
 
 // count counts a failure. It returns what the task ends with, or nil if that is
 // tolerated.
-func (t *Task) count(kind string, err error) (final error) {
+func (t *Task) count(kind string, a *attempt, err error) (final error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cutTaken = false
@@ -340,10 +438,14 @@ func (t *Task) count(kind string, err error) (final error) {
 	t.runner.telemetry.coalesced(t.ctx, t.schedule.failed(now, len(t.requests) > 0))
 	t.gate.hold(t.schedule.holdFrom())
 	switch {
-	case errors.Is(err, checkpoint.ErrFenced):
-		return err
+	case errors.Is(err, checkpoint.ErrFenced), errors.Is(err, checkpoint.ErrLost):
+		return err // the owner will commit nothing more
 	case t.work.Err() != nil:
 		return nil // it was given up
+	case t.spoiled != nil:
+		return t.spoiled
+	case a.nameTaken(err):
+		return nil // that is the fault of whoever asked
 	case kind == kindTimeout:
 		t.timeouts++
 	default:
@@ -354,6 +456,12 @@ func (t *Task) count(kind string, err error) (final error) {
 			ErrTooManyFailures, t.failures, t.timeouts, err)
 	}
 	return nil
+}
+
+// nameTaken reports whether an attempt failed because the task has a savepoint of the name
+// already that was asked for.
+func (a *attempt) nameTaken(err error) bool {
+	return savepointOf(a.requests) != nil && errors.Is(err, checkpoint.ErrConflict)
 }
 
 const kindTimeout = "timeout"

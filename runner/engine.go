@@ -11,12 +11,13 @@ import (
 
 // All that the runner asks of package checkpoint is in this file.
 
-func claim(ctx context.Context, job *checkpoint.Job, task string) (*checkpoint.Owner, error) {
+// claim claims a task: if ifEpoch is not 0, only if that is still its epoch.
+func claim(ctx context.Context, job *checkpoint.Job, task string, ifEpoch uint64) (*checkpoint.Owner, error) {
 	t, err := job.Task(task)
 	if err != nil {
 		return nil, err
 	}
-	return t.Claim(ctx, checkpoint.ClaimOptions{})
+	return t.Claim(ctx, checkpoint.ClaimOptions{IfEpoch: ifEpoch})
 }
 
 // checkName reports what is wrong with the name of a task.
@@ -40,25 +41,32 @@ func newest(ctx context.Context, o *checkpoint.Owner) (*checkpoint.Checkpoint, e
 // still not known, and checkpoint.ErrFenced if another has claimed the task.
 func settle(ctx context.Context, o *checkpoint.Owner) error { return o.Check(ctx) }
 
-// sizes returns the stores in a checkpoint, and the size of each in bytes.
-func sizes(ctx context.Context, c *checkpoint.Checkpoint) (map[string]int64, error) {
+// sizes returns the stores in a checkpoint, and the size of each in bytes. file is one
+// that is in none of them, if there is such.
+func sizes(ctx context.Context, c *checkpoint.Checkpoint) (stores map[string]int64, file string, err error) {
 	entries, err := c.Entries(ctx)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	stores := make(map[string]int64)
+	stores = make(map[string]int64)
 	for _, e := range entries {
-		if e.Path != "." {
-			name, _, _ := strings.Cut(e.Path, "/")
+		name, _, below := strings.Cut(e.Path, "/")
+		switch {
+		case e.Path == ".":
+		case !below && !e.Mode.IsDir():
+			file = e.Path
+		default:
 			stores[name] += e.Size
 		}
 	}
-	return stores, nil
+	return stores, file, nil
 }
 
-// restore makes dir what the checkpoint has of a store; "" is all of it.
+// restore makes dir what the checkpoint has of a store; "" is all of it. A task is never
+// opened on a directory that was not restored just before, so dir need not outlive a loss
+// of power.
 func restore(ctx context.Context, c *checkpoint.Checkpoint, store, dir string, progress func(checkpoint.Progress)) error {
-	return c.Restore(ctx, dir, checkpoint.RestoreOptions{Replace: true, Sub: store, Progress: progress})
+	return c.Restore(ctx, dir, checkpoint.RestoreOptions{Replace: true, Transient: true, Sub: store, Progress: progress})
 }
 
 // join is the state of named stores as one source; a single store "" is itself.

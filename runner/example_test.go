@@ -58,11 +58,11 @@ func (c *counter) Process(ctx context.Context) error {
 }
 
 // Cut captures the counts, and how far the input was counted.
-func (c *counter) Cut(string) (checkpoint.Snapshot, error) {
+func (c *counter) Cut(context.Context, string) (runner.Cut, error) {
 	state, err := json.Marshal(c.counts)
-	return checkpoint.Snapshot{
+	return runner.Cut{
 		Offsets: map[string]string{"words": strconv.Itoa(c.next)},
-		State:   checkpoint.Stream("counts.json", bytes.NewReader(state)),
+		Stores:  map[string]checkpoint.Source{"": checkpoint.Stream("counts.json", bytes.NewReader(state))},
 	}, err
 }
 

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -200,6 +201,94 @@ func TestTooManyTimeouts(t *testing.T) {
 	})
 }
 
+// Steps are held back for a commit that was asked for as for any other.
+func TestSlowCommitThatWasAskedForHoldsSteps(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var store *faultstore.Store
+		task, h := w.own(w.runner(w.job(faulty(&store)), Options{Interval: Manual, MaxDelay: 10 * time.Second}), "a")
+		store.Arm(faultstore.Fault{Kind: faultstore.Delay, Verb: "create", For: time.Minute})
+		process(task, h)
+		if _, err := task.Commit(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := h.sum(); n < 900 || n > 1100 {
+			t.Errorf("%d steps, 100 a second, before they were held back for the rest of a commit of 1 min; expected 10 s of them", n)
+		}
+	})
+}
+
+// A hook that takes long keeps no commit from being due: steps are held back.
+func TestSlowHookHoldsSteps(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var calls atomic.Int32
+		task, h := w.own(w.runner(w.job(), Options{Interval: 10 * time.Second, MaxDelay: 30 * time.Second}), "a", func(s *Spec) {
+			s.Hooks.After = func(context.Context, *checkpoint.Checkpoint) error {
+				if calls.Add(1) == 2 {
+					time.Sleep(10 * time.Minute)
+				}
+				return nil
+			}
+		})
+		process(task, h)
+		for calls.Load() < 2 {
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+		}
+		before := h.sum()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if n := h.sum() - before; n < 3400 || n > 4200 {
+			t.Errorf("%d steps, 100 a second, while a hook took 5 min; expected 40 s of them", n)
+		}
+		time.Sleep(6 * time.Minute)
+		if n := h.sum() - before; n < 5000 {
+			t.Errorf("%d steps after the hook has ended", n)
+		}
+	})
+}
+
+// A hook after an attempt has a time of its own, and not the rest of the attempt's.
+func TestHooksHaveATimeOfTheirOwn(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var store *faultstore.Store
+		var took []time.Duration
+		wait := func(ctx context.Context) error {
+			began := time.Now()
+			<-ctx.Done()
+			took = append(took, time.Since(began))
+			return context.Cause(ctx)
+		}
+		task, h := w.own(w.runner(w.job(faulty(&store)), Options{Interval: Manual, CommitTimeout: time.Minute}), "a", func(s *Spec) {
+			s.Hooks.After = func(ctx context.Context, _ *checkpoint.Checkpoint) error { return wait(ctx) }
+			s.Hooks.Failed = func(ctx context.Context, _ error) { _ = wait(ctx) }
+		})
+		store.Arm(faultstore.Fault{Kind: faultstore.Delay, Verb: "create", For: 50 * time.Second})
+		for range 2 {
+			_, _ = task.Commit(t.Context())
+			h.failWith(func() error { return errHost })
+		}
+		if len(took) != 2 || took[0] != time.Minute || took[1] != time.Minute {
+			t.Errorf("the hooks had %v; expected a minute each", took)
+		}
+	})
+}
+
+// The longest time without a success counts while a hook runs, which learns of it.
+func TestFailAfterInAHook(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		task, _ := w.own(w.runner(w.job(), Options{Interval: 10 * time.Second, FailAfter: 3 * time.Minute}), "a", func(s *Spec) {
+			s.Hooks.After = func(ctx context.Context, _ *checkpoint.Checkpoint) error {
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}
+		})
+		began := time.Now()
+		<-task.Done()
+		wantAfter(t, began, 3*time.Minute, 3*time.Minute+30*time.Second)
+		wantCause(t, task, ErrTooManyFailures)
+	})
+}
+
 // The task fails past a longest time, also while an attempt is under way.
 func TestFailAfter(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
@@ -328,7 +417,7 @@ func TestEarlierDoubtIsNotTheLastCommit(t *testing.T) {
 		h.mustAdd(task)
 		time.AfterFunc(8*time.Second, store.Heal)
 		err := task.Release(within(t, time.Minute))
-		if _, n := w.latest("a"); n != 1 || err == nil {
+		if _, n := w.latest("a"); n != 2 || err != nil {
 			t.Errorf("%d is committed of 2, and the release says %v", n, err)
 		}
 	})
@@ -371,7 +460,7 @@ func TestDoubtThatWasNotCommitted(t *testing.T) {
 }
 
 // A doubt that cannot be settled is a failure, and no cut is taken.
-func TestDoubtThatStays(t *testing.T) {
+func TestCommitThatStaysInDoubt(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		var store *faultstore.Store
 		job := w.job(faulty(&store))
@@ -388,6 +477,33 @@ func TestDoubtThatStays(t *testing.T) {
 		}
 		if cuts, inUse := h.counted(); cuts != 1 || inUse != 1 {
 			t.Errorf("%d cuts, %d in use", cuts, inUse)
+		}
+	})
+}
+
+// Whoever asked for a commit that fails before there is a cut is told so at once.
+func TestRequestOfACommitThatCameToNoCut(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		r := w.runner(w.job(), Options{Interval: Manual, CommitTimeout: 20 * time.Second, MaxTimeouts: 10})
+		task, h := w.own(r, "a")
+		go func() {
+			_ = task.Step(context.Background(), func(*Position) error {
+				time.Sleep(5 * time.Minute)
+				return nil
+			})
+		}()
+		time.Sleep(time.Second)
+		began := time.Now()
+		if _, err := task.Commit(within(t, time.Hour)); !errors.Is(err, errTimeout) {
+			t.Errorf("err = %v", err)
+		}
+		wantAfter(t, began, 20*time.Second, 20*time.Second)
+		if err := h.add(within(t, time.Second), task); err != nil {
+			t.Errorf("a step beside the long one: %v", err) // nothing waits any more
+		}
+		time.Sleep(10 * time.Minute)
+		if _, err := task.Commit(t.Context()); err != nil {
+			t.Errorf("after the step: %v", err)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
 )
@@ -18,6 +19,10 @@ const (
 	Oldest       StartAt = "oldest"       // from the oldest that the input still has
 	Newest       StartAt = "newest"       // from what comes next
 	Refuse       StartAt = "refuse"       // not at all: it is an error, for a person to decide
+
+	// AtTime is from what came at Start.Time, or next after it. Only a startpoint says so: a
+	// host that cannot find that returns an error.
+	AtTime StartAt = "time"
 )
 
 // An Input says where to begin to read one input partition when the checkpoint
@@ -58,8 +63,14 @@ func (in Input) check() error {
 
 // A Start is where to begin to read an input partition.
 type Start struct {
-	At     StartAt // Checkpointed, Oldest or Newest
-	Offset string  // if At is Checkpointed
+	At     StartAt   // Checkpointed, Oldest, Newest or AtTime
+	Offset string    // if At is Checkpointed
+	Time   time.Time // if At is AtTime
+
+	// Startpoint is the id of the startpoint that says so, or "": see
+	// checkpoint.Startpoint. One at an offset has At Checkpointed as well, so that the host
+	// goes on with the state that was restored.
+	Startpoint string
 }
 
 // starts decides where to begin to read each partition.
@@ -67,10 +78,11 @@ type starts struct {
 	task    string
 	inputs  map[string]Input
 	offsets map[string]string // of the checkpoint, without those to be ignored
+	orders  map[string]Start  // by startpoints, by partition
 }
 
-func newStarts(task string, inputs map[string]Input, offsets map[string]string) *starts {
-	s := &starts{task, inputs, maps.Clone(offsets)}
+func newStarts(task string, inputs map[string]Input, offsets map[string]string, orders map[string]Start) *starts {
+	s := &starts{task, inputs, maps.Clone(offsets), orders}
 	for partition, in := range inputs {
 		if in.Ignore {
 			delete(s.offsets, partition)
@@ -81,8 +93,11 @@ func newStarts(task string, inputs map[string]Input, offsets map[string]string) 
 
 // start is the rule for the beginning.
 func (s *starts) start(partition string) (Start, error) {
+	if order, ok := s.orders[partition]; ok {
+		return order, nil
+	}
 	if offset, ok := s.offsets[partition]; ok {
-		return Start{Checkpointed, offset}, nil
+		return Start{At: Checkpointed, Offset: offset}, nil
 	}
 	return s.rule(partition, s.inputs[partition].withDefaults().Missing, "the checkpoint has no offset of it")
 }
@@ -126,7 +141,7 @@ func (p *Position) Offset(partition string) (offset string, ok bool) {
 }
 
 // Commit asks for a commit when the step has succeeded. It does not wait: see
-// [Task.Commit].
+// [Task.Commit]. In a hook it does nothing: a commit is under way.
 func (p *Position) Commit() { p.commit = true }
 
 // Context ends when a checkpoint waits for this step to end, and when the task
@@ -138,11 +153,18 @@ func (p *Position) Context() context.Context { return p.ctx }
 type offsets struct {
 	mu sync.Mutex
 	at map[string]string
+
+	// orders are startpoints of partitions that have not advanced since. Until they do, at
+	// has the checkpoint's offset, which is committed again.
+	orders map[string]Start
 }
 
 func (o *offsets) get(partition string) (offset string, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if order, ordered := o.orders[partition]; ordered {
+		return order.Offset, order.At == Checkpointed
+	}
 	offset, ok = o.at[partition]
 	return offset, ok
 }
@@ -151,6 +173,17 @@ func (o *offsets) set(moved map[string]string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	maps.Copy(o.at, moved)
+	for partition := range moved {
+		delete(o.orders, partition)
+	}
+}
+
+// advanced reports whether a partition has advanced since its startpoint was set.
+func (o *offsets) advanced(partition string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ordered := o.orders[partition]
+	return !ordered
 }
 
 func (o *offsets) all() map[string]string {

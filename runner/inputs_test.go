@@ -2,6 +2,7 @@ package runner
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ func TestInputRules(t *testing.T) {
 		"oldest":          {Missing: Oldest, OutOfRange: Oldest},
 		"refused":         {Missing: Refuse, OutOfRange: Refuse},
 	}
-	at := func(offset string) Start { return Start{Checkpointed, offset} }
+	at := func(offset string) Start { return Start{At: Checkpointed, Offset: offset} }
 	oldest, newest, refused := Start{At: Oldest}, Start{At: Newest}, Start{}
 	for _, c := range []struct {
 		partition          string
@@ -30,8 +31,8 @@ func TestInputRules(t *testing.T) {
 		{"oldest", at("5"), oldest, oldest},
 		{"refused", at("5"), refused, refused},
 	} {
-		has := newStarts("a", inputs, map[string]string{c.partition: "5"})
-		none := newStarts("a", inputs, nil)
+		has := newStarts("a", inputs, map[string]string{c.partition: "5"}, nil)
+		none := newStarts("a", inputs, nil, nil)
 		want := func(what string, want Start, get func(string) (Start, error)) {
 			got, err := get(c.partition)
 			if got != want || (err != nil) != (want == refused) {
@@ -85,7 +86,8 @@ func TestBadOptionsAndSpecs(t *testing.T) {
 			"Commits":       {Commits: -1},
 			"Restores":      {Restores: -1},
 		} {
-			if _, err := New(job, o); !errors.Is(err, backend.ErrInvalid) {
+			_, err := New(job, o)
+			if !errors.Is(err, backend.ErrInvalid) || !strings.Contains(err.Error(), name) && name != "Interval" {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -111,7 +113,7 @@ func TestBadOptionsAndSpecs(t *testing.T) {
 		if _, _, err := w.tryOwn(r, "a\n"); err == nil {
 			t.Error("a bad name is accepted")
 		}
-		if seq := w.status("a").Seq; seq != 0 {
+		if seq := w.status("a").Manifest; seq != 0 {
 			t.Error("the task was claimed")
 		}
 	})

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// A pool lets a number of holders work at once. Those that wait come in the order
-// of their ranks, the lowest first, and of their arrival.
+// A pool has a number of slots. Those that wait for a slot get it in the order of their
+// ranks, the lowest first, and with equal ranks in the order in which they came.
 type pool struct {
 	mu      sync.Mutex
 	free    int
@@ -17,12 +17,12 @@ type pool struct {
 
 type waiter struct {
 	rank int64
-	turn chan struct{} // closed when it comes
+	turn chan struct{} // closed when the waiter gets a slot
 }
 
 func newPool(size int) *pool { return &pool{free: size} }
 
-// take waits for a place, which the holder gives back.
+// take waits for a slot. The caller must call give when it no longer needs it.
 func (p *pool) take(ctx context.Context, rank int64) (give func(), err error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -53,7 +53,7 @@ func (p *pool) give() {
 	p.pass()
 }
 
-// pass gives a place to who is next.
+// pass gives a slot to the next waiter.
 func (p *pool) pass() {
 	if len(p.waiting) == 0 {
 		p.free++
@@ -63,7 +63,7 @@ func (p *pool) pass() {
 	p.waiting = slices.Delete(p.waiting, 0, 1)
 }
 
-// giveUp leaves the queue, and passes a place on that came meanwhile.
+// giveUp leaves the queue. If the waiter has got a slot meanwhile, the next one gets it.
 func (p *pool) giveUp(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,13 +1,10 @@
 package runner
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,23 +19,30 @@ type Restored struct {
 	Checkpoint *checkpoint.Checkpoint
 
 	// Cuts is an empty directory for what the state is cut into, on the same file
-	// system as the stores. What is left in it is removed before the next Open.
+	// system as the stores. What is left in it is removed before the next Open. Of
+	// several engines each needs a directory of its own in it.
 	Cuts string
 
 	dir    *runDir
+	place  *place // nil for none
 	isNew  map[string]bool
 	starts *starts
 }
 
 // Dir returns the directory of a store: what the checkpoint has of it, or empty if
 // it is new. The name is one of Spec.Stores; "" if there are none.
-func (r *Restored) Dir(store string) string { return r.dir.store(store) }
+func (r *Restored) Dir(store string) string {
+	if r.place != nil {
+		return r.place.path
+	}
+	return r.dir.store(store)
+}
 
 // IsNew reports whether the checkpoint lacks a store, or there is no checkpoint.
 func (r *Restored) IsNew(store string) bool { return r.isNew[store] }
 
-// Start returns where to begin to read an input partition: at the checkpoint's
-// offset, or as Spec.Inputs says if there is none. A partition that Inputs does not
+// Start returns where to begin to read an input partition: where an operator's startpoint
+// says, or else at the checkpoint's offset, or as Spec.Inputs says if there is none. A partition that Inputs does not
 // name has the rules of the zero Input.
 func (r *Restored) Start(partition string) (Start, error) { return r.starts.start(partition) }
 
@@ -55,8 +59,8 @@ func (t *Task) start(ctx context.Context) error {
 	err := t.open(ctx)
 	span(err)
 	if err == nil && t.begin() {
-		go t.loop()
 		t.log.InfoContext(ctx, "owned", "epoch", t.owner.Epoch(), "checkpoint", t.seq)
+		go t.loop() // from here on, what is its own must not be touched
 		return nil
 	}
 	if t.ctx.Err() != nil { // it was drained meanwhile, say
@@ -67,8 +71,22 @@ func (t *Task) start(ctx context.Context) error {
 	if t.cutter != nil {
 		err = errors.Join(err, guard("close", t.cutter.Close))
 	}
+	if t.owner != nil {
+		t.disclaim(ctx)
+	}
 	t.shut(nil)
 	return errors.Join(err, t.closed)
+}
+
+// disclaim releases a task that was claimed and not opened, so that it is not claimed by
+// nobody. If that fails, the next owner fences this one, as after a crash.
+func (t *Task) disclaim(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer cancel()
+	t.stopHeart()
+	if err := t.owner.Release(ctx); err != nil && !errors.Is(err, checkpoint.ErrFenced) {
+		t.log.WarnContext(ctx, "the task stays claimed, though it could not be opened", "err", err)
+	}
 }
 
 // begin gives the task its schedule, unless it has been stopped meanwhile.
@@ -87,12 +105,21 @@ func (t *Task) begin() bool {
 // before the claim, so that a second process on this host fences nobody, and swept
 // after it.
 func (t *Task) open(ctx context.Context) (err error) {
-	if t.dir, err = lockDir(t.spec.Dir); err != nil {
+	if t.standby != nil {
+		defer t.standby.finish() // before the directory is unlocked
+	}
+	if err := t.lockDir(); err != nil {
 		return err
 	}
-	if t.owner, err = claim(ctx, t.runner.job, t.name); err != nil {
+	if t.spec.State != nil {
+		if t.place, err = t.dir.takePlace(t.spec.State, t.name); err != nil {
+			return err
+		}
+	}
+	if t.owner, err = claim(ctx, t.runner.job, t.name, t.ifEpoch); err != nil {
 		return err
 	}
+	t.startHeart()
 	if err := t.restore(ctx); err != nil {
 		return err
 	}
@@ -100,9 +127,21 @@ func (t *Task) open(ctx context.Context) (err error) {
 	if err := settle(ctx, t.owner); err != nil {
 		return err
 	}
+	t.incomplete = t.toComplete(t.restored.Checkpoint)
+	if err := t.complete(ctx); err != nil {
+		return err
+	}
 	t.cutter, err = guarded("open", func() (Cutter, error) { return t.spec.Open(ctx, t.restored) })
 	if err == nil && t.cutter == nil {
 		err = backend.Invalidf("Spec.Open returned no Cutter")
+	}
+	return err
+}
+
+// lockDir locks the run directory, unless a standby has handed it over, locked.
+func (t *Task) lockDir() (err error) {
+	if t.dir == nil {
+		t.dir, err = lockDir(t.spec.Dir)
 	}
 	return err
 }
@@ -113,6 +152,13 @@ func (t *Task) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if t.standby != nil {
+		t.warm = t.standby.settle(ctx, c)
+	}
+	plan, err := t.plan(ctx, c)
+	if err != nil {
+		return err // before the sweep: what a wrong Spec does not name may be needed by a right one
+	}
 	if err := t.dir.sweep(t.spec.Stores); err != nil {
 		return err
 	}
@@ -121,16 +167,17 @@ func (t *Task) restore(ctx context.Context) error {
 	if c != nil {
 		inputs, t.seq, t.covered = c.Offsets, c.Seq, c.Time
 	}
-	starts := newStarts(t.name, t.spec.Inputs, inputs)
-	t.offsets = &offsets{at: maps.Clone(starts.offsets)}
-	if t.offsets.at == nil {
-		t.offsets.at = make(map[string]string)
-	}
-	t.restored = &Restored{Checkpoint: c, Cuts: t.dir.cuts(), dir: t.dir, isNew: make(map[string]bool), starts: starts}
-	plan, err := t.plan(ctx, c)
+	used, orders, err := loadStartpoints(ctx, t.runner.job, t.name, c)
 	if err != nil {
 		return err
 	}
+	t.startpoints, used.before = used, inputs
+	starts := newStarts(t.name, t.spec.Inputs, inputs, orders)
+	t.offsets = &offsets{at: maps.Clone(starts.offsets), orders: maps.Clone(orders)}
+	if t.offsets.at == nil {
+		t.offsets.at = make(map[string]string)
+	}
+	t.restored = &Restored{Checkpoint: c, Cuts: t.dir.cuts(), dir: t.dir, place: t.place, isNew: make(map[string]bool), starts: starts}
 	began := time.Now()
 	if err := t.restoreAll(ctx, c, plan); err != nil {
 		return fmt.Errorf("restore: %w", err)
@@ -139,88 +186,46 @@ func (t *Task) restore(ctx context.Context) error {
 	return nil
 }
 
-// A part is one store to be restored, or to begin empty.
-type part struct {
-	store string
-	isNew bool
-	size  int64
-}
-
-// plan decides what becomes of each store, in the order in which they are restored.
-func (t *Task) plan(ctx context.Context, c *checkpoint.Checkpoint) ([]part, error) {
-	if len(t.spec.Stores) == 0 {
-		only := part{isNew: c == nil}
-		if c != nil {
-			only.size = c.Bytes
-		}
-		return []part{only}, nil
-	}
-	found := make(map[string]int64)
-	if c != nil {
-		var err error
-		if found, err = sizes(ctx, c); err != nil {
-			return nil, err
-		}
-	}
-	if err := t.checkDropped(c, found); err != nil {
-		return nil, err
-	}
-	var plan []part
-	for _, store := range t.spec.Stores {
-		size, ok := found[store]
-		plan = append(plan, part{store, !ok, size})
-	}
-	if !t.spec.InOrder {
-		slices.SortStableFunc(plan, func(a, b part) int { return cmp.Compare(a.size, b.size) })
-	}
-	return plan, nil
-}
-
-// checkDropped makes sure that every store in the checkpoint is restored, or
-// dropped on purpose.
-func (t *Task) checkDropped(c *checkpoint.Checkpoint, found map[string]int64) error {
-	var lost []string
-	for store := range found {
-		if !slices.Contains(t.spec.Stores, store) && !slices.Contains(t.spec.Dropped, store) {
-			lost = append(lost, store)
-		}
-	}
-	if len(lost) == 0 {
-		return nil
-	}
-	slices.Sort(lost)
-	return backend.Invalidf("checkpoint %d has stores that the task does not name, and the next one would lose: %s; "+
-		"add them to Spec.Stores or, if they are to go, to Spec.Dropped", c.Seq, strings.Join(lost, ", "))
-}
-
 func (t *Task) restoreAll(ctx context.Context, c *checkpoint.Checkpoint, plan []part) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for i, p := range plan {
+	for _, p := range plan {
 		t.restored.isNew[p.store] = p.isNew
-		rank := p.size
-		if t.spec.InOrder {
-			rank = int64(i)
+		give := func() {}
+		if !p.isNew {
+			var err error
+			// Taken here, one after the other: those of one task come in the plan's order.
+			if give, err = t.runner.restores.take(ctx, p.size); err != nil {
+				return errors.Join(err, group.Wait())
+			}
 		}
-		group.Go(func() error { return t.restoreStore(ctx, c, p, rank) })
+		group.Go(func() error {
+			defer give()
+			return t.restoreStore(ctx, c, p)
+		})
 	}
 	return group.Wait()
 }
 
-func (t *Task) restoreStore(ctx context.Context, c *checkpoint.Checkpoint, p part, rank int64) (err error) {
+func (t *Task) restoreStore(ctx context.Context, c *checkpoint.Checkpoint, p part) (err error) {
 	dir := t.dir.store(p.store)
-	if p.isNew {
+	switch {
+	case p.isNew && t.place != nil:
+		return t.place.begun()
+	case p.isNew:
 		return makeEmpty(dir)
 	}
-	give, err := t.runner.restores.take(ctx, rank)
-	if err != nil {
-		return err
+	if t.warm != nil && t.warm.SameState(c) {
+		return nil // its standby has just restored it
 	}
-	defer give()
 	ctx, span := t.runner.telemetry.begin(ctx, "holdfast.restore", t.name)
 	defer func() { span(err) }()
 	var progress func(checkpoint.Progress)
 	if t.spec.Progress != nil {
 		progress = func(now checkpoint.Progress) { t.spec.Progress(p.store, now) }
 	}
-	return restore(ctx, c, p.store, dir, progress)
+	do := func() error { return restore(ctx, c, p.store, dir, progress) }
+	if t.place != nil {
+		return t.place.restored(do)
+	}
+	return do()
 }

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -18,20 +21,23 @@ import (
 )
 
 // A Worker processes the input of one task. Its methods are called one at a time,
-// so it needs no locks.
+// so it needs no locks. It may be a [Preparer] as well: Prepare is the one method that
+// is called beside Process.
 type Worker interface {
 	// Process processes some input, a batch say, and returns. When there is none,
 	// it waits until ctx ends: a checkpoint waits, or the job stops. What it has
 	// begun it finishes. An error that it returns because ctx has ended is none;
-	// io.EOF is the end of the input, after which the task is committed and
-	// released. After any other error nothing is committed: the state may be half
-	// changed.
+	// io.EOF itself, as of an io.Reader, is the end of the input, after which the task
+	// is committed and released. After any other error nothing is committed, because the
+	// state may be half changed: also after one that wraps io.EOF, as that of a
+	// connection that was closed.
 	Process(ctx context.Context) error
 
-	// Cut captures the state, and says how far the input was processed. It is
-	// quick: what it returns is read when Process runs again. dir does not exist
-	// yet, and may be made: it is removed when the checkpoint is made.
-	Cut(dir string) (checkpoint.Snapshot, error)
+	// Cut captures the state, and says in Cut.Offsets how far the input was
+	// processed. It is quick: what it returns is read when Process runs again. dir
+	// does not exist yet, and may be made: it is removed when the checkpoint is
+	// made. What Cut.Done does runs beside Process.
+	Cut(ctx context.Context, dir string) (Cut, error)
 
 	// Close closes the state.
 	Close() error
@@ -58,13 +64,15 @@ type RunOptions struct {
 	Spec Spec
 
 	// Grace is how long the last commits of all tasks may take when ctx has
-	// ended. Default 30 s.
+	// ended. Default 30 s. Run takes longer if a Worker does not return: it waits for
+	// that, because its state cannot be closed before, and logs for which task.
 	Grace time.Duration
 
 	// Ended, if it is not nil, is called when a task has ended by itself, with the
-	// reason: checkpoint.ErrFenced, ErrTooManyFailures, or what its Worker
-	// returned. If it returns nil the others go on. Otherwise, and without it, Run
-	// ends with the error.
+	// reason: checkpoint.ErrFenced or ErrLost, ErrTooManyFailures, or what its
+	// Worker returned. If it returns nil the others go on. Otherwise, and without it, Run
+	// ends with the error. It is called for one task at a time, and may start and stop
+	// tasks, this one too.
 	Ended func(task string, err error) error
 }
 
@@ -84,6 +92,9 @@ func Run(ctx context.Context, opts RunOptions, open func(ctx context.Context, ta
 	if err := opts.check(); err != nil {
 		return err
 	}
+	if open == nil {
+		return backend.Invalidf("runner: there is nothing that opens a Worker: give Run a function")
+	}
 	r, err := New(opts.Job, opts.Options)
 	if err != nil {
 		return err
@@ -98,13 +109,26 @@ func Run(ctx context.Context, opts RunOptions, open func(ctx context.Context, ta
 		assign = w.fixed
 	}
 	err = assign(ctx, w)
-	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))) {
+	if isOnlyTheEndOf(ctx, err) {
 		err = nil // it was asked to end
 	}
 	fail(nil) // the time of grace begins
 	err = errors.Join(err, r.Drain(grace))
+	w.tellOfLate()
 	w.running.Wait()
 	return errors.Join(w.err, err)
+}
+
+// tellOfLate says which tasks Run still waits for when the time of grace is over.
+func (w *Workers) tellOfLate() {
+	if w.grace.Err() == nil {
+		return
+	}
+	for _, t := range w.all() {
+		if !isClosed(t.done) {
+			t.log.Warn("the time of grace is over, and the task is still at work: Run waits until Process, Cut or Close has returned")
+		}
+	}
 }
 
 func (o *RunOptions) check() error {
@@ -113,10 +137,19 @@ func (o *RunOptions) check() error {
 		return backend.Invalidf("runner: there is no directory to work in: set RunOptions.Dir")
 	case (len(o.Tasks) == 0) == (o.Assign == nil):
 		return backend.Invalidf("runner: set either RunOptions.Tasks or RunOptions.Assign")
+	case o.Spec.Dir != "":
+		return backend.Invalidf("runner: RunOptions.Spec.Dir is set; set RunOptions.Dir, in which each task gets a directory")
+	case o.Spec.Open != nil:
+		return backend.Invalidf("runner: RunOptions.Spec.Open is set; what opens a Worker is an argument of Run")
 	case len(o.Spec.Stores) > 0 || len(o.Spec.Dropped) > 0:
-		return backend.Invalidf("runner: a Worker has one state without a name; use Runner.Own for named stores")
+		return backend.Invalidf("runner: RunOptions.Spec names stores, and a Worker has one state without a name; use Runner.Own for named stores")
 	case o.Grace < 0:
-		return backend.Invalidf("runner: Grace is %v; it must not be negative", o.Grace)
+		return backend.Invalidf("runner: RunOptions.Grace is %v; set a positive time, or 0 for the default", o.Grace)
+	}
+	for i, task := range o.Tasks {
+		if slices.Contains(o.Tasks[:i], task) {
+			return backend.Invalidf("runner: RunOptions.Tasks names task %q twice", task)
+		}
 	}
 	return nil
 }
@@ -146,23 +179,65 @@ type Workers struct {
 	fail    context.CancelCauseFunc
 	running sync.WaitGroup
 
-	mu    sync.Mutex
-	err   error // why Run ends
-	tasks map[string]*Task
+	ending sync.Mutex // so that Ended is called for one task at a time
+
+	mu     sync.Mutex
+	err    error // why Run ends
+	tasks  map[string]*Task
+	starts map[string]*taskStart // those that are under way
 }
 
-// Start claims a task, restores it, and begins to work on it.
+// A taskStart is a Start that is under way.
+type taskStart struct {
+	end   context.CancelCauseFunc
+	ended chan struct{}
+}
+
+// Start claims a task, restores it, and begins to work on it. If Stop or Lost comes
+// meanwhile, it gives up, and returns ErrReleased or ErrAbandoned.
 func (w *Workers) Start(ctx context.Context, task string) error {
+	return w.start(ctx, task, func(ctx context.Context, spec Spec) (*Task, error) { return w.runner.Own(ctx, task, spec) })
+}
+
+// Follow keeps the directory of a task that another process owns up to date until ctx ends:
+// see [Runner.Follow]. interval is FollowSpec.Interval.
+func (w *Workers) Follow(ctx context.Context, task string, interval time.Duration) (*Standby, error) {
+	return w.runner.Follow(ctx, task, FollowSpec{Dir: w.dir(task), Interval: interval})
+}
+
+// Promote is Start for a task that was followed: see [Standby.Promote].
+func (w *Workers) Promote(ctx context.Context, s *Standby) error {
+	return w.start(ctx, s.name, func(ctx context.Context, spec Spec) (*Task, error) { return s.Promote(ctx, spec) })
+}
+
+func (w *Workers) dir(task string) string { return filepath.Join(w.opts.Dir, dirName(task)) }
+
+// start begins to work on a task that own makes this process the owner of.
+func (w *Workers) start(ctx context.Context, task string, own func(context.Context, Spec) (*Task, error)) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	leave, err := w.enterStart(task, end)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	var worker Worker
 	spec := w.opts.Spec
-	spec.Dir = filepath.Join(w.opts.Dir, dirName(task))
+	spec.Dir = w.dir(task)
 	spec.Open = func(ctx context.Context, restored *Restored) (c Cutter, err error) {
-		if worker, err = w.open(ctx, task, restored); err != nil || worker == nil {
+		if worker, err = w.open(ctx, task, restored); err != nil {
 			return nil, err
+		}
+		if worker == nil {
+			return nil, backend.Invalidf("the function that Run was given returned no Worker")
 		}
 		return &workerCutter{worker: worker, cuts: restored.Cuts}, nil
 	}
-	t, err := w.runner.Own(ctx, task, spec)
+	t, err := own(ctx, spec)
+	if err != nil && ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))) {
+		// What came of a claim that was interrupted may be unknown. That is no other error.
+		return fmt.Errorf("%w: %v", context.Cause(ctx), err) //nolint:errorlint // see above
+	}
 	if err != nil {
 		return err
 	}
@@ -176,26 +251,93 @@ func (w *Workers) Start(ctx context.Context, task string) error {
 	return nil
 }
 
-// Stop makes a last commit of a task and releases it: it is to go elsewhere.
+// enterStart makes a Start known to Stop and Lost, until leave is called.
+func (w *Workers) enterStart(task string, end context.CancelCauseFunc) (leave func(), err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.starts[task] != nil {
+		return nil, backend.Invalidf("task %q is being started already", task)
+	}
+	if w.starts == nil {
+		w.starts = make(map[string]*taskStart)
+	}
+	s := &taskStart{end, make(chan struct{})}
+	w.starts[task] = s
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.starts, task)
+		close(s.ended)
+	}, nil
+}
+
+// endStart ends a Start of the task that is under way, and waits for it. If it was too
+// late for that, the task runs.
+func (w *Workers) endStart(ctx context.Context, task string, why error) error {
+	w.mu.Lock()
+	s := w.starts[task]
+	w.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.end(why)
+	select {
+	case <-s.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("task %q is still being started: %w", task, context.Cause(ctx))
+	}
+}
+
+// Stop makes a last commit of a task and releases it: it is to go elsewhere. One that is
+// still being started is given up.
 func (w *Workers) Stop(ctx context.Context, task string) error {
+	if err := w.endStart(ctx, task, ErrReleased); err != nil {
+		return err
+	}
 	if t := w.task(task); t != nil {
 		return t.Release(ctx)
 	}
 	return nil
 }
 
-// Lost ends a task without a commit: it has gone elsewhere.
+// Lost ends a task without a commit: it has gone elsewhere. One that is still being
+// started is given up.
 func (w *Workers) Lost(ctx context.Context, task string) error {
-	if t := w.task(task); t != nil {
-		return t.Abandon(ctx)
+	if err := w.endStart(ctx, task, ErrAbandoned); err != nil {
+		return err
 	}
-	return nil
+	t := w.task(task)
+	if t == nil {
+		return nil
+	}
+	err := t.Abandon(ctx)
+	if errors.Is(err, ErrReleased) && isClosed(t.done) {
+		return nil // it had come to the end of its input, and its last commit was made or given up
+	}
+	return err
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func (w *Workers) task(name string) *Task {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.tasks[name]
+}
+
+// all returns the tasks by name.
+func (w *Workers) all() []*Task {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.SortedFunc(maps.Values(w.tasks), byName)
 }
 
 // fixed is the Assign of a fixed list of tasks.
@@ -221,46 +363,105 @@ func (w *Workers) fixed(ctx context.Context, _ *Workers) error {
 
 // work works on a task until it ends.
 func (w *Workers) work(t *Task, worker Worker) {
-	err := w.process(t, worker)
-	if errors.Is(err, io.EOF) {
-		err = t.Release(w.grace)
+	atEnd, err := w.process(t, worker)
+	if atEnd {
+		err = w.finish(t)
 	}
 	<-t.Done()
+	if !atEnd && err != nil {
+		err = errors.Join(err, t.closed) // of which nobody else is told
+	}
+	w.remove(t)
+	if err = w.ended(t, err); err != nil {
+		w.mu.Lock()
+		w.err = errors.Join(w.err, err)
+		w.mu.Unlock()
+		w.fail(err)
+	}
+}
+
+// finish releases a task that has come to the end of its input. It is no error that
+// somebody drains the task or takes it away meanwhile: that one is told how it ended.
+func (w *Workers) finish(t *Task) error {
+	err := t.Release(w.grace)
+	if why := context.Cause(t.ctx); !errors.Is(why, ErrReleased) {
+		return endedBy(t)
+	}
+	if errors.Is(context.Cause(t.work), ErrAbandoned) {
+		return nil
+	}
+	return err
+}
+
+func (w *Workers) remove(t *Task) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.tasks[t.name] == t {
 		delete(w.tasks, t.name)
 	}
-	if err != nil && w.opts.Ended != nil {
-		err = w.opts.Ended(t.name, err)
+}
+
+// ended tells the host that a task has ended with err, and returns what Run ends with, or
+// nil if it goes on. What the host then does with other tasks needs w.mu.
+func (w *Workers) ended(t *Task, err error) error {
+	if err == nil || w.opts.Ended == nil {
+		return err
 	}
-	if err != nil {
-		w.err = errors.Join(w.err, err)
-		w.fail(err)
+	w.ending.Lock()
+	defer w.ending.Unlock()
+	return w.opts.Ended(t.name, err)
+}
+
+// process calls Process until the task ends or its input does. It returns no error if
+// someone ended the task.
+func (w *Workers) process(t *Task, worker Worker) (atEnd bool, err error) {
+	for {
+		err := t.Step(t.Context(), func(p *Position) (err error) {
+			atEnd, err = processed(p.Context(), worker)
+			return err
+		})
+		switch {
+		case t.Context().Err() != nil:
+			return false, endedBy(t)
+		case atEnd || err != nil:
+			return atEnd, err
+		}
 	}
 }
 
-// process calls Process until the task ends. It returns nil if someone ended it.
-func (w *Workers) process(t *Task, worker Worker) error {
-	for {
-		err := t.Step(t.Context(), func(p *Position) error {
-			err := guard("Process", func() error { return worker.Process(p.Context()) })
-			ctx := p.Context()
-			switch {
-			case err == nil, errors.Is(err, io.EOF):
-				return err
-			case ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))):
-				return nil
-			}
-			return fmt.Errorf("%w: %w", ErrHalfDone, err)
-		})
-		if t.Context().Err() != nil {
-			return endedBy(t)
+// processed calls Process once. Its error means that the state may be half changed.
+func processed(ctx context.Context, worker Worker) (atEnd bool, err error) {
+	err = guard("Process", func() error {
+		err := worker.Process(ctx)
+		if err == io.EOF { //nolint:errorlint // one that is wrapped is that of something that broke, as a connection
+			atEnd, err = true, nil
 		}
-		if err != nil {
-			return err
+		return err
+	})
+	if err != nil && !isOnlyTheEndOf(ctx, err) {
+		return false, fmt.Errorf("%w: %w", ErrHalfDone, err)
+	}
+	return atEnd, nil
+}
+
+// isOnlyTheEndOf reports whether err says that ctx has ended, and nothing else: what is
+// joined with that, by errors.Join say, is another error.
+func isOnlyTheEndOf(ctx context.Context, err error) bool {
+	if err == nil || ctx.Err() == nil {
+		return false
+	}
+	if cause := context.Cause(ctx); reflect.TypeOf(cause).Comparable() && err == cause { //nolint:errorlint // the cause may be a tree itself
+		return true
+	}
+	switch e := err.(type) { //nolint:errorlint // it goes through the tree
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(err error) bool { return !isOnlyTheEndOf(ctx, err) })
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			return isOnlyTheEndOf(ctx, inner)
 		}
 	}
+	return errors.Is(err, ctx.Err())
 }
 
 // endedBy returns why a task has ended, or nil if someone asked for it.
@@ -281,14 +482,29 @@ type workerCutter struct {
 	n      int
 }
 
-func (c *workerCutter) Cut(context.Context) (Cut, error) {
+func (c *workerCutter) Cut(ctx context.Context) (Cut, error) {
 	c.n++
 	dir := filepath.Join(c.cuts, strconv.Itoa(c.n))
-	snapshot, err := guarded("Worker", func() (checkpoint.Snapshot, error) { return c.worker.Cut(dir) })
-	if err != nil {
-		return Cut{}, errors.Join(err, removeTree(dir))
+	cut, err := guarded("Worker", func() (Cut, error) { return c.worker.Cut(ctx, dir) })
+	if cut.Offsets == nil {
+		cut.Offsets = make(map[string]string) // those of the checkpoint before are not this one's
 	}
-	return Cut{snapshot: &snapshot, Done: func(*checkpoint.Checkpoint, error) { _ = removeTree(dir) }}, nil
+	remove := cut.remove
+	cut.remove = func() (err error) {
+		if remove != nil {
+			err = remove()
+		}
+		return errors.Join(err, removeTree(dir))
+	}
+	return cut, err
+}
+
+// Prepare prepares the cut of a Worker that is a Preparer.
+func (c *workerCutter) Prepare(ctx context.Context) error {
+	if p, ok := c.worker.(Preparer); ok {
+		return p.Prepare(ctx)
+	}
+	return nil
 }
 
 func (c *workerCutter) Close() error { return c.worker.Close() }

@@ -57,12 +57,12 @@ func (a *adder) Process(ctx context.Context) error {
 	return nil
 }
 
-func (a *adder) Cut(dir string) (checkpoint.Snapshot, error) {
+func (a *adder) Cut(_ context.Context, dir string) (Cut, error) {
 	defer a.alone()()
 	time.Sleep(5 * time.Millisecond)
 	sum := strconv.Itoa(a.sum)
 	err := errors.Join(os.Mkdir(dir, 0o777), os.WriteFile(filepath.Join(dir, "n"), []byte(sum), 0o666))
-	return checkpoint.Snapshot{Offsets: map[string]string{"in": sum}, State: checkpoint.Dir(dir)}, err
+	return Cut{Offsets: map[string]string{"in": sum}, Stores: map[string]checkpoint.Source{"": checkpoint.Dir(dir)}}, err
 }
 
 func (a *adder) Close() error {
@@ -286,6 +286,35 @@ func TestRunWithAssign(t *testing.T) {
 	})
 }
 
+// When a task's former life ends here after its next one has begun, Stop stops the new one.
+func TestStopAfterASecondStart(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		as := &adders{t: t}
+		opts := w.runOptions()
+		opts.Assign = func(ctx context.Context, workers *Workers) error {
+			if err := workers.Start(ctx, "a"); err != nil {
+				return err
+			}
+			former, next := workers.task("a"), new(Task)
+			workers.mu.Lock() // so that the end of the former life is noticed late
+			err := former.Release(ctx)
+			workers.tasks["a"] = next
+			workers.mu.Unlock()
+			synctest.Wait()
+			if workers.task("a") != next {
+				t.Error("the next life is not known")
+			}
+			workers.mu.Lock()
+			delete(workers.tasks, "a")
+			workers.mu.Unlock()
+			return err
+		}
+		if err := Run(t.Context(), opts, as.open); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // A worker that waits for input is interrupted for a checkpoint.
 func TestIdleWorkerIsInterrupted(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
@@ -311,8 +340,8 @@ func (idle) Process(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-func (idle) Cut(dir string) (checkpoint.Snapshot, error) {
-	return checkpoint.Snapshot{State: checkpoint.Stream("n", strings.NewReader("0"))}, nil
+func (idle) Cut(context.Context, string) (Cut, error) {
+	return Cut{Stores: map[string]checkpoint.Source{"": checkpoint.Stream("n", strings.NewReader("0"))}}, nil
 }
 
 func (idle) Close() error { return nil }
@@ -326,10 +355,19 @@ func TestBadRunOptions(t *testing.T) {
 			"stores":       func(o *RunOptions) { o.Spec.Stores = []string{"a"} },
 			"grace":        func(o *RunOptions) { o.Grace = -1 },
 			"no job":       func(o *RunOptions) { o.Job = nil },
+			"twice":        func(o *RunOptions) { o.Tasks = []string{"a", "b", "a"} },
+			"Spec.Dir":     func(o *RunOptions) { o.Spec.Dir = w.dir },
+			"Spec.Open":    func(o *RunOptions) { o.Spec.Open = (&host{}).open },
 		} {
 			opts := w.runOptions("a")
 			edit(&opts)
 			if err := Run(t.Context(), opts, (&adders{t: t}).open); !errors.Is(err, backend.ErrInvalid) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		noWorker := func(context.Context, string, *Restored) (Worker, error) { return nil, nil }
+		for name, open := range map[string]func(context.Context, string, *Restored) (Worker, error){"no open": nil, "no Worker": noWorker} {
+			if err := Run(t.Context(), w.runOptions("a"), open); !errors.Is(err, backend.ErrInvalid) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

@@ -20,11 +20,13 @@ type Runner struct {
 	opts      Options
 	commits   *pool
 	restores  *pool
+	copies    *pool // restores of standbys
 	telemetry *telemetry
 
 	mu       sync.Mutex
 	interval time.Duration
 	tasks    map[string]*Task // also those that are not open yet
+	standbys map[string]*Standby
 	drained  bool
 }
 
@@ -40,7 +42,7 @@ func New(job *checkpoint.Job, opts Options) (*Runner, error) {
 	}
 	r := &Runner{
 		job: job, opts: opts, interval: opts.Interval, tasks: make(map[string]*Task),
-		commits: newPool(opts.Commits), restores: newPool(opts.Restores),
+		commits: newPool(opts.Commits), restores: newPool(opts.Restores), copies: newPool(opts.Restores),
 	}
 	r.telemetry, err = newTelemetry(r)
 	return r, err
@@ -63,11 +65,16 @@ func (r *Runner) Own(ctx context.Context, name string, spec Spec) (*Task, error)
 	if err := r.add(t); err != nil {
 		return nil, err
 	}
+	return r.own(ctx, t)
+}
+
+// own starts a task that was added.
+func (r *Runner) own(ctx context.Context, t *Task) (*Task, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(t.ctx, func() { cancel(context.Cause(t.ctx)) })() // drained, say
 	if err := t.start(ctx); err != nil {
-		return nil, fmt.Errorf("task %q: %w", name, err)
+		return nil, fmt.Errorf("task %q: %w", t.name, err)
 	}
 	return t, nil
 }
@@ -128,17 +135,24 @@ func (r *Runner) SetInterval(d time.Duration) error {
 
 // Drain ends all tasks: it stops their steps, waits for the commits under way,
 // makes a last commit of each, closes its state, releases it and closes its owner.
-// The runner takes on no more tasks.
+// The runner takes on no more tasks, and follows none any more.
 //
 // All that is done within ctx. Give it a context of its own: the one whose end
 // made the program stop has ended. What is not done when it ends is given up, and
-// the next owner goes on from the checkpoint before.
+// the next owner goes on from the checkpoint before. Drain says what went wrong with the
+// tasks that it ends. One that has ended by itself and is closed is not among them: its
+// context has the cause, and the log an event.
 func (r *Runner) Drain(ctx context.Context) error {
 	r.mu.Lock()
 	r.drained = true
+	standbys := slices.Collect(maps.Values(r.standbys))
 	r.mu.Unlock()
+	var closed error
+	for _, s := range standbys {
+		closed = errors.Join(closed, s.Close())
+	}
 	err := each(r.all(), func(t *Task) error { return t.stop(ctx, ErrDrained, true) })
-	return errors.Join(err, r.telemetry.close())
+	return errors.Join(closed, err, r.telemetry.close())
 }
 
 // each calls do with all tasks at once, and joins what it returns.

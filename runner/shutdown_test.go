@@ -69,7 +69,7 @@ func TestShutdownOrder(t *testing.T) {
 }
 
 func (w *world) status(name string) checkpoint.Status {
-	task, err := w.look().Task(name)
+	task, err := w.looker.Task(name)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -109,7 +109,8 @@ func TestDrainWithinItsTime(t *testing.T) {
 	})
 }
 
-// A step that does not end keeps its state open: it uses it.
+// A step that does not end keeps its state open, because it uses it. Whoever ends the
+// task does not wait longer for that than it wants to.
 func TestStateStaysOpenForAStep(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		task, h := w.own(w.runner(w.job(), Options{Interval: Manual}), "a")
@@ -123,9 +124,11 @@ func TestStateStaysOpenForAStep(t *testing.T) {
 			})
 		}()
 		synctest.Wait()
+		began := time.Now()
 		if err := task.Release(within(t, 10*time.Second)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
+		wantAfter(t, began, 10*time.Second, 10*time.Second)
 		<-task.Done()
 		if !h.closed {
 			t.Error("the state is open")
@@ -287,6 +290,61 @@ func TestOwnThatFails(t *testing.T) {
 			t.Error(err)
 		}
 		w.own(r, "a")
+	})
+}
+
+// A task that was claimed and could not be opened is released.
+func TestTaskThatIsNotOpenedIsReleased(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		r := w.runner(w.job(), Options{})
+		if _, _, err := w.tryOwn(r, "a", func(s *Spec) {
+			s.Open = func(context.Context, *Restored) (Cutter, error) { return nil, errHost }
+		}); !errors.Is(err, errHost) {
+			t.Error(err)
+		}
+		if w.status("a").Claimed {
+			t.Error("a task that could not be opened stays claimed")
+		}
+		owned := make(chan error)
+		go func() {
+			_, _, err := w.tryOwn(r, "b", func(s *Spec) {
+				s.Open = func(ctx context.Context, _ *Restored) (Cutter, error) {
+					<-ctx.Done()
+					return nil, context.Cause(ctx)
+				}
+			})
+			owned <- err
+		}()
+		synctest.Wait()
+		if err := r.Drain(within(t, time.Minute)); err != nil {
+			t.Error(err)
+		}
+		if err := <-owned; !errors.Is(err, ErrDrained) {
+			t.Error(err)
+		}
+		if w.status("b").Claimed {
+			t.Error("a task that was drained before it was open stays claimed")
+		}
+	})
+}
+
+// Whoever ends a task that is about to end the same way gets what became of it.
+func TestReleaseDuringADrain(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var store *faultstore.Store
+		r := w.runner(w.job(faulty(&store)), Options{Interval: Manual})
+		task, h := w.own(r, "a")
+		h.mustAdd(task)
+		store.Arm(faultstore.Fault{Kind: faultstore.Delay, Verb: "create", For: 5 * time.Second})
+		released := make(chan error)
+		go func() { released <- task.Release(within(t, time.Minute)) }()
+		synctest.Wait()
+		if err := r.Drain(within(t, time.Minute)); err != nil {
+			t.Error(err)
+		}
+		if err := <-released; err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
@@ -107,6 +108,50 @@ func TestNamedStores(t *testing.T) {
 	})
 }
 
+// Stores are dropped only when asked, by a task that is to have no names for its state
+// too; and a state without names does not become one of stores.
+func TestStoresAndNone(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		r := w.runner(w.job(), Options{Interval: Manual})
+		task, s, err := ownStores(t, r, w.dir, nil, "y", "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write(t, "x", 10)
+		s.write(t, "y", 10)
+		if err := task.Release(within(t, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.newest("a").Labels; got[storesLabel] != "x/y" || got["kind"] != "stores" {
+			t.Errorf("labels %q", got)
+		}
+
+		_, _, err = w.tryOwn(r, "a", func(s *Spec) { s.Dropped = []string{"x"} })
+		if !errors.Is(err, backend.ErrInvalid) || !strings.Contains(err.Error(), "lose: y;") {
+			t.Errorf("a store would be lost: %v", err)
+		}
+		task, h := w.own(r, "a", func(s *Spec) { s.Dropped = []string{"x", "y"} })
+		if !h.restored.IsNew("") {
+			t.Error("the state is not new")
+		}
+		if entries, err := os.ReadDir(h.restored.Dir("")); err != nil || len(entries) > 0 {
+			t.Errorf("it begins with %v, %v", entries, err)
+		}
+		h.mustAdd(task)
+		if err := task.Release(within(t, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+
+		_, _, err = ownStores(t, r, w.dir, nil, "x")
+		if !errors.Is(err, backend.ErrInvalid) || !strings.Contains(err.Error(), `file "n"`) {
+			t.Errorf("a state without stores would be lost: %v", err)
+		}
+		if _, h = w.own(r, "a"); h.sum() != 1 {
+			t.Errorf("the state is %d", h.sum())
+		}
+	})
+}
+
 // A cut that lacks a store, or has another, is not committed.
 func TestCutWithOtherStores(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
@@ -168,8 +213,127 @@ func TestRestoreOrderAndProgress(t *testing.T) {
 	})
 }
 
+// Stores are restored in the plan's order, one after the other if there is one place.
+func TestRestoreOrder(t *testing.T) {
+	names := []string{"large", "small", "medium", "empty"}
+	for _, inOrder := range []bool{false, true} {
+		inWorld(t, func(t *testing.T, w *world) {
+			r := w.runner(w.job(), Options{Interval: Manual, Restores: 1})
+			task, s, err := ownStores(t, r, w.dir, nil, names...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, name := range names[:3] {
+				s.write(t, name, []int{3000, 10, 200}[i])
+			}
+			if err := task.Release(within(t, time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			want := []string{"empty", "small", "medium", "large"}
+			if inOrder {
+				want = names
+			}
+			for range 10 {
+				var got []string
+				var mu sync.Mutex
+				task, _, err := ownStores(t, r, t.TempDir(), func(s *Spec) {
+					s.InOrder = inOrder
+					s.Progress = func(store string, _ checkpoint.Progress) {
+						mu.Lock()
+						defer mu.Unlock()
+						if !slices.Contains(got, store) {
+							got = append(got, store)
+						}
+					}
+				}, names...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("in order: %v: %v; expected %v", inOrder, got, want)
+				}
+				if err := task.Release(within(t, time.Minute)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// A store that is first in its task's order waits for the smaller ones of other tasks.
+func TestOrderIsAmongTheStoresOfATask(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		r := w.runner(w.job(), Options{Interval: Manual, Restores: 1})
+		task, s, err := ownStores(t, r, w.dir, nil, "large")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write(t, "large", 3000)
+		small, h := w.own(r, "small")
+		h.mustAdd(small)
+		if err := errors.Join(task.Release(within(t, time.Minute)), small.Release(within(t, time.Minute))); err != nil {
+			t.Fatal(err)
+		}
+		give, err := r.restores.take(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		restored := make(chan string, 2)
+		progress := func(task string) func(string, checkpoint.Progress) {
+			return func(string, checkpoint.Progress) {
+				select {
+				case restored <- task:
+				default:
+				}
+			}
+		}
+		var own sync.WaitGroup
+		own.Go(func() {
+			_, _, err := ownStores(t, r, t.TempDir(), func(s *Spec) { s.InOrder, s.Progress = true, progress("large") }, "large")
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		own.Go(func() {
+			if _, _, err := w.tryOwn(r, "small", func(s *Spec) { s.Dir, s.Progress = t.TempDir(), progress("small") }); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		give()
+		if first := <-restored; first != "small" {
+			t.Errorf("%s is restored first", first)
+		}
+		own.Wait()
+	})
+}
+
+// A Spec that is refused costs nothing of what the directory has: a store that it has
+// forgotten is used again when it is named again.
+func TestRefusedSpecKeepsWhatIsThere(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		r := w.runner(w.job(), Options{Interval: Manual})
+		task, s, err := ownStores(t, r, w.dir, nil, "a", "b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write(t, "a", 10)
+		s.write(t, "b", 10)
+		if err := task.Release(within(t, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := ownStores(t, r, w.dir, nil, "a"); !errors.Is(err, backend.ErrInvalid) {
+			t.Error(err)
+		}
+		if s.size("b") != 10 {
+			t.Error("what was restored of the store that was forgotten is gone")
+		}
+	})
+}
+
 func (w *world) newest(name string) *checkpoint.Checkpoint {
-	task, err := w.look().Task(name)
+	task, err := w.looker.Task(name)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -226,16 +390,16 @@ func TestPool(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var order []int64
+		var order []int
 		var all sync.WaitGroup
-		for _, rank := range []int64{3, 1, 2, 1} {
+		for i, rank := range []int64{3, 1, 2, 1} {
 			all.Go(func() {
 				give, err := p.take(context.Background(), rank)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				order = append(order, rank)
+				order = append(order, i)
 				give()
 				give() // once more does nothing
 			})
@@ -248,7 +412,7 @@ func TestPool(t *testing.T) {
 		}
 		give()
 		all.Wait()
-		if !slices.Equal(order, []int64{1, 1, 2, 3}) {
+		if !slices.Equal(order, []int{1, 3, 2, 0}) {
 			t.Errorf("%v", order)
 		}
 		if p.free != 1 || len(p.waiting) != 0 {

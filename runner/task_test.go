@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -38,7 +39,7 @@ func TestCommitAndRestore(t *testing.T) {
 		if h.n != 4 || h.restored.IsNew("") {
 			t.Errorf("%d was restored; expected 4", h.n)
 		}
-		if start, err := h.restored.Start("in"); err != nil || start != (Start{Checkpointed, "4"}) {
+		if start, err := h.restored.Start("in"); err != nil || start != (Start{At: Checkpointed, Offset: "4"}) {
 			t.Errorf("it starts at %+v, %v", start, err)
 		}
 		h.mustAdd(task)
@@ -61,23 +62,51 @@ func TestStepThatFails(t *testing.T) {
 		if err := task.Step(t.Context(), fail); !errors.Is(err, errHost) {
 			t.Errorf("%v", err)
 		}
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Error("the panic is lost")
-				}
-			}()
-			_ = task.Step(t.Context(), func(p *Position) error {
-				p.Advance("in", "10")
-				panic("oh")
-			})
-		}()
 		c, err := task.Commit(within(t, time.Minute))
 		if err != nil || c.Offsets["in"] != "1" {
 			t.Fatalf("%+v, %v", c, err)
 		}
 		h.mustAdd(task)
 	})
+}
+
+// A step that panics, or ends its goroutine, could not say whether the state is half
+// changed. It counts as if it were, and the gate does not wait for it.
+func TestStepThatDoesNotReturn(t *testing.T) {
+	for name, end := range map[string]func(){
+		"panic":  func() { panic("oh") },
+		"goexit": runtime.Goexit,
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				task, h := w.own(w.runner(w.job(), Options{Interval: Manual}), "a")
+				h.mustAdd(task)
+				if _, err := task.Commit(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				gone := make(chan any)
+				go func() {
+					defer func() { gone <- recover() }()
+					_ = task.Step(context.Background(), func(p *Position) error {
+						p.Advance("in", "10")
+						h.n = 10
+						end()
+						return nil
+					})
+				}()
+				if v := <-gone; (v != nil) != (name == "panic") {
+					t.Errorf("the host recovers %v", v)
+				}
+				if err := task.Release(within(t, time.Minute)); !errors.Is(err, ErrHalfDone) {
+					t.Error(err)
+				}
+				wantCause(t, task, ErrHalfDone)
+				if _, n := w.latest("a"); n != 1 || !h.closed {
+					t.Errorf("%d is committed, closed: %v", n, h.closed)
+				}
+			})
+		})
+	}
 }
 
 // A step that says that the state is half changed ends the task before anything
@@ -352,6 +381,34 @@ func TestFencedIsFinal(t *testing.T) {
 	})
 }
 
+// That others have removed the task's manifests is final, whatever failures are tolerated.
+func TestLostIsFinal(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		task, h := w.own(w.runner(w.job(), Options{Interval: Manual, MaxFailures: 100}), "a")
+		h.mustAdd(task)
+		if _, err := task.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		store := w.bucket.Open()
+		for o, err := range store.List(t.Context(), "", "") {
+			if err = errors.Join(err, store.Delete(t.Context(), o.Key)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var err error
+		for n := 0; n < 100 && err == nil; n++ {
+			time.Sleep(2 * time.Minute)
+			h.mustAdd(task)
+			_, err = task.Commit(t.Context())
+		}
+		if !errors.Is(err, checkpoint.ErrLost) {
+			t.Fatal(err)
+		}
+		wantCause(t, task, checkpoint.ErrLost)
+		<-task.Done()
+	})
+}
+
 // A task that was fenced while it was restored is not opened.
 func TestFencedDuringRestore(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
@@ -418,6 +475,33 @@ func TestHooks(t *testing.T) {
 		}
 		if cuts, _ := h.counted(); cuts != 2 {
 			t.Errorf("%d cuts; expected none after a hook that failed", cuts)
+		}
+	})
+}
+
+// A hook that fails moves no offsets.
+func TestHookThatFailsMovesNothing(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var seen []string
+		task, _ := w.own(w.runner(w.job(), Options{Interval: Manual}), "a", func(s *Spec) {
+			s.Hooks.Before = func(_ context.Context, p *Position) error {
+				at, _ := p.Offset("flushed")
+				if seen = append(seen, at); len(seen) == 1 {
+					p.Advance("flushed", "too far")
+					return errHost
+				}
+				return nil
+			}
+		})
+		if _, err := task.Commit(t.Context()); !errors.Is(err, errHost) {
+			t.Error(err)
+		}
+		c, err := task.Commit(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, moved := c.Offsets["flushed"]; moved || len(seen) != 2 || seen[1] != "" {
+			t.Errorf("%v; the second hook has seen %q", c.Offsets, seen)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -29,6 +30,7 @@ type telemetry struct {
 	failures     metric.Int64Counter
 	coalescings  metric.Int64Counter
 	heldTime     metric.Float64Counter
+	followFails  metric.Int64Counter
 	registration metric.Registration
 }
 
@@ -50,7 +52,7 @@ func newTelemetry(r *Runner) (*telemetry, error) {
 
 // instruments makes the instruments that are told of what happens.
 func (t *telemetry) instruments(m metric.Meter) error {
-	var errs [8]error
+	var errs [9]error
 	t.commitTime, errs[0] = m.Float64Histogram("holdfast.commit.duration", metric.WithUnit("s"), seconds,
 		metric.WithDescription("Time from the beginning of a commit that succeeded to its end."))
 	t.phaseTime, errs[1] = m.Float64Histogram("holdfast.commit.phase.duration", metric.WithUnit("s"), seconds,
@@ -67,13 +69,15 @@ func (t *telemetry) instruments(m metric.Meter) error {
 		metric.WithDescription("Triggers that came while a commit was due or under way, and made none of their own."))
 	t.heldTime, errs[7] = m.Float64Counter("holdfast.backpressure.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time for which steps were held back because a commit was overdue."))
+	t.followFails, errs[8] = m.Int64Counter("holdfast.standby.failures", metric.WithUnit("{failure}"),
+		metric.WithDescription("Looks and restores of standbys that failed, by kind; they are made again."))
 	return errors.Join(errs[:]...)
 }
 
 // observe makes the instruments that are looked at now and then.
 func (t *telemetry) observe(m metric.Meter, r *Runner) error {
-	var errs [5]error
-	var age metric.Float64ObservableGauge
+	var errs [6]error
+	var age, lag metric.Float64ObservableGauge
 	var requests, failed, io metric.Int64ObservableCounter
 	age, errs[0] = m.Float64ObservableGauge("holdfast.checkpoint.age", metric.WithUnit("s"),
 		metric.WithDescription("Time since the cut of a task's newest checkpoint: the work that a crash would repeat."))
@@ -83,7 +87,12 @@ func (t *telemetry) observe(m metric.Meter, r *Runner) error {
 		metric.WithDescription("Requests to the store that failed, by verb; most are tried again."))
 	io, errs[3] = m.Int64ObservableCounter("holdfast.store.io", metric.WithUnit("By"),
 		metric.WithDescription("Bytes sent to the store and received from it, by verb."))
-	t.registration, errs[4] = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	lag, errs[4] = m.Float64ObservableGauge("holdfast.standby.lag", metric.WithUnit("s"),
+		metric.WithDescription("By how much the directory of a standby is behind, at most."))
+	t.registration, errs[5] = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for name, d := range r.lags() {
+			o.ObserveFloat64(lag, d.Seconds(), metric.WithAttributes(attribute.String("holdfast.task", name)))
+		}
 		for name, d := range r.ages(time.Now()) {
 			o.ObserveFloat64(age, d.Seconds(), metric.WithAttributes(attribute.String("holdfast.task", name)))
 		}
@@ -94,7 +103,7 @@ func (t *telemetry) observe(m metric.Meter, r *Runner) error {
 			o.ObserveInt64(io, u.Bytes, by)
 		}
 		return nil
-	}, age, requests, failed, io)
+	}, age, lag, requests, failed, io)
 	return errors.Join(errs[:]...)
 }
 
@@ -109,6 +118,18 @@ func (r *Runner) ages(now time.Time) map[string]time.Duration {
 		t.mu.Unlock()
 	}
 	return ages
+}
+
+// lags returns the lag of each standby.
+func (r *Runner) lags() map[string]time.Duration {
+	r.mu.Lock()
+	standbys := maps.Clone(r.standbys)
+	r.mu.Unlock()
+	lags := make(map[string]time.Duration)
+	for name, s := range standbys {
+		lags[name] = s.Lag()
+	}
+	return lags
 }
 
 func (t *telemetry) close() error { return t.registration.Unregister() }
@@ -131,12 +152,21 @@ func (t *telemetry) phase(ctx context.Context, phase string, d time.Duration) {
 
 func (t *telemetry) committed(ctx context.Context, d time.Duration, c *checkpoint.Checkpoint) {
 	t.commitTime.Record(ctx, d.Seconds())
+	t.stored(ctx, c)
+}
+
+// stored counts what a checkpoint has stored.
+func (t *telemetry) stored(ctx context.Context, c *checkpoint.Checkpoint) {
 	t.stateBytes.Record(ctx, c.Bytes)
 	t.newBytes.Add(ctx, c.NewBytes)
 }
 
 func (t *telemetry) failed(ctx context.Context, kind string) {
 	t.failures.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", kind)))
+}
+
+func (t *telemetry) followFailed(ctx context.Context, kind string) {
+	t.followFails.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", kind)))
 }
 
 func (t *telemetry) coalesced(ctx context.Context, n int) {

@@ -2,6 +2,9 @@ package runner
 
 import (
 	"errors"
+	"maps"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -61,6 +64,38 @@ func metrics(t *testing.T, reader sdkmetric.Reader) map[string]float64 {
 		}
 	}
 	return found
+}
+
+// docs/runner.md names each instrument, with its unit, and no other. A unit in braces is
+// a count, which needs none there.
+func TestMetricsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../docs/runner.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := make(map[string]string)
+	for _, row := range regexp.MustCompile("(?m)^\\| `(holdfast\\.[^`]*)` \\|([^|]*)\\|").FindAllStringSubmatch(string(doc), -1) {
+		unit, _, _ := strings.Cut(strings.TrimSpace(row[2]), ",")
+		if strings.Contains(unit, "`") {
+			unit = "" // an attribute
+		}
+		documented[row[1]] = unit
+	}
+	made := make(map[string]string)
+	note := func(i sdkmetric.Instrument) (sdkmetric.Stream, bool) {
+		if i.Description == "" || i.Unit == "" {
+			t.Errorf("%s lacks a unit or a description", i.Name)
+		}
+		made[i.Name] = regexp.MustCompile(`^\{.*\}$`).ReplaceAllString(i.Unit, "")
+		return sdkmetric.Stream{}, false
+	}
+	inWorld(t, func(t *testing.T, w *world) {
+		provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader()), sdkmetric.WithView(note))
+		w.runner(w.job(), Options{MeterProvider: provider})
+	})
+	if !maps.Equal(documented, made) {
+		t.Errorf("docs/runner.md has %q\nthe runner makes  %q", documented, made)
+	}
 }
 
 func TestMetricsAndSpans(t *testing.T) {

@@ -7,11 +7,12 @@ import (
 )
 
 // A schedule says when a task's next attempt to commit begins, and since when it
-// is due. It looks at no clock: it is told the time.
+// is due. It reads no clock: its callers pass the time.
 type schedule struct {
 	interval, minPause, maxDelay time.Duration
 	maxShare                     float64
 	place                        float64    // in the interval, from 0 to 1
+	origin                       time.Time  // of the intervals; each tick is at the place in one of them
 	chance                       *rand.Rand // for jitter: the same for a task and an epoch
 
 	next     time.Time // the next tick; zero for none
@@ -48,10 +49,26 @@ func newSchedule(name string, epoch uint64, o *Options, now time.Time) *schedule
 // setInterval changes the interval. The next tick is at the task's place in it,
 // so that all tasks together do not commit at once.
 func (s *schedule) setInterval(d time.Duration, now time.Time) {
-	s.interval, s.next = d, time.Time{}
+	s.interval, s.origin, s.next = d, now, time.Time{}
 	if d != Manual {
-		s.next = now.Add(time.Duration(s.place * float64(d))).Add(1) // never now
+		s.next = s.tickIn(0).Add(1) // never now
 	}
+}
+
+// tickIn returns when the tick in an interval is, without jitter.
+func (s *schedule) tickIn(interval int64) time.Time {
+	return s.origin.Add(time.Duration(interval) * s.interval).Add(time.Duration(s.place * float64(s.interval)))
+}
+
+// nextTick returns the next tick that is at least half an interval after t. So a commit
+// that was asked for moves no tick, and tasks that were all committed at once do not stay
+// together. The jitter is half of it, because two ticks make the time between them.
+func (s *schedule) nextTick(t time.Time) time.Time {
+	first := s.tickIn(0)
+	ahead := t.Add(s.interval / 2).Sub(first)
+	intervals := (ahead + s.interval - 1) / s.interval // rounded up
+	shift := s.jittered(s.interval) - s.interval
+	return s.tickIn(int64(intervals)).Add(shift / 2)
 }
 
 // request makes a commit due now. It reports whether one was due already.
@@ -67,14 +84,16 @@ func (s *schedule) request(now time.Time) (coalesced bool) {
 // tick makes a commit due if a tick has passed. It returns how many ticks have
 // passed that make no commit of their own.
 func (s *schedule) tick(now time.Time) (coalesced int) {
-	for !s.next.IsZero() && !s.next.After(now) {
-		if s.due.IsZero() {
-			s.due = later(s.next, s.ended.Add(s.minPause))
-		} else {
-			coalesced++
-		}
-		s.next = s.next.Add(s.jittered(s.interval))
+	if s.next.IsZero() || s.next.After(now) {
+		return 0
 	}
+	coalesced = int(now.Sub(s.next) / s.interval)
+	if s.due.IsZero() {
+		s.due = later(s.next, s.ended.Add(s.minPause))
+	} else {
+		coalesced++
+	}
+	s.next = s.nextTick(now)
 	return coalesced
 }
 
@@ -87,16 +106,27 @@ func (s *schedule) wake() (at time.Time, ok bool) {
 	return later(later(s.due, s.ended.Add(s.minPause)), s.retry), true
 }
 
-// holdFrom returns from when on steps are held back, or zero.
-func (s *schedule) holdFrom() time.Time {
-	if s.due.IsZero() {
-		return time.Time{}
+// dueFrom returns since when a commit is due or, if none is, from when on one will be,
+// without another call of tick; zero for never.
+func (s *schedule) dueFrom() time.Time {
+	if !s.due.IsZero() || s.next.IsZero() {
+		return s.due
 	}
-	return s.due.Add(s.maxDelay)
+	return later(s.next, s.ended.Add(s.minPause))
 }
 
-// succeeded ends what was due. asked says that another commit was asked for since
-// the cut, which is due from now on: what came before it was not to be had sooner.
+// holdFrom returns from when on steps are held back, or zero. That is known before a
+// commit is due: the task's goroutine may be in a hook when it becomes so.
+func (s *schedule) holdFrom() time.Time {
+	from := s.dueFrom()
+	if from.IsZero() {
+		return from
+	}
+	return from.Add(s.maxDelay)
+}
+
+// succeeded records a commit: none is due any more. asked says that another one was asked
+// for since the cut. That one is due from now on, because it could not begin earlier.
 func (s *schedule) succeeded(began, now time.Time, pause time.Duration, asked bool) {
 	s.due, s.retry, s.ended, s.failures = time.Time{}, time.Time{}, now, 0
 	if asked {
@@ -109,7 +139,19 @@ func (s *schedule) succeeded(began, now time.Time, pause time.Duration, asked bo
 	if s.maxShare > 0 {
 		interval = max(interval, time.Duration(float64(pause)/s.maxShare))
 	}
-	s.next = began.Add(s.jittered(interval))
+	s.next = s.nextTick(began)
+	if interval > s.interval {
+		s.next = began.Add(s.jittered(interval))
+	}
+}
+
+// madeAfterAll records that a commit that was in doubt was made: what is due is so from now
+// on.
+func (s *schedule) madeAfterAll(now time.Time) {
+	s.failures = 0
+	if !s.due.IsZero() {
+		s.due = now
+	}
 }
 
 // failed leaves due what was due. The next attempt is at the next tick or, if
@@ -125,7 +167,7 @@ func (s *schedule) failed(now time.Time, asked bool) (coalesced int) {
 		return 0
 	}
 	coalesced = s.tick(now)
-	wait := min(firstRetry<<min(s.failures, 10), maxRetry)
+	wait := retryWait(s.failures)
 	s.failures++
 	s.retry = s.next
 	if from := s.holdFrom(); from.Before(s.retry) {
@@ -137,6 +179,9 @@ func (s *schedule) failed(now time.Time, asked bool) (coalesced int) {
 	}
 	return coalesced
 }
+
+// retryWait returns how long the next attempt waits after so many failures before this one.
+func retryWait(failures int) time.Duration { return min(firstRetry<<min(failures, 10), maxRetry) }
 
 func (s *schedule) jittered(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (1 + jitter*(2*s.chance.Float64()-1)))

@@ -1,12 +1,14 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
@@ -80,6 +82,53 @@ func TestTasksAreSpread(t *testing.T) {
 	first := newSchedule("task 7", 1, &Options{Interval: time.Minute}, now)
 	if !again.next.Equal(first.next) {
 		t.Error("a task's place is not its own")
+	}
+}
+
+// Tasks that were all committed at once go back to their places in the interval.
+func TestTasksAreSpreadAfterACommitOfAll(t *testing.T) {
+	start := time.Unix(0, 0)
+	all := start.Add(30*time.Minute + 17*time.Second)
+	perSecond := make(map[time.Duration]int)
+	for i := range 200 {
+		s := newSchedule("task "+strconv.Itoa(i), 1, &Options{Interval: time.Minute}, start)
+		s.tick(all)
+		s.succeeded(all, all.Add(time.Second), 0, false)
+		next := s.next.Sub(all)
+		if next < 28*time.Second || next > 92*time.Second {
+			t.Errorf("the next tick is %v away; expected half an interval to one and a half", next)
+		}
+		perSecond[(next%time.Minute).Truncate(time.Second)]++
+	}
+	for second, n := range perSecond {
+		if n > 12 {
+			t.Errorf("%d of 200 tasks commit in second %v of the interval", n, second)
+		}
+	}
+}
+
+// An interval without a unit is refused: it would be nanoseconds.
+func TestIntervalTooShort(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		if _, err := New(w.job(), Options{Interval: 10}); !errors.Is(err, backend.ErrInvalid) {
+			t.Errorf("an interval of 10 ns: %v", err)
+		}
+		if err := w.runner(w.job(), Options{}).SetInterval(10); !errors.Is(err, backend.ErrInvalid) {
+			t.Errorf("an interval of 10 ns: %v", err)
+		}
+	})
+}
+
+// Ticks that were missed are counted, however many they are.
+func TestMissedTicks(t *testing.T) {
+	start := time.Unix(0, 0)
+	s := newSchedule("a", 1, &Options{Interval: time.Millisecond}, start)
+	const year = 365 * 24 * time.Hour
+	if n := s.tick(start.Add(year)); n < int(year/time.Millisecond)-2 || n > int(year/time.Millisecond) {
+		t.Errorf("%d ticks coalesced in a year of milliseconds", n)
+	}
+	if !s.next.After(start.Add(year)) || s.next.After(start.Add(year+2*time.Millisecond)) {
+		t.Errorf("the next tick is %v later", s.next.Sub(start.Add(year)))
 	}
 }
 

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -21,7 +22,13 @@ import (
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if url := os.Getenv(childURL); url != "" {
+		fmt.Fprintln(os.Stderr, runChild(url, os.Getenv(childDir)))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // A world is a store, and runners on it. Its clock is that of the bubble that it
 // is made in.
@@ -30,14 +37,7 @@ type world struct {
 	bucket *mem.Bucket
 	dir    string // of run directories
 
-	looking sync.Once
-	looker  *checkpoint.Job
-}
-
-// look returns a job to look at what is in the store.
-func (w *world) look() *checkpoint.Job {
-	w.looking.Do(func() { w.looker = w.job() })
-	return w.looker
+	looker *checkpoint.Job // to look at what is in the store
 }
 
 // inWorld runs a test in a bubble of its own, with a clock that jumps.
@@ -45,7 +45,9 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		t.Cleanup(func() { time.Sleep(2 * time.Hour) }) // comes last: what is late may come to its end
-		test(t, &world{t: t, bucket: mem.NewBucket(time.Now), dir: t.TempDir()})
+		w := &world{t: t, bucket: mem.NewBucket(time.Now), dir: t.TempDir()}
+		w.looker = w.job() // before the runners, so that it is closed after them: their hooks may look
+		test(t, w)
 	})
 }
 
@@ -251,7 +253,7 @@ func (h *host) mustAdd(task *Task) {
 // and state, which belong together.
 func (w *world) latest(name string) (seq uint64, n int) {
 	w.t.Helper()
-	task, err := w.look().Task(name)
+	task, err := w.looker.Task(name)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -15,14 +15,14 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// The SDK takes whatever a 2xx answer lacks for absent. So the login page of a
-// proxy is an empty listing to it, and a web server that answers every request
-// with its start page has stored what was put. What follows looks at an answer
-// before the SDK does, for what every service sends that speaks S3's protocol.
+// To the SDK, whatever a 2xx answer lacks is absent. So it takes a proxy's login page
+// for an empty listing, and the start page of a web server for the reply to a
+// successful PutObject. The functions below check an answer before the SDK decodes
+// it: it must have what every service that speaks S3's protocol sends.
 
-// A notS3Error says that an answer with a good status is not one of S3. Who
-// gave it, and what became of the request, is unknown, so that it is worth
-// another attempt: a proxy's page may be gone by then.
+// A notS3Error says that a 2xx answer does not come from S3. It is unknown who sent
+// it and what happened to the request. It is retryable, because a proxy's page may be
+// gone by the next attempt.
 type notS3Error struct{ what string }
 
 func (e *notS3Error) Error() string { return "the answer is not one of S3: " + e.what }
@@ -34,9 +34,9 @@ func notS3(r *smithyhttp.Response, what string) error {
 	return &notS3Error{what}
 }
 
-// checked makes check look at a 2xx answer before the SDK decodes it.
+// checked makes check inspect a 2xx answer before the SDK decodes it.
 func checked(check func(*smithyhttp.Response) error) func(*sdk.Options) {
-	look := func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (
+	inspect := func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (
 		middleware.DeserializeOutput, middleware.Metadata, error,
 	) {
 		out, metadata, err := next.HandleDeserialize(ctx, in)
@@ -47,7 +47,7 @@ func checked(check func(*smithyhttp.Response) error) func(*sdk.Options) {
 	}
 	return func(o *sdk.Options) {
 		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-			return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("HoldfastCheckAnswer", look), middleware.After)
+			return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("HoldfastCheckAnswer", inspect), middleware.After)
 		})
 	}
 }
@@ -86,8 +86,8 @@ func checkReadAnswer(r *smithyhttp.Response) error {
 	return nil
 }
 
-// checkDeleteAnswer lets an answer without a body pass, though S3 sends a
-// result for a batch: nothing is built on a deletion.
+// checkDeleteAnswer accepts an answer without a body, although S3 answers a batch
+// with a result: no guarantee depends on a deletion.
 func checkDeleteAnswer(r *smithyhttp.Response) error {
 	root, empty, err := rootElement(r)
 	if err != nil || empty || root == errorElement || root == "DeleteResult" {
@@ -96,17 +96,17 @@ func checkDeleteAnswer(r *smithyhttp.Response) error {
 	return notS3(r, "it does not say what was deleted")
 }
 
-// errorElement is the root of an error, which may come with status 200. The SDK
-// makes an error of it.
+// errorElement is the root element of an error, which may come with status 200. The
+// SDK turns it into an error.
 const errorElement = "Error"
 
-// maxProlog is how far into an answer its root element is looked for, in bytes.
-// S3 sends an XML declaration before it, of about 40.
+// maxProlog is the number of bytes in which the root element must begin. S3 sends
+// only an XML declaration of about 40 bytes before it.
 const maxProlog = 64 << 10
 
-// rootElement returns the name of the root element of the answer's body, "" if
-// it is no XML, and whether there is no body at all. It leaves the body to be
-// read from its beginning.
+// rootElement returns the name of the root element of the answer's body ("" if it is
+// not XML), and whether the body is empty. Afterwards the body can be read from its
+// beginning.
 func rootElement(r *smithyhttp.Response) (name string, empty bool, err error) {
 	var read bytes.Buffer
 	body := r.Body

@@ -14,7 +14,7 @@ import (
 
 const loginPage = "<!DOCTYPE html><html><head><title>Log in</title></head><body><p>Your name?</body></html>"
 
-// Bodies of answers to a listing that hold none.
+// Bodies of answers that are not listings.
 var noListings = map[string]string{
 	"empty":          "",
 	"blank":          " \n",
@@ -32,8 +32,8 @@ var noListings = map[string]string{
 	"endless":        strings.Repeat(" ", maxProlog) + page(""),
 }
 
-// What is no listing must not pass for an empty one: a job would start from
-// nothing.
+// An answer that is not a listing must not be taken for an empty one: a job would
+// start from nothing.
 func TestNoListing(t *testing.T) {
 	for _, status := range []int{200, 204} {
 		for name, body := range noListings {
@@ -49,14 +49,14 @@ func TestNoListing(t *testing.T) {
 	}
 }
 
-// wantNotS3 wants an error from a verb that is worth another attempt, and says
-// whose answer to look for.
+// wantNotS3 expects a retryable error that says that the answer did not come from S3,
+// and what to check.
 func wantNotS3(t *testing.T, verb string, answer func() *http.Response) {
 	t.Helper()
 	w := &wire{answer: always(answer)}
 	err := call(t.Context(), w.open(t, Options{}), verb)
 	if err == nil {
-		t.Fatal("taken for an answer of S3")
+		t.Fatal("the answer was taken for one of S3")
 	}
 	wantKind(t, err, errAny)
 	for _, part := range []string{"the answer is not one of S3", "check the endpoint", "and the proxy"} {
@@ -69,8 +69,7 @@ func wantNotS3(t *testing.T, verb string, answer func() *http.Response) {
 	}
 }
 
-// Services leave fields out, write a declaration or a comment in front, or a
-// namespace.
+// Real services leave fields out, or add a declaration, a comment or a namespace.
 func TestListingsOfServices(t *testing.T) {
 	for name, body := range map[string]string{
 		"name":      "<ListBucketResult><Name>bucket</Name></ListBucketResult>",
@@ -90,7 +89,7 @@ func TestListingsOfServices(t *testing.T) {
 	}
 }
 
-// The look at the root leaves a long listing as it is.
+// Finding the root element of a long listing does not change it.
 func TestLongListing(t *testing.T) {
 	var want, listed []string
 	for i := range 1000 {
@@ -104,8 +103,8 @@ func TestLongListing(t *testing.T) {
 	}
 }
 
-// A listing that is cut off is none, wherever that happens, and however
-// cleanly: before its root element, too.
+// A listing that breaks off is an error, wherever that happens, even before its root
+// element.
 func TestListingCut(t *testing.T) {
 	whole := page("", "jobs/a")
 	for n := range len(whole) {
@@ -120,7 +119,7 @@ func TestListingCut(t *testing.T) {
 		return r
 	})}
 	if _, err := collect(t, w.open(t, Options{}), "", ""); !strings.Contains(err.Error(), broken.Error()) || !backend.Retryable(err) {
-		t.Errorf("got %v, want what broke the connection", err)
+		t.Errorf("got %v, want the error of the connection", err)
 	}
 }
 
@@ -128,7 +127,7 @@ type brokenReader struct{ err error }
 
 func (r brokenReader) Read([]byte) (int, error) { return 0, r.err }
 
-// What S3 always sends must be there for a write to count as done.
+// A write counts as done only if the answer has all that S3 always sends.
 func TestNoWrite(t *testing.T) {
 	tests := map[string]func() *http.Response{
 		"no ETag":             without("ETag", 200, ""),
@@ -194,8 +193,8 @@ func TestNoDeletion(t *testing.T) {
 	}
 }
 
-// An error that comes with status 200 keeps its code, on every verb that has
-// no data of its own.
+// An error that comes with status 200 keeps its code, on every operation whose answer
+// is not data.
 func TestErrorsWithStatus200(t *testing.T) {
 	for _, verb := range []string{"create", "put", "list", "delete"} {
 		w := &wire{answer: always(func() *http.Response { return respond(200, errorXML("SlowDown")) })}

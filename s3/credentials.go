@@ -10,8 +10,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
-// credentials passes on what a provider of the SDK gives, and marks its errors,
-// which the SDK does not make recognisable.
+// credentials wraps a provider of the SDK and gives its errors a type of their own.
+// Otherwise they could not be recognized.
 type credentials struct {
 	provider aws.CredentialsProvider
 	worked   atomic.Bool
@@ -26,8 +26,8 @@ func (c *credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	return v, nil
 }
 
-// renew drops credentials that the service calls expired, and reports whether
-// the provider can give others.
+// renew drops credentials that the service calls expired. It reports whether the
+// provider can supply new ones.
 func (c *credentials) renew(ctx context.Context) bool {
 	if c.provider == nil {
 		return false
@@ -43,14 +43,14 @@ func (c *credentials) renew(ctx context.Context) bool {
 
 type credentialsError struct {
 	cause  error
-	worked bool // the provider has given credentials before
+	worked bool // the provider has supplied credentials before
 }
 
 func (e *credentialsError) Error() string { return e.cause.Error() }
 func (e *credentialsError) Unwrap() error { return e.cause }
 
-// judgeCredentials tells a machine that has no credentials, where trying again
-// is vain, from one that has a moment's trouble in renewing them.
+// judgeCredentials distinguishes a machine that has no credentials, where another
+// attempt is useless, from one that could not renew them for the moment.
 func (f *failure) judgeCredentials(ctx context.Context, e *credentialsError) {
 	f.text = "no credentials: " + e.Error()
 	switch {

@@ -18,9 +18,9 @@ import (
 // deleteBatch is the most keys that one DeleteObjects takes.
 const deleteBatch = 1000
 
-// Delete removes objects by DeleteObjects, 1,000 at a time, or one by one when
-// the service has no DeleteObjects. In a versioned bucket it leaves their
-// versions behind, which are for the bucket's lifecycle to remove.
+// Delete removes objects by DeleteObjects, 1,000 at a time, or one by one if the
+// service has no DeleteObjects. In a versioned bucket it leaves the old versions,
+// which the bucket's lifecycle rules must remove.
 func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	if err := s.ready(ctx, "delete", "", nil); err != nil {
 		return err
@@ -54,8 +54,8 @@ func (s *Store) deleteSome(ctx context.Context, keys []string) []error {
 		RequestPayer: s.payer(),
 	}, checked(checkDeleteAnswer))
 	switch errorCode(err) {
-	case "NotImplemented", "MethodNotAllowed", // not there
-		"MissingContentMD5": // there, but older than the SDK's checksums
+	case "NotImplemented", "MethodNotAllowed", // the service has no DeleteObjects
+		"MissingContentMD5": // it has DeleteObjects, but does not know the SDK's checksums yet
 		s.single.Store(true)
 		return s.deleteEach(ctx, keys)
 	}
@@ -83,8 +83,8 @@ func (s *Store) deleteErrors(ctx context.Context, out *sdk.DeleteObjectsOutput) 
 	return failed
 }
 
-// keyError is the error of one key in a batch. It has the methods by which
-// failed knows the SDK's errors.
+// keyError is the error of one key in a batch. It has the methods by which failed
+// recognizes the SDK's errors.
 type keyError struct {
 	smithy.GenericAPIError
 	request string
@@ -111,7 +111,7 @@ func (s *Store) deleteEach(ctx context.Context, keys []string) []error {
 	return failed
 }
 
-// commonPrefix names a batch in an error.
+// commonPrefix returns what all keys of a batch begin with, for an error.
 func commonPrefix(keys []string) string {
 	p := keys[0]
 	for _, key := range keys {

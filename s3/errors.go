@@ -21,11 +21,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
-// A failure is what went wrong with a request, in one line, and what to do about
-// it. It is of one kind of package backend, or of none. Its cause
-// can be reached by errors.As alone: by errors.Is, a token file that is missing
-// on this machine would be taken for an object that does not exist, and a time
-// limit of the driver's for the caller's.
+// A failure says in one line what went wrong with a request, and what to do about it.
+// kind is one of the error kinds of package backend, the end of the caller's context,
+// or nil, which means retryable. The cause can be reached by errors.As but not by
+// errors.Is: a token file that is missing on this machine would look like an object
+// that does not exist, and a time limit of the driver like one of the caller.
 type failure struct {
 	kind   error
 	text   string
@@ -37,7 +37,7 @@ func (f *failure) Error() string      { return f.text }
 func (f *failure) Unwrap() error      { return f.kind }
 func (f *failure) As(target any) bool { return errors.As(f.cause, target) }
 
-// advise adds to what there is to do.
+// advise adds to the advice.
 func (f *failure) advise(advice string) {
 	if f.advice != "" {
 		advice = f.advice + "; " + advice
@@ -45,7 +45,7 @@ func (f *failure) advise(advice string) {
 	f.advice = advice
 }
 
-// storeError returns the error of an operation on the store with that URL.
+// storeError returns the error of an operation on the store with the URL store.
 func storeError(op, store, key string, err error) error {
 	e := &backend.Error{Op: op, Store: store, Key: key, Err: err}
 	if f := (*failure)(nil); errors.As(err, &f) {
@@ -58,7 +58,7 @@ func (s *Store) error(op, key string, err error) error {
 	return storeError(op, s.String(), key, err)
 }
 
-// failed turns an error of the SDK, or of reading a response, into the store's.
+// failed turns an error of the SDK, or of reading a response, into one of this store.
 func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 	f := &failure{text: plain(err), cause: err}
 	var unauthenticated *credentialsError
@@ -78,9 +78,9 @@ func (s *Store) failed(ctx context.Context, op, key string, err error) error {
 	return s.error(op, key, f)
 }
 
-// errorCode returns the service's code for err, or "" if the service did not
-// answer. The code decides, never the HTTP status: an error may come with
-// status 200, which the SDK then calls 500.
+// errorCode returns the service's code for err, or "" if the service did not answer.
+// The code decides, and not the HTTP status: an error may come with status 200, which
+// the SDK then reports as 500.
 func errorCode(err error) string {
 	var answer smithy.APIError
 	if errors.As(err, &answer) {
@@ -89,10 +89,10 @@ func errorCode(err error) string {
 	return ""
 }
 
-// unreadable reports whether err is an error by its status, in a form that is
-// not S3's: a page, or what cannot be read to its end and has no request id. So
-// answers a server of Go that speaks HTTPS to a client that does not: it hangs
-// up without having read the request, and its words may be lost.
+// unreadable reports whether err is an answer with an error status that is not in
+// S3's form: a page, or an answer that breaks off and has no request id. For example,
+// an HTTPS server in Go answers a plain HTTP request like this: it closes the
+// connection without reading the request, and its answer may be lost.
 func unreadable(err error) bool {
 	return httpStatus(err) >= 300 && errorCode(err) == "" &&
 		(errors.As(err, new(*xml.SyntaxError)) || header(err, "X-Amz-Request-Id") == "")
@@ -107,7 +107,7 @@ func httpStatus(err error) int {
 	return 0
 }
 
-// plain says what went wrong without the SDK's words around it.
+// plain returns the essential text of an error, without what the SDK adds.
 func plain(err error) string {
 	var answer smithy.APIError
 	if errors.As(err, &answer) {
@@ -131,7 +131,7 @@ func plain(err error) string {
 	return err.Error()
 }
 
-// origin names the response, for those who run the service.
+// origin describes the response, for those who run the service.
 func origin(err error) string {
 	var parts []string
 	if status := httpStatus(err); status != 0 {
@@ -147,9 +147,9 @@ func origin(err error) string {
 	return " (" + strings.Join(parts, ", ") + ")"
 }
 
-// A meaning is what a service's error code says in the terms of this project.
+// A meaning translates an error code of a service.
 type meaning struct {
-	kind   error // nil means that it is worth another attempt
+	kind   error // nil means retryable
 	advice string
 }
 
@@ -162,14 +162,15 @@ const (
 	noChecksum  = "if the answer is about the checksum, set the URL's parameter checksum=none"
 )
 
-// meanings maps the error codes of S3 and of services like it. Of a code that
-// is not here the status decides, see meaningOf. One that has no kind is worth
-// another attempt, as is InternalError, OperationAborted and
-// ConditionalRequestConflict (not "exists": another request on the same key was
-// under way, and which of them won is unknown).
-// Some codes ("Forbidden", "TooManyRequests") are what the SDK makes of a
-// status that comes without a code, from a proxy perhaps. There is none such
-// for 404: only NoSuchKey means that there is no such object, and only to a Get.
+// meanings maps the error codes of S3 and of similar services. For codes that are not
+// listed here, the status decides: see meaningOf. Codes without a kind are retryable,
+// and so are InternalError, OperationAborted and ConditionalRequestConflict. (The
+// last one does not mean "exists": another request on the same key was in progress,
+// and it is unknown which of the two won.)
+//
+// Some codes ("Forbidden", "TooManyRequests") are made by the SDK from a status
+// without a code, which may come from a proxy. There is none of these for 404: only
+// NoSuchKey, and only in reply to a Get, means that the object does not exist.
 var meanings = map[string]meaning{
 	"NoSuchKey":    {kind: backend.ErrNotExist},
 	"InvalidRange": {kind: backend.ErrRange},
@@ -181,7 +182,7 @@ var meanings = map[string]meaning{
 	"AuthorizationHeaderMalformed":       {backend.ErrNoStore, checkRegion},
 	"IllegalLocationConstraintException": {backend.ErrNoStore, checkRegion},
 
-	"AccessDenied":          {kind: backend.ErrPermission}, // advice names the action
+	"AccessDenied":          {kind: backend.ErrPermission}, // the advice names the missing action
 	"Forbidden":             {kind: backend.ErrPermission},
 	"AllAccessDisabled":     {kind: backend.ErrPermission},
 	"AccountProblem":        {kind: backend.ErrPermission},
@@ -196,10 +197,11 @@ var meanings = map[string]meaning{
 	"ExpiredToken":          {backend.ErrPermission, "renew the session token"},
 	"TokenRefreshRequired":  {backend.ErrPermission, "renew the session token"},
 
-	// The SDK corrects its clock by the response, for the next attempt.
+	// The SDK corrects its clock from the response, for the next attempt.
 	"RequestTimeTooSkewed": {advice: "set this machine's clock (NTP)"},
 
-	// Status 400, and yet worth another attempt: cut off, or damaged on the way.
+	// These have status 400 and are still retryable: the request was cut off or
+	// damaged on its way.
 	"RequestTimeout":              {},
 	"IncompleteBody":              {},
 	"BadDigest":                   {},
@@ -240,9 +242,9 @@ var meanings = map[string]meaning{
 	"UnauthorizedAccess":             {backend.ErrPermission, checkKeys},
 }
 
-// meaningOf returns what a code means, or if it is unknown, or there is none,
-// what the status does: a request that the service finds bad, that it forbids,
-// or that it sends elsewhere, is not carried out, however often it is sent.
+// meaningOf returns the meaning of a code. If the code is unknown or missing, the
+// status decides: a request that the service finds invalid, forbids or redirects will
+// not succeed later either.
 func meaningOf(code string, status int) meaning {
 	m, known := meanings[code]
 	switch {
@@ -258,7 +260,7 @@ func meaningOf(code string, status int) meaning {
 	return meaning{}
 }
 
-// judgeAnswer says what an answer of the service means.
+// judgeAnswer sets the kind and the advice for an answer of the service.
 func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 	code := errorCode(f.cause)
 	m := meaningOf(code, httpStatus(f.cause))
@@ -266,7 +268,7 @@ func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 	switch {
 	case code == "PreconditionFailed" && op == "create":
 		f.kind = backend.ErrExist
-	case code == "NoSuchKey" && op != "get": // the bucket itself is taken for a key
+	case code == "NoSuchKey" && op != "get": // the endpoint contains the bucket, so the bucket is taken for a key
 		f.kind, m.advice = backend.ErrNoStore, "check that the endpoint does not hold the bucket's name"
 	case code == "NotImplemented" && aboutEncryption(f.cause):
 		m.advice = "the service cannot encrypt as it is asked to: set up its key management, or correct the URL's parameter sse or leave it out"
@@ -280,16 +282,16 @@ func (s *Store) judgeAnswer(ctx context.Context, f *failure, op string) {
 	case m.advice == checkRegion && header(f.cause, "X-Amz-Bucket-Region") != "":
 		m.advice = "the bucket is in another region: set the URL's parameter region=" + header(f.cause, "X-Amz-Bucket-Region")
 	case httpStatus(f.cause)/100 == 3 && header(f.cause, "Location") != "":
-		m.advice = fmt.Sprintf("the endpoint redirects to %s; check it, and the region", place(header(f.cause, "Location")))
+		m.advice = fmt.Sprintf("the endpoint redirects to %s; check it, and the region", hostOf(header(f.cause, "Location")))
 	}
 	if m.advice != "" {
 		f.advise(m.advice)
 	}
 }
 
-// aboutEncryption tells a service that has no keys (MinIO: "Server side
-// encryption specified but KMS is not configured") from one that lacks what
-// else a write asks for, which the code does not.
+// aboutEncryption reports whether NotImplemented is about encryption (as with MinIO:
+// "Server side encryption specified but KMS is not configured"), which the code does
+// not tell.
 func aboutEncryption(err error) bool {
 	var answer smithy.APIError
 	if !errors.As(err, &answer) {
@@ -308,9 +310,9 @@ func header(err error, name string) string {
 	return ""
 }
 
-// place is what a message shows of where a redirect leads to: no path, which
-// may be long, and no query, which may hold a secret.
-func place(location string) string {
+// hostOf returns what a message shows of a redirect's target: not the path, which may
+// be long, and not the query, which may contain a secret.
+func hostOf(location string) string {
 	u, err := url.Parse(location)
 	if err != nil || u.Host == "" {
 		return "another path"
@@ -318,7 +320,8 @@ func place(location string) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// neededPermission names the IAM action that a verb needs, and on what.
+// neededPermission names the IAM action that an operation needs, and on which
+// resource.
 func (s *Store) neededPermission(op string) string {
 	if s.directory {
 		return "allow s3express:CreateSession on the directory bucket"
@@ -342,7 +345,8 @@ func (s *Store) neededPermission(op string) string {
 	return advice
 }
 
-// partition is the part of AWS that a region belongs to, as ARNs spell it.
+// partition returns the part of AWS that a region belongs to, as it is written in
+// ARNs.
 func partition(region string) string {
 	switch {
 	case strings.HasPrefix(region, "cn-"):
@@ -353,9 +357,9 @@ func partition(region string) string {
 	return "aws"
 }
 
-// judgeNetwork adds advice where a failure that got no answer of S3 has a known
-// cause. What goes wrong before a connection is made has sent nothing, and is
-// permanent where the other side must change.
+// judgeNetwork handles failures without an answer of S3, and adds advice if the cause
+// is known. A failure before the connection was established is permanent if only a
+// change on the other side can help.
 func (f *failure) judgeNetwork() {
 	var unknownHost *net.DNSError
 	switch {
@@ -374,8 +378,8 @@ func (f *failure) judgeNetwork() {
 	}
 }
 
-// withoutTLS reports whether the other side began to speak something else than
-// TLS. The error of a connection that was secured before has no Conn.
+// withoutTLS reports whether the server does not speak TLS. In an error on a
+// connection that was already secured, Conn is nil.
 func withoutTLS(err error) bool {
 	var record tls.RecordHeaderError
 	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &record) && record.Conn != nil

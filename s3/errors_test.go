@@ -83,7 +83,7 @@ func TestCodes(t *testing.T) {
 			err := call(t.Context(), w.open(t, Options{}), test.verb)
 			wantKind(t, err, test.kind)
 			if errors.Is(err, backend.ErrThrottled) && !backend.Retryable(err) {
-				t.Errorf("%v must be worth another attempt", err)
+				t.Errorf("%v must be retryable", err)
 			}
 			for _, part := range []string{test.verb + " s3://bucket/jobs", test.code, "Words about", "request id REQ42", test.advice} {
 				if !strings.Contains(err.Error(), part) {
@@ -92,7 +92,7 @@ func TestCodes(t *testing.T) {
 			}
 			var answer smithy.APIError
 			if !errors.As(err, &answer) || answer.ErrorCode() != test.code {
-				t.Errorf("the SDK's error is out of reach: %v", err)
+				t.Errorf("errors.As does not find the SDK's error: %v", err)
 			}
 			if w.count() != 1 {
 				t.Errorf("%d requests, want 1", w.count())
@@ -101,7 +101,7 @@ func TestCodes(t *testing.T) {
 	}
 }
 
-// call uses one verb on the key "key".
+// call calls one method, on the key "key".
 func call(ctx context.Context, s backend.Store, verb string) error {
 	switch verb {
 	case "create":
@@ -135,7 +135,7 @@ func TestText(t *testing.T) {
 	}
 }
 
-// Answers that do not come from S3: a proxy's, or a wrong endpoint's.
+// Answers that do not come from S3, but from a proxy or a wrong endpoint.
 func TestAnswersWithoutCode(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -178,7 +178,7 @@ func TestAnswersWithoutCode(t *testing.T) {
 	}
 }
 
-// Both a missing key management and missing conditional writes are called
+// A service without key management and one without conditional writes both answer
 // NotImplemented.
 func TestEncryptionNotImplemented(t *testing.T) {
 	for _, message := range []string{
@@ -198,8 +198,8 @@ func TestEncryptionNotImplemented(t *testing.T) {
 	}
 }
 
-// A server that hangs up may take its words along. Without a request id it is
-// the status that counts: it is not S3 that cut an answer short.
+// If a server closes the connection early, its answer may be lost. Without a request
+// id, the status decides: then the answer that broke off was not one of S3.
 func TestErrorCutOff(t *testing.T) {
 	for id, kind := range map[string]error{"": backend.ErrUnsupported, "REQ42": errAny} {
 		w := &wire{answer: always(func() *http.Response {
@@ -254,7 +254,7 @@ func TestPermissionOnDirectoryBuckets(t *testing.T) {
 	}
 }
 
-// The driver's own time limits look like the caller's deadline to errors.Is.
+// To errors.Is, a time limit of the driver would look like the caller's deadline.
 func TestOwnLimitsAreRetryable(t *testing.T) {
 	for _, own := range []error{
 		context.DeadlineExceeded,
@@ -371,14 +371,14 @@ func TestNoCredentials(t *testing.T) {
 		}
 		var cause *fs.PathError
 		if !errors.As(err, &cause) {
-			t.Errorf("cause out of reach: %v", err)
+			t.Errorf("errors.As does not find the cause: %v", err)
 		}
 	}
 	if w.count() != 0 {
 		t.Errorf("%d requests without credentials", w.count())
 	}
 
-	// A provider that has worked before has a moment's trouble.
+	// A provider that has worked before fails for the moment.
 	works = true
 	if err := call(t.Context(), s, "get"); err != nil {
 		t.Fatal(err)
@@ -391,7 +391,7 @@ func TestNoCredentials(t *testing.T) {
 	}
 }
 
-// The service calls a token expired that the SDK's cache still holds for good.
+// The service calls a token expired that is still valid in the SDK's cache.
 func TestExpiredTokenIsRenewed(t *testing.T) {
 	fetched := 0
 	provider := aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
@@ -423,7 +423,7 @@ func TestExpiredTokenIsRenewed(t *testing.T) {
 	}
 }
 
-// A token that stands in the environment is all that there is.
+// A token from the environment cannot be renewed.
 func TestExpiredTokenThatStays(t *testing.T) {
 	w := &wire{answer: always(func() *http.Response { return respondError(400, "ExpiredToken") })}
 	options := testOptions(w)

@@ -15,21 +15,21 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// The first page is short because the reader of a history wants its newest
-// entry alone, of perhaps 100,000; whoever wants them all pays one request
-// more. 1,000 is the most that S3 returns.
+// The first page is short because a reader of a history needs only its newest entry,
+// and there may be 100,000. Whoever needs all of them pays one more request. 1,000 is
+// the largest page of S3.
 const (
 	firstPage = 16
 	fullPage  = 1000
 )
 
-// List yields pages of ListObjectsV2. It fails with ErrUnsupported when the
-// service does not list in the order of bytes, on which finding the newest
-// entry rests. A directory bucket of S3 Express, which lists in no order, is
-// listed in full and sorted before anything is yielded.
+// List yields objects by requests of ListObjectsV2. It fails with ErrUnsupported if
+// the service does not list in the order of bytes, because then the newest entry
+// would not come first. A directory bucket of S3 Express lists in no order: List
+// reads all of it and sorts it before it yields anything.
 //
-// Objects whose names are no valid keys are passed over: none of them was
-// written through this package.
+// List skips objects whose names are not valid keys: they were not written through
+// this package.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
 	return func(yield func(backend.Object, error) bool) {
 		if err := s.ready(ctx, "list", prefix, backend.CheckPrefix(prefix)); err != nil {
@@ -48,7 +48,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[backen
 	}
 }
 
-// list yields what the service lists after a key, and checks its order.
+// list yields what the service lists after a key, and checks the order.
 func (s *Store) list(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
 	return func(yield func(backend.Object, error) bool) {
 		in := &sdk.ListObjectsV2Input{Prefix: aws.String(s.prefix + prefix)}
@@ -80,7 +80,7 @@ func outOfOrder(key, last string) error {
 		"which checkpoints need; use another service (docs/deploy/aws.md lists some): %w", key, last, backend.ErrUnsupported)
 }
 
-// yield passes an object on. It returns false when the listing is to end.
+// yield passes an object on. It returns false if the listing must end.
 func (s *Store) yield(content types.Object, yield func(backend.Object, error) bool) bool {
 	o := backend.Object{
 		Key:     strings.TrimPrefix(aws.ToString(content.Key), s.prefix),
@@ -98,8 +98,8 @@ func (s *Store) yield(content types.Object, yield func(backend.Object, error) bo
 	return yield(o, nil)
 }
 
-// listSorted lists the whole of prefix's directory, which is all that a
-// directory bucket can be asked for, and picks and sorts what was asked.
+// listSorted lists the whole directory of prefix, because a directory bucket can list
+// only directories. It selects and sorts the entries that were asked for.
 func (s *Store) listSorted(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
 	return func(yield func(backend.Object, error) bool) {
 		full := s.prefix + prefix
@@ -128,10 +128,10 @@ func (s *Store) listSorted(ctx context.Context, prefix, after string) iter.Seq2[
 	}
 }
 
-// pages yields the entries of all pages, each of which is one request. A page
-// that is said to be truncated need not be: MinIO says so of every last page.
-// An empty one need not be the last: a service may return what is left of a
-// page after it has dropped deleted versions.
+// pages yields the entries of all pages. Each page is one request. A page that the
+// service calls truncated may still be the last one: MinIO says so of every last
+// page. An empty page need not be the last: a service may drop deleted versions from
+// a page.
 func (s *Store) pages(ctx context.Context, prefix string, in *sdk.ListObjectsV2Input) iter.Seq2[types.Object, error] {
 	in.Bucket = &s.bucket
 	in.MaxKeys = aws.Int32(firstPage)
@@ -144,7 +144,7 @@ func (s *Store) pages(ctx context.Context, prefix string, in *sdk.ListObjectsV2I
 			}
 			page, err := s.client.ListObjectsV2(ctx, in, checked(checkListAnswer))
 			if err == nil && page.Name == nil && page.KeyCount == nil && page.IsTruncated == nil {
-				err = &notS3Error{"it has a listing without a bucket's name, a number of keys, or an end"} // services send all three
+				err = &notS3Error{"it has a listing without a bucket's name, a number of keys, or an end"} // every service sends at least one of the three
 			}
 			if err != nil {
 				yield(types.Object{}, s.failed(ctx, "list", prefix, err))
@@ -160,7 +160,7 @@ func (s *Store) pages(ctx context.Context, prefix string, in *sdk.ListObjectsV2I
 			}
 			next := aws.ToString(page.NextContinuationToken)
 			if next == "" || next == aws.ToString(in.ContinuationToken) {
-				yield(types.Object{}, s.error("list", prefix, errors.New("the service says that there is more, but not where it goes on")))
+				yield(types.Object{}, s.error("list", prefix, errors.New("the service says that there is more, but gives no token to continue")))
 				return
 			}
 			in.ContinuationToken = &next

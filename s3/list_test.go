@@ -15,8 +15,8 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// page is a ListObjectsV2 result, whose next page, if next is not "", comes
-// with that token.
+// page returns a ListObjectsV2 result. If next is not "", it is the token of the next
+// page.
 func page(next string, keys ...string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "<ListBucketResult><IsTruncated>%t</IsTruncated>", next != "")
@@ -50,13 +50,13 @@ func collect(t *testing.T, s backend.Store, prefix, after string) (keys []string
 	return keys, nil
 }
 
-// query is what the n-th request asked for.
+// query returns the query of the n-th request.
 func (w *wire) query(n int) url.Values { return w.requests[n].URL.Query() }
 
 func TestListPages(t *testing.T) {
 	w := &wire{answer: inOrder(t,
 		respondPage("t1", "jobs/a/1", "jobs/a/2"),
-		respondPage("t2"), // what was left of it after deleted versions were dropped
+		respondPage("t2"), // empty after deleted versions were dropped
 		respondPage("t3", "jobs/a/3"),
 		respondPage(""), // MinIO calls the last page truncated
 	)}
@@ -91,8 +91,8 @@ func TestListNewestTakesOneShortPage(t *testing.T) {
 	}
 }
 
-// Objects that others put under the prefix, such as the marker that consoles
-// make for a folder.
+// Other programs put objects under the prefix, such as the marker that consoles make
+// for a folder.
 func TestListPassesOverForeignObjects(t *testing.T) {
 	w := &wire{answer: inOrder(t, respondPage("", "jobs/", "jobs/README.md", "jobs/a", "jobs/a//b", "jobs/z/"))}
 	keys, err := collect(t, w.open(t, Options{}), "", "")
@@ -124,7 +124,8 @@ func TestListRefusesDisorder(t *testing.T) {
 	}
 }
 
-// A listing that cannot go on has failed: it must not pass for a short one.
+// A listing that cannot be continued is an error: it must not be taken for a short
+// one.
 func TestListDoesNotGoOn(t *testing.T) {
 	noToken := strings.Replace(page("", "jobs/a"), "false", "true", 1)
 	tests := map[string]func(*request) (*http.Response, error){
@@ -143,7 +144,7 @@ func TestListDoesNotGoOn(t *testing.T) {
 	}
 }
 
-// A token on a page that is the last one says nothing.
+// A token on the last page has no meaning.
 func TestListEnds(t *testing.T) {
 	last := strings.Replace(page("t1", "jobs/a"), "true", "false", 1)
 	w := &wire{answer: inOrder(t, always(func() *http.Response { return respond(200, last) }))}
@@ -160,7 +161,7 @@ func TestListWithoutTimes(t *testing.T) {
 	wantKind(t, err, backend.ErrUnsupported)
 }
 
-// A page that fails twice is all that is asked for again.
+// If a page fails twice, only that page is requested again.
 func TestListPageFailsTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fail := always(func() *http.Response { return respondError(500, "InternalError") })
@@ -187,8 +188,8 @@ func TestListPageFailsTwice(t *testing.T) {
 	})
 }
 
-// Directory buckets list in no order, know no start-after, and take a prefix
-// only up to a slash.
+// Directory buckets list in no order, ignore start-after, and accept only a prefix
+// that ends with a slash.
 func TestListDirectoryBucket(t *testing.T) {
 	w := &wire{answer: inOrder(t,
 		respondPage("t1", "jobs/t/d", "jobs/t/a"),

@@ -32,27 +32,27 @@ import (
 
 func init() { backend.Register("s3", OpenURL) }
 
-// Checksum says what guards the bytes of an object on their way to the server,
-// which refuses them when they do not match. "" means ChecksumCRC32C.
+// Checksum says how the bytes of an object are protected on their way to the server,
+// which refuses damaged data. "" means ChecksumCRC32C.
 type Checksum string
 
 const (
-	// ChecksumCRC32C sends a CRC32C in a header, computed before the data reaches
-	// the SDK and kept by the service with the object.
+	// ChecksumCRC32C sends a CRC32C in a header. The driver computes it before the
+	// data reaches the SDK, and the service keeps it with the object.
 	ChecksumCRC32C Checksum = "crc32c"
 
-	// ChecksumSHA256 makes a SHA-256 of the data part of the request's
-	// signature. It is for buckets whose policy denies unsigned payloads, and
-	// costs the CPU of a cryptographic hash on both sides.
+	// ChecksumSHA256 makes a SHA-256 of the data part of the request's signature. It
+	// is for buckets whose policy denies unsigned payloads. It costs more CPU time,
+	// on both sides.
 	ChecksumSHA256 Checksum = "sha256"
 
-	// ChecksumNone sends none. It is for services that refuse the header.
+	// ChecksumNone sends no checksum. It is for services that refuse the header.
 	ChecksumNone Checksum = "none"
 )
 
-// sign sets for one PutObject whether the payload is signed. The SDK's own
-// choice would be to sign over plain HTTP and not over TLS. A signed payload
-// does not make plain HTTP safe, since what is read back is not signed.
+// sign sets for one PutObject whether the payload is signed. By default the SDK signs
+// it over plain HTTP, and not over TLS. A signed payload does not make plain HTTP
+// safe: what is read back is not signed.
 func (c Checksum) sign(o *sdk.Options) {
 	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 		if c != ChecksumSHA256 {
@@ -74,22 +74,20 @@ func (c Checksum) sign(o *sdk.Options) {
 //	kms_key_id=id           the key for the two KMS kinds; default: the account's
 //	storage_class=NAME      the objects' storage class; default: STANDARD. Archive classes are refused
 //	requester_pays=true     accept the charges for requests to a bucket of this kind
-//	checksum=crc32c|sha256|none   what guards data on its way to the server, see [Checksum]; default: crc32c
+//	checksum=crc32c|sha256|none   what protects data on its way to the server, see [Checksum]; default: crc32c
 //
-// A parameter without a value is a mistake; one that is left out has its
-// default.
+// A parameter without a value is an error; one that is left out has its default.
 //
-// Credentials come from the SDK's default chain: environment, shared
-// configuration, web identity, container, instance role. A proxy comes from
-// HTTPS_PROXY, HTTP_PROXY and NO_PROXY, a private certificate authority from
-// AWS_CA_BUNDLE.
+// Credentials come from the SDK's default chain: environment, shared configuration,
+// web identity, container, instance role. A proxy comes from HTTPS_PROXY, HTTP_PROXY
+// and NO_PROXY, a private certificate authority from AWS_CA_BUNDLE.
 //
-// It sends no request. A mistake in the URL or in the configuration wraps
+// It sends no request. An error in the URL or in the configuration wraps
 // backend.ErrInvalid.
 func OpenURL(ctx context.Context, u *url.URL) (backend.Store, error) {
 	s, err := open(ctx, u)
 	if err != nil {
-		return nil, err // not s, which would be a nil *Store in an interface
+		return nil, err // not s: a nil *Store in an interface is not nil
 	}
 	return s, nil
 }
@@ -102,8 +100,8 @@ func open(ctx context.Context, u *url.URL) (*Store, error) {
 	if err := checkAuthorities(os.Getenv(bundleVariable)); err != nil {
 		return nil, l.failed(err)
 	}
-	// The SDK's words on standard error belong to no one: what goes wrong is in
-	// the errors.
+	// Without this, the SDK writes to standard error. What goes wrong is in the
+	// errors.
 	l.load = append(l.load, config.WithLogger(logging.Nop{}))
 	cfg, err := config.LoadDefaultConfig(ctx, l.load...)
 	if err != nil {
@@ -125,8 +123,8 @@ func open(ctx context.Context, u *url.URL) (*Store, error) {
 // bundleVariable names a file with certificate authorities in PEM.
 const bundleVariable = "AWS_CA_BUNDLE"
 
-// checkAuthorities says what is wrong with the file, which the SDK's errors do
-// without the variable's name, and some without the file's.
+// checkAuthorities checks that file. The SDK's errors about it do not name the
+// variable, and some do not name the file.
 func checkAuthorities(file string) error {
 	if file == "" {
 		return nil
@@ -142,7 +140,7 @@ func checkAuthorities(file string) error {
 	return nil
 }
 
-// misconfigured turns an error of loading the configuration into the store's.
+// misconfigured turns an error from loading the configuration into one of this store.
 func misconfigured(err error) error {
 	f := &failure{kind: backend.ErrInvalid, cause: err, text: err.Error()}
 	var noProfile config.SharedConfigProfileNotExistError
@@ -155,8 +153,8 @@ func misconfigured(err error) error {
 	return f
 }
 
-// ownTransport returns a transport of this store's own, with the certificate
-// authorities that the configuration names.
+// ownTransport returns a transport for this store alone, with the certificate
+// authorities from the configuration.
 func ownTransport(cfg *aws.Config) *http.Transport {
 	base, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
 	if !ok {
@@ -167,13 +165,13 @@ func ownTransport(cfg *aws.Config) *http.Transport {
 	return t
 }
 
-// location is what a URL says.
+// location holds what a URL says.
 type location struct {
 	bucket, prefix string
 	options        Options
 	load           []func(*config.LoadOptions) error
 	endpoint       string
-	pathStyle      *bool // nil means that the endpoint decides
+	pathStyle      *bool // nil: true if there is an endpoint
 }
 
 func parse(u *url.URL) (*location, error) {
@@ -201,8 +199,8 @@ func parse(u *url.URL) (*location, error) {
 	return l, l.check()
 }
 
-// checkValues refuses a parameter without a value, which may be a variable that
-// a script forgot to set.
+// checkValues refuses a parameter without a value: a script may have forgotten to set
+// a variable.
 func checkValues(parameters url.Values) error {
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
 		if slices.Contains(parameters[name], "") {
@@ -212,8 +210,7 @@ func checkValues(parameters url.Values) error {
 	return nil
 }
 
-// check brings the prefix into the form that it has in keys, and fills in
-// defaults.
+// check normalizes the prefix and fills in defaults.
 func (l *location) check() error {
 	l.options.Checksum = cmp.Or(l.options.Checksum, ChecksumCRC32C)
 	var err error
@@ -240,11 +237,11 @@ func (l *location) apply(o *sdk.Options) {
 		o.UsePathStyle = *l.pathStyle
 	}
 	if elsewhere && o.Region == "" {
-		o.Region = "us-east-1" // what such services take for "any"
+		o.Region = "us-east-1" // such services accept it as any region
 	}
 }
 
-// checkResolved checks what may come from the environment or from a profile.
+// checkResolved checks settings that may come from the environment or from a profile.
 func checkResolved(o sdk.Options) error {
 	switch {
 	case o.Region == "":
@@ -256,7 +253,7 @@ func checkResolved(o sdk.Options) error {
 	return checkEndpoint("endpoint (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile's endpoint_url)", aws.ToString(o.BaseEndpoint))
 }
 
-// checkEndpoint checks an endpoint, which name tells the user where to find.
+// checkEndpoint checks an endpoint. name tells the user where it was set.
 func checkEndpoint(name, endpoint string) error {
 	if endpoint == "" {
 		return nil
@@ -269,7 +266,7 @@ func checkEndpoint(name, endpoint string) error {
 		return backend.Invalidf("%s %q must look like https://host or http://host:port", name, endpoint)
 	}
 	if e.RawQuery != "" || e.ForceQuery || e.Fragment != "" {
-		e.RawQuery, e.ForceQuery, e.Fragment = "", false, "" // may hold a secret
+		e.RawQuery, e.ForceQuery, e.Fragment = "", false, "" // they may contain a secret
 		return backend.Invalidf("%s %q has something after a ? or #; leave that out", name, e)
 	}
 	return nil
@@ -312,11 +309,11 @@ func checkBucket(bucket string) error {
 	return nil
 }
 
-// maxKeyLen is the longest key that S3 takes, in bytes.
+// maxKeyLen is the length of the longest key that S3 accepts, in bytes.
 const maxKeyLen = 1024
 
-// cleanPrefix returns prefix in the form that it has in keys: "", or without a
-// slash before and with one after.
+// cleanPrefix returns the prefix as it begins keys: "", or without a leading slash
+// and with a trailing one.
 func cleanPrefix(prefix string) (string, error) {
 	clean := strings.Trim(prefix, "/")
 	if clean == "" {

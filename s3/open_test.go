@@ -22,11 +22,11 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// isolate hides this machine's own AWS configuration, and sets what env says.
+// isolate hides this machine's AWS configuration, and sets the variables in env.
 func isolate(t *testing.T, env ...string) {
 	for _, pair := range os.Environ() {
 		if name, _, _ := strings.Cut(pair, "="); strings.HasPrefix(name, "AWS_") {
-			t.Setenv(name, "") // which the SDK takes for unset
+			t.Setenv(name, "") // the SDK takes an empty variable for unset
 		}
 	}
 	env = append([]string{
@@ -86,7 +86,7 @@ func TestOpen(t *testing.T) {
 				t.Errorf("%s in %q at %q, path style %t, %+v", s, o.Region, aws.ToString(o.BaseEndpoint), o.UsePathStyle, s.options)
 			}
 			if o.Retryer.IsErrorRetryable(errors.New("any")) || o.Retryer.MaxAttempts() != 1 {
-				t.Error("the SDK tries again by itself")
+				t.Error("the SDK retries")
 			}
 		})
 	}
@@ -155,7 +155,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// A store of a caller's own client leaves that client as it is.
+// A store does not change the client that it was made with.
 func TestNew(t *testing.T) {
 	w := &wire{answer: always(func() *http.Response { return respondError(500, "InternalError") })}
 	options := testOptions(w)
@@ -177,9 +177,9 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// A directory bucket wants a session, which the SDK's client makes when it needs
-// one. The store makes its own: the caller's client, which may be in use, goes
-// on as it was configured.
+// A directory bucket needs a session, which the SDK's client makes on demand. The
+// store makes its own, so the caller's client, which may be in use, keeps its
+// configuration.
 func TestSessions(t *testing.T) {
 	const bucket = "bucket--use1-az4--x-s3"
 	w := &wire{answer: always(func() *http.Response { return respondError(500, "InternalError") })}
@@ -206,7 +206,7 @@ func TestSessions(t *testing.T) {
 	}
 }
 
-// The proxy is read from the environment, once for each process.
+// The proxy is read from the environment once per process, hence the child process.
 func TestProxyFromEnvironment(t *testing.T) {
 	const child = "HOLDFAST_TEST_S3_PROXY_CHILD"
 	if os.Getenv(child) != "" {
@@ -237,7 +237,8 @@ func TestProxyFromEnvironment(t *testing.T) {
 	}
 }
 
-// The SDK has a logger that writes to standard error, to a bad Date for one.
+// The SDK's default logger writes to standard error, for example when a Date is
+// malformed.
 func TestNothingOnStandardError(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"0123"`)
@@ -264,7 +265,7 @@ func TestNothingOnStandardError(t *testing.T) {
 	}
 }
 
-// One rule for all parameters.
+// The rule is the same for all parameters.
 func TestOpenRefusesEmptyValues(t *testing.T) {
 	isolate(t)
 	for _, name := range []string{

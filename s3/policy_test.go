@@ -14,7 +14,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/testserver"
 )
 
-// The policies in docs/deploy/aws.md, tried with credentials that they limit.
+// The policies in docs/deploy/aws.md, tested with credentials that they limit.
 func TestPolicies(t *testing.T) {
 	doc, err := os.ReadFile("../docs/deploy/aws.md")
 	if err != nil {
@@ -42,12 +42,12 @@ func TestPolicies(t *testing.T) {
 					wantDenied(t, verb, err)
 				}
 			}
-			// What does not exist is told from what is forbidden.
+			// An absent object is distinguished from a forbidden one.
 			if _, err := store.Get(t.Context(), "absent", 0, make([]byte, 1)); !errors.Is(err, backend.ErrNotExist) {
 				t.Errorf("get of an absent object: %v", err)
 			}
 			for verb, err := range try(t.Context(), open(t, server, "jobs/others")) {
-				if verb != "list" { // which shows the names of the whole bucket
+				if verb != "list" { // a list shows the names of the whole bucket
 					wantDenied(t, verb, err)
 				}
 			}
@@ -55,7 +55,45 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// policy returns the JSON block under a heading.
+// Who may only read and delete learns from the replies that a bucket keeps versions.
+func TestVersionedBucketIsSeen(t *testing.T) {
+	doc, err := os.ReadFile("../docs/deploy/aws.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := testserver.Run(t, suite, testserver.MinIO, false)
+	if err := server.MakeBucket(t.Context(), "example-checkpoints"); err != nil {
+		t.Fatal(err)
+	}
+	client, err := server.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, versions := range []bool{false, true} {
+		if versions {
+			if err := client.EnableVersioning(t.Context(), "example-checkpoints"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		server.Setenv(t)
+		populate(t, server)
+		limitTo(t, server, policy(t, string(doc), "Collector"))
+		store := open(t, server, "jobs/orders")
+		for o, err := range store.List(t.Context(), "", "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := store.Get(t.Context(), o.Key, 0, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := store.(backend.Versioned).KeepsVersions(); got != versions {
+			t.Errorf("versions: %t; seen: %t", versions, got)
+		}
+	}
+}
+
+// policy returns the JSON block below a heading.
 func policy(t *testing.T, doc, heading string) string {
 	t.Helper()
 	_, section, found := strings.Cut(doc, "\n### "+heading+"\n")
@@ -67,7 +105,7 @@ func policy(t *testing.T, doc, heading string) string {
 	return block
 }
 
-// limitTo puts temporary credentials that a policy limits into the environment.
+// limitTo puts temporary credentials into the environment that a policy limits.
 func limitTo(t *testing.T, server *testserver.Server, policy string) {
 	t.Helper()
 	session, err := credentials.NewSTSAssumeRole(server.Endpoint, credentials.STSAssumeRoleOptions{
@@ -99,7 +137,7 @@ func open(t *testing.T, server *testserver.Server, path string) backend.Store {
 	return s
 }
 
-// populate makes the objects that try works on, with all permissions.
+// populate makes the objects that try uses, with all permissions.
 func populate(t *testing.T, server *testserver.Server) {
 	t.Helper()
 	for _, path := range []string{"jobs/orders", "jobs/others"} {
@@ -115,7 +153,7 @@ func populate(t *testing.T, server *testserver.Server) {
 	}
 }
 
-// try uses each verb once.
+// try calls each method once.
 func try(ctx context.Context, s backend.Store) map[string]error {
 	errs := map[string]error{}
 	_, errs["create"] = s.Create(ctx, "new", nil)

@@ -1,9 +1,9 @@
-// Package s3 stores objects in Amazon S3 and in services that speak its
-// protocol. Importing it registers the URL scheme "s3"; see [OpenURL] for the URL.
+// Package s3 stores objects in Amazon S3 and in services that speak its protocol.
+// Importing it registers the URL scheme "s3"; see [OpenURL] for the URL.
 //
-// The service must honour If-None-Match on PutObject: Create rests on it.
-// docs/deploy/aws.md lists which do, and the IAM permissions that each verb
-// needs.
+// The service must support If-None-Match on PutObject, because Create depends on it.
+// docs/deploy/aws.md lists services that do, and the IAM permissions that each
+// operation needs.
 package s3
 
 import (
@@ -30,9 +30,9 @@ import (
 // Options says how objects are written. The zero value is right for most
 // buckets.
 type Options struct {
-	// Encryption is the server-side encryption to ask for; empty leaves it to
-	// the bucket. KMSKeyID is the key for the two KMS kinds; empty means the
-	// account's default key.
+	// Encryption is the server-side encryption to ask for; empty leaves it to the
+	// bucket. KMSKeyID is the key for the two KMS kinds; empty means the account's
+	// default key.
 	Encryption types.ServerSideEncryption
 	KMSKeyID   string
 
@@ -40,15 +40,16 @@ type Options struct {
 	// default. Classes whose objects cannot be read at once are refused.
 	StorageClass types.StorageClass
 
-	// RequesterPays accepts the charges for requests to a bucket that asks so.
+	// RequesterPays accepts the charges for requests to a bucket whose requesters
+	// pay.
 	RequesterPays bool
 
-	// Checksum guards what is written on its way to the server.
+	// Checksum says how data is protected on its way to the server.
 	Checksum Checksum
 }
 
-// Store is a [backend.Store] in a bucket. It may be used from many goroutines
-// at once.
+// Store is a [backend.Store] in a bucket. Any number of goroutines may use it at the
+// same time.
 type Store struct {
 	client      *sdk.Client
 	credentials *credentials
@@ -57,20 +58,27 @@ type Store struct {
 	options     Options
 	directory   bool        // a directory bucket of S3 Express, which lists in no order
 	single      atomic.Bool // the service has no DeleteObjects
+	versions    atomic.Bool // an object had a version's id
 	closed      atomic.Bool
-	release     func() // what Close does; may be nil
+	release     func() // closes the connections that the store owns; nil if it owns none
 }
 
-var _ backend.Store = (*Store)(nil)
+var (
+	_ backend.Store     = (*Store)(nil)
+	_ backend.Versioned = (*Store)(nil)
+)
 
-// New returns the store under prefix in bucket, for programs that configure
-// the client themselves. It uses the client's settings, but for these: nothing
-// is tried again by the SDK, checksums are the driver's, a request on which no
-// byte moves for [StallTimeout], or that is slower than [LowestRate], is ended,
-// and sessions with a directory bucket of S3 Express are the store's own. The
-// client is not changed, and Close leaves its connections open.
+// New returns the store under prefix in bucket, for programs that configure the
+// client themselves. It uses the client's settings, with these exceptions:
 //
-// It sends no request. An error wraps backend.ErrInvalid.
+//   - the SDK does not retry;
+//   - the driver computes the checksums;
+//   - a request is ended if no byte moves for [StallTimeout], or if it is slower than [LowestRate];
+//   - the store makes its own sessions with a directory bucket of S3 Express.
+//
+// The client is not changed, and Close leaves its connections open.
+//
+// New sends no request. An error wraps backend.ErrInvalid.
 func New(client *sdk.Client, bucket, prefix string, o Options) (*Store, error) {
 	l := location{bucket: bucket, prefix: prefix, options: o}
 	if err := l.check(); err != nil {
@@ -80,7 +88,7 @@ func New(client *sdk.Client, bucket, prefix string, o Options) (*Store, error) {
 		bucket:    l.bucket,
 		prefix:    l.prefix,
 		options:   l.options,
-		directory: strings.HasSuffix(bucket, "--x-s3") || strings.HasSuffix(bucket, "--xa-s3"), // itself, or an access point of one
+		directory: strings.HasSuffix(bucket, "--x-s3") || strings.HasSuffix(bucket, "--xa-s3"), // a directory bucket, or an access point of one
 	}
 	s.client = sdk.New(client.Options(), func(o *sdk.Options) {
 		o.HTTPClient = watched{o.HTTPClient}
@@ -89,21 +97,21 @@ func New(client *sdk.Client, bucket, prefix string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// configure sets what the driver's correctness rests on.
+// configure sets what the driver depends on to be correct.
 func (s *Store) configure(o *sdk.Options) {
-	// A second attempt by the SDK that meets the first one's object would turn a
-	// success into PreconditionFailed.
+	// If the SDK retried and found the object of its own first attempt, a success
+	// would become PreconditionFailed.
 	o.Retryer = aws.NopRetryer{}
 	o.RetryMaxAttempts = 0
-	// The SDK's own checksums become an aws-chunked trailer over TLS, which
-	// several services refuse and one stores as data.
+	// Over TLS, the SDK's own checksums become an aws-chunked trailer. Several
+	// services refuse it, and one stores it as data.
 	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-	// What makes sessions belongs to the client that it was made for, and would
-	// silently be handed to the new one.
+	// The provider of sessions belongs to the client that it was made for. Without
+	// this, the SDK would use it for the new client as well.
 	o.ExpressCredentials = nil
 	s.credentials = &credentials{provider: o.Credentials}
-	if o.Credentials != nil { // else requests are anonymous
+	if o.Credentials != nil { // nil means anonymous requests
 		o.Credentials = s.credentials
 	}
 }
@@ -141,10 +149,11 @@ func (s *Store) write(ctx context.Context, op, key string, data []byte, ifNoneMa
 	if err != nil {
 		return backend.Object{}, s.failed(ctx, op, key, err)
 	}
+	s.noteVersion(out.VersionId)
 	// The Date of the response is the store's clock after the write. A response
-	// without one is as good as lost, and is treated so: the error says that the
-	// outcome is open, and another attempt is worth while. A Create then meets
-	// its own object, whose time a List tells.
+	// without it is treated as if it were lost: the error is retryable, and the
+	// outcome in doubt. A second Create then finds the object of the first one, and a
+	// List gives its time.
 	at, ok := awsmiddleware.GetServerTime(out.ResultMetadata)
 	if !ok {
 		return backend.Object{}, s.error(op, key, errNoDate)
@@ -162,7 +171,7 @@ func crc32c(data []byte) string {
 	return base64.StdEncoding.EncodeToString(sum)
 }
 
-// Get reads with one ranged GetObject.
+// Get reads by one GetObject with a range.
 func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (int, error) {
 	if err := s.ready(ctx, "get", key, backend.CheckKey(key)); err != nil {
 		return 0, err
@@ -183,6 +192,7 @@ func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (in
 		return 0, s.failed(ctx, "get", key, err)
 	}
 	defer out.Body.Close()
+	s.noteVersion(out.VersionId)
 	want, err := expected(out, offset, len(p))
 	if err != nil {
 		return 0, s.error("get", key, err)
@@ -195,8 +205,20 @@ func (s *Store) Get(ctx context.Context, key string, offset int64, p []byte) (in
 	return n, nil
 }
 
-// expected returns how many bytes of the response belong to the answer, after
-// a check that it is the part of the object that was asked for.
+// noteVersion notes the id of an object's version, which S3 tells if the object was written
+// while versioning was enabled: it stays as a noncurrent version when it is deleted. What was
+// written before that, or while versioning is suspended, has the id "null".
+func (s *Store) noteVersion(id *string) {
+	if v := aws.ToString(id); v != "" && v != "null" {
+		s.versions.Store(true)
+	}
+}
+
+// KeepsVersions reports whether an object that was written or read had a version.
+func (s *Store) KeepsVersions() bool { return s.versions.Load() }
+
+// expected checks that a response is the part of the object that was asked for, and
+// returns how many bytes of it to read.
 func expected(out *sdk.GetObjectOutput, offset int64, length int) (int, error) {
 	if out.ContentRange == nil { // the whole object
 		switch {
@@ -225,8 +247,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// ready makes the checks that come before every request. invalid is what is
-// wrong with the key or prefix, or nil.
+// ready makes the checks that come before every request. invalid is the error in the
+// key or prefix, or nil.
 func (s *Store) ready(ctx context.Context, op, key string, invalid error) error {
 	switch {
 	case s.closed.Load():

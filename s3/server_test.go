@@ -26,8 +26,8 @@ const (
 	bucket = "holdfast-test"
 )
 
-// TestConformance runs against the bucket that HOLDFAST_TEST_S3_URL names, or
-// against two servers that share no code, over HTTP and over TLS.
+// TestConformance runs against the bucket in HOLDFAST_TEST_S3_URL, or against two
+// servers that share no code, over HTTP and over TLS.
 func TestConformance(t *testing.T) {
 	testreq.Suite(t, suite)
 	if root := os.Getenv("HOLDFAST_TEST_S3_URL"); root != "" {
@@ -35,7 +35,7 @@ func TestConformance(t *testing.T) {
 		return
 	}
 	onServers(t, func(t *testing.T, s *testserver.Server) {
-		// Characters that a prefix may have and a key may not.
+		// These characters are allowed in a prefix, but not in a key.
 		conformance.Run(t, below(t, s.URL(bucket, "jobs/A b+c=ü&'(1)")))
 	})
 }
@@ -70,8 +70,8 @@ func below(t *testing.T, root string) conformance.Open {
 	}
 }
 
-// What the driver wrote, seen by another SDK.
-func TestIndependentEye(t *testing.T) {
+// Another SDK reads what the driver wrote.
+func TestOtherClientReads(t *testing.T) {
 	onServers(t, func(t *testing.T, server *testserver.Server) {
 		eye, err := server.Client()
 		if err != nil {
@@ -150,7 +150,7 @@ func wantObject(t *testing.T, eye *minio.Client, key string, data []byte, create
 	}
 }
 
-// What real servers say when something is wrong.
+// The error messages for typical mistakes, from real servers.
 func TestServersErrors(t *testing.T) {
 	onServers(t, func(t *testing.T, server *testserver.Server) {
 		tests := []struct {

@@ -8,24 +8,24 @@ import (
 	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
-// StallTimeout is how long a request may go without a byte moving in either
-// direction, waiting for the response included, before it is ended with an
-// error that is worth another attempt.
+// StallTimeout is how long a request may go on without a byte moving in either
+// direction, the wait for the response included. Then it is ended with a retryable
+// error.
 const StallTimeout = httpclient.StallTimeout
 
-// LowestRate is how many bytes a second a request moves at the least, taken over
-// five minutes, before it is ended in the same way. A link so slow that it does
-// not give that to each request wants fewer at once.
+// LowestRate is the number of bytes per second that a request must move, on average
+// over five minutes. A slower request is ended with a retryable error. On a slow
+// link, run fewer requests at once.
 const LowestRate = httpclient.LowestRate
 
-// direct sends requests through a transport as they are. A redirect is the
-// answer: its target would not accept the signature, and Create sends one
-// request at most.
+// direct sends each request through a transport, and returns a redirect as the
+// response. To follow it would be wrong: its target would not accept the signature,
+// and Create must send only one request.
 type direct struct{ transport *http.Transport }
 
 func (d direct) Do(req *http.Request) (*http.Response, error) { return d.transport.RoundTrip(req) }
 
-// watched is an HTTP client whose requests end in time.
+// watched is an HTTP client that ends requests which stall or are too slow.
 type watched struct{ next sdk.HTTPClient }
 
 func (w watched) Do(req *http.Request) (*http.Response, error) {

@@ -26,8 +26,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/httpclient"
 )
 
-// slowBody yields one byte at a time after a pause, and at the end hangs until
-// the request is ended, if it is to.
+// slowBody yields one byte after each pause. At the end, if hang is set, it blocks
+// until the request is ended.
 type slowBody struct {
 	ctx   context.Context
 	left  int
@@ -108,7 +108,7 @@ func TestStall(t *testing.T) {
 	}
 }
 
-// A body that is sent slowly is no stall either.
+// A body that is sent slowly is not a stall.
 func TestSlowUpload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := doer(func(r *http.Request) (*http.Response, error) {
@@ -126,7 +126,7 @@ func TestSlowUpload(t *testing.T) {
 	})
 }
 
-// A server that answers a byte at a time does not hold a call for ever.
+// A server that sends one byte now and then cannot keep a call waiting for ever.
 func TestTrickle(t *testing.T) {
 	for _, verb := range []string{"put", "get", "list", "delete"} {
 		t.Run(verb, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestTrickle(t *testing.T) {
 				s := w.open(t, Options{})
 				began := time.Now()
 				err := call(t.Context(), s, verb)
-				if verb == "get" { // call's wants less than is sent
+				if verb == "get" { // the function call reads fewer bytes than are sent
 					_, err = s.Get(t.Context(), "key", 0, make([]byte, 3600))
 				}
 				wantKind(t, err, errAny)
@@ -155,7 +155,7 @@ func TestTrickle(t *testing.T) {
 	}
 }
 
-// An answer has as many bytes as were asked for, also if they are many.
+// A large answer is read completely.
 func TestLargeGet(t *testing.T) {
 	data := strings.Repeat("x", 32<<20)
 	w := &wire{answer: always(func() *http.Response { return respond(200, data) })}
@@ -165,7 +165,7 @@ func TestLargeGet(t *testing.T) {
 	}
 }
 
-// Whatever comes of a request, nothing that watched it is left behind.
+// Whatever the result of a request, the goroutine that watches it ends.
 func TestWatchEnds(t *testing.T) {
 	for name, answer := range map[string]func() (*http.Response, error){
 		"answer":    func() (*http.Response, error) { return respond(200, "1234"), nil },
@@ -193,7 +193,8 @@ func wantStalled(t *testing.T, err error) {
 	}
 }
 
-// The caller's context ends a stalled request as the caller's.
+// If the caller's context ends while a request stalls, the error is that of the
+// context.
 func TestStallEndsWithContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{answer: func(r *request) (*http.Response, error) {
@@ -207,7 +208,8 @@ func TestStallEndsWithContext(t *testing.T) {
 	})
 }
 
-// A storm of 503s: Retry waits and goes on, Create is not repeated.
+// After many answers 503, Retry succeeds with all calls but Create, which it does not
+// repeat.
 func TestThrottlingStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storm := 5
@@ -229,7 +231,7 @@ func TestThrottlingStorm(t *testing.T) {
 	})
 }
 
-// serve opens a store on a real server, over real connections.
+// serve opens a store on an HTTP server, over real connections.
 func serve(t *testing.T, h http.HandlerFunc) *Store {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -244,13 +246,13 @@ func serve(t *testing.T, h http.HandlerFunc) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Before the server's own Close, which waits for its connections.
+	// This must come before the server's own Close, which waits for its connections.
 	t.Cleanup(server.Close)
 	t.Cleanup(transport.CloseIdleConnections)
 	return s
 }
 
-// discard and send are for servers, whose clients may be gone.
+// discard and send are for servers whose client may have gone.
 func discard(t *testing.T, r io.Reader) {
 	n, err := io.Copy(io.Discard, r)
 	t.Logf("server: read %d bytes, %v", n, err)
@@ -276,8 +278,8 @@ func TestBodyCut(t *testing.T) {
 	}
 }
 
-// net/http may go on reading a request's body after it has returned. The driver
-// must not let it: the data is the caller's again.
+// net/http may go on reading a request's body after it has returned. The driver must
+// prevent that, because the data belongs to the caller again.
 func TestDataNotReadAfterReturn(t *testing.T) {
 	answers := map[string]func() (*http.Response, error){
 		"early answer": func() (*http.Response, error) { return respondError(412, "PreconditionFailed"), nil },
@@ -301,15 +303,15 @@ func TestDataNotReadAfterReturn(t *testing.T) {
 	}
 }
 
-// The same with net/http itself, under the race detector: the service answers
-// while the body is on its way, and goes on reading.
+// The same with net/http itself, for the race detector: the service answers while the
+// body is being sent, and goes on reading.
 func TestDataReusedAfterEarlyAnswer(t *testing.T) {
 	const rounds = 5
 	received := make(chan int, rounds)
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		received <- answerEarly(t, w, r)
 	})
-	data := make([]byte, 16<<20) // more than the buffers between the two hold
+	data := make([]byte, 16<<20) // more than fits into the buffers between the two
 	for range rounds {
 		if _, err := s.Create(t.Context(), "key", data); !errors.Is(err, backend.ErrExist) {
 			t.Fatalf("got %v, want ErrExist", err)
@@ -321,8 +323,8 @@ func TestDataReusedAfterEarlyAnswer(t *testing.T) {
 	}
 }
 
-// answerEarly refuses a PutObject when the first of its body has come, and
-// returns how much came in the end.
+// answerEarly refuses a PutObject when the beginning of its body has arrived, and
+// returns how many bytes arrived in the end.
 func answerEarly(t *testing.T, w http.ResponseWriter, r *http.Request) int {
 	conn, body, err := w.(http.Hijacker).Hijack()
 	if err != nil {
@@ -376,8 +378,8 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 }
 
-// A store that is opened by URL keeps as many connections as it has used at
-// once, each of them HTTP/1, and takes a redirect for an answer.
+// A store that is opened by URL keeps as many connections as it has used at once.
+// They speak HTTP/1, and a redirect is not followed.
 func TestOpenedTransport(t *testing.T) {
 	const atOnce = 40
 	var (
@@ -433,8 +435,8 @@ func TestOpenedTransport(t *testing.T) {
 	}
 }
 
-// What is wrong with the endpoint does not go away by trying again, as real
-// servers and the real TLS put it. A server that is down may come back.
+// With a wrong endpoint, real servers and real TLS give an error that is not
+// retryable. A server that is down may come back, so that error is.
 func TestWrongEndpoint(t *testing.T) {
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
@@ -473,7 +475,8 @@ func TestWrongEndpoint(t *testing.T) {
 	}
 }
 
-// greeter is the address of a server that speaks first, as mail servers do.
+// greeter returns the address of a server that sends the first bytes, as mail servers
+// do.
 func greeter(t *testing.T) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -484,7 +487,7 @@ func greeter(t *testing.T) string {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
-				return // closed below
+				return // the listener was closed below
 			}
 			send(t, conn, "220 mail.test ready\r\n")
 			discard(t, conn)

@@ -23,8 +23,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A wire stands in for the network: it records each request, body included,
-// and passes it to answer.
+// A wire replaces the network: it records each request with its body, and calls
+// answer for the response.
 type wire struct {
 	answer func(*request) (*http.Response, error)
 
@@ -62,7 +62,8 @@ func (w *wire) count() int {
 	return len(w.requests)
 }
 
-// serverTime is the clock of the scripted service, far from this machine's.
+// serverTime is the clock of the simulated service. It is far from this machine's
+// clock.
 var serverTime = time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
 
 func respond(status int, body string) *http.Response {
@@ -91,7 +92,7 @@ func always(resp func() *http.Response) func(*request) (*http.Response, error) {
 	return func(*request) (*http.Response, error) { return resp(), nil }
 }
 
-// inOrder answers each request with the next of the given functions.
+// inOrder answers each request with the next one of the given functions.
 func inOrder(t *testing.T, answers ...func(*request) (*http.Response, error)) func(*request) (*http.Response, error) {
 	var mu sync.Mutex
 	return func(r *request) (*http.Response, error) {
@@ -118,13 +119,13 @@ func testOptions(client sdk.HTTPClient) sdk.Options {
 		UsePathStyle: true,
 		Credentials:  testKeys,
 		HTTPClient:   client,
-		// The SDK's defaults, which the driver is to replace.
+		// The SDK's defaults, which the driver must replace.
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenSupported,
 	}
 }
 
-// open returns a store whose requests go to w, under s3://bucket/jobs.
+// open returns a store under s3://bucket/jobs whose requests go to w.
 func (w *wire) open(t *testing.T, o Options) *Store {
 	t.Helper()
 	return w.openBucket(t, "bucket", testOptions(w), o)
@@ -148,7 +149,7 @@ func closeAfter(t *testing.T, s backend.Store) {
 	})
 }
 
-// objects is the least of S3: one map of objects with conditional PUT.
+// objects is a minimal S3: a map of objects with conditional PUT.
 type objects map[string][]byte
 
 func (o objects) answer(r *request) (*http.Response, error) {
@@ -216,7 +217,7 @@ func wantHeaders(t *testing.T, r *request, want map[string]string) {
 
 func TestOptionsOnTheWire(t *testing.T) {
 	const crc32c = "4waSgw=="
-	const sha256 = "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225" // of 123456789
+	const sha256 = "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225" // of the data 123456789
 	tests := []struct {
 		name    string
 		options Options
@@ -283,9 +284,9 @@ func TestRequesterPaysOnEveryVerb(t *testing.T) {
 	}
 }
 
-// The write reaches the service, its reply does not reach the client. The
-// driver must neither call it a success nor take it for another's, nor repeat
-// it: what to write is the token by which the commit protocol knows its own.
+// The write reaches the service, but the reply is lost. The driver must not report a
+// success, and not ErrExist, and must not repeat the request: only the commit
+// protocol can find out, by the token in the data, whose object it is.
 func TestReplyLost(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -310,7 +311,7 @@ func TestReplyLost(t *testing.T) {
 			s := w.open(t, Options{})
 			_, err := s.Create(t.Context(), "manifest", []byte("mine"))
 			if !backend.Retryable(err) || errors.Is(err, backend.ErrExist) {
-				t.Fatalf("a lost reply gave %v, want an error that leaves the outcome open", err)
+				t.Fatalf("a lost reply gave %v, want a retryable error", err)
 			}
 			if w.count() != 1 {
 				t.Fatalf("%d requests, want 1", w.count())
@@ -318,14 +319,14 @@ func TestReplyLost(t *testing.T) {
 			lose = false
 			wantTaken(t, s, "mine")
 
-			// The same with another writer in between.
+			// The same, but another writer comes in between.
 			store["/bucket/jobs/manifest"] = []byte("theirs")
 			wantTaken(t, s, "theirs")
 		})
 	}
 }
 
-// wantTaken creates "manifest" in vain, and reads who holds it.
+// wantTaken expects ErrExist from Create on "manifest", and reads who holds it.
 func wantTaken(t *testing.T, s backend.Store, holder string) {
 	t.Helper()
 	if _, err := s.Create(t.Context(), "manifest", []byte("mine")); !errors.Is(err, backend.ErrExist) || backend.Retryable(err) {
@@ -351,7 +352,7 @@ func TestGetOnTheWire(t *testing.T) {
 		offset int64
 		answer func() *http.Response
 		want   string
-		err    error // kind; errAny for one without
+		err    error // the kind of error; errAny means retryable
 	}{
 		{"part", 2, part("bytes 2-5/10", "cdef"), "cdef", nil},
 		{"to the end", 8, part("bytes 8-9/10", "ij"), "ij", nil},
@@ -411,14 +412,14 @@ func (c *closable) Close() error {
 	return c.ReadCloser.Close()
 }
 
-// errAny stands for an error that is of no kind, and so worth another attempt.
+// errAny stands for an error without a kind, which is retryable.
 var errAny = errors.New("retryable")
 
 func wantKind(t *testing.T, err, kind error) {
 	t.Helper()
 	if errors.Is(kind, errAny) {
 		if !backend.Retryable(err) {
-			t.Errorf("got %v, want an error worth another attempt", err)
+			t.Errorf("got %v, want a retryable error", err)
 		}
 	} else if !errors.Is(err, kind) {
 		t.Errorf("got %v, want %v", err, kind)
@@ -445,8 +446,8 @@ func TestGetRefusesBadRanges(t *testing.T) {
 	}
 }
 
-// A write whose response does not tell the store's time is like one whose reply
-// was lost: it was made, and the caller learns the time by other means.
+// A write whose response does not give the store's time is treated as if its reply
+// were lost: the object exists, and a List gives the time.
 func TestDateMissing(t *testing.T) {
 	for _, date := range []string{"", "yesterday"} {
 		for _, verb := range []string{"create", "put"} {
@@ -472,8 +473,8 @@ func TestDateMissing(t *testing.T) {
 	}
 }
 
-// The SDK learns the service's clock from the response, so that the second
-// attempt is signed with a time that the service accepts.
+// The SDK learns the service's clock from the response, and signs the second attempt
+// with a time that the service accepts.
 func TestClockSkew(t *testing.T) {
 	w := &wire{}
 	w.answer = func(r *request) (*http.Response, error) {
@@ -575,7 +576,7 @@ func TestDeleteWithoutBatches(t *testing.T) {
 	}
 }
 
-// When the context ends, no more is asked for, and said once.
+// When the context ends, Delete sends no more requests and returns one error.
 func TestDeleteEndsWithContext(t *testing.T) {
 	keys := make([]string, 2500)
 	for i := range keys {
@@ -597,7 +598,7 @@ func TestDeleteEndsWithContext(t *testing.T) {
 	}
 }
 
-// A failed batch does not keep the others from being tried.
+// After a failed batch, Delete still tries the others.
 func TestDeleteGoesOn(t *testing.T) {
 	w := &wire{answer: inOrder(t,
 		always(func() *http.Response { return respondError(500, "InternalError") }),
@@ -614,8 +615,8 @@ func TestDeleteGoesOn(t *testing.T) {
 	}
 }
 
-// A redirect is an answer: a second request would not be one request, and its
-// target would not accept the signature.
+// A redirect is not followed: that would be a second request, and its target would
+// not accept the signature.
 func TestRedirectNotFollowed(t *testing.T) {
 	for _, status := range []int{301, 307} {
 		w := &wire{answer: always(func() *http.Response {
@@ -637,7 +638,7 @@ func TestRedirectNotFollowed(t *testing.T) {
 	}
 }
 
-// A doer is a function that stands in for an HTTP client, or for a transport.
+// A doer is a function in the place of an HTTP client or a transport.
 type doer func(*http.Request) (*http.Response, error)
 
 func (f doer) Do(r *http.Request) (*http.Response, error)        { return f(r) }

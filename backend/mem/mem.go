@@ -1,10 +1,9 @@
 // Package mem keeps objects in memory. It is the reference implementation of
-// backend.Store, and what the engine's own tests run on: its clock is the
-// test's to set.
+// backend.Store. The engine's own tests use it, because they can set its clock.
 //
-// Importing it registers the scheme mem. Within one process all URLs with one
-// host, as in mem://name/path, share one [Bucket]. Nothing outlives the
-// process.
+// Importing it registers the scheme mem. Within one process, all URLs with the same
+// host, as in mem://name/path, share one [Bucket]. Nothing is kept after the process
+// has ended.
 package mem
 
 import (
@@ -58,7 +57,7 @@ type object struct {
 	modTime time.Time
 }
 
-// NewBucket returns an empty Bucket whose clock is now.
+// NewBucket returns an empty Bucket. now is its clock.
 func NewBucket(now func() time.Time) *Bucket {
 	return &Bucket{now: now, objects: make(map[string]object)}
 }
@@ -129,7 +128,7 @@ func (s *store) read(ctx context.Context, key string, offset int64, p []byte) (i
 
 func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[backend.Object, error] {
 	return func(yield func(backend.Object, error) bool) {
-		after := after // each range begins where the caller said
+		after := after // each range over the sequence begins after the caller's key
 		for {
 			page, err := s.page(ctx, prefix, after)
 			if err != nil {
@@ -149,8 +148,8 @@ func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[backen
 	}
 }
 
-// page returns the next objects of a listing: a service lists in pages too,
-// and what comes or goes between two of them may or may not be seen.
+// page returns the next objects of a listing. It lists in pages as services do: an
+// object that is created or deleted between two pages may or may not be seen.
 func (s *store) page(ctx context.Context, prefix, after string) ([]backend.Object, error) {
 	if err := cmp.Or(s.check(ctx), backend.CheckPrefix(prefix)); err != nil {
 		return nil, err

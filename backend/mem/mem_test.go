@@ -50,8 +50,7 @@ func TestURL(t *testing.T) {
 	}
 }
 
-// TestClock shows that an object's time is the bucket's, at the time of the
-// call and not of the bucket's making.
+// TestClock shows that an object's time is the bucket's time when the call was made.
 func TestClock(t *testing.T) {
 	now := time.Date(2001, 2, 3, 4, 5, 6, 7, time.UTC)
 	s := mem.NewBucket(func() time.Time { return now }).Open()

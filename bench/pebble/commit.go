@@ -11,9 +11,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-io/holdfast/bench/internal/records"
 	"github.com/holdfast-io/holdfast/checkpoint"
 	engine "github.com/holdfast-io/holdfast/engines/pebble"
 )
+
+// changedPart is which part of the records changes: one in so many.
+const changedPart = 100
 
 // An ownedTask is a task in the store, of which this program is the owner.
 type ownedTask struct {
@@ -53,8 +57,8 @@ func (t *ownedTask) sent() int64 {
 
 // measureCommits commits one cut, and another one after a hundredth of the
 // records were overwritten, to two tasks.
-func measureCommits(ctx context.Context, c config, e *engine.Engine, s *state) (err error) {
-	fmt.Printf("Commit after %d of %d records were overwritten:\n\n", s.records/changedPart, s.records)
+func measureCommits(ctx context.Context, c config, e *engine.Engine, s *records.DB) (err error) {
+	fmt.Printf("Commit after %d of %d records were overwritten:\n\n", s.Records/changedPart, s.Records)
 	fmt.Println("| tables are | ms | MiB read | MiB sent | MiB in the cut |")
 	fmt.Println("| --- | --: | --: | --: | --: |")
 	rows := []struct {
@@ -100,7 +104,7 @@ func measureCommits(ctx context.Context, c config, e *engine.Engine, s *state) (
 		if err := os.RemoveAll(cut); err != nil {
 			return err
 		}
-		if err := s.overwrite(int(s.records / changedPart)); err != nil {
+		if err := s.Overwrite(int(s.Records / changedPart)); err != nil {
 			return err
 		}
 	}

@@ -30,6 +30,7 @@ import (
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
 
+	"github.com/holdfast-io/holdfast/bench/internal/records"
 	engine "github.com/holdfast-io/holdfast/engines/pebble"
 	_ "github.com/holdfast-io/holdfast/local"
 )
@@ -75,8 +76,8 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	s, err := newState(ctx, e.DB, c.size)
-	if err != nil {
+	s := records.New(e.DB, c.size, 1)
+	if err := s.Fill(ctx); err != nil {
 		return err
 	}
 	if err := measurePauses(ctx, c, e, s); err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/holdfast-io/holdfast/bench/internal/records"
 	"github.com/holdfast-io/holdfast/checkpoint"
 	engine "github.com/holdfast-io/holdfast/engines/pebble"
 )
@@ -19,7 +20,7 @@ type way struct {
 	cut  func(context.Context) (src checkpoint.Source, remove func() error, err error)
 }
 
-func measurePauses(ctx context.Context, c config, e *engine.Engine, s *state) error {
+func measurePauses(ctx context.Context, c config, e *engine.Engine, s *records.DB) error {
 	ways := []way{
 		{"engines/pebble", e.Cut},
 		{"Flush and Checkpoint", stopped(e, filepath.Join(c.dir, "stopped"))},
@@ -32,7 +33,7 @@ func measurePauses(ctx context.Context, c config, e *engine.Engine, s *state) er
 		if err != nil {
 			return err
 		}
-		l := loop{config: c, way: w, state: s, task: task}
+		l := loop{config: c, way: w, DB: s, task: task}
 		if err := errors.Join(l.run(ctx), task.close(ctx)); err != nil {
 			return err
 		}
@@ -57,7 +58,7 @@ func stopped(e *engine.Engine, dir string) func(context.Context) (checkpoint.Sou
 type loop struct {
 	config
 	way
-	*state
+	*records.DB
 	task *ownedTask
 
 	pauses, commits []time.Duration
@@ -68,7 +69,7 @@ type loop struct {
 
 func (l *loop) run(ctx context.Context) error {
 	began := time.Now()
-	step := time.Duration(float64(time.Second) * batchOf / perMiB / l.rate)
+	step := time.Duration(float64(time.Second) * records.Batch / records.PerMiB / l.rate)
 	committed := make(chan error, 1)
 	committed <- nil
 	nextCut := began.Add(l.every)
@@ -80,10 +81,10 @@ func (l *loop) run(ctx context.Context) error {
 				return ctx.Err()
 			}
 		}
-		if err := l.overwrite(batchOf); err != nil {
+		if err := l.Overwrite(records.Batch); err != nil {
 			return err
 		}
-		l.written += float64(batchOf) / perMiB
+		l.written += float64(records.Batch) / records.PerMiB
 		if time.Now().Before(nextCut) {
 			continue
 		}

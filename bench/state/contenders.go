@@ -38,7 +38,7 @@ type contender struct {
 func (c *contender) can(v verb) bool { return len(c.command(v, new(site), "").Args) > 0 }
 
 // contenderNames are those that there are, in the order of the tables.
-var contenderNames = []string{"holdfast", "restic", "rclone", "s5cmd", "mc", "holdfast-file", "cp"}
+var contenderNames = []string{"holdfast", "holdfast-off", "restic", "rclone", "s5cmd", "mc", "holdfast-file", "cp"}
 
 // bucket holds everything, below place.
 const (
@@ -51,6 +51,8 @@ func open(ctx context.Context, name, holdfast string) (contender, error) {
 	switch name {
 	case "holdfast", "holdfast-file":
 		return contender{name, "", name == "holdfast-file", holdfastCommand(holdfast)}, nil
+	case "holdfast-off":
+		return contender{name, "", false, holdfastCommand(holdfast, "--compression", "off")}, nil
 	case "restic":
 		return openRestic(ctx)
 	case "rclone":
@@ -74,12 +76,13 @@ func buildHoldfast(ctx context.Context, dir string) (executable string, err erro
 	return executable, nil
 }
 
-func holdfastCommand(executable string) func(verb, *site, string) measure.Command {
+// holdfastCommand is the command, which saves with some flags.
+func holdfastCommand(executable string, saving ...string) func(verb, *site, string) measure.Command {
 	return func(v verb, s *site, dir string) measure.Command {
 		args := []string{executable}
 		switch v {
 		case firstSave, nextSave:
-			args = append(args, "save", s.url(), "bench", dir)
+			args = slices.Concat(args, []string{"save"}, saving, []string{s.url(), "bench", dir})
 		case restore:
 			args = append(args, "restore", s.url(), "bench", dir)
 		case update:

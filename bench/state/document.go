@@ -15,6 +15,7 @@ type document struct {
 	Machine    machine       `json:"machine"`
 	Rounds     int           `json:"rounds"`
 	Proxy      bool          `json:"proxy"` // stood between the contenders and the server
+	Link       *linkCheck    `json:"link"`  // what the proxy made of the loopback interface; null if nothing
 	Contenders []participant `json:"contenders"`
 	LeftOut    []leftOut     `json:"left_out"`
 	States     []stateInfo   `json:"states"`

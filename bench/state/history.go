@@ -30,7 +30,7 @@ const historyTask = "orders/7"
 // measureHistory measures what it takes to find and open the newest of many
 // checkpoints, beside the same for a single one.
 func (b *bench) measureHistory(ctx context.Context) (err error) {
-	s, err := openSite(ctx, filepath.Join(b.dir, "site"), false, !b.noProxy)
+	s, err := openSite(ctx, filepath.Join(b.dir, "site"), false, !b.noProxy, b.link)
 	if err != nil {
 		return err
 	}

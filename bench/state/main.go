@@ -2,7 +2,7 @@
 // programs that copy directories to S3, against MinIO on the loopback
 // interface, and beside cp on the local disk:
 //
-//	go run ./bench/state [-scale small|full] [-states files,...] [-contenders holdfast,...] [-rounds N] [-json FILE] [-dir DIR]
+//	go run ./bench/state [-scale small|full] [-states files,...] [-contenders holdfast,...] [-rounds N] [-link rtt=25ms,conn=60MB] [-json FILE] [-dir DIR]
 //
 // It prints one table in Markdown for each state, of medians, and writes
 // everything that it measured to the JSON file. docs/benchmarks.md says what
@@ -19,7 +19,9 @@
 // time for a GiB saved and 0.5 s for one restored (on one machine; the JSON file
 // has it for each step), which is not counted as the contender's, but which the
 // machine lacks meanwhile. To see what that does to a figure, run once more with
-// -noproxy.
+// -noproxy. With -link the proxy is also a model of a network, the same one for
+// all contenders that have a server. Before anything else, a plain HTTP client
+// measures what that link carries.
 //
 // It ends with status 1 if a contender failed or did not give back what it was
 // given.
@@ -38,6 +40,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/bench/internal/measure"
+	"github.com/holdfast-io/holdfast/bench/internal/proxy"
 )
 
 type config struct {
@@ -50,6 +53,7 @@ type config struct {
 	json       string        // file for everything; "" for none
 	dir        string        // where to make a directory for all data
 	noProxy    bool
+	link       proxy.Link
 }
 
 func main() {
@@ -85,6 +89,10 @@ func parse(args []string) (config, error) {
 	f.IntVar(&c.history, "history", 0, "how many checkpoints the long history has (default: 1,000 or 100,000, by -scale)")
 	f.StringVar(&c.json, "json", "", "`file` to write everything to that was measured")
 	f.StringVar(&c.dir, "dir", "", "`directory` for all data, on a disk, not in memory (default: that for temporary files)")
+	f.Func("link", "let the server be behind a `LINK`: rtt=25ms,conn=60MB (a round trip, and bytes a second on each connection) or rtt=10ms,total=125MB (on all together)", func(s string) (err error) {
+		c.link, err = proxy.ParseLink(s)
+		return err
+	})
 	f.BoolVar(&c.noProxy, "noproxy", false, "let contenders talk to the server itself; then no requests and bytes are counted")
 	if err := f.Parse(args); err != nil {
 		return c, err
@@ -116,6 +124,8 @@ func (c *config) complete(size, states, contenders string, rest []string) error 
 		c.history = c.scale.history
 	}
 	switch {
+	case c.noProxy && c.link != (proxy.Link{}):
+		return errors.New("-link needs the proxy that -noproxy leaves out")
 	case len(rest) > 0:
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case c.rounds < 1 || c.history < 1 || c.timeout <= 0:

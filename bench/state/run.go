@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/holdfast-io/holdfast/bench/internal/proxy"
 )
 
 // bench is one run.
@@ -61,6 +63,12 @@ func run(ctx context.Context, c config) (err error) {
 func (b *bench) open(ctx context.Context) (err error) {
 	if b.document.Machine, err = describeMachine(ctx); err != nil {
 		return err
+	}
+	if b.link != (proxy.Link{}) {
+		if b.document.Link, err = checkLink(ctx, b.link); err != nil {
+			return err
+		}
+		fmt.Fprintln(os.Stderr, b.document.Link)
 	}
 	if b.holdfast, err = buildHoldfast(ctx, b.dir); err != nil {
 		return err
@@ -119,7 +127,7 @@ func (b *bench) measureState(ctx context.Context, name string) (err error) {
 
 // take lets a contender take its turn, at a site of its own.
 func (b *bench) take(ctx context.Context, t *turn) (err error) {
-	if t.site, err = openSite(ctx, filepath.Join(b.dir, "site"), t.contender.local, !b.noProxy); err != nil {
+	if t.site, err = openSite(ctx, filepath.Join(b.dir, "site"), t.contender.local, !b.noProxy, b.link); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.site.close()) }()

@@ -23,7 +23,7 @@ type site struct {
 }
 
 // openSite opens a site in dir, which must not exist. The caller closes it.
-func openSite(ctx context.Context, dir string, local, counted bool) (s *site, err error) {
+func openSite(ctx context.Context, dir string, local, counted bool, link proxy.Link) (s *site, err error) {
 	s = &site{dir: dir}
 	for _, d := range []string{"home", "tmp", "server"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
@@ -48,7 +48,7 @@ func openSite(ctx context.Context, dir string, local, counted bool) (s *site, er
 	if !counted {
 		return s, nil
 	}
-	if s.proxy, err = proxy.Start(s.minio.Endpoint); err != nil {
+	if s.proxy, err = proxy.Start(s.minio.Endpoint, link); err != nil { //nolint:contextcheck // each request has its own
 		return s, err
 	}
 	s.server.Endpoint = s.proxy.Endpoint

@@ -72,7 +72,7 @@ func TestDiskOfTheTargetIsFull(t *testing.T) {
 	}
 }
 
-// TestReadOnlyDisk names the cause, and does not send anyone to look for a
+// TestReadOnlyDisk checks that the message names the cause, and not a missing
 // permission.
 func TestReadOnlyDisk(t *testing.T) {
 	disk, state := smallDisk(t), makeState(t, "state ")
@@ -94,7 +94,7 @@ func TestReadOnlyDisk(t *testing.T) {
 			t.Errorf("%s: exit code %d, %s; want 1, %s", args[0], r.code, r.stderr, want)
 		}
 	}
-	// Reading goes on.
+	// Reading still works.
 	out := filepath.Join(t.TempDir(), "out")
 	ok(t, "restore", url, "orders", out)
 	if diff := difference(t, out, state); diff != "" {

@@ -37,11 +37,12 @@ var kinds = []struct {
 	{checkpoint.ErrCorrupt, exitCorrupt, "bring that object back from a backup; 'holdfast verify' says which checkpoints are intact"},
 	{checkpoint.ErrFenced, exitRival, "save again if this state is still wanted"},
 	{checkpoint.ErrConflict, exitRival, ""},
-	{checkpoint.ErrClaimed, exitRival, "stop and release it first, or give --fence to do it all the same"},
+	{checkpoint.ErrHeld, exitRival, ""},
+	{checkpoint.ErrClaimed, exitRival, "stop and release it first, or give --take-over to fence it"},
 	{checkpoint.ErrGone, exitAbsent, "'holdfast ls' shows those that are"},
 	{checkpoint.ErrNoCheckpoint, exitAbsent, "'holdfast ls' shows what there is"},
 	{checkpoint.ErrNotEmpty, exitFailed, "give --force to replace what is in it"},
-	{checkpoint.ErrOwners, exitFailed, "leave --owners out to do without"},
+	{checkpoint.ErrFileOwners, exitFailed, "leave --owners out to do without"},
 	{backend.ErrNoStore, exitFailed, "make the bucket or directory, or correct the URL"},
 	{backend.ErrNoSpace, exitFailed, "nothing was saved; make room in the store and try again"},
 	{backend.ErrThrottled, exitFailed, "try again later"},
@@ -53,6 +54,16 @@ var kinds = []struct {
 // explain returns one line that says what went wrong and what to do next, and
 // the exit code.
 func explain(ctx context.Context, err error) (string, int) {
+	text, code := explainKind(ctx, err)
+	if e := (ended{}); errors.As(err, &e) {
+		code = e.code
+	} else if errors.As(err, new(ownCode)) {
+		code += ownCodes
+	}
+	return text, code
+}
+
+func explainKind(ctx context.Context, err error) (string, int) {
 	if isUsage(err) {
 		return oneLine(err.Error()), exitUsage
 	}
@@ -72,7 +83,11 @@ func explain(ctx context.Context, err error) (string, int) {
 		}
 		return text, k.code
 	}
-	return oneLine(err.Error()), exitFailed
+	text := oneLine(err.Error())
+	if next := nextAfter(err, ""); next != "" {
+		text += "; " + next
+	}
+	return text, exitFailed
 }
 
 // advised reports whether the driver has said what to do about an error of this

@@ -13,8 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/backend"
 )
 
-// A driver that knows what to do says so, and nothing more general is said after
-// it.
+// If a driver gives advice, the command adds no general advice.
 func TestAdviceIsGivenOnce(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "test")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -22,7 +21,7 @@ func TestAdviceIsGivenOnce(t *testing.T) {
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", t.TempDir()+"/none")
 	for _, test := range []struct {
 		name   string
-		url    string // with a verb for the endpoint
+		url    string // with %s in the place of the endpoint
 		status int
 		body   string
 		end    string
@@ -54,7 +53,7 @@ func TestAdviceIsGivenOnce(t *testing.T) {
 	}
 }
 
-// The general advice stays where no driver has any.
+// If the driver gives no advice, the command gives general advice.
 func TestGeneralAdvice(t *testing.T) {
 	store := func(url string, err error) error { return &backend.Error{Op: "list", Store: url, Err: err} }
 	for name, test := range map[string]struct {

@@ -19,8 +19,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// makeState fills a directory with more than fits into a manifest, and returns
-// it. Two states with different content have nothing in common.
+// makeState fills a directory with more than fits into a manifest, and returns it.
+// Two states with different content share no data.
 func makeState(t *testing.T, content string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "state")
@@ -29,7 +29,7 @@ func makeState(t *testing.T, content string) string {
 	return dir
 }
 
-// noise returns n bytes that cannot be compressed, the same ones for a seed.
+// noise returns n bytes that cannot be compressed and depend only on seed.
 func noise(seed string, n int) string {
 	var key [32]byte
 	copy(key[:], seed)
@@ -38,7 +38,7 @@ func noise(seed string, n int) string {
 	return string(b)
 }
 
-// manyOffsets are more than fit into a manifest.
+// manyOffsets are more offsets than fit into a manifest.
 func manyOffsets() []string {
 	var args []string
 	for i := range 2000 {
@@ -47,8 +47,8 @@ func manyOffsets() []string {
 	return args
 }
 
-// wantCheckpoints checks that exactly these checkpoints of a task exist, newest
-// first, and that the newest restores to what state holds.
+// wantCheckpoints checks that exactly these checkpoints of a task exist, the newest
+// first, and that the newest restores the content of state.
 func wantCheckpoints(t *testing.T, url, state string, want ...uint64) {
 	t.Helper()
 	var got []uint64
@@ -65,7 +65,7 @@ func wantCheckpoints(t *testing.T, url, state string, want ...uint64) {
 	}
 }
 
-// difference says how two directories differ, if they do.
+// difference describes how two directories differ; "" if they do not.
 func difference(t *testing.T, a, b string) string {
 	t.Helper()
 	for _, name := range []string{"content", "large"} {
@@ -84,9 +84,9 @@ func difference(t *testing.T, a, b string) string {
 	return ""
 }
 
-// TestSaveIsStoppedAnywhere ends a save before or after each of its requests.
-// What it says must be true, nothing partial may be seen, and the next save
-// must work.
+// TestSaveIsStoppedAnywhere interrupts a save before or after each of its requests.
+// Its message must be true, no partial checkpoint may be seen, and the next save must
+// succeed.
 func TestSaveIsStoppedAnywhere(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	for _, late := range []bool{false, true} {
@@ -94,7 +94,7 @@ func TestSaveIsStoppedAnywhere(t *testing.T) {
 			h, url := newHook(t, time.Now)
 			ok(t, "save", url, "orders", before)
 			ctx, cancel := context.WithCancel(t.Context())
-			var mu sync.Mutex // segments are sent side by side
+			var mu sync.Mutex // segments are uploaded in parallel
 			n, where := 0, ""
 			h.do = func(ctx context.Context, op, key string, perform func() error) error {
 				mu.Lock()
@@ -118,16 +118,16 @@ func TestSaveIsStoppedAnywhere(t *testing.T) {
 			cancel()
 			h.do = perform
 			if where == "" {
-				break // it was done before that
+				break // the save has fewer requests
 			}
 			seqs := okJSON[[]checkpointDoc](t, "ls", url, "orders")
 			saved := len(seqs) == 2
 			t.Logf("request %d (%s), late %v: saved %v, exit code %d, %s", at, where, late, saved, r.code, r.stderr)
 			switch {
 			case r.code == 0 && !saved:
-				t.Errorf("stopped at request %d: it says that it saved, and did not", at)
+				t.Errorf("stopped at request %d: it reports success, but did not save", at)
 			case r.code != 0 && saved && strings.Contains(r.stderr, "nothing was saved"):
-				t.Errorf("stopped at request %d: it saved, and says %s", at, r.stderr)
+				t.Errorf("stopped at request %d: it saved, but says %s", at, r.stderr)
 			case r.code != 0 && r.code != exitFailed:
 				t.Errorf("stopped at request %d: exit code %d", at, r.code)
 			}
@@ -141,7 +141,7 @@ func TestSaveIsStoppedAnywhere(t *testing.T) {
 	}
 }
 
-// TestStoreIsFull fails each kind of write with what a full store says.
+// TestStoreIsFull makes each kind of write fail as in a full store.
 func TestStoreIsFull(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	for _, verb := range []string{"put", "create"} {
@@ -167,7 +167,7 @@ func TestStoreIsFull(t *testing.T) {
 	}
 }
 
-// wantObjects checks how many objects there are: no failed save leaves any.
+// wantObjects checks the number of objects: a failed save leaves none.
 func wantObjects(t *testing.T, h *hook, want int) {
 	t.Helper()
 	var keys []string
@@ -182,13 +182,13 @@ func wantObjects(t *testing.T, h *hook, want int) {
 	}
 }
 
-// TestFileChangesWhileItIsSaved writes to a file of which a part has been sent.
+// TestFileChangesWhileItIsSaved writes to a file of which a part has been uploaded.
 func TestFileChangesWhileItIsSaved(t *testing.T) {
 	state := makeState(t, "before ")
 	h, url := newHook(t, time.Now)
 	ok(t, "save", url, "orders", state)
 	changing := filepath.Join(state, "subdir", "changing")
-	// More than the save reads ahead of what is sent.
+	// More than the save reads ahead of its uploads.
 	mustWrite(t, changing, noise("changing", 128<<20))
 	h.do = func(_ context.Context, op, key string, perform func() error) error {
 		if op == "put" {
@@ -213,8 +213,8 @@ func TestFileChangesWhileItIsSaved(t *testing.T) {
 	wantObjects(t, h, 2)
 }
 
-// TestRestoreReadsTheNewestAgain retires the newest checkpoint while it is
-// read, as a job does that goes on.
+// TestRestoreReadsTheNewestAgain retires the newest checkpoint while it is read, as a
+// running job does.
 func TestRestoreReadsTheNewestAgain(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	h, url := newHook(t, time.Now)
@@ -241,17 +241,18 @@ func TestRestoreReadsTheNewestAgain(t *testing.T) {
 	if diff := difference(t, out, after); diff != "" {
 		t.Error(diff)
 	}
-	// What was asked for by its number is not replaced by another one.
+	// A checkpoint that was chosen by its number is not replaced by another one.
 	if r := holdfast(t, "restore", url, "orders", out, "--force", "--at", "1"); r.code != exitAbsent {
 		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
 }
 
-// TestSaveTakesOverFromAnOwner says so, because the owner may be alive.
+// A save refuses a task that is claimed, because the owner may be alive, and says whose it
+// is. With --take-over it fences the owner.
 func TestSaveTakesOverFromAnOwner(t *testing.T) {
 	state := makeState(t, "state ")
 	h, url := newHook(t, time.Now)
-	job := newJob(t, h.bucket.Open(), checkpoint.Options{})
+	job := newJob(t, h.bucket.Open(), checkpoint.Options{WrittenBy: "orders v7 on web-7"})
 	task, err := job.Task("orders")
 	if err != nil {
 		t.Fatal(err)
@@ -263,16 +264,17 @@ func TestSaveTakesOverFromAnOwner(t *testing.T) {
 	defer owner.Close(context.Background())
 
 	type taskDoc struct {
-		Task    string         `json:"task"`
-		Epoch   uint64         `json:"epoch"`
-		Claimed bool           `json:"claimed"`
-		Newest  *checkpointDoc `json:"newest"`
+		Task      string         `json:"task"`
+		Epoch     uint64         `json:"epoch"`
+		Claimed   bool           `json:"claimed"`
+		WrittenBy string         `json:"written_by"`
+		Newest    *checkpointDoc `json:"newest"`
 	}
 	tasks := okJSON[[]taskDoc](t, "ls", url)
-	if len(tasks) != 1 || !tasks[0].Claimed || tasks[0].Newest != nil || tasks[0].Epoch != 1 {
+	if len(tasks) != 1 || !tasks[0].Claimed || tasks[0].Newest != nil || tasks[0].WrittenBy != "orders v7 on web-7" || tasks[0].Epoch != 1 {
 		t.Errorf("a claimed task: %+v", tasks)
 	}
-	if out := ok(t, "ls", url); !strings.Contains(out, "none") || !strings.Contains(out, "yes") {
+	if out := ok(t, "ls", url); !strings.Contains(out, "none") || !strings.Contains(out, "orders v7 on web-7") {
 		t.Errorf("a claimed task: %s", out)
 	}
 	if list := okJSON[[]checkpointDoc](t, "ls", url, "orders"); list == nil || len(list) > 0 {
@@ -286,7 +288,12 @@ func TestSaveTakesOverFromAnOwner(t *testing.T) {
 	}
 
 	r := holdfast(t, "save", url, "orders", state)
-	if want := `holdfast: note: the task was claimed and not released: `; r.code != 0 || !strings.HasPrefix(r.stderr, want) {
+	for _, want := range []string{`task "orders" belongs to epoch 1, writer `, "(orders v7 on web-7); it has committed nothing yet", "--take-over"} {
+		if r.code != exitRival || !strings.Contains(r.stderr, want) {
+			t.Errorf("exit code %d, %s, want %s", r.code, r.stderr, want)
+		}
+	}
+	if r := holdfast(t, "save", url, "orders", state, "--take-over"); r.code != 0 || r.stderr != "" {
 		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
 	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{}); !errors.Is(err, checkpoint.ErrFenced) {
@@ -304,8 +311,8 @@ type fullDevice struct{}
 
 func (fullDevice) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
-// TestResultIsNotPrinted makes sure that a command whose result is lost fails,
-// and does not pass for one that did nothing.
+// TestResultIsNotPrinted checks that a command fails if its result cannot be printed,
+// and does not claim that nothing was done.
 func TestResultIsNotPrinted(t *testing.T) {
 	state := makeState(t, "state ")
 	_, url := newHook(t, time.Now)
@@ -325,8 +332,8 @@ func TestResultIsNotPrinted(t *testing.T) {
 	}
 }
 
-// TestWhatTheLibraryLogsIsANote fails a save, and then what cleans up after it.
-func TestWhatTheLibraryLogsIsANote(t *testing.T) {
+// TestLibraryLogsAreNotes makes a save fail, and then its clean-up.
+func TestLibraryLogsAreNotes(t *testing.T) {
 	h, url := newHook(t, time.Now)
 	h.do = func(_ context.Context, op, key string, perform func() error) error {
 		if op == "put" || op == "delete" {

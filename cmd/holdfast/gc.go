@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,7 @@ an hour, a note says so.
 Segments that prove that someone has deleted manifests stay, too, so that these
 can be brought back. With --lost they are deleted, and so is what a save has under
 way: see to it first that nothing still writes to the task. A task that is claimed is
-refused if its owner would be fenced by that; with --fence it is done all the same.`,
+refused if its owner would be fenced by that; with --take-over it is done all the same.`,
 		Example: `  holdfast gc file:///var/lib/orders --dry-run
   holdfast gc file:///var/lib/orders orders/7
   holdfast gc file:///var/lib/orders orders/7 --lost --dry-run`,
@@ -39,14 +40,14 @@ refused if its owner would be fenced by that; with --fence it is done all the sa
 				return err
 			}
 			if opts.Fence && !opts.Lost {
-				return wrongUsage(cmd, "--fence is for --lost")
+				return wrongUsage(cmd, "--take-over is for --lost")
 			}
 			return p.gc(cmd.Context(), url, taskOrNone(args), opts)
 		},
 	}
 	cmd.Flags().BoolVar(&opts.DryRun, "dry-run", false, "delete nothing, and say what would be deleted")
 	cmd.Flags().BoolVar(&opts.Lost, "lost", false, "delete also what is left of commits whose manifests were lost")
-	cmd.Flags().BoolVar(&opts.Fence, "fence", false, "do so although the task is claimed, which fences its owner")
+	cmd.Flags().BoolVar(&opts.Fence, "take-over", false, "do so although the task is claimed: its owner is fenced")
 	p.output(cmd)
 	return cmd
 }
@@ -66,9 +67,9 @@ func (p *program) gc(ctx context.Context, url, name string, opts checkpoint.Coll
 		if err != nil {
 			return err
 		}
-		lines := eachTask(tasks, func(task *checkpoint.Task) gcLine {
+		lines := eachTask(p, "collecting", tasks, func(task *checkpoint.Task) gcLine {
 			done, err := task.Collect(ctx, opts)
-			if err == nil && name != "" && done == (checkpoint.CollectResult{}) {
+			if err == nil && name != "" && done.Segments+done.Manifests == 0 {
 				err = exists(ctx, task)
 			}
 			line := gcLine{Task: task.Name(), CollectResult: done, err: err}
@@ -80,20 +81,34 @@ func (p *program) gc(ctx context.Context, url, name string, opts checkpoint.Coll
 		if name != "" && lines[0].err != nil && lines[0].CollectResult == (checkpoint.CollectResult{}) {
 			return lines[0].err
 		}
+		if len(lines) == 0 && !p.asJSON {
+			p.note("there are no tasks under %s yet", url)
+		}
+		lines = slices.DeleteFunc(lines, func(l gcLine) bool {
+			return l.Deleted && l.err == nil && l.Segments+l.Manifests == 0
+		})
+		p.noteVersions(job)
 		if err := p.print(lines, func(w *bytes.Buffer) { gcTable(w, lines, opts.DryRun) }); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
 			return advice{ctx.Err(), "what is garbage still goes with the next gc"}
 		}
-		return firstFailure(len(lines), func(i int) error { return lines[i].err })
+		return p.firstFailure(len(lines), func(i int) error { return lines[i].err })
 	})
+}
+
+// noteVersions mentions that what is deleted is still there, and paid for.
+func (p *program) noteVersions(job *checkpoint.Job) {
+	if job.KeepsVersions() {
+		p.note("the bucket keeps what is deleted, as noncurrent versions, which are paid for until a lifecycle rule removes them (docs/deploy)")
+	}
 }
 
 // exists returns ErrNoCheckpoint if there is no such task.
 func exists(ctx context.Context, task *checkpoint.Task) error {
 	status, err := task.Status(ctx)
-	if err == nil && status.Seq == 0 {
+	if err == nil && status.Manifest == 0 {
 		return absent(ctx, task, checkpoint.ErrNoCheckpoint)
 	}
 	return err
@@ -103,6 +118,10 @@ func gcTable(w *bytes.Buffer, lines []gcLine, dryRun bool) {
 	rows := [][]string{{"TASK", "SEGMENTS", "MANIFESTS", "SIZE"}}
 	all := checkpoint.CollectResult{}
 	for _, l := range lines {
+		if l.err != nil && l.Segments+l.Manifests == 0 {
+			rows = append(rows, []string{printable(l.Task), "failed", "", ""})
+			continue
+		}
 		rows = append(rows, []string{printable(l.Task), strconv.Itoa(l.Segments), strconv.Itoa(l.Manifests), size(l.Bytes)})
 		all.Segments += l.Segments
 		all.Manifests += l.Manifests

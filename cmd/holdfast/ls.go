@@ -20,7 +20,7 @@ func (p *program) lsCommand() *cobra.Command {
 TASK: first the newest, then the others by when they were the newest. That is the
 order of their numbers, unless the task was rolled back.
 
-A task is claimed if its last writer has not released it. It may be alive or not.`,
+A task is claimed if its last writer has not released it. That may be alive or not.`,
 		Example: `  holdfast ls file:///var/lib/orders
   holdfast ls file:///var/lib/orders orders/7 --json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -31,21 +31,28 @@ A task is claimed if its last writer has not released it. It may be alive or not
 			if len(args) == 0 {
 				return p.listTasks(cmd.Context(), url)
 			}
-			return p.listCheckpoints(cmd.Context(), url, args[0])
+			return p.listCheckpoints(cmd.Context(), url, args[0], nil)
 		},
 	}
 	p.output(cmd)
 	return cmd
 }
 
-func (p *program) listCheckpoints(ctx context.Context, url, name string) error {
+// listCheckpoints lists those checkpoints of a task of which wanted is true, or all of
+// them if it is nil.
+func (p *program) listCheckpoints(ctx context.Context, url, name string, wanted func(*checkpoint.Checkpoint) bool) error {
 	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
 		list, err := listOf(ctx, task)
 		if err != nil && len(list) == 0 {
 			return absent(ctx, task, err)
 		}
-		if len(list) == 0 && !p.asJSON {
-			p.note("task %q has no checkpoint yet", name)
+		what := "checkpoint yet"
+		if wanted != nil {
+			what = "savepoint"
+			list = slices.DeleteFunc(list, func(c *checkpoint.Checkpoint) bool { return !wanted(c) })
+		}
+		if len(list) == 0 && err == nil && !p.asJSON {
+			p.note("task %q has no %s", name, what)
 		}
 		if perr := p.print(list, func(w *bytes.Buffer) { checkpointTable(w, list, err == nil) }); perr != nil {
 			return perr
@@ -92,19 +99,22 @@ func checkpointTable(w *bytes.Buffer, list []*checkpoint.Checkpoint, complete bo
 
 // savepoint writes the name of a savepoint, and until when retention keeps it.
 func savepoint(c *checkpoint.Checkpoint) string {
-	if c.Expires.IsZero() {
+	if c.SavepointExpires.IsZero() {
 		return printable(c.Savepoint)
 	}
-	return printable(c.Savepoint) + " (until " + clock(c.Expires) + ")"
+	return printable(c.Savepoint) + " (until " + clock(c.SavepointExpires) + ")"
 }
 
 // A taskLine is what ls says of a task.
 type taskLine struct {
-	Task    string                 `json:"task"`
-	Epoch   uint64                 `json:"epoch"`
-	Claimed bool                   `json:"claimed"`
-	Newest  *checkpoint.Checkpoint `json:"newest"`          // nil if there is none
-	Error   string                 `json:"error,omitempty"` // why the task cannot be read
+	Task       string                 `json:"task"`
+	Epoch      uint64                 `json:"epoch"`
+	Claimed    bool                   `json:"claimed"`
+	WrittenBy  string                 `json:"written_by"`            // what its last writer said of itself
+	ForkedFrom *checkpoint.ForkInfo   `json:"forked_from,omitempty"` // the task that it was forked from, if it needs that one's data
+	Forks      []checkpoint.ForkInfo  `json:"forks,omitempty"`       // forks that need its data
+	Newest     *checkpoint.Checkpoint `json:"newest"`                // nil if there is none
+	Error      string                 `json:"error,omitempty"`       // why the task cannot be read
 
 	err     error
 	deleted bool
@@ -113,7 +123,7 @@ type taskLine struct {
 
 func (p *program) listTasks(ctx context.Context, url string) error {
 	return p.withJob(ctx, url, checkpoint.Retention{}, func(job *checkpoint.Job) error {
-		list, damage, err := taskLines(ctx, job)
+		list, err := p.taskLines(ctx, job)
 		if err != nil {
 			return err
 		}
@@ -123,40 +133,28 @@ func (p *program) listTasks(ctx context.Context, url string) error {
 		if err := p.print(list, func(w *bytes.Buffer) { taskTable(w, list) }); err != nil {
 			return err
 		}
-		return damage
+		return p.firstFailure(len(list), func(i int) error { return list[i].err })
 	})
 }
 
-// taskLines describes all tasks that were not deleted. One that is damaged does
-// not hide the others: its line says so, and damage is the first such error.
-func taskLines(ctx context.Context, job *checkpoint.Job) (list []taskLine, damage, err error) {
+// taskLines describes all tasks that were not deleted. One that cannot be read does
+// not hide the others: its line says why.
+func (p *program) taskLines(ctx context.Context, job *checkpoint.Job) ([]taskLine, error) {
 	tasks, err := tasksOf(ctx, job, "")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	list = []taskLine{}
-	for _, line := range eachTask(tasks, func(task *checkpoint.Task) taskLine { return describeTask(ctx, task) }) {
-		damaged := errors.Is(line.err, checkpoint.ErrCorrupt) || errors.Is(line.err, checkpoint.ErrVersion)
-		switch {
-		case line.deleted:
-			continue
-		case damaged && damage == nil:
-			damage = line.err
-		case line.err != nil && !damaged:
-			return nil, nil, line.err
-		}
-		list = append(list, line)
-	}
-	return list, damage, nil
+	list := eachTask(p, "listing", tasks, func(task *checkpoint.Task) taskLine { return describeTask(ctx, task) })
+	return slices.DeleteFunc(list, func(l taskLine) bool { return l.deleted }), ctx.Err()
 }
 
 func describeTask(ctx context.Context, task *checkpoint.Task) taskLine {
 	status, err := task.Status(ctx)
-	line := taskLine{Task: task.Name(), Epoch: status.Epoch, Claimed: status.Claimed, Newest: status.Latest, err: err}
+	line := taskLine{Task: task.Name(), Epoch: status.Epoch, Claimed: status.Claimed, WrittenBy: status.WrittenBy, ForkedFrom: status.ForkedFrom, Forks: status.Forks, Newest: status.Latest, err: err}
 	if err != nil {
 		line.Error, line.lost = oneLine(err.Error()), errors.Is(err, checkpoint.ErrLost)
 	} else {
-		line.deleted = status.Deleted || status.Seq == 0
+		line.deleted = status.Deleted || status.Manifest == 0
 	}
 	return line
 }
@@ -165,7 +163,7 @@ func taskTable(w *bytes.Buffer, list []taskLine) {
 	if len(list) == 0 {
 		return
 	}
-	rows := [][]string{{"TASK", "NEWEST", "TIME", "FILES", "SIZE", "SAVEPOINT", "EPOCH", "CLAIMED"}}
+	rows := [][]string{{"TASK", "NEWEST", "TIME", "FILES", "SIZE", "SAVEPOINT", "EPOCH", "CLAIMED BY"}}
 	for _, l := range list {
 		rows = append(rows, l.row())
 	}
@@ -179,16 +177,20 @@ func (l *taskLine) row() []string {
 	if l.Error != "" {
 		return []string{printable(l.Task), "unreadable", "", "", "", "", "", ""}
 	}
-	row := []string{printable(l.Task), "none", "", "", "", "", strconv.FormatUint(l.Epoch, 10), yesNo(l.Claimed)}
+	row := []string{printable(l.Task), "none", "", "", "", "", strconv.FormatUint(l.Epoch, 10), l.claimedBy()}
 	if c := l.Newest; c != nil {
 		copy(row[1:], []string{strconv.FormatUint(c.Seq, 10), clock(c.Time), strconv.Itoa(c.Files), size(c.Bytes), savepoint(c)})
 	}
 	return row
 }
 
-func yesNo(b bool) string {
-	if b {
-		return "yes"
+// claimedBy says who has claimed the task and not released it, or "".
+func (l *taskLine) claimedBy() string {
+	switch {
+	case !l.Claimed:
+		return ""
+	case l.WrittenBy == "":
+		return "unknown"
 	}
-	return "no"
+	return printable(l.WrittenBy)
 }

@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain makes the test binary the command holdfast when it is run under
-// that name: scripts and tests run real processes.
+// TestMain makes the test binary behave as the command holdfast if it is run under
+// that name, because scripts and tests run real processes.
 func TestMain(m *testing.M) {
 	// A process with the race detector sleeps for a second before it ends.
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
@@ -33,13 +33,13 @@ func TestMain(m *testing.M) {
 	}})
 }
 
-// A result is what a command line came to.
+// A result is the outcome of a command line.
 type result struct {
 	code           int
 	stdout, stderr string
 }
 
-// holdfast runs a command line in this process and checks what holds for all.
+// holdfast runs a command line in this process and checks the rules for all output.
 func holdfast(t *testing.T, args ...string) result {
 	t.Helper()
 	return holdfastWith(t, t.Context(), args...)
@@ -61,7 +61,7 @@ func runQuietly(ctx context.Context, args ...string) result {
 	return result{code, stdout.String(), stderr.String()}
 }
 
-// misfit says how r breaks the rules for what a command prints.
+// misfit says how r breaks the rules for output; "" if it does not.
 func misfit(r result) string {
 	messages := 0
 	for line := range strings.Lines(r.stderr) {
@@ -91,8 +91,7 @@ func ok(t *testing.T, args ...string) string {
 	return r.stdout
 }
 
-// okJSON runs a command line with --json, and decodes the one document on
-// stdout.
+// okJSON runs a command line with --json, and decodes the single document on stdout.
 func okJSON[T any](t *testing.T, args ...string) T {
 	t.Helper()
 	return decode[T](t, ok(t, append(args, "--json")...))
@@ -112,12 +111,13 @@ func decode[T any](t *testing.T, out string) T {
 	return doc
 }
 
-// checkpointDoc is a checkpoint as JSON promises it.
+// checkpointDoc is the documented JSON form of a checkpoint.
 type checkpointDoc struct {
 	Task       string            `json:"task"`
 	Seq        uint64            `json:"seq"`
 	Epoch      uint64            `json:"epoch"`
 	Time       string            `json:"time"`
+	WrittenBy  string            `json:"written_by"`
 	Offsets    map[string]string `json:"offsets"`
 	OffsetsAre string            `json:"offsets_are"`
 	Labels     map[string]string `json:"labels"`
@@ -128,7 +128,8 @@ type checkpointDoc struct {
 	NewBytes   int64             `json:"new_bytes"`
 }
 
-// wait runs or awaits a process that was made to run holdfast.
+// wait runs do, which waits for a holdfast process, and checks the rules for all
+// output.
 func wait(t *testing.T, cmd *exec.Cmd, do func() error) result {
 	t.Helper()
 	if cmd.Stdout == nil {

@@ -10,12 +10,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// printed is a block of the manual that shows what is printed: a comment that
-// says by what, and the fenced block after it.
+// printed matches a block of the manual with output: a comment that names the
+// command, and the fenced block after it.
 var printed = regexp.MustCompile("(?m)^<!-- (help|golden) (.*) -->\n```(.*)\n((?s:.*?))```$")
 
-// TestManual compares the help texts and the output in docs/cli.md with what
-// the commands print, and makes sure that no command is left out.
+// TestManual compares the help texts and the output in docs/cli.md with what the
+// commands print, and checks that the manual covers every command.
 func TestManual(t *testing.T) {
 	path := filepath.Join("..", "..", "docs", "cli.md")
 	manual, err := os.ReadFile(path)
@@ -54,7 +54,7 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// commands returns all that are this program's own.
+// commands returns all commands that this program defines itself.
 func commands(root *cobra.Command) []*cobra.Command {
 	all := []*cobra.Command{root}
 	for _, cmd := range root.Commands() {

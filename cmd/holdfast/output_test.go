@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/golden and docs/cli.md with what the commands print")
 
-// golden compares what was printed with a file.
+// golden compares printed text with a file.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", "golden", name)
@@ -38,13 +38,13 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// TestOutput compares all that the commands print as results.
+// TestOutput compares the results that the commands print with golden files.
 func TestOutput(t *testing.T) {
 	local := time.Local
 	time.Local = time.FixedZone("", 2*60*60)
 	t.Cleanup(func() { time.Local = local })
 
-	// The store's clock goes on by a minute with each object.
+	// The store's clock advances by a minute with each object.
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	h, url := newHook(t, func() time.Time { now = now.Add(time.Minute); return now })
 	saveLibrary(t, h)
@@ -63,8 +63,8 @@ func TestOutput(t *testing.T) {
 	out := t.TempDir()
 	for _, c := range []struct {
 		name string
-		new  string   // what is written to the state before it
-		args []string // FORM stands for what may not be the same twice
+		new  string   // written to the state before the command
+		args []string // FORM stands for a word that differs between the forms
 	}{
 		{"verify", "", []string{"verify", url, "orders/7"}},
 		{"save", "one", []string{"save", url, "orders/7", state, "--offset", "orders/7=4800"}},
@@ -81,7 +81,7 @@ func TestOutput(t *testing.T) {
 			t.Run(c.name+"."+form, func(t *testing.T) {
 				if c.new != "" {
 					write(c.new + form)
-					time.Sleep(200 * time.Millisecond) // a file that is younger is read again by the next save
+					time.Sleep(200 * time.Millisecond) // the next save reads a younger file again
 				}
 				var args []string
 				for _, a := range c.args {
@@ -91,20 +91,26 @@ func TestOutput(t *testing.T) {
 					args = append(args, "--json")
 				}
 				got := strings.ReplaceAll(ok(t, args...), out, "OUT")
+				got = writtenBy.ReplaceAllString(got, "holdfast on HOST, process PID")
 				golden(t, c.name+"."+form, overhead.ReplaceAllString(got, "${1}0000"))
 			})
 		}
 	}
 }
 
-// overhead is what the list of the file's chunks adds to its 3,000,000 bytes. A
-// few bytes of it depend on its inode, a number of more or fewer digits.
+// overhead matches the size of the file's list of chunks, which is added to its
+// 3,000,000 bytes. A few bytes of it depend on its inode, whose number has more or
+// fewer digits.
 var overhead = regexp.MustCompile(`("new_bytes": 300)\d{4}\b`)
 
-// saveLibrary makes checkpoints of what a directory in a test cannot well be.
+// writtenBy is what this program says of itself.
+var writtenBy = regexp.MustCompile(`holdfast(\.test)?( [0-9a-z.]+)? on \S+, process \d+`)
+
+// saveLibrary makes checkpoints of states that are hard to make in a directory of a
+// test.
 func saveLibrary(t *testing.T, h *hook) {
 	t.Helper()
-	job := newJob(t, h.bucket.Open(), checkpoint.Options{})
+	job := newJob(t, h.bucket.Open(), checkpoint.Options{WrittenBy: "wordcount v2.3.0 on worker-3, process 4711"})
 	at := time.Date(2026, 11, 22, 9, 58, 7, 1e6, time.UTC)
 	for _, c := range []struct {
 		task string
@@ -140,6 +146,11 @@ func saveLibrary(t *testing.T, h *hook) {
 		if _, err := owner.Commit(t.Context(), c.Snapshot); err != nil {
 			t.Fatal(err)
 		}
+		if c.task == "orders/7" {
+			if err := owner.Release(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := owner.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +181,7 @@ func TestOneLine(t *testing.T) {
 	}
 }
 
-// TestExplain has the errors that the tests of the commands do not come by.
+// TestExplain covers the errors that the other tests do not cause.
 func TestExplain(t *testing.T) {
 	about := func(op string, err error) error {
 		return &backend.Error{Op: op, Store: "s3://bucket", Key: "key", Err: err}

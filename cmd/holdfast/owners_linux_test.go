@@ -35,7 +35,7 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// A user who may not give files away is told so before anything is fetched.
+// A user who may not change owners is told before anything is fetched.
 func TestOwnersAreNotPermitted(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root may give files away")
@@ -82,7 +82,7 @@ func TestOwnersAreNotPermitted(t *testing.T) {
 	}
 }
 
-// A year that RFC 3339 has no digits for is no reason to show nothing.
+// A year that RFC 3339 cannot represent must not prevent the output.
 func TestShowTimesOfAnyYear(t *testing.T) {
 	state, err := os.MkdirTemp("/dev/shm", "holdfast-test-")
 	if err != nil {

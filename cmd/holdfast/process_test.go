@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// A waiting process has come to the gate of its store.
+// A waiting process has reached the gate of its store.
 type waiting struct {
 	cmd     *exec.Cmd
 	arrived *os.File
 	goOn    *os.File
 }
 
-// startTo runs a command in a process of its own, up to the first operation of
-// a kind on its store. gateURL is how the command is to call the store.
+// startTo runs a command in a process of its own, up to the first operation of a
+// certain kind on its store. The command must use gateURL for the store.
 func startTo(t *testing.T, args ...string) *waiting {
 	t.Helper()
 	return startOn(t, new(bytes.Buffer), args...)
 }
 
-// startOn is startTo with something else for stderr.
+// startOn is startTo with another stderr.
 func startOn(t *testing.T, stderr io.Writer, args ...string) *waiting {
 	t.Helper()
 	arrived, tell := pipe(t)
@@ -50,7 +50,7 @@ func startOn(t *testing.T, stderr io.Writer, args ...string) *waiting {
 		}
 	})
 	if _, err := io.ReadFull(arrived, make([]byte, 1)); err != nil {
-		t.Fatalf("%q did not come to the gate: %v\n%s", args, cmd.Wait(), cmd.Stderr)
+		t.Fatalf("%q did not reach the gate: %v\n%s", args, cmd.Wait(), cmd.Stderr)
 	}
 	return w
 }
@@ -95,8 +95,8 @@ func gateURL(dir, at string) string {
 	return "gate://" + filepath.ToSlash(dir) + "?at=" + url.QueryEscape(at)
 }
 
-// TestTwoSavesAtOnce holds two processes before the Create by which they
-// commit: one of them wins.
+// TestTwoSavesAtOnce stops two processes before the Create that commits: one of them
+// wins.
 func TestTwoSavesAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	states := []string{makeState(t, "one "), makeState(t, "two ")}
@@ -135,11 +135,11 @@ func TestTwoSavesAtOnce(t *testing.T) {
 	wantCheckpoints(t, fileURL(dir), states[1-winner], 2, 1)
 }
 
-// TestManySavesAtOnce lets processes race as they come.
+// TestManySavesAtOnce lets processes compete without stopping them.
 func TestManySavesAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	const processes, rounds = 6, 4
-	var states [processes][rounds]string // each has a segment of its own
+	var states [processes][rounds]string // each needs a segment
 	for i := range processes {
 		for n := range rounds {
 			states[i][n] = makeState(t, fmt.Sprint("state ", i, n))
@@ -182,8 +182,8 @@ func TestManySavesAtOnce(t *testing.T) {
 	}
 }
 
-// TestSaveIsKilled ends a save by SIGKILL at each kind of request that it
-// makes, and just before its process ends.
+// TestSaveIsKilled ends a save by SIGKILL at each kind of request, and just before
+// its process ends.
 func TestSaveIsKilled(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	for _, at := range []string{"put", "create"} {
@@ -193,7 +193,7 @@ func TestSaveIsKilled(t *testing.T) {
 			s := startTo(t, "save", gateURL(dir, at), "orders", after)
 			s.kill(t)
 			wantCheckpoints(t, fileURL(dir), before, 1)
-			// No owner is left behind.
+			// The killed save has not left an owner.
 			if r := holdfast(t, "save", fileURL(dir), "orders", after); r.code != 0 || r.stderr != "" {
 				t.Errorf("exit code %d, %s", r.code, r.stderr)
 			}
@@ -202,8 +202,8 @@ func TestSaveIsKilled(t *testing.T) {
 	}
 }
 
-// sweep runs a command again and again and kills it after ever longer, until
-// it is done before that. check looks at what each left behind.
+// sweep runs a command again and again, and kills it a little later each time, until
+// it ends before that. check inspects what each run left.
 func sweep(t *testing.T, check func(), args ...string) {
 	t.Helper()
 	begun := time.Now()
@@ -236,8 +236,8 @@ func sweep(t *testing.T, check func(), args ...string) {
 	}
 }
 
-// TestRestoreIsKilled ends restores that replace a directory: it is the old one
-// or the new one.
+// TestRestoreIsKilled kills restores that replace a directory: afterwards it is the
+// old one or the new one.
 func TestRestoreIsKilled(t *testing.T) {
 	dir, work := t.TempDir(), t.TempDir()
 	old, new := makeState(t, "old "), makeState(t, "new ")
@@ -271,7 +271,7 @@ func TestRestoreIsKilled(t *testing.T) {
 		t.Errorf("beside the target: %v", left)
 	}
 
-	// In the midst of it, for certain.
+	// At certain requests in the middle of the restore.
 	for _, at := range []string{"list", "get"} {
 		s := startTo(t, "restore", gateURL(dir, at), "orders", out, "--force")
 		s.kill(t)

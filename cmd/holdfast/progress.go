@@ -36,10 +36,28 @@ func (p *program) follow(doing, moved string) (report func(checkpoint.Progress),
 	}
 }
 
+// followTasks is follow for a command that works on so many tasks. done is called after
+// each.
+func (p *program) followTasks(doing string, tasks int) (done, stop func()) {
+	report, stop := p.follow(doing, "")
+	if report == nil {
+		return func() {}, stop
+	}
+	var mu sync.Mutex
+	now := checkpoint.Progress{AllFiles: tasks}
+	report(now)
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		now.Files++
+		report(now)
+	}, stop
+}
+
 // A follower shows progress.
 type follower struct {
 	screen       *screen
-	doing, moved string // "saving", "sent"
+	doing, moved string // "saving", "sent"; moved is "" if what is counted is tasks, and not files
 
 	mu  sync.Mutex
 	now checkpoint.Progress
@@ -83,6 +101,9 @@ func (f *follower) draw(ended <-chan struct{}) {
 // left out where it does not fit.
 func (f *follower) line(now checkpoint.Progress, perSecond int64, columns int) string {
 	line := fmt.Sprintf("%s %d%%", f.doing, percent(now))
+	if f.moved == "" {
+		return fmt.Sprintf("%s, %d/%d tasks", line, now.Files, now.AllFiles)
+	}
 	for _, part := range []string{
 		brief(now.Bytes) + " of " + brief(now.AllBytes),
 		fmt.Sprintf("%d/%d files", now.Files, now.AllFiles),

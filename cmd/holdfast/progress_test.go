@@ -5,6 +5,7 @@ import (
 	"context"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,13 +15,13 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A display is a terminal as far as this program uses one: text, \n and \r.
+// A display is a terminal with what this program uses of one: text, \n and \r.
 type display struct {
 	mu     sync.Mutex
 	rows   [][]byte
 	column int
-	seen   []string    // each text of the last row, as it was when a write ended
-	times  []time.Time // of the writes
+	seen   []string    // the text of the last row after each write
+	times  []time.Time // the times of the writes
 }
 
 func (d *display) Write(p []byte) (int, error) {
@@ -60,7 +61,7 @@ func (d *display) last() string {
 	return strings.TrimRight(string(d.rows[len(d.rows)-1]), " ")
 }
 
-// text returns what can be seen.
+// text returns what is visible.
 func (d *display) text() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -100,7 +101,8 @@ func TestProgress(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 		wantText(t, d, "saving 0%, 0 B of 1.0 GiB, 0/32 files, 1.0 MiB sent, 2.0 MiB/s")
 
-		// However often it is told, it is redrawn a few times a second.
+		// However often progress is reported, it is drawn only a few times per
+		// second.
 		before := d.writes()
 		for n := range int64(1000) {
 			report(checkpoint.Progress{Files: 8, AllFiles: 32, Bytes: 256<<20 + n, AllBytes: 1 << 30, Moved: 200 << 20})
@@ -111,18 +113,18 @@ func TestProgress(t *testing.T) {
 		}
 		wantText(t, d, "saving 25%, 256 MiB of 1.0 GiB, 8/32 files, 200 MiB sent, 133 MiB/s")
 
-		// A note takes its place, and it comes again below.
+		// A note replaces the progress line, which is drawn again below.
 		p.note("the store is slow")
 		wantText(t, d, "holdfast: note: the store is slow\n")
 		time.Sleep(redraw)
 		wantText(t, d, "holdfast: note: the store is slow\nsaving 25%, 256 MiB of 1.0 GiB, 8/32 files, 200 MiB sent, 114 MiB/s")
 
-		// A shorter text leaves nothing of a longer one.
+		// A shorter text overwrites all of a longer one.
 		report(checkpoint.Progress{Files: 1, AllFiles: 1, Bytes: 9, AllBytes: 9})
 		time.Sleep(redraw)
 		wantText(t, d, "holdfast: note: the store is slow\nsaving 100%, 9 B of 9 B, 1/1 files, 0 B sent, 0 B/s")
 
-		// Nothing of it is left, not even of what the terminal has added.
+		// At the end the line is erased, with anything that the terminal has added.
 		_, _ = d.Write([]byte("^C"))
 		stop()
 		wantText(t, d, "holdfast: note: the store is slow\n")
@@ -131,8 +133,8 @@ func TestProgress(t *testing.T) {
 	})
 }
 
-// TestNoProgress has those who see nothing: a command that is soon done, one
-// without anything to count, and those without a terminal or for a program.
+// TestNoProgress covers the cases without progress: a command that ends soon, one
+// with nothing to count, and output that is not a terminal or is for a program.
 func TestNoProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := onDisplay(80)
@@ -155,7 +157,7 @@ func TestNoProgress(t *testing.T) {
 		report, stop := p.follow("saving", "sent")
 		stop()
 		if report != nil {
-			t.Error("progress is asked for, and shown to nobody")
+			t.Error("progress is requested although nobody sees it")
 		}
 	}
 }
@@ -171,7 +173,7 @@ func TestProgressLine(t *testing.T) {
 		{len(full), some, full},
 		{len(full) - 1, some, "saving 45%, 470 MiB of 1.0 GiB, 14/32 files, 201 MiB sent"},
 		{40, some, "saving 45%, 470 MiB of 1.0 GiB"},
-		{5, some, "saving 45%"}, // the screen cuts it
+		{5, some, "saving 45%"}, // the screen cuts it off
 		{60, checkpoint.Progress{Files: 1, AllFiles: 2, Bytes: 1<<40 - 1, AllBytes: 1 << 40}, "saving 99%, 1.0 TiB of 1.0 TiB, 1/2 files, 0 B sent"},
 		{60, checkpoint.Progress{Files: 1, AllFiles: 3}, "saving 33%, 0 B of 0 B, 1/3 files, 0 B sent, 87.0 MiB/s"},
 		{60, checkpoint.Progress{Files: 2, AllFiles: 2, Bytes: 11, AllBytes: 10}, "saving 100%, 11 B of 10 B, 2/2 files, 0 B sent, 87.0 MiB/s"},
@@ -181,7 +183,7 @@ func TestProgressLine(t *testing.T) {
 			t.Errorf("in %d columns: %q, want %q", c.columns, got, c.want)
 		}
 	}
-	// All of a large restore has room on an ordinary terminal.
+	// The longest line of a large restore fits on an ordinary terminal.
 	f := follower{doing: "restoring", moved: "fetched"}
 	large := checkpoint.Progress{Files: 3_950, AllFiles: 4_000, Bytes: 999 << 20, AllBytes: 123 << 30, Moved: 888 << 20}
 	if got, want := f.line(large, 777<<20, 79), "restoring 0%, 999 MiB of 123 GiB, 3950/4000 files, 888 MiB fetched, 777 MiB/s"; got != want {
@@ -189,7 +191,7 @@ func TestProgressLine(t *testing.T) {
 	}
 }
 
-// TestNarrowScreen shows what fits, in a window whose size changes.
+// TestNarrowScreen checks that the line fits, in a window whose size changes.
 func TestNarrowScreen(t *testing.T) {
 	columns := 20
 	d := new(display)
@@ -217,9 +219,9 @@ func TestRate(t *testing.T) {
 		seconds, bytes, want int64
 	}{
 		{0, 0, 0}, {1, 100, 100}, {1, 300, 150},
-		{8, 300, 30}, {1, 300, 20}, // the first second is no longer looked at
+		{8, 300, 30}, {1, 300, 20}, // the first second no longer counts
 		{1000, 300, 0},
-		{1, 10, 0}, {1, 20, 10}, // it began anew
+		{1, 10, 0}, {1, 20, 10}, // it began again
 	} {
 		now = now.Add(time.Duration(c.seconds) * time.Second)
 		if got := r.add(now, c.bytes); got != c.want {
@@ -228,7 +230,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestProgressOfCommands has a slow store.
+// TestProgressOfCommands uses a slow store.
 func TestProgressOfCommands(t *testing.T) {
 	state := makeState(t, "state ")
 	synctest.Test(t, func(t *testing.T) {
@@ -241,7 +243,7 @@ func TestProgressOfCommands(t *testing.T) {
 		}
 		p, d := onDisplay(100)
 		out := filepath.Join(t.TempDir(), "out")
-		if err := p.save(t.Context(), url, "orders", source{dir: state}, checkpoint.Snapshot{}, checkpoint.Retention{}); err != nil {
+		if err := p.save(t.Context(), url, "orders", source{dir: state}, checkpoint.Snapshot{}, checkpoint.Retention{}, checkpoint.SaveOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.restore(t.Context(), url, "orders", out, "", checkpoint.RestoreOptions{}); err != nil {
@@ -261,6 +263,38 @@ func TestProgressOfCommands(t *testing.T) {
 		}
 		if want := regexp.MustCompile(`^saved checkpoint 1 .*\nrestored checkpoint 1 .*\n$`); !want.MatchString(d.text()) {
 			t.Errorf("left on the screen: %q", d.text())
+		}
+	})
+}
+
+// A command that works on many tasks shows how many are done; none is shown where there is
+// no terminal, or the result is JSON.
+func TestProgressOfTasks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := onDisplay(80)
+		lines := eachTask(p, "collecting", make([]*checkpoint.Task, 8), func(*checkpoint.Task) int {
+			time.Sleep(time.Second)
+			return 1
+		})
+		if len(lines) != 8 || !slices.Contains(d.seen, "collecting 0%, 0/8 tasks") || !slices.Contains(d.seen, "collecting 50%, 4/8 tasks") {
+			t.Errorf("%q is shown", d.seen)
+		}
+		wantText(t, d, "")
+
+		quiet, d := onDisplay(80)
+		quiet.asJSON = true
+		eachTask(quiet, "collecting", make([]*checkpoint.Task, 8), func(*checkpoint.Task) int {
+			time.Sleep(time.Second)
+			return 1
+		})
+		wantText(t, d, "")
+		var out bytes.Buffer
+		eachTask(&program{stderr: newScreen(&out)}, "collecting", make([]*checkpoint.Task, 8), func(*checkpoint.Task) int {
+			time.Sleep(time.Second)
+			return 1
+		})
+		if out.Len() > 0 {
+			t.Errorf("%q is written to what is no terminal", &out)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,37 +17,42 @@ import (
 func (p *program) pruneCommand() *cobra.Command {
 	var keep checkpoint.Retention
 	var opts checkpoint.PruneOptions
+	all := false
 	cmd := &cobra.Command{
 		Use:   "prune URL TASK",
 		Short: "Drop the checkpoints of a task that a policy does not keep",
 		Long: `Drop the checkpoints of TASK that none of the --keep flags keeps, and delete
 what only they needed. The newest checkpoint stays, and so do savepoints that
-have not expired. With --dry-run nothing is changed.
+have not expired. With --dry-run nothing is changed. With --all-tasks, and no TASK,
+do so for every task of the job.
 
 Ages count back from the newest checkpoint, and hours, days, weeks and months
 without a checkpoint are not counted: a task that stands still keeps what it has.
 
-A task that is claimed is refused, because its owner, if it still runs, could not
-commit any more and would have to be started again. With --fence it is pruned all
-the same. A job that runs prunes by itself, as its program says.`,
+It may be done while the task's owner runs: that is not disturbed. A job that runs
+also prunes by itself, as its program says.`,
 		Example: `  holdfast prune file:///var/lib/orders orders/7 --keep-last 10 --keep-daily 7 --dry-run
-  holdfast prune orders/7 --keep-within 2w --keep-monthly 12`,
+  holdfast prune orders/7 --keep-within 2w --keep-monthly 12
+  holdfast prune file:///var/lib/orders --all-tasks --keep-last 3`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			url, args, err := p.arguments(cmd, args, "TASK")
+			url, name, err := p.taskOrAll(cmd, args, all)
 			if err != nil {
 				return err
 			}
 			if keep == (checkpoint.Retention{}) {
-				return wrongUsage(cmd, "which checkpoints are to stay? give one or more of --keep-last, --keep-within, "+
+				return wrongUsage(cmd, "which checkpoints are to be kept? give one or more of --keep-last, --keep-within, "+
 					"--keep-hourly, --keep-daily, --keep-weekly and --keep-monthly")
 			}
-			return p.prune(cmd.Context(), url, args[0], keep, opts)
+			if all {
+				return p.pruneAll(cmd.Context(), url, keep, opts)
+			}
+			return p.prune(cmd.Context(), url, name, keep, opts)
 		},
 	}
 	f := cmd.Flags()
 	keepFlags(cmd, &keep)
-	f.BoolVar(&opts.DryRun, "dry-run", false, "only show what would go, and how much that would free")
-	f.BoolVar(&opts.Fence, "fence", false, "prune the task although it is claimed, which fences its owner")
+	f.BoolVar(&all, "all-tasks", false, "prune every task of the job")
+	f.BoolVar(&opts.DryRun, "dry-run", false, "only show what would be removed, and how much that would free")
 	p.output(cmd)
 	return cmd
 }
@@ -59,35 +65,18 @@ type pruneResult struct {
 	Dropped     int                  `json:"dropped"`
 	Segments    int                  `json:"segments"`
 	Bytes       int64                `json:"bytes"`
+	Error       string               `json:"error,omitempty"` // why it was not pruned
+
+	err error
 }
 
 func (p *program) prune(ctx context.Context, url, name string, keep checkpoint.Retention, opts checkpoint.PruneOptions) error {
 	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
-		before, err := task.Status(ctx)
-		if err != nil {
-			return err
+		r := pruneTask(ctx, task, keep, opts)
+		if r.err != nil {
+			return absent(ctx, task, r.err)
 		}
-		pruned, err := task.Prune(ctx, keep, opts)
-		switch {
-		case errors.Is(err, checkpoint.ErrUnknown):
-			// That it may have been saved, and is to be looked for, is said of saves.
-			return said{text: err.Error() + "; it may have been pruned: prune it again"}
-		case err != nil:
-			return absent(ctx, task, err)
-		}
-		r := pruneResult{
-			Task: name, DryRun: opts.DryRun, Checkpoints: pruned.Checkpoints,
-			Segments: pruned.Segments, Bytes: pruned.Bytes,
-		}
-		for _, v := range pruned.Checkpoints {
-			if v.Removed() {
-				r.Dropped++
-			}
-		}
-		if before.Claimed && r.Dropped > 0 {
-			p.noteClaim(name, before, opts)
-		}
-		err = p.print(r, r.human)
+		err := p.print(r, r.human)
 		if err != nil && !opts.DryRun {
 			err = fmt.Errorf("%d checkpoints were dropped, but %w", r.Dropped, err)
 		}
@@ -95,22 +84,76 @@ func (p *program) prune(ctx context.Context, url, name string, keep checkpoint.R
 	})
 }
 
-func (p *program) noteClaim(name string, s checkpoint.Status, opts checkpoint.PruneOptions) {
-	const claimed = "task %q was claimed (epoch %d, writer %s) and not released: "
-	switch {
-	case !opts.DryRun:
-		p.note(claimed+"if that owner still runs, it is fenced now and must be started again", name, s.Epoch, s.Writer)
-	case !opts.Fence:
-		p.note(claimed+"without --fence it is not pruned", name, s.Epoch, s.Writer)
+// pruneTask prunes one task.
+func pruneTask(ctx context.Context, task *checkpoint.Task, keep checkpoint.Retention, opts checkpoint.PruneOptions) pruneResult {
+	pruned, err := task.Prune(ctx, keep, opts)
+	if errors.Is(err, checkpoint.ErrUnknown) {
+		// That it may have been saved, and is to be looked for, is said of saves.
+		err = said{text: err.Error() + "; it may have been pruned: prune it again"}
+	}
+	r := pruneResult{
+		Task: task.Name(), DryRun: opts.DryRun, Checkpoints: pruned.Checkpoints,
+		Segments: pruned.Segments, Bytes: pruned.Bytes, err: err,
+	}
+	if err != nil {
+		r.Checkpoints, r.Error = []checkpoint.Verdict{}, oneLine(err.Error())
+	}
+	for _, v := range pruned.Checkpoints {
+		if v.Removed() {
+			r.Dropped++
+		}
+	}
+	return r
+}
+
+// pruneAll prunes every task that has a checkpoint. One that cannot be pruned does not
+// keep the others from it.
+func (p *program) pruneAll(ctx context.Context, url string, keep checkpoint.Retention, opts checkpoint.PruneOptions) error {
+	return p.withJob(ctx, url, checkpoint.Retention{}, func(job *checkpoint.Job) error {
+		tasks, err := tasksOf(ctx, job, "")
+		if err != nil {
+			return err
+		}
+		lines := eachTask(p, "pruning", tasks, func(task *checkpoint.Task) pruneResult { return pruneTask(ctx, task, keep, opts) })
+		lines = slices.DeleteFunc(lines, func(r pruneResult) bool { return errors.Is(r.err, checkpoint.ErrNoCheckpoint) })
+		if len(lines) == 0 && !p.asJSON {
+			p.note("there are no tasks with checkpoints under %s", url)
+		}
+		if err := p.print(lines, func(w *bytes.Buffer) { pruneTable(w, lines) }); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return advice{ctx.Err(), "what was pruned stays so, and the same command goes on with the rest"}
+		}
+		return p.firstFailure(len(lines), func(i int) error { return lines[i].err })
+	})
+}
+
+// pruneTable writes a line for each task.
+func pruneTable(w *bytes.Buffer, lines []pruneResult) {
+	if len(lines) == 0 {
+		return
+	}
+	rows := [][]string{{"TASK", "CHECKPOINTS", "DROPPED", "FREES"}}
+	for _, r := range lines {
+		if r.err != nil {
+			rows = append(rows, []string{printable(r.Task), "not pruned", "", ""})
+			continue
+		}
+		rows = append(rows, []string{printable(r.Task), strconv.Itoa(len(r.Checkpoints)), strconv.Itoa(r.Dropped), size(r.Bytes)})
+	}
+	table(w, rows)
+	if lines[0].DryRun {
+		fmt.Fprintln(w, "nothing is changed by a dry run")
 	}
 }
 
 func (r *pruneResult) human(w *bytes.Buffer) {
-	rows := [][]string{{"SEQ", "TIME", "SAVEPOINT", "FATE", "KEPT BY"}}
+	rows := [][]string{{"SEQ", "TIME", "SAVEPOINT", "RESULT", "KEPT BY"}}
 	for _, v := range r.Checkpoints {
-		fate := "stays"
+		fate := "kept"
 		if v.Removed() {
-			fate = "goes"
+			fate = "removed"
 		}
 		rows = append(rows, []string{
 			strconv.FormatUint(v.Seq, 10), clock(v.Time), printable(v.Savepoint), fate, strings.Join(v.KeptBy, ", "),
@@ -120,7 +163,7 @@ func (r *pruneResult) human(w *bytes.Buffer) {
 	of := fmt.Sprintf("%d of %d checkpoints", r.Dropped, len(r.Checkpoints))
 	switch {
 	case r.Dropped == 0:
-		fmt.Fprintln(w, "nothing goes")
+		fmt.Fprintln(w, "nothing is removed")
 	case r.DryRun:
 		fmt.Fprintf(w, "would drop %s, which frees %s\n", of, size(r.Bytes))
 	default:

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -15,8 +14,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// newDatedTask makes a task with four checkpoints: one a day, the second a
-// savepoint, the last two on one day. The owner of the last one is returned.
+// newDatedTask makes a task with four checkpoints: one a day, the second a savepoint,
+// the last two on one day. It returns the owner of the last one.
 func newDatedTask(t *testing.T) (*hook, string, *checkpoint.Owner) {
 	t.Helper()
 	var now time.Time
@@ -31,11 +30,11 @@ func newDatedTask(t *testing.T) (*hook, string, *checkpoint.Owner) {
 		if now, err = time.Parse(time.RFC3339, at); err != nil {
 			t.Fatal(err)
 		}
-		data := make([]byte, 20_000)                         // more than fits into a manifest, and not to be compressed
+		data := make([]byte, 20_000)                         // more than fits into a manifest, and cannot be compressed
 		_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(data) // never fails
 		s := checkpoint.Snapshot{State: checkpoint.FS(fstest.MapFS{"file": {Data: data}})}
 		if n == 1 {
-			s.Savepoint, s.SavepointExpires = "before upgrade", 48*time.Hour
+			s.Savepoint, s.SavepointExpiresAfter = "before upgrade", 48*time.Hour
 		}
 		if _, err := owner.Commit(t.Context(), s); err != nil {
 			t.Fatal(err)
@@ -68,33 +67,19 @@ func TestPruneOutput(t *testing.T) {
 	}
 }
 
-func TestPruneOfAClaimedTask(t *testing.T) {
+func TestPruneBesideAnOwner(t *testing.T) {
 	_, url, owner := newDatedTask(t)
-	args := []string{"prune", url, "orders", "--keep-last", "1"}
-	r := holdfast(t, args...)
-	if r.code != exitRival || !strings.Contains(r.stderr, `holdfast: task "orders" (epoch 1, writer `) ||
-		!strings.HasSuffix(r.stderr, "would be fenced; stop and release it first, or give --fence to do it all the same\n") {
-		t.Errorf("exit code %d, %s", r.code, r.stderr)
-	}
-	if r := holdfast(t, append(args, "--dry-run")...); r.code != 0 || !strings.Contains(r.stderr, "not released: without --fence it is not pruned\n") {
-		t.Errorf("a dry run: exit code %d, %s", r.code, r.stderr)
+	ok(t, "prune", url, "orders", "--keep-last", "1")
+	if got := okJSON[[]checkpointDoc](t, "ls", url, "orders"); len(got) != 2 { // a savepoint is kept
+		t.Errorf("%d checkpoints are left", len(got))
 	}
 	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{}); err != nil {
-		t.Errorf("the owner was fenced: %v", err)
-	}
-	if r := holdfast(t, append(args, "--fence")...); r.code != 0 || !strings.Contains(r.stderr, "it is fenced now and must be started again\n") {
-		t.Errorf("with --fence: exit code %d, %s", r.code, r.stderr)
-	}
-	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{}); !errors.Is(err, checkpoint.ErrFenced) {
-		t.Errorf("the owner: %v, want ErrFenced", err)
-	}
-	if got := okJSON[[]checkpointDoc](t, "ls", url, "orders"); len(got) != 2 { // a savepoint stays
-		t.Errorf("%d checkpoints are left", len(got))
+		t.Errorf("the owner: %v", err)
 	}
 }
 
-// TestPruneIsStoppedAnywhere ends a prune before or after each of its requests.
-// What it says must be true, and doing it again must complete it.
+// TestPruneIsStoppedAnywhere interrupts a prune before or after each of its requests.
+// Its message must be true, and a second prune must complete it.
 func TestPruneIsStoppedAnywhere(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		for at := 1; ; at++ {
@@ -103,7 +88,7 @@ func TestPruneIsStoppedAnywhere(t *testing.T) {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithCancel(t.Context())
-			gate := make(chan struct{}, 1) // checkpoints are read side by side
+			gate := make(chan struct{}, 1) // checkpoints are read in parallel
 			n, reached := 0, false
 			h.do = func(ctx context.Context, op, key string, perform func() error) error {
 				gate <- struct{}{}
@@ -129,12 +114,12 @@ func TestPruneIsStoppedAnywhere(t *testing.T) {
 			if !reached {
 				break
 			}
-			pruned := strings.Count(ok(t, "ls", url, "orders"), "\n") == 4 // a savepoint stays
+			pruned := strings.Count(ok(t, "ls", url, "orders"), "\n") == 4 // a savepoint is kept
 			switch {
 			case r.code == 0 && !pruned:
-				t.Errorf("stopped at request %d: it says that it pruned, and did not", at)
+				t.Errorf("stopped at request %d: it reports success, but did not prune", at)
 			case r.code != 0 && pruned && !strings.Contains(r.stderr, "it may have been pruned"):
-				t.Errorf("stopped at request %d: it pruned, and says %s", at, r.stderr)
+				t.Errorf("stopped at request %d: it pruned, but says %s", at, r.stderr)
 			case r.code != 0 && r.code != exitFailed:
 				t.Errorf("stopped at request %d: exit code %d", at, r.code)
 			}

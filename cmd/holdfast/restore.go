@@ -38,7 +38,8 @@ ran as its owner (setuid, setgid) does not any more.`,
 	}
 	atFlag(cmd, &at)
 	cmd.Flags().BoolVar(&opts.Replace, "force", false, "replace what is in DIR")
-	cmd.Flags().BoolVar(&opts.Owners, "owners", false, "give files the owners and groups, by number, that they were saved with")
+	cmd.Flags().BoolVar(&opts.FileOwners, "owners", false, "give files the owners and groups, by number, that they were saved with")
+	p.memoryFlag(cmd)
 	p.output(cmd)
 	return cmd
 }

@@ -20,7 +20,7 @@ func becomeUser(uid string) error {
 	return syscall.Setuid(id)
 }
 
-// TestUnreadable runs as a user without rights: root reads everything.
+// TestUnreadable runs as a user without rights, because root can read everything.
 func TestUnreadable(t *testing.T) {
 	work, err := os.MkdirTemp("", "holdfast-rights-")
 	if err != nil {
@@ -82,5 +82,26 @@ func TestUnreadable(t *testing.T) {
 	}
 	if out := ok(t, "ls", url, "orders"); strings.Count(out, "\n") != 2 {
 		t.Errorf("after failed saves: %s", out)
+	}
+
+	// A task that cannot be read hides no other.
+	for _, name := range []string{"a", "b", "z"} {
+		if r := run("save", url, name, "fine"); r.code != 0 {
+			t.Fatalf("exit code %d: %s", r.code, r.stderr)
+		}
+	}
+	for _, name := range []string{"b", "z"} {
+		path := filepath.Join(work, "store", name)
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.Chmod(path, 0o755) })
+	}
+	for _, args := range [][]string{{"ls", url}, {"gc", url}, {"verify", url}, {"prune", url, "--all-tasks", "--keep-last", "9"}} {
+		r := run(args...)
+		if r.code != exitFailed || !strings.Contains(r.stdout, "\na ") || !strings.Contains(r.stdout, "\norders ") ||
+			!strings.Contains(r.stderr, "store/b/") || !strings.Contains(r.stderr, "holdfast: note: list file://"+work+"/store/z/") {
+			t.Errorf("%s: exit code %d\n%s%s", args[0], r.code, r.stdout, r.stderr)
+		}
 	}
 }

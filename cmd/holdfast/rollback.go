@@ -12,13 +12,16 @@ import (
 )
 
 func (p *program) rollbackCommand() *cobra.Command {
+	var opts checkpoint.RollbackOptions
 	cmd := &cobra.Command{
 		Use:   "rollback URL TASK SEQ|NAME",
 		Short: "Make an older checkpoint the newest again",
 		Long: `Make the checkpoint of TASK with the number SEQ, or the savepoint NAME, the
-newest again: the one that a job goes on from and that a restore takes. Whoever
-owned the task is fenced: a job that still runs cannot commit any more, and has
-to be started again.
+newest again: the one that a job goes on from and that a restore takes.
+
+A task that is claimed is refused, because its owner may still run. With
+--take-over it is rolled back all the same, and the owner is fenced: it cannot
+commit any more, and has to be started again.
 
 No data is moved, and nothing is lost: the checkpoint keeps its number, and those
 that came after it stay until retention drops them. The same command leads back
@@ -34,9 +37,10 @@ to them.`,
 			if err != nil {
 				return err
 			}
-			return p.rollback(cmd.Context(), url, args[0], at)
+			return p.rollback(cmd.Context(), url, args[0], at, opts)
 		},
 	}
+	cmd.Flags().BoolVar(&opts.Fence, "take-over", false, "do so although the task is claimed: its owner is fenced")
 	p.output(cmd)
 	return cmd
 }
@@ -47,13 +51,13 @@ type rolledBack struct {
 	Replaces *uint64 `json:"replaces"` // which was the newest; nil if it is not known
 }
 
-func (p *program) rollback(ctx context.Context, url, name string, at checkpoint.Ref) error {
+func (p *program) rollback(ctx context.Context, url, name string, at checkpoint.Ref, opts checkpoint.RollbackOptions) error {
 	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
 		before, err := statusToWrite(ctx, task)
 		if err != nil {
 			return err
 		}
-		c, err := task.Rollback(ctx, at)
+		c, err := task.Rollback(ctx, at, opts)
 		if err != nil {
 			return absent(ctx, task, inDoubt(ctx, err))
 		}
@@ -82,7 +86,7 @@ func inDoubt(ctx context.Context, err error) error {
 // an owner may have committed in between.
 func followed(ctx context.Context, task *checkpoint.Task, before checkpoint.Status) bool {
 	now, _ := task.Status(ctx) // zero if it cannot be read
-	return now.Seq == before.Seq+1
+	return now.Manifest == before.Manifest+1
 }
 
 func (r *rolledBack) sentence() string {
@@ -99,7 +103,7 @@ func (r *rolledBack) sentence() string {
 // manifest. A newest checkpoint that cannot be read is in nobody's way then.
 func statusToWrite(ctx context.Context, task *checkpoint.Task) (checkpoint.Status, error) {
 	status, err := task.Status(ctx)
-	if status.Seq > 0 {
+	if status.Manifest > 0 {
 		err = nil
 	}
 	return status, err

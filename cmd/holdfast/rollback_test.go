@@ -49,31 +49,39 @@ func claimTask(t *testing.T, h *hook) *checkpoint.Owner {
 	return owner
 }
 
-// TestRollbackFencesAnOwner says so, because the owner may be alive.
+// A rollback refuses a task that is claimed, because the owner may be alive, and says when
+// that last committed. With --take-over it fences the owner.
 func TestRollbackFencesAnOwner(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	h, url := newHook(t, time.Now)
 	ok(t, "save", url, "orders", before)
 	ok(t, "save", url, "orders", after)
 	owner := claimTask(t, h)
+	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{}); err != nil {
+		t.Fatal(err)
+	}
 	r := holdfast(t, "rollback", url, "orders", "1")
-	if want := `holdfast: note: the task was claimed and not released: `; r.code != 0 || !strings.HasPrefix(r.stderr, want) {
+	if want := "its last commit was at 20"; r.code != exitRival || !strings.Contains(r.stderr, want) {
 		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
-	if want := "checkpoint 1 of \"orders\" is the newest again, in place of checkpoint 2\n"; r.stdout != want {
+	if r = holdfast(t, "rollback", url, "orders", "1", "--take-over"); r.code != 0 || r.stderr != "" {
+		t.Errorf("exit code %d, %s", r.code, r.stderr)
+	}
+	if want := "checkpoint 1 of \"orders\" is the newest again, in place of checkpoint 4\n"; r.stdout != want {
 		t.Errorf("%s, want %s", r.stdout, want)
 	}
 	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{}); !errors.Is(err, checkpoint.ErrFenced) {
 		t.Errorf("the earlier owner's commit: %v", err)
 	}
-	wantCheckpoints(t, url, before, 1, 2)
+	wantCheckpoints(t, url, before, 1, 4, 2)
 	if r := holdfast(t, "rollback", url, "orders", "1"); r.code != 0 || r.stderr != "" {
 		t.Errorf("after a rollback, which releases the task: exit code %d, %s", r.code, r.stderr)
 	}
 }
 
-// TestRollbackOfABusyTask has its owner commit while the rollback is under way:
-// it goes back from there, and does not pretend to know from where.
+// TestRollbackOfABusyTask has the owner commit during the rollback. The rollback
+// starts over from that commit, and does not claim to know which checkpoint was the
+// current one.
 func TestRollbackOfABusyTask(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	h, url := newHook(t, time.Now)
@@ -88,7 +96,7 @@ func TestRollbackOfABusyTask(t *testing.T) {
 		}
 		return errors.Join(err, perform())
 	}
-	doc := okJSON[rollbackDoc](t, "rollback", url, "orders", "1")
+	doc := okJSON[rollbackDoc](t, "rollback", url, "orders", "1", "--take-over")
 	if doc.Seq != 1 || doc.Replaces != nil {
 		t.Errorf("%+v", doc)
 	}
@@ -96,9 +104,9 @@ func TestRollbackOfABusyTask(t *testing.T) {
 	wantCheckpoints(t, url, before, 1, 4, 2)
 }
 
-// TestWritersPassWhatIsDamaged goes back from, and saves over, a checkpoint
+// TestWritersGoOnAfterDamage makes a rollback from, and a save over, a checkpoint
 // whose offsets cannot be read.
-func TestWritersPassWhatIsDamaged(t *testing.T) {
+func TestWritersGoOnAfterDamage(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	for _, c := range []struct {
 		name, note, result string
@@ -158,8 +166,8 @@ func removeSegments(t *testing.T, h *hook, prefix string) {
 	}
 }
 
-// TestRollbackIsStoppedAnywhere ends a rollback before or after each of its
-// requests. What it says must be true, and the next one must work.
+// TestRollbackIsStoppedAnywhere interrupts a rollback before or after each of its
+// requests. Its message must be true, and the next one must succeed.
 func TestRollbackIsStoppedAnywhere(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	for _, late := range []bool{false, true} {
@@ -187,15 +195,15 @@ func TestRollbackIsStoppedAnywhere(t *testing.T) {
 			cancel()
 			h.do = perform
 			if where == "" {
-				break // it was done before that
+				break // the rollback has fewer requests
 			}
 			back := okJSON[[]checkpointDoc](t, "ls", url, "orders")[0].Seq == 1
 			t.Logf("request %d (%s), late %v: done %v, exit code %d, %s", at, where, late, back, r.code, r.stderr)
 			switch {
 			case r.code == 0 && !back:
-				t.Errorf("stopped at request %d: it says that it was done, and was not", at)
+				t.Errorf("stopped at request %d: it reports success, but was not done", at)
 			case r.code != 0 && back && !strings.Contains(r.stderr, "it may have been done"):
-				t.Errorf("stopped at request %d: it was done, and it says %s", at, r.stderr)
+				t.Errorf("stopped at request %d: it was done, but it says %s", at, r.stderr)
 			case r.code != 0 && r.code != exitFailed:
 				t.Errorf("stopped at request %d: exit code %d", at, r.code)
 			}
@@ -210,7 +218,7 @@ func TestRollbackIsStoppedAnywhere(t *testing.T) {
 	}
 }
 
-// TestRollbackIsKilled ends a rollback by SIGKILL before it makes its step.
+// TestRollbackIsKilled ends a rollback by SIGKILL before it commits its manifest.
 func TestRollbackIsKilled(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	dir := t.TempDir()

@@ -4,205 +4,220 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"slices"
-	"strings"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/process"
 )
 
-// A program is one run of the command line, and what it has of the world.
-type program struct {
-	stdout     io.Writer
-	stderr     *screen
-	getenv     func(string) string
-	asJSON     bool
-	stats      bool
-	urlFromEnv bool
+// runFlags say how a program is run.
+type runFlags struct {
+	state            string
+	every            time.Duration
+	whenAsked        bool
+	signal           syscall.Signal // 0 for none
+	pause            bool
+	pre, post        string
+	limit            time.Duration
+	grace            time.Duration
+	adopt, takeOver  bool
+	noSaveOnFailure  bool
+	exclude          []string
+	immutable        []string
+	keep             checkpoint.Retention
+	url, task        string
+	command          []string
+	runDir, stateDir string // absolute, without links
 }
 
-// run runs one command line and returns the exit code. Results go to stdout,
-// and nothing else does.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv func(string) string) int {
-	p := &program{stdout: stdout, stderr: newScreen(stderr), getenv: getenv}
-	err := p.execute(ctx, args)
-	if err == nil {
-		return exitDone
-	}
-	text, code := explain(ctx, err)
-	_, _ = fmt.Fprintf(stderr, "holdfast: %s\n", text)
-	return code
-}
+func (p *program) runCommand() *cobra.Command {
+	o := runFlags{every: time.Minute, limit: 10 * time.Second, grace: 10 * time.Second}
+	cmd := &cobra.Command{
+		Use:   "run URL TASK --state DIR [flags] -- COMMAND...",
+		Short: "Run a program, with checkpoints of its directory",
+		Long: `Run COMMAND, and keep checkpoints of DIR, where it keeps its state: claim TASK,
+restore DIR to the newest checkpoint, start COMMAND, save a checkpoint every so often
+and one when COMMAND has ended, and end with its exit code.
 
-func (p *program) execute(ctx context.Context, args []string) error {
-	root := p.root() //nolint:contextcheck // ExecuteContext gives it to the commands
-	if len(args) == 0 {
-		return wrongUsage(root, "no command given")
-	}
-	root.SetArgs(args)
-	root.SetOut(p.stdout)
-	root.SetErr(p.stderr)
-	err := root.ExecuteContext(ctx)
-	if _, _, unknown := root.Find(args); unknown != nil {
-		return unknownCommand(root, unknown)
-	}
-	return err
-}
+DIR is made if it is absent. What is in it is replaced only if an earlier run of this
+task has left it; anything else is refused, and never removed. With --adopt, what is in
+DIR becomes the first checkpoint of a new task.
 
-func (p *program) root() *cobra.Command {
-	root := &cobra.Command{
-		Use:   "holdfast",
-		Short: "Keep the checkpoints of stateful jobs in object storage",
-		Long: `Holdfast keeps the checkpoints of stateful jobs in object storage.
+When a checkpoint is saved, DIR must be consistent. There are three ways; choose one:
 
-Every command takes the job's store as a URL, such as file:///var/lib/orders. It
-may be left out when HOLDFAST_URL is set: the first argument is the URL if it
-contains "://"; otherwise HOLDFAST_URL is.
+  (no flag)     DIR may be copied at any time: COMMAND writes files beside their places,
+                and renames them
+  --pause       COMMAND and all processes of its group stand still while DIR is copied,
+                for --limit at most; with --pre and --post, in place of it or beside it,
+                commands run before and after that
+  --when-asked  COMMAND says when, by HTTP: POST to $HOLDFAST_RUN_URL/commit, with
+                offset=KEY=VALUE and label=KEY=VALUE, and wait for the answer
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such task or checkpoint;
-4 fenced, or another save was first; 5 corrupt.`,
-		Example:       `  holdfast ls 's3://bucket/jobs/orders?region=eu-west-1'`,
-		Version:       version(),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-	}
-	root.Flags().Bool("version", false, "print the version")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return wrongUsage(cmd, "%v", err)
-	})
-	root.SetHelpCommand(helpCommand())
-	root.AddCommand(p.saveCommand(), p.restoreCommand(), p.rollbackCommand(), p.lsCommand(), p.showCommand(), p.pruneCommand(), p.gcCommand(), p.verifyCommand(), p.versionCommand())
-	completeUsage(root)
-	return root
-}
+COMMAND finds in its environment HOLDFAST_STATE (DIR), HOLDFAST_TASK,
+HOLDFAST_CHECKPOINT (the number of what was restored; 0 for none) and HOLDFAST_RUN_URL:
+GET $HOLDFAST_RUN_URL/resume says what to go on from, and /health how it goes.
 
-// completeUsage makes a wrong use of cobra's completion command an error:
-// otherwise a shell would be given its help to run.
-func completeUsage(root *cobra.Command) {
-	root.InitDefaultCompletionCmd()
-	for _, cmd := range root.Commands() {
-		if cmd.Name() != "completion" {
-			continue
-		}
-		cmd.Args = nil
-		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-			return wrongUsage(cmd, "name a shell: bash, fish, powershell or zsh")
-		}
-	}
-}
+SIGTERM: it is passed on to COMMAND, which has --grace to end before it is killed. A
+last checkpoint is saved within as much time again. Other signals are passed on.
 
-// helpCommand is cobra's, except that an unknown command is an error.
-func helpCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "help [COMMAND]",
-		Short: "Show the help of a command",
+Exit codes: those of COMMAND (128+N if signal N has killed it); 120 and above are
+run's own: 121 failed, 122 wrong usage, 123 no such checkpoint, 124 fenced, or the
+task is claimed, 125 corrupt, 126 COMMAND cannot be run, 127 COMMAND was not found.`,
+		Example: `  holdfast run file:///var/lib/jobs train --state ./model --every 5m -- python3 train.py
+  holdfast run jobs/db --state ./db --pause -- ./server --data ./db
+  holdfast run jobs/crawl --state ./crawl --when-asked -- ./crawl.sh`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			about, _, err := cmd.Root().Find(args)
-			if err != nil {
-				return unknownCommand(cmd.Root(), err)
+			if err := p.runArguments(cmd, args, &o); err != nil {
+				return ownCode{err}
 			}
-			about.InitDefaultHelpFlag()
-			return about.Help()
+			return p.runProgram(cmd.Context(), &o)
 		},
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return ownCode{wrongUsage(cmd, "%v", err)} })
+	o.addFlags(cmd)
+	return cmd
 }
 
-// unknownCommand returns cobra's error on one line.
-func unknownCommand(root *cobra.Command, err error) error {
-	what, similar, _ := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
-	if names := strings.Fields(similar); len(names) > 0 {
-		what += "; did you mean " + strings.Join(names, " or ") + "?"
+func (o *runFlags) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.Func("state", "the directory `DIR` where COMMAND keeps its state", nonEmpty(&o.state))
+	f.Func("every", "save a checkpoint every `D`: 30s, 5m, 2h (default 1m)", duration(&o.every))
+	f.BoolVar(&o.whenAsked, "when-asked", false, "save a checkpoint when COMMAND asks for one, and at no other time")
+	f.Func("signal", "with --when-asked: send COMMAND the signal `S`, such as USR1, every D, to ask for a commit", o.setSignal)
+	f.BoolVar(&o.pause, "pause", false, "stop all processes of COMMAND (SIGSTOP) while DIR is copied")
+	f.Func("pre", "run `CMD` by sh before DIR is copied; if it fails, no checkpoint is saved", nonEmpty(&o.pre))
+	f.Func("post", "run `CMD` by sh after DIR was copied, also if --pre or the copying has failed", nonEmpty(&o.post))
+	f.Func("limit", "pause COMMAND for `D` at most, and let --pre and --post take no longer (default 10s)", duration(&o.limit))
+	f.Func("grace", "the time `D` that COMMAND has to end, and again that the last checkpoint has (default 10s)", duration(&o.grace))
+	f.BoolVar(&o.adopt, "adopt", false, "make what is in DIR the first checkpoint of a new task")
+	f.BoolVar(&o.takeOver, "take-over", false, "run although the task is claimed: its owner is fenced")
+	f.BoolVar(&o.noSaveOnFailure, "no-save-on-failure", false, "save no last checkpoint if COMMAND fails")
+	f.Func("exclude", "files and directories with names like `PATTERN`, such as '*.tmp', are no part of the state, and are gone when the next run restores DIR; may be repeated", patterns(&o.exclude))
+	f.Func("immutable", "files with names like `PATTERN`, such as '*.sst', are never written again: link, and do not copy them; may be repeated", patterns(&o.immutable))
+	keepFlags(cmd, &o.keep)
+}
+
+func (o *runFlags) setSignal(name string) error {
+	sig, ok := process.SignalByName(name)
+	if !ok {
+		return errors.New("it must be the name of a signal, such as USR1")
 	}
-	return wrongUsage(root, "%s", what)
+	o.signal = sig
+	return nil
 }
 
-// wrongUsage returns an error for a command line that cannot be carried out.
-func wrongUsage(cmd *cobra.Command, format string, args ...any) error {
-	return backend.Invalidf("%s; see '%s --help'", fmt.Sprintf(format, args...), cmd.CommandPath())
-}
-
-// output adds the flags that every command with a result has.
-func (p *program) output(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&p.asJSON, "json", false, "print one JSON document")
-	cmd.Flags().BoolVar(&p.stats, "stats", false, "say on stderr what was asked of the store")
-}
-
-// withJob runs do with the job at url. What do has done is durable by itself:
-// nothing hangs on how closing goes.
-func (p *program) withJob(ctx context.Context, url string, keep checkpoint.Retention, do func(*checkpoint.Job) error) error {
-	job, err := checkpoint.Open(ctx, url, checkpoint.Options{Retention: keep, Logger: p.logger()})
-	if err != nil {
-		return p.aboutURL(err)
+// runArguments checks all that can be checked before anything is done.
+func (p *program) runArguments(cmd *cobra.Command, args []string, o *runFlags) (err error) {
+	dash := cmd.ArgsLenAtDash()
+	if dash < 0 {
+		return wrongUsage(cmd, "the command to run is missing: put it after --")
 	}
-	defer func() { _ = job.Close(context.WithoutCancel(ctx)) }()
-	if p.stats {
-		defer func() { p.note("%s", requests(job.Stats())) }()
+	o.command = args[dash:]
+	var rest []string
+	if o.url, rest, err = p.arguments(cmd, args[:dash], "TASK"); err != nil {
+		return err
 	}
-	err = do(job)
-	if errors.Is(err, backend.ErrNoStore) {
-		err = p.aboutURL(err)
+	o.task = rest[0]
+	switch {
+	case len(o.command) == 0 || o.command[0] == "":
+		return wrongUsage(cmd, "the command to run is missing: put it after --")
+	case o.state == "":
+		return wrongUsage(cmd, "--state is missing: name the directory where the command keeps its state")
+	case o.every < time.Millisecond:
+		return wrongUsage(cmd, "--every %v is too short; give a millisecond or more", o.every)
+	case o.whenAsked && (o.pause || o.pre != "" || o.post != ""):
+		return wrongUsage(cmd, "--when-asked goes with none of --pause, --pre and --post: a command that says when it is consistent stands still by itself")
+	case o.signal != 0 && !o.whenAsked:
+		return wrongUsage(cmd, "--signal goes with --when-asked: the command answers the signal by asking for a commit")
+	case o.noSaveOnFailure && o.whenAsked:
+		return wrongUsage(cmd, "--no-save-on-failure does not go with --when-asked, which saves nothing by itself")
 	}
-	return err
+	if err := o.findDirs(); err != nil {
+		return err
+	}
+	return o.findCommand()
 }
 
-// withTask runs do with one task of the job at url.
-func (p *program) withTask(ctx context.Context, url, name string, keep checkpoint.Retention, do func(*checkpoint.Task) error) error {
-	return p.withJob(ctx, url, keep, func(job *checkpoint.Job) error {
-		task, err := job.Task(name)
+// findDirs finds out where the state is, and the run directory beside it.
+func (o *runFlags) findDirs() error {
+	o.stateDir = real(o.state)
+	parent, name := filepath.Split(o.stateDir)
+	if here, err := os.Getwd(); err == nil && holds(o.stateDir, real(here)) {
+		return backend.Invalidf("--state %s is the working directory, or holds it, so it cannot be replaced; run in another directory", o.state)
+	}
+	if name == "" {
+		return backend.Invalidf("--state %s cannot be replaced; give a directory in it", o.state)
+	}
+	o.runDir = filepath.Join(parent, "."+name+".holdfast")
+	return errors.Join(checkApart(o.url, o.stateDir), checkApart(o.url, o.runDir))
+}
+
+// What a shell says of a command that cannot be run, or was not found.
+const (
+	exitCannotRun = 126
+	exitNotFound  = 127
+)
+
+func (o *runFlags) findCommand() error {
+	_, err := process.LookPath(o.command[0])
+	switch {
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
+		return ended{exitNotFound, fmt.Errorf("there is no command %q; correct its name, or give its path", o.command[0])}
+	case err != nil:
+		return ended{exitCannotRun, fmt.Errorf("command %q cannot be run: %w", o.command[0], err)}
+	}
+	return nil
+}
+
+// ownCode is an error of run itself, whose exit code is not to be taken for the program's.
+type ownCode struct{ error }
+
+func (e ownCode) Unwrap() error { return e.error }
+
+// ownCodes is what is added to the exit code that another command would end with.
+const ownCodes = 120
+
+// ended is how a command ends with a code that is not by the kind of an error: with that of
+// the program that was run, say. err is nil if there is nothing to be told.
+type ended struct {
+	code int
+	err  error
+}
+
+func (e ended) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e ended) Unwrap() error { return e.err }
+
+// runProgram runs the program, and returns how it has ended.
+func (p *program) runProgram(ctx context.Context, o *runFlags) error {
+	if process.IsInit() {
+		code, err := process.Init()
+		if err != nil {
+			return ownCode{err}
+		}
+		return ended{code: code}
+	}
+	err := p.withJob(ctx, o.url, o.keep, func(job *checkpoint.Job) error {
+		task, err := job.Task(o.task)
 		if err != nil {
 			return err
 		}
-		return do(task)
+		return (&supervisor{p: p, o: o, job: job, task: task}).run(ctx)
 	})
-}
-
-// note tells the user something that is no result and no failure.
-func (p *program) note(format string, args ...any) {
-	_, _ = fmt.Fprintf(p.stderr, "holdfast: note: %s\n", oneLine(fmt.Sprintf(format, args...)))
-}
-
-// logger makes notes of what the library logs.
-func (p *program) logger() *slog.Logger { return slog.New(noteHandler{p: p}) }
-
-// A noteHandler makes a note of a record: its message, what that is about, and
-// the error behind it.
-type noteHandler struct {
-	p     *program
-	attrs []slog.Attr
-}
-
-func (h noteHandler) Enabled(_ context.Context, level slog.Level) bool {
-	return level >= slog.LevelInfo
-}
-
-func (h noteHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return noteHandler{h.p, slices.Concat(h.attrs, attrs)}
-}
-
-func (h noteHandler) WithGroup(string) slog.Handler { return h }
-
-func (h noteHandler) Handle(_ context.Context, r slog.Record) error {
-	about, cause := []string{}, ""
-	add := func(a slog.Attr) bool {
-		if err, ok := a.Value.Any().(error); ok {
-			cause += ": " + err.Error()
-		} else {
-			about = append(about, a.Key+" "+printable(a.Value.String()))
-		}
-		return true
+	if err == nil || errors.As(err, new(ended)) {
+		return err
 	}
-	for _, a := range h.attrs {
-		add(a)
-	}
-	r.Attrs(add)
-	text := r.Message
-	if len(about) > 0 {
-		text += " (" + strings.Join(about, ", ") + ")"
-	}
-	h.p.note("%s%s", text, cause)
-	return nil
+	return ownCode{err}
 }

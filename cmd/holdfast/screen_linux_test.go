@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openTerminal returns a terminal of 62 columns, and what a user sees of it.
+// openTerminal returns a terminal of 62 columns, and the side on which a user sees
+// it.
 func openTerminal(t *testing.T) (user, terminal *os.File) {
 	t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -38,14 +39,14 @@ func openTerminal(t *testing.T) (user, terminal *os.File) {
 }
 
 // TestTerminal saves on a real terminal, to a store that does not answer until
-// progress is seen.
+// progress is visible.
 func TestTerminal(t *testing.T) {
 	user, terminal := openTerminal(t)
 	s := startOn(t, terminal, "save", gateURL(t.TempDir(), "create"), "orders", makeState(t, "state "))
-	if err := terminal.Close(); err != nil { // so that its end is seen
+	if err := terminal.Close(); err != nil { // so that the reader sees its end
 		t.Fatal(err)
 	}
-	// Of five parts, four fit on the line.
+	// Four of five parts fit on the line.
 	want := regexp.MustCompile(`saving 100%, 146 KiB of 146 KiB, 2/2 files, 1\d\d KiB sent`)
 	var d display
 	gone := false
@@ -57,7 +58,7 @@ func TestTerminal(t *testing.T) {
 			s.open(t)
 		}
 		if err != nil {
-			break // EIO: nobody has the terminal open any more
+			break // EIO: no process has the terminal open any more
 		}
 	}
 	if err := s.cmd.Wait(); err != nil {

@@ -104,7 +104,7 @@ func cmdDeleted(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// reseal replaces a part of a manifest and makes its checksum fit again.
+// reseal replaces a part of a manifest and corrects its checksum.
 func reseal(ts *testscript.TestScript, data []byte, old, new string) []byte {
 	body, _, found := bytes.Cut(data, []byte(`,"sum":`))
 	if !found || !bytes.Contains(body, []byte(old)) {
@@ -118,7 +118,7 @@ func cmdSocket(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: socket FILE")
 	}
-	// The name of a socket must be short when it is made.
+	// The path of a socket must be short when it is made.
 	dir, err := os.MkdirTemp("", "s")
 	ts.Check(err)
 	defer os.RemoveAll(dir) //nolint:errcheck // a directory of the test's in the system's

@@ -111,6 +111,7 @@ func describeCheckpoint(w *bytes.Buffer, c *checkpoint.Checkpoint, entries []che
 		{"Checkpoint:", strconv.FormatUint(c.Seq, 10)},
 		{"Savepoint:", savepoint(c)},
 		{"Time:", clock(c.Time)},
+		{"Written by:", printable(c.WrittenBy)},
 		{"Epoch:", strconv.FormatUint(c.Epoch, 10)},
 		{"Files:", strconv.Itoa(c.Files)},
 		{"Size:", size(c.Bytes)},
@@ -119,6 +120,9 @@ func describeCheckpoint(w *bytes.Buffer, c *checkpoint.Checkpoint, entries []che
 	offsets := "Offsets (next to read):"
 	if c.OffsetsAre == checkpoint.LastDone {
 		offsets = "Offsets (last done):"
+	}
+	if c.Note != (checkpoint.Note{}) {
+		rows = append(rows, []string{"Note:", noteText(c.Note)})
 	}
 	table(w, rows)
 	mapTable(w, offsets, c.Offsets)
@@ -164,5 +168,34 @@ func entryRow(e checkpoint.Entry) []string {
 	if e.Mode.IsRegular() {
 		bytes = size(e.Size)
 	}
-	return []string{e.Mode.String(), bytes, clock(e.ModTime), path}
+	return []string{permissions(e.Mode), bytes, clock(e.ModTime), path}
+}
+
+// permissions shows a mode as ls -l does: "drwxr-x---", "-rwsr-xr-x".
+func permissions(m fs.FileMode) string {
+	text := []byte("-rwxrwxrwx")
+	switch m.Type() {
+	case fs.ModeDir:
+		text[0] = 'd'
+	case fs.ModeSymlink:
+		text[0] = 'l'
+	}
+	for i := range 9 {
+		if m&(1<<(8-i)) == 0 {
+			text[1+i] = '-'
+		}
+	}
+	special := func(bit fs.FileMode, at int, letter byte) {
+		switch {
+		case m&bit == 0:
+		case text[at] == 'x':
+			text[at] = letter
+		default: // the bit is set, and nobody may execute the file
+			text[at] = letter - 'a' + 'A'
+		}
+	}
+	special(fs.ModeSetuid, 3, 's')
+	special(fs.ModeSetgid, 6, 's')
+	special(fs.ModeSticky, 9, 't')
+	return string(text)
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestSignal asks commands to stop in the midst of their work.
+// TestSignal interrupts commands while they work.
 func TestSignal(t *testing.T) {
 	before, after := makeState(t, "before "), makeState(t, "after ")
 	dir, work := t.TempDir(), t.TempDir()
@@ -23,7 +23,7 @@ func TestSignal(t *testing.T) {
 		signal os.Signal
 		args   []string
 		want   string
-		prints bool // what was done before that
+		prints bool // the command prints what was done before the signal
 	}{
 		{"save, interrupted", os.Interrupt, []string{"save", gateURL(dir, "put"), "orders", after},
 			"holdfast: stopped (interrupt signal received); nothing was saved or replaced\n", false},
@@ -64,7 +64,7 @@ func TestSignal(t *testing.T) {
 	wantCheckpoints(t, fileURL(dir), after, 2, 1)
 }
 
-// TestSecondSignalKills stops a save that does not heed the first.
+// TestSecondSignalKills stops a save that does not react to the first signal.
 func TestSecondSignalKills(t *testing.T) {
 	s := startTo(t, "save", gateURL(t.TempDir(), "put")+"&deaf", "orders", makeState(t, "state "))
 	ended := make(chan struct{})
@@ -85,7 +85,7 @@ func TestSecondSignalKills(t *testing.T) {
 			_ = s.cmd.Process.Signal(os.Interrupt)
 		}
 	}
-	t.Error("it goes on whatever signals it gets")
+	t.Error("it does not react to any signal")
 	_ = s.cmd.Process.Kill()
 	<-ended
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/holdfast-io/holdfast/local"
 )
 
-// The stores of tests: hook://name runs a function of the test's around each
-// operation on a store in memory; gate:///dir?at=create a local one, in a
-// child process, that waits at an operation until its parent lets it go on.
+// The stores of the tests: hook://name runs a function of the test around each
+// operation on a store in memory. gate:///dir?at=create is a local store in a child
+// process, which waits at an operation until its parent lets it go on.
 func init() {
 	backend.Register("hook", func(_ context.Context, u *url.URL) (backend.Store, error) {
 		h, found := hooks.Load(u.Host)
@@ -41,8 +41,8 @@ var (
 	hookNames atomic.Int64
 )
 
-// A doFunc performs an operation on a store, with something before or after
-// it, or not at all.
+// A doFunc performs an operation on a store, and may do something before or after it,
+// or leave it out.
 type doFunc func(ctx context.Context, op, key string, perform func() error) error
 
 func perform(_ context.Context, _, _ string, perform func() error) error { return perform() }
@@ -52,8 +52,8 @@ type hook struct {
 	do     doFunc
 }
 
-// newHook returns a store in memory and its URL. The test may change do
-// between commands.
+// newHook returns a store in memory and its URL. The test may change do between
+// commands.
 func newHook(t *testing.T, now func() time.Time) (*hook, string) {
 	t.Helper()
 	name := fmt.Sprint("h", hookNames.Add(1))
@@ -114,9 +114,9 @@ func (s *hooked) Delete(ctx context.Context, keys ...string) error {
 
 func (s *hooked) Close() error { return s.store.Close() }
 
-// gate returns a doFunc for a child process. At the first operation of a kind
-// it tells the parent, and waits until the parent lets it go on or the context
-// ends, unless it is deaf to that.
+// gate returns a doFunc for a child process. At the first operation of the given kind
+// it informs the parent, and waits until the parent lets it go on or the context
+// ends. If deaf is set, it ignores the context.
 func gate(at string, deaf bool) doFunc {
 	var once sync.Once
 	return func(ctx context.Context, op, key string, perform func() error) error {

@@ -52,14 +52,19 @@ func (p *program) aboutURL(err error) error {
 	return fmt.Errorf("%s in the environment: %w", urlVariable, err)
 }
 
+// refOf returns what --at names: the newest checkpoint if it was not given.
+func refOf(at string) (checkpoint.Ref, error) {
+	if at == "" {
+		return checkpoint.Ref{}, nil
+	}
+	return checkpoint.ParseRef(at)
+}
+
 // lookUp returns the checkpoint that at names or, if at is empty, the newest.
 func lookUp(ctx context.Context, task *checkpoint.Task, at string) (*checkpoint.Checkpoint, error) {
-	var which checkpoint.Ref
-	if at != "" {
-		var err error
-		if which, err = checkpoint.ParseRef(at); err != nil {
-			return nil, err
-		}
+	which, err := refOf(at)
+	if err != nil {
+		return nil, err
 	}
 	c, err := task.Get(ctx, which)
 	return c, absent(ctx, task, err)
@@ -68,7 +73,7 @@ func lookUp(ctx context.Context, task *checkpoint.Task, at string) (*checkpoint.
 // absent says more about err if it is that a checkpoint does not exist: the
 // whole task may not.
 func absent(ctx context.Context, task *checkpoint.Task, err error) error {
-	if !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+	if !errors.Is(err, checkpoint.ErrNoCheckpoint) || errors.Is(err, checkpoint.ErrUnknown) {
 		return err
 	}
 	status, serr := task.Status(ctx)
@@ -77,7 +82,7 @@ func absent(ctx context.Context, task *checkpoint.Task, err error) error {
 	}
 	text := ""
 	switch {
-	case status.Seq == 0:
+	case status.Manifest == 0:
 		text = fmt.Sprintf("there is no task %q", task.Name())
 	case status.Deleted:
 		text = fmt.Sprintf("task %q was deleted", task.Name())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
@@ -29,16 +30,19 @@ func tasksOf(ctx context.Context, job *checkpoint.Job, name string) ([]*checkpoi
 	return tasks, nil
 }
 
-// eachTask calls do for every task, several at a time. What fails for one task
-// does not keep it from the others: do notes it in its line, of which eachTask
-// returns one for each task, in their order.
-func eachTask[Line any](tasks []*checkpoint.Task, do func(*checkpoint.Task) Line) []Line {
+// eachTask calls do for every task, several at a time, and shows how far it has come. What
+// fails for one task does not keep it from the others: do notes it in its line, of which
+// eachTask returns one for each task, in their order.
+func eachTask[Line any](p *program, doing string, tasks []*checkpoint.Task, do func(*checkpoint.Task) Line) []Line {
+	done, stop := p.followTasks(doing, len(tasks))
+	defer stop()
 	lines := make([]Line, len(tasks))
 	var group errgroup.Group
 	group.SetLimit(tasksAtOnce)
 	for i, task := range tasks {
 		group.Go(func() error {
 			lines[i] = do(task)
+			done()
 			return nil
 		})
 	}
@@ -54,9 +58,23 @@ func taskOrNone(args []string) string {
 	return args[0]
 }
 
-// firstFailure returns the first of n tasks' errors, and says how many more
-// there are.
-func firstFailure(n int, errOf func(int) error) error {
+// taskOrAll returns the arguments of a command that is for one task or, with --all-tasks,
+// for all of them: name is empty then.
+func (p *program) taskOrAll(cmd *cobra.Command, args []string, all bool) (url, name string, err error) {
+	what := "TASK"
+	if all {
+		what = "[TASK]"
+	}
+	url, args, err = p.arguments(cmd, args, what)
+	if err == nil && all && len(args) > 0 {
+		err = wrongUsage(cmd, "--all-tasks and a TASK: give one of them")
+	}
+	return url, taskOrNone(args), err
+}
+
+// firstFailure returns the first of n tasks' errors. It mentions the others in notes, and
+// says how many there are.
+func (p *program) firstFailure(n int, errOf func(int) error) error {
 	var first error
 	more := 0
 	for i := range n {
@@ -66,6 +84,7 @@ func firstFailure(n int, errOf func(int) error) error {
 			first = err
 		default:
 			more++
+			p.note("%s", oneLine(err.Error()))
 		}
 	}
 	if more > 0 {

@@ -34,17 +34,27 @@ any more is deleted. If the newest checkpoint is damaged, the task goes back to 
 newest one that is intact: WHAT WAS SAVED SINCE IS LOST. So bring missing objects
 back from a backup first, if there is one. A task that is claimed and damaged is
 refused, because its owner, if it still runs, could not commit any more and would
-have to be started again; with --fence it is repaired all the same.`,
+have to be started again; with --take-over it is repaired all the same.
+
+If a part of the list of TASK's checkpoints is lost, nobody can save to it, and --repair
+refuses it. With --give-up-list it keeps the newest checkpoint, and the others that can
+still be read of the list. THE REST IS GIVEN UP, savepoints among them. If the newest is
+damaged, the task goes back to the newest intact one that is still known: WHAT WAS SAVED
+SINCE IS LOST.`,
 		Example: `  holdfast verify file:///var/lib/orders
   holdfast verify file:///var/lib/orders orders/7 --data
-  holdfast verify orders/7 --data --repair`,
+  holdfast verify orders/7 --data --repair
+  holdfast verify orders/7 --repair --give-up-list`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			url, args, err := p.arguments(cmd, args, "[TASK]")
 			if err != nil {
 				return err
 			}
 			if opts.fence && !opts.repair {
-				return wrongUsage(cmd, "--fence is for --repair")
+				return wrongUsage(cmd, "--take-over is for --repair")
+			}
+			if opts.giveUpList && (!opts.repair || len(args) == 0) {
+				return wrongUsage(cmd, "--give-up-list is for --repair of one TASK")
 			}
 			return p.verify(cmd.Context(), url, taskOrNone(args), opts)
 		},
@@ -53,14 +63,15 @@ have to be started again; with --fence it is repaired all the same.`,
 	f.BoolVar(&opts.Data, "data", false, "read all data; what checkpoints share is read once")
 	f.BoolVar(&opts.restorable, "restorable", false, "read the newest checkpoint as a restore does, and record that it could be restored")
 	f.BoolVar(&opts.repair, "repair", false, "drop checkpoints that are damaged, and delete what is garbage")
-	f.BoolVar(&opts.fence, "fence", false, "repair a task although it is claimed, which fences its owner")
+	f.BoolVar(&opts.giveUpList, "give-up-list", false, "with --repair: give up the checkpoints that only a lost part of the list has")
+	f.BoolVar(&opts.fence, "take-over", false, "repair a task although it is claimed: its owner is fenced")
 	p.output(cmd)
 	return cmd
 }
 
 type verifyOptions struct {
 	checkpoint.VerifyOptions
-	restorable, repair, fence bool
+	restorable, repair, fence, giveUpList bool
 }
 
 // A verifyLine says what was found of a task.
@@ -85,17 +96,22 @@ func (p *program) verify(ctx context.Context, url, name string, opts verifyOptio
 			none := said{"nothing was verified: there are no tasks under " + url, checkpoint.ErrNoCheckpoint}
 			return advice{none, "correct the URL, or save first"}
 		}
-		lines := eachTask(tasks, func(task *checkpoint.Task) verifyLine { return verifyTask(ctx, task, opts) })
+		lines := eachTask(p, "verifying", tasks, func(task *checkpoint.Task) verifyLine { return verifyTask(ctx, task, opts) })
 		if ctx.Err() != nil && !opts.repair {
 			return advice{ctx.Err(), "nothing was changed, and not all was verified"}
 		}
 		if name != "" && lines[0].VerifyReport == nil {
 			return absent(ctx, tasks[0], lines[0].err)
 		}
-		for _, l := range lines {
-			p.noteForeign(l)
-			p.noteInFlight(l)
+		if lines = existingOf(lines); len(lines) == 0 {
+			return said{"nothing was verified: " + deletedTasks(url, name), checkpoint.ErrNoCheckpoint}
 		}
+		for _, l := range lines {
+			p.noteOtherObjects(l)
+			p.noteInFlight(l)
+			p.noteHolds(l)
+		}
+		p.noteVersions(job)
 		if err := p.print(lines, func(w *bytes.Buffer) { verifyTables(w, lines) }); err != nil {
 			return err
 		}
@@ -106,7 +122,7 @@ func (p *program) verify(ctx context.Context, url, name string, opts verifyOptio
 		if i := slices.IndexFunc(lines, func(l verifyLine) bool { return errors.Is(l.err, checkpoint.ErrCorrupt) }); i > 0 {
 			lines[0], lines[i] = lines[i], lines[0]
 		}
-		return firstFailure(len(lines), func(i int) error { return lines[i].err })
+		return p.firstFailure(len(lines), func(i int) error { return lines[i].err })
 	})
 }
 
@@ -118,7 +134,7 @@ func verifyTask(ctx context.Context, task *checkpoint.Task, opts verifyOptions) 
 	}
 	line.VerifyReport, line.err = verify(ctx, opts.VerifyOptions)
 	if line.err == nil && opts.repair {
-		line.err = line.repair(ctx, task, opts.fence)
+		line.err = line.repair(ctx, task, checkpoint.RepairOptions{Fence: opts.fence, GiveUpList: opts.giveUpList})
 	}
 	if line.err != nil {
 		line.Error = oneLine(line.err.Error())
@@ -133,6 +149,23 @@ func verifyTask(ctx context.Context, task *checkpoint.Task, opts verifyOptions) 
 		line.err = advice{left.Err(), afterLoss}
 	}
 	return line
+}
+
+// existingOf returns the lines of tasks that were not deleted, or of which something is wrong
+// all the same.
+func existingOf(lines []verifyLine) []verifyLine {
+	return slices.DeleteFunc(lines, func(l verifyLine) bool {
+		return l.VerifyReport != nil && l.Deleted && l.err == nil && l.Garbage.Segments == 0 &&
+			(l.Repaired == nil || l.Repaired.Collected.Segments+l.Repaired.Collected.Manifests == 0)
+	})
+}
+
+// deletedTasks says that a task, or all of a job, was deleted.
+func deletedTasks(url, name string) string {
+	if name != "" {
+		return fmt.Sprintf("task %q was deleted", name)
+	}
+	return "all tasks under " + url + " were deleted"
 }
 
 // afterLoss says what to do when manifests were lost.
@@ -157,8 +190,8 @@ func (l *verifyLine) next() string {
 		return "bring that object back from a backup; if there is none, let the job commit once more or, " +
 			"if nothing writes to the task, move the object out of the store, and then verify with --repair"
 	case slices.ContainsFunc(l.Problems, func(p checkpoint.Problem) bool { return len(p.Affects) == 0 }): // the list of checkpoints
-		return "bring that object back from a backup; if there is none, restore the newest checkpoint to keep it, and, " +
-			"if nothing writes to the task, move its newest manifests out of the store one by one until 'holdfast ls' lists the others"
+		return "bring that object back from a backup; if there is none, 'holdfast verify TASK --repair --give-up-list' keeps the checkpoints " +
+			"that 'holdfast ls TASK' still shows, and gives up the others"
 	case l.Intact == 0:
 		return "bring what is missing or damaged back from a backup; or, if the state is still there, save it with 'holdfast save --full'"
 	case l.Repaired != nil: // what is left is intact as long as the newest manifest repeats it
@@ -168,8 +201,8 @@ func (l *verifyLine) next() string {
 	}
 }
 
-func (l *verifyLine) repair(ctx context.Context, task *checkpoint.Task, fence bool) error {
-	done, err := task.Repair(ctx, l.VerifyReport, checkpoint.RepairOptions{Fence: fence})
+func (l *verifyLine) repair(ctx context.Context, task *checkpoint.Task, opts checkpoint.RepairOptions) error {
+	done, err := task.Repair(ctx, l.VerifyReport, opts)
 	l.Repaired = &done
 	if errors.Is(err, checkpoint.ErrUnknown) {
 		// That it may have been saved, and is to be looked for, is said of saves.
@@ -181,17 +214,31 @@ func (l *verifyLine) repair(ctx context.Context, task *checkpoint.Task, fence bo
 	return err
 }
 
-// noteForeign mentions what has come to be among a task's objects. It may be in
+// noteOtherObjects mentions what has come to be among a task's objects. It may be in
 // someone's way, and nothing deletes it.
-func (p *program) noteForeign(l verifyLine) {
-	if l.VerifyReport == nil || len(l.Foreign) == 0 {
+func (p *program) noteOtherObjects(l verifyLine) {
+	if l.VerifyReport == nil || len(l.OtherObjects) == 0 {
 		return
 	}
 	more := ""
-	if n := len(l.Foreign) - 1; n > 0 {
+	if n := len(l.OtherObjects) - 1; n > 0 {
 		more = fmt.Sprintf(" and %d more", n)
 	}
-	p.note("task %q: %s%s: holdfast has not made that, and leaves it alone", l.Task, l.Foreign[0], more)
+	p.note("task %q: %s%s: holdfast has not made that, and leaves it alone", l.Task, l.OtherObjects[0], more)
+}
+
+// noteHolds mentions what is kept for forks that do not need it any more.
+func (p *program) noteHolds(l verifyLine) {
+	if l.VerifyReport == nil {
+		return
+	}
+	for _, h := range l.NeedlessHolds {
+		if h.Lost {
+			p.note("task %q: checkpoint %d is kept for %q, whose manifests someone has removed; 'holdfast gc --lost' of %q ends that", l.Task, h.Seq, h.Task, l.Task)
+			continue
+		}
+		p.note("task %q: checkpoint %d is kept for %q, which does not need it; 'holdfast gc' ends that", l.Task, h.Seq, h.Task)
+	}
 }
 
 // noteInFlight mentions what has been in flight for longer than a save should take.
@@ -248,6 +295,9 @@ func (l *verifyLine) repaired() string {
 	}
 	if done.RolledBackTo != 0 {
 		say("went back to checkpoint %d: what was saved after it is lost", done.RolledBackTo)
+	}
+	if done.ListGivenUp {
+		say("kept what can be read of the list of checkpoints; the others are given up, and the next gc deletes what only they needed")
 	}
 	if len(done.Left) > 0 {
 		say("not repaired: %s", checkpoints(done.Left))

@@ -9,8 +9,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// TestVerifyWithoutTheList takes away the list of a task's checkpoints, which
-// is too long for a manifest, and does then what it is told.
+// TestVerifyWithoutTheList deletes the retained list of a task, which is too long for
+// a manifest, and then does what the message advises.
 func TestVerifyWithoutTheList(t *testing.T) {
 	h, url := newHook(t, time.Now)
 	owner := claimTask(t, h)
@@ -21,29 +21,38 @@ func TestVerifyWithoutTheList(t *testing.T) {
 		}
 	}
 	store := h.bucket.Open()
-	keys := func(prefix string) (all []string) {
-		for o, err := range store.List(t.Context(), prefix, "") {
-			if err != nil {
-				t.Fatal(err)
-			}
-			all = append(all, o.Key)
+	var lists []string
+	for o, err := range store.List(t.Context(), "orders/segments", "") {
+		if err != nil {
+			t.Fatal(err)
 		}
-		return all
+		lists = append(lists, o.Key)
 	}
-	lists := keys("orders/segments")
 	if err := store.Delete(t.Context(), lists[len(lists)-1]); err != nil {
 		t.Fatal(err)
 	}
-	r := holdfast(t, "verify", url, "orders", "--repair", "--fence")
-	if r.code != exitCorrupt || !strings.HasSuffix(r.stderr, "move its newest manifests out of the store one by one until 'holdfast ls' lists the others\n") {
+	r := holdfast(t, "verify", url, "orders", "--repair", "--take-over")
+	if r.code != exitCorrupt || !strings.Contains(r.stderr, "'holdfast verify TASK --repair --give-up-list' keeps the checkpoints that 'holdfast ls TASK' still shows") {
 		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
-	if err := store.Delete(t.Context(), keys("orders/manifests")[0]); err != nil {
-		t.Fatal(err)
+	known := holdfast(t, "ls", url, "orders")
+	listed := strings.Count(known.stdout, "\n") - 1 // there is a header line
+	if known.code != exitCorrupt || listed < 1 || listed >= n {
+		t.Errorf("exit code %d, %d checkpoints are listed", known.code, listed)
 	}
-	// There is a line of titles, too.
-	if got := strings.Count(ok(t, "ls", url, "orders"), "\n"); got != n {
-		t.Errorf("%d checkpoints are listed, want %d", got-1, n-1)
+	for _, args := range [][]string{{"verify", url, "--repair", "--give-up-list"}, {"verify", url, "orders", "--give-up-list"}} {
+		if r := holdfast(t, args...); r.code != exitUsage || !strings.Contains(r.stderr, "--give-up-list is for --repair of one TASK") {
+			t.Errorf("%q: exit code %d, %s", args, r.code, r.stderr)
+		}
+	}
+	if r := holdfast(t, "verify", url, "orders", "--repair", "--give-up-list"); r.code != exitRival {
+		t.Errorf("of a claimed task: exit code %d, %s", r.code, r.stderr)
+	}
+	if out := ok(t, "verify", url, "orders", "--repair", "--give-up-list", "--take-over"); !strings.Contains(out, "orders: kept what can be read of the list of checkpoints; the others are given up") {
+		t.Errorf("%s", out)
+	}
+	if now := ok(t, "ls", url, "orders"); now != known.stdout {
+		t.Errorf("ls shows\n%s\nand before\n%s", now, known.stdout)
 	}
 	ok(t, "verify", url, "orders")
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
@@ -21,9 +22,13 @@ import (
 // goes wrong by then is that commit's error, and names the database's directory.
 // remove gives back the cut's directory, and the disk space of tables that the
 // database has replaced meanwhile. It must be called once the commit has
-// returned, whatever it returned. Until then, Cut fails with [ErrBusy].
+// returned, whatever it returned. Until then, Cut fails with [ErrBusy]. Of a disk that
+// hangs, remove waits for no longer than 5 s; the cut is then removed when the disk
+// has answered.
 //
-// When ctx ends, Cut returns its cause; nothing is left to remove.
+// ctx governs the cut until it is on disk, which is after Cut has returned: give it the
+// context of the commit. When it ends before that, the commit fails with its cause. When
+// it ends before Cut has returned, Cut returns its cause; nothing is left to remove.
 func (e *Engine) Cut(ctx context.Context) (src checkpoint.Source, remove func() error, err error) {
 	if ctx.Err() != nil {
 		return src, nil, e.explain(context.Cause(ctx))
@@ -32,7 +37,11 @@ func (e *Engine) Cut(ctx context.Context) (src checkpoint.Source, remove func() 
 	if err != nil {
 		return src, nil, e.explain(err)
 	}
-	go c.run()
+	unlink := context.AfterFunc(ctx, func() { c.cancel(context.Cause(ctx)) })
+	go func() {
+		defer unlink()
+		c.run()
+	}()
 	select {
 	case err = <-c.begun:
 	case <-ctx.Done():
@@ -43,6 +52,22 @@ func (e *Engine) Cut(ctx context.Context) (src checkpoint.Source, remove func() 
 		return src, nil, errors.Join(err, c.remove())
 	}
 	return checkpoint.FS(tree{c}).WriteOnce("*.sst", "*.blob"), c.remove, nil
+}
+
+// prepareTime bounds how long Prepare waits. A flush of a memtable, whose default is 4
+// MiB, takes some tens of milliseconds.
+const prepareTime = time.Second
+
+// Prepare waits until Pebble's flush that is under way has ended, because a Cut
+// would have to wait for that. It is called before the loop pauses. It is no error if
+// that takes long: Cut then waits for the rest.
+func (e *Engine) Prepare(ctx context.Context) error {
+	short, cancel := context.WithTimeout(ctx, prepareTime)
+	defer cancel()
+	if err := e.gate.waitIdle(short); err != nil && ctx.Err() != nil {
+		return e.explain(err)
+	}
+	return nil
 }
 
 func (e *Engine) explain(err error) error {
@@ -74,8 +99,14 @@ func newCut(e *Engine) *cut {
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.remove = sync.OnceValue(func() error {
-		c.stop(errRemoved)
-		return c.drop()
+		c.cancel(errRemoved)
+		select {
+		case <-c.done:
+			return c.drop()
+		case <-time.After(slowDisk):
+			c.abandon(errRemoved)
+			return nil
+		}
 	})
 	return c
 }
@@ -190,11 +221,26 @@ func (c *cut) drop() error {
 	return nil
 }
 
+func (c *cut) isDone() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // tree is a cut's files, which whoever opens one waits for.
 type tree struct{ *cut }
 
 func (t tree) Open(name string) (fs.File, error) {
-	<-t.done
+	select {
+	case <-t.done:
+	case <-t.ctx.Done():
+		if !t.isDone() { // and perhaps never: nothing interrupts what Pebble asks of a disk
+			return nil, t.e.explain(context.Cause(t.ctx))
+		}
+	}
 	if t.err != nil {
 		return nil, t.err
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -20,6 +21,7 @@ type disk struct {
 	mu   sync.Mutex
 	slow chan struct{} // tables are made when it is closed
 	full bool
+	hung chan struct{} // links are made when it is closed; each that waits sends to asks
 	asks chan struct{} // has an element for each table that is asked for
 }
 
@@ -44,6 +46,17 @@ func (d *disk) Create(name string, category vfs.DiskWriteCategory) (vfs.File, er
 		}
 	}
 	return d.FS.Create(name, category)
+}
+
+func (d *disk) Link(old, new string) error {
+	d.mu.Lock()
+	hung := d.hung
+	d.mu.Unlock()
+	if hung != nil {
+		d.asks <- struct{}{}
+		<-hung
+	}
+	return d.FS.Link(old, new)
 }
 
 func (d *disk) set(slow chan struct{}, full bool) {
@@ -122,6 +135,75 @@ func TestSlowDisk(t *testing.T) {
 		t.Error(err)
 	}
 	wantNoCuts(t, p)
+}
+
+// When the context of a commit ends, it does not wait for the disk, and neither does
+// whoever removes the cut; the next cut is taken when the disk has answered.
+func TestCommitEndsWithItsContext(t *testing.T) {
+	for name, test := range map[string]struct {
+		hang func(d *disk, hung chan struct{})
+		asks int // of the disk, until it hangs
+	}{
+		"a flush that hangs": {func(d *disk, hung chan struct{}) { d.slow = hung }, 1},
+		"a link that hangs":  {func(d *disk, hung chan struct{}) { d.hung = hung }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, p, opts := newDisk(), newPlace(t), small()
+			opts.FS = d
+			e := mustOpen(t, p, opts)
+			owner := mustClaim(t, "mem://"+t.Name())
+			mustWrite(t, e, "a", "1")
+			hung := make(chan struct{})
+			d.mu.Lock()
+			test.hang(d, hung)
+			d.mu.Unlock()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			over := errors.New("it is over")
+			src, remove, err := e.Cut(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			committed := make(chan error)
+			go func() {
+				_, err := owner.Commit(ctx, checkpoint.Snapshot{State: src})
+				committed <- errors.Join(err, remove())
+			}()
+			for range test.asks {
+				<-d.asks
+			}
+			cancel(over)
+			select {
+			case err := <-committed:
+				if !errors.Is(err, over) && !errors.Is(err, context.Canceled) {
+					t.Errorf("%v; want the context's end", err)
+				}
+			case <-time.After(time.Minute):
+				close(hung)
+				t.Fatal("the commit waits for the disk")
+			}
+			if name == "a link that hangs" {
+				if _, _, err := e.Cut(t.Context()); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "disk") {
+					t.Errorf("a cut while the one before hangs: %v", err)
+				}
+			}
+			close(hung)
+			for { // until the disk has answered
+				src, remove, err = e.Cut(t.Context())
+				if !errors.Is(err, ErrBusy) {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := mustCommit(t, owner, src)
+			if err := remove(); err != nil {
+				t.Error(err)
+			}
+			wantState(t, mustRestore(t, c), map[string]string{"a": "1"})
+		})
+	}
 }
 
 // Whoever closes the engine while a cut is made does not wait for the disk's sake

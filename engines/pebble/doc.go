@@ -11,6 +11,9 @@
 //		err = errors.Join(err, remove())
 //	}()
 //
+// With package runner none of that is to be written: runner.Engines{"": e} is the
+// task's state.
+//
 // # What a cut holds
 //
 // All that was written before Cut was called, and nothing that was written after
@@ -40,6 +43,10 @@
 // the working directory holds, so nobody would read the log. What no committed
 // checkpoint holds is lost when the process dies or the engine is closed. A write
 // with pebble.Sync fails; use pebble.NoSync.
+//
+// For the same reason no file of the database or of a cut is synced. A machine that
+// loses its power may leave damaged tables in the directory; Resume reads all that is
+// there, and replaces what is not as the checkpoint has it.
 //
 // # What a user must not do
 //

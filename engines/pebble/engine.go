@@ -38,7 +38,13 @@ type Engine struct {
 var ErrClosed = errors.New("the engine is closed")
 
 // ErrBusy is what Cut says while the cut before was not removed.
-var ErrBusy = errors.New("the cut before is still in use: remove it when its commit has returned, then cut again")
+var ErrBusy = errors.New("the cut before is still in use")
+
+// What is to be done when it is.
+var (
+	errNotRemoved = fmt.Errorf("%w: remove it when its commit has returned, then cut again", ErrBusy)
+	errAbandoned  = fmt.Errorf("%w by the disk, though it was given up: it is removed when the disk has answered; cut again then", ErrBusy)
+)
 
 // manifestSize is the default of Options.MaxManifestFileSize, in bytes. Every
 // cut copies Pebble's MANIFEST, and every commit reads it. Pebble's own default
@@ -110,6 +116,7 @@ func (e *Engine) open(opts *pebbledb.Options) (err error) {
 		// Pebble does the same, but leaves a goroutine behind if it then fails.
 		opts.FS, e.health = vfs.WithDiskHealthChecks(vfs.Default, slowDisk, nil, opts.EventListener.DiskSlow)
 	}
+	opts.FS = unsynced{opts.FS}
 	if e.DB, err = pebbledb.Open(e.dir, opts); err != nil {
 		return fmt.Errorf("opening the database in %s: %w", e.dir, err)
 	}
@@ -164,7 +171,10 @@ func (e *Engine) Close() error {
 	if last != nil {
 		last.stop(ErrClosed)
 	}
-	return errors.Join(e.left, e.release())
+	e.mu.Lock()
+	left := e.left
+	e.mu.Unlock()
+	return errors.Join(left, e.release())
 }
 
 // release gives back what open took.
@@ -193,8 +203,10 @@ func (e *Engine) begin() (*cut, error) {
 	switch {
 	case e.closed:
 		return nil, ErrClosed
+	case e.last != nil && e.last.abandoned:
+		return nil, errAbandoned
 	case e.last != nil:
-		return nil, ErrBusy
+		return nil, errNotRemoved
 	}
 	e.last = newCut(e)
 	return e.last, nil

@@ -287,3 +287,20 @@ func TestIngestionFailsTheCutThatIsBeingMade(t *testing.T) {
 	}
 	e.gate.open()
 }
+
+// A cut that is made when its caller gives it up goes, and gives its place back.
+func TestCutThatIsGivenUpWhenItIsMade(t *testing.T) {
+	p := newPlace(t)
+	e := mustOpen(t, p, small())
+	c, err := e.begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.run()
+	c.abandon(errRemoved)
+	wantNoCuts(t, p)
+	_, remove := mustCut(t, e)
+	if err := remove(); err != nil {
+		t.Error(err)
+	}
+}

@@ -42,6 +42,7 @@ type flush struct {
 	running bool
 	late    bool  // it began when the gate was closed
 	err     error // how it ended
+	ended   chan struct{}
 }
 
 var (
@@ -59,6 +60,20 @@ func (g *gate) listener() pebbledb.EventListener {
 		TableCreated:    func(i pebbledb.TableCreateInfo) { g.created(i.JobID, i.Reason) },
 		BlobFileCreated: func(i pebbledb.BlobFileCreateInfo) { g.created(i.JobID, i.Reason) },
 		TableIngested:   func(pebbledb.TableIngestInfo) { g.ingested() },
+	}
+}
+
+// waitIdle returns when the flush that runs has ended, or at once if none does.
+func (g *gate) waitIdle(ctx context.Context) error {
+	last := g.now()
+	if !last.running {
+		return nil
+	}
+	select {
+	case <-last.ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -166,12 +181,15 @@ func (g *gate) flushBegin(info pebbledb.FlushInfo) {
 		if info.Ingest {
 			inputs = 1 // Input counts its tables
 		}
-		g.last = flush{n: g.last.n + 1, job: info.JobID, inputs: inputs, running: true, late: g.state == gateClosed}
+		g.last = flush{n: g.last.n + 1, job: info.JobID, inputs: inputs, running: true, late: g.state == gateClosed, ended: make(chan struct{})}
 	})
 }
 
 func (g *gate) flushEnd(info pebbledb.FlushInfo) {
 	g.change(func() {
+		if g.last.running {
+			close(g.last.ended)
+		}
 		g.last.running, g.last.err = false, info.Err
 		if g.last.late && g.state == gateClosed && len(info.Output) > 0 {
 			g.fail(errLate)

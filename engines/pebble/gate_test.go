@@ -74,6 +74,33 @@ func TestGateWaitsForTheRightFlush(t *testing.T) {
 	}
 }
 
+// Who prepares waits for the flush that is under way, and for no other.
+func TestGateWaitsUntilItIsIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		if done := start(func() { _ = g.waitIdle(t.Context()) }); !done() {
+			t.Error("it waits, and nothing runs")
+		}
+		begin(g, 1, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		var err error
+		ended := start(func() { err = g.waitIdle(ctx) })
+		idle := start(func() { _ = g.waitIdle(t.Context()) })
+		if idle() || ended() {
+			t.Error("it does not wait for the flush that runs")
+		}
+		if cancel(); !ended() || !errors.Is(err, context.Canceled) {
+			t.Errorf("its context has ended: %v", err)
+		}
+		end(g, 1, nil)
+		begin(g, 2, 1)
+		if !idle() {
+			t.Error("it waits for the next flush")
+		}
+		end(g, 2, nil)
+	})
+}
+
 // A flush that began before the gate closed goes on; what begins after, waits.
 func TestGateHoldsLateFlushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -2,7 +2,6 @@ package pebble
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,6 +21,7 @@ import (
 	pebbledb "github.com/cockroachdb/pebble/v2"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/child"
 )
 
 var killN = flag.Int("kill.n", 12, "how often TestKill kills a process")
@@ -109,8 +108,8 @@ func (s *sum) Finish(bool) ([]byte, io.Closer, error) {
 	return binary.BigEndian.AppendUint64(nil, s.n), nil, nil
 }
 
-// A child is a job that is killed.
-type child struct {
+// A killedJob is a job that is killed.
+type killedJob struct {
 	engine     *Engine
 	owner      *checkpoint.Owner
 	records    uint64
@@ -120,7 +119,7 @@ type child struct {
 func runChild(url, dir string) error {
 	ctx := context.Background()
 	job, err := checkpoint.Open(ctx, url, checkpoint.Options{
-		SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: 2},
+		Memory: 1 << 20, Retention: checkpoint.Retention{Last: 2},
 		// What a killed life has left is told of as it is deleted, and is no failure.
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
@@ -131,7 +130,7 @@ func runChild(url, dir string) error {
 	if err != nil {
 		return err
 	}
-	c := &child{}
+	c := &killedJob{}
 	if c.owner, err = task.Claim(ctx, checkpoint.ClaimOptions{}); err != nil {
 		return err
 	}
@@ -157,7 +156,7 @@ func runChild(url, dir string) error {
 }
 
 // step processes some records, and cuts when the commit before has returned.
-func (c *child) step(ctx context.Context) error {
+func (c *killedJob) step(ctx context.Context) error {
 	b := c.engine.DB.NewBatch()
 	for range 10 {
 		err := errors.Join(
@@ -186,7 +185,7 @@ func (c *child) step(ctx context.Context) error {
 	return c.cut(ctx)
 }
 
-func (c *child) cut(ctx context.Context) error {
+func (c *killedJob) cut(ctx context.Context) error {
 	n := c.records
 	fmt.Println("cut", n)
 	src, remove, err := c.engine.Cut(ctx)
@@ -248,26 +247,8 @@ func (h *hunt) place() place {
 // life lets a child live until a moment by chance.
 func (h *hunt) life() {
 	h.t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childURL+"="+h.url, childDir+"="+filepath.Dir(h.place().dir))
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		h.t.Fatal(err)
-	}
-	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }() // when the test ends it early
-	said := bufio.NewScanner(out)
-	doing := h.listen(said, rand.IntN(40), "nothing")
-	<-time.After(time.Duration(rand.Int64N(int64(20 * time.Millisecond))))
-	_ = cmd.Process.Kill() // it fails if the process has ended, which Wait tells
-	h.during[h.listen(said, -1, doing)]++
-	if err := cmd.Wait(); err == nil || stderr.Len() > 0 {
-		h.t.Fatalf("it ended by itself: %v; %s", err, &stderr)
-	}
+	env := []string{childURL + "=" + h.url, childDir + "=" + filepath.Dir(h.place().dir)}
+	h.during[child.Live(h.t, env, rand.IntN(40), 20*time.Millisecond, "nothing", h.listen)]++
 }
 
 // listen hears so many lines, or all that are left, and returns the first word of

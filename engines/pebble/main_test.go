@@ -86,7 +86,7 @@ func mustCut(t testing.TB, e *Engine) (checkpoint.Source, func() error) {
 // mustClaim returns an owner of a task at url.
 func mustClaim(t testing.TB, url string) *checkpoint.Owner {
 	t.Helper()
-	job, err := checkpoint.Open(t.Context(), url, checkpoint.Options{SegmentSize: 64 << 10})
+	job, err := checkpoint.Open(t.Context(), url, checkpoint.Options{Memory: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

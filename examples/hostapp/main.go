@@ -52,7 +52,7 @@ func run(ctx context.Context, url, dir string, work process) error {
 	for offset := last.Offsets["orders/7"]; ; { // "" at the very first start
 		offset, err = work(ctx, dir, offset)
 		if errors.Is(err, io.EOF) {
-			return owner.Release(ctx) // in good order: whoever comes next need not wonder
+			return owner.Release(ctx) // says that no process owns the task now
 		}
 		if err != nil {
 			return err

@@ -24,9 +24,8 @@ type event struct {
 type op string
 
 const (
-	claim    op = "claim"
-	restore  op = "restore"
-	count    op = "count" // has no end: it tells how far a task has come
+	resume   op = "resume" // from the start of the job: claim, restore and open
+	count    op = "count"  // has no end: it tells how far a task has come
 	cut      op = "cut"
 	commit   op = "commit"
 	segment  op = "segment"  // is written
@@ -35,7 +34,7 @@ const (
 )
 
 // ops are those that have an end.
-var ops = []op{claim, restore, cut, commit, segment, manifest, cleanUp}
+var ops = []op{resume, cut, commit, segment, manifest, cleanUp}
 
 // announce tells the parent of an event.
 type announce func(event)

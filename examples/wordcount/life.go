@@ -21,7 +21,7 @@ type life struct {
 
 	underWay map[op][]time.Time      // since when
 	resumed  map[string]checkpointed // where each task went on; one that is not in it did not get so far
-	restores map[string]uint64       // which checkpoint each task restored
+	restores map[string]uint64       // which checkpoint each task goes on from
 	commits  int
 	replayed int64
 	killed   bool
@@ -134,7 +134,7 @@ func (l *life) note(e event) {
 		l.story.usual[e.Op] = time.Since(began)
 	}
 	switch {
-	case e.Op == restore && e.End:
+	case e.Op == resume && e.End:
 		l.restores[e.Task] = e.Seq
 	case e.Op == commit && !e.End:
 		t.inDoubt, t.reached = true, e.At

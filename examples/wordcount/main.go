@@ -36,7 +36,7 @@ import (
 type settings struct {
 	URL      string        // of the store
 	Paths    []string      // of the texts
-	Dir      string        // for the working state; the job wipes it when it starts
+	Dir      string        // for the working state
 	Interval time.Duration // between two checkpoints of a task
 	Start    time.Time     // when the texts began to arrive
 	Over     time.Duration // how long they take to arrive

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,31 +9,33 @@ import (
 	"iter"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	engine "github.com/holdfast-io/holdfast/engines/pebble"
+	"github.com/holdfast-io/holdfast/runner"
 )
 
 // A state is what a task has counted: how often it saw each word, in a pebble
 // database. It is used by one goroutine.
 type state struct {
-	db    *pebble.DB
-	batch *pebble.Batch // counted, and not in db yet
+	engine *engine.Engine
+	batch  *pebble.Batch // counted, and not in the database yet
 }
 
 // batchSize is when a batch is written, in bytes.
 const batchSize = 256 << 10
 
-// pebbleOptions: no write-ahead log, because after a crash the job goes back
-// to its newest checkpoint, and never to what the working directory holds.
 func pebbleOptions() *pebble.Options {
-	return &pebble.Options{DisableWAL: true, Merger: &sum, Logger: quiet{pebble.DefaultLogger}}
+	return &pebble.Options{Merger: &sum, Logger: quiet{pebble.DefaultLogger}}
 }
 
-// openState opens the state in dir, which may be empty or absent.
-func openState(dir string) (*state, error) {
-	db, err := pebble.Open(dir, pebbleOptions())
+// openState opens the state in dir, which may be empty or absent. It is cut in the
+// directory cuts.
+func openState(dir, cuts string) (*state, error) {
+	e, err := engine.Open(dir, pebbleOptions(), cuts)
 	if err != nil {
 		return nil, err
 	}
-	return &state{db, db.NewBatch()}, nil
+	return &state{e, e.DB.NewBatch()}, nil
 }
 
 // add counts one word.
@@ -54,21 +57,17 @@ func (s *state) write() error {
 	return nil
 }
 
-// cut makes dir a copy of the state as it is now. It is cheap however large
-// the state is: pebble's tables never change, so they need only be linked.
-// Counting may go on when it returns.
-func (s *state) cut(dir string) error {
+// cut captures the state as it is now. It is cheap however large the state is:
+// pebble's tables never change, so they need only be linked. Counting may go on
+// when it returns.
+func (s *state) cut(ctx context.Context) (runner.Cut, error) {
 	if err := s.write(); err != nil {
-		return err
+		return runner.Cut{}, err
 	}
-	// There is no log, so what is in memory must be in tables.
-	if err := s.db.Flush(); err != nil {
-		return err
-	}
-	return s.db.Checkpoint(dir)
+	return runner.Engines{"": s.engine}.Cut(ctx)
 }
 
-func (s *state) close() error { return errors.Join(s.batch.Close(), s.db.Close()) }
+func (s *state) close() error { return errors.Join(s.batch.Close(), s.engine.Close()) }
 
 // counts yields the words in the state at dir, and how often each was seen.
 // What it yields last is the error, if there was one.

@@ -193,7 +193,7 @@ type aim struct {
 }
 
 // targets are what kills are aimed at, in turn.
-var targets = []op{commit, manifest, restore, segment, cut, claim, cleanUp}
+var targets = []op{commit, manifest, resume, segment, cut, cleanUp}
 
 // aim returns when the next life is to be ended. The kills are spread over the
 // time in which the texts arrive.
@@ -217,7 +217,7 @@ func (a *aim) matches(e event) bool {
 	if e.End {
 		return false
 	}
-	atStart := a.op == claim || a.op == restore
+	atStart := a.op == resume
 	if atStart && e.Op == commit {
 		a.op, atStart = commit, false // the start is over, or there was nothing to restore
 	}

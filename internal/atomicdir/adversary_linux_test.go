@@ -15,11 +15,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/powerloss"
 )
 
-// A stage is a directory that others may write to, in which a target is replaced,
-// and what nobody may touch: a directory elsewhere, and one beside the target.
+// A stage is a directory that other users may write to. It holds a target that is
+// replaced, and a directory "precious". Nothing may touch precious, nor the directory
+// "victim" elsewhere.
 type stage struct {
 	parent, target    string
-	victim, precious  *os.Root // stay the same whatever their names are
+	victim, precious  *os.Root // held open, so they are the same directories whatever their names are
 	victimPath        string
 	victimIs, isThere string // digests
 }
@@ -50,7 +51,7 @@ func newStage(t *testing.T) *stage {
 	if err := os.Chmod(s.parent, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	dead, err := Begin(s.target, true) // a process that has left something
+	dead, err := Begin(s.target, true) // a process that died and left its directory
 	if err == nil {
 		err = errors.Join(fillRoot(dead.Root(), "dead"), dead.leave())
 	}
@@ -61,7 +62,7 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// digest describes all that is in a directory, and the directory.
+// digest describes a directory and all that is in it.
 func digest(t *testing.T, root *os.Root) string {
 	t.Helper()
 	var b strings.Builder
@@ -82,18 +83,18 @@ func digest(t *testing.T, root *os.Root) string {
 	return b.String()
 }
 
-// check makes sure that nothing was touched.
+// check fails if the victim or precious was touched.
 func (s *stage) check(t *testing.T) {
 	t.Helper()
 	if now := digest(t, s.victim); now != s.victimIs {
-		t.Errorf("elsewhere there is\n%s\nnot\n%s", now, s.victimIs)
+		t.Errorf("the victim is\n%s\nwant\n%s", now, s.victimIs)
 	}
 	if now := digest(t, s.precious); now != s.isThere {
-		t.Errorf("beside the target there is\n%s\nnot\n%s", now, s.isThere)
+		t.Errorf("precious is\n%s\nwant\n%s", now, s.isThere)
 	}
 }
 
-// fillRoot is fill, below a descriptor.
+// fillRoot is fill for an open directory.
 func fillRoot(root *os.Root, generation string) error {
 	for _, name := range generationFiles {
 		if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
@@ -118,7 +119,7 @@ func (s *stage) play(step stepFunc) error {
 	return d.Commit(func(dir *os.Root) error { return dir.Chmod(".", 0o750) })
 }
 
-// A trick gives a name to something else, and returns what takes that back.
+// A trick gives a name to something else, and returns a function that undoes this.
 type trick func(s *stage, name string) (undo func())
 
 func giveTo(put func(s *stage, path string) error, takeBack func(s *stage, path string) error) trick {
@@ -127,7 +128,7 @@ func giveTo(put func(s *stage, path string) error, takeBack func(s *stage, path 
 		if os.Rename(path, stolen) != nil {
 			return func() {}
 		}
-		_ = put(s, path) // what fails is no trick
+		_ = put(s, path) // if it fails, the name is free, which is a trick too
 		return func() { _ = errors.Join(takeBack(s, path), os.Rename(stolen, path)) }
 	}
 }
@@ -143,8 +144,8 @@ var tricks = map[string]trick{
 	"a file of mine": giveTo(func(_ *stage, path string) error { return os.WriteFile(path, nil, 0o600) }, removeLink),
 }
 
-// An adversary plays a trick on a name before one step, after it, or during it:
-// then it is taken back once the step is done.
+// An adversary plays a trick on a name before one step, after it, or during it.
+// "During" means that the trick is undone as soon as the step is done.
 type adversary struct {
 	s     *stage
 	at    int
@@ -177,7 +178,7 @@ func (a *adversary) step(op, path string, do func() error) error {
 	return err
 }
 
-// find returns the name of the last thing beside the target with an ending.
+// find returns the last name beside the target that has the given suffix.
 func find(suffix string) func(*stage) string {
 	return func(s *stage) (found string) {
 		entries, _ := os.ReadDir(s.parent)
@@ -188,7 +189,7 @@ func find(suffix string) func(*stage) string {
 			}
 		}
 		if found == "" {
-			return "there is none"
+			return "no such file"
 		}
 		return found
 	}
@@ -209,7 +210,8 @@ type play struct {
 func plays(steps []string) (list []play) {
 	for at := range steps {
 		for name := range victims {
-			// What has the target's name when Begin looks is what it is to replace.
+			// Before Begin looks, a change of the target is no attack: Begin replaces
+			// whatever it finds.
 			if name == "the target" && at < lookedAt(steps) {
 				continue
 			}
@@ -223,7 +225,7 @@ func plays(steps []string) (list []play) {
 	return list
 }
 
-// run plays the trick, and returns what became of the replacement.
+// run plays the trick, and returns the error of the replacement.
 func (p play) run(t *testing.T, system wrap, steps []string) error {
 	t.Helper()
 	s := newStage(t)
@@ -232,7 +234,7 @@ func (p play) run(t *testing.T, system wrap, steps []string) error {
 	if err != nil && strings.Contains(err.Error(), "\n") {
 		t.Errorf("an error of more than one line: %v", err)
 	}
-	if d, err := Begin(s.target, false); err == nil { // one that sweeps
+	if d, err := Begin(s.target, false); err == nil { // sweeps what is left
 		_ = d.Abort()
 	}
 	s.check(t)
@@ -242,8 +244,9 @@ func (p play) run(t *testing.T, system wrap, steps []string) error {
 	return err
 }
 
-// Whoever may change names beside the target plays each trick on each name, before
-// and after each step. Nothing is touched but what was built and what the target was.
+// A user who may change names beside the target plays each trick on each name,
+// before, during and after each step. Nothing but the new directory and the old
+// target is touched.
 func TestTricksAtEveryStep(t *testing.T) {
 	for name, system := range map[string]wrap{"exchange": passOn, "without exchange": noExchange} {
 		dry := &adversary{at: -1}
@@ -269,12 +272,12 @@ func lookedAt(steps []string) int {
 	return slices.IndexFunc(steps, func(step string) bool { return strings.HasPrefix(step, "mkdir ") })
 }
 
-// placedAt returns the first step that gives the target's name to something.
+// placedAt returns the first step that gives the target's name to another directory.
 func placedAt(steps []string) int {
 	return slices.IndexFunc(steps, func(step string) bool { return strings.HasPrefix(step, "rename ") })
 }
 
-// All tricks at once, at any moment, between the steps too.
+// All tricks are played in parallel, at random moments, also between steps.
 func TestAdversaryAtAnyMoment(t *testing.T) {
 	failed := 0
 	for range 150 {
@@ -306,8 +309,8 @@ func TestAdversaryAtAnyMoment(t *testing.T) {
 	t.Logf("%d of 150 failed", failed)
 }
 
-// In a directory that others may write to, a name alone does not tell what a dead
-// process has left.
+// In a directory that other users may write to, the name alone does not show that a
+// dead process left a directory.
 func TestOnlyWhatIsNotedIsSwept(t *testing.T) {
 	s := newStage(t)
 	const name = ".x.holdfast-aaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -334,7 +337,7 @@ func TestOnlyWhatIsNotedIsSwept(t *testing.T) {
 	wantGeneration(t, s.target, "new")
 }
 
-// A note is believed only if nobody else can have written it.
+// A note counts only if nobody else can have written it.
 func TestForgedNotesAreNotBelieved(t *testing.T) {
 	const name = ".x.holdfast-aaaaaaaaaaaaaaaaaaaaaaaaaa"
 	for _, c := range []struct {
@@ -375,7 +378,7 @@ func TestForgedNotesAreNotBelieved(t *testing.T) {
 	}
 }
 
-// A link that someone else may have made leads nowhere.
+// A link that another user may have made is not followed.
 func TestLinksOfOthersAreNotFollowed(t *testing.T) {
 	me, other := os.Geteuid(), 12345
 	for _, c := range []struct {
@@ -423,7 +426,7 @@ func TestLinksOfOthersAreNotFollowed(t *testing.T) {
 	}
 }
 
-// Links lead on from where they are, however many there are.
+// A link may lead to another link.
 func TestLinksToLinks(t *testing.T) {
 	base := tempDir(t)
 	mustFill(t, filepath.Join(base, "d", "x"), "old")
@@ -448,8 +451,8 @@ func TestLinksToLinks(t *testing.T) {
 	}
 }
 
-// Two who replace a target that others may write to do not disturb each other
-// beyond that one of them fails.
+// Processes that replace the same shared target at the same time may make each other
+// fail, and do no other harm.
 func TestManyReplaceOneSharedTarget(t *testing.T) {
 	s := newStage(t)
 	var wg sync.WaitGroup
@@ -474,8 +477,8 @@ func TestManyReplaceOneSharedTarget(t *testing.T) {
 	s.check(t)
 }
 
-// What is removed may have directories that nobody may write or enter. What links
-// in it lead to stays.
+// The old directory may have subdirectories that nobody may write or enter. The
+// targets of symbolic links in it are not removed.
 func TestRemovalOfReadOnlyDirectories(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o777, 0o755} { // of the parent
 		base := tempDir(t)
@@ -515,8 +518,8 @@ func TestRemovalOfReadOnlyDirectories(t *testing.T) {
 	}
 }
 
-// A directory whose final permissions keep everybody out is removed when it cannot
-// be put in place.
+// The final permissions may keep everybody out. The directory is still removed if it
+// cannot be put in place.
 func TestAbortOfWhatIsFinished(t *testing.T) {
 	parent := tempDir(t)
 	for dir := parent; dir != os.TempDir(); dir = filepath.Dir(dir) {
@@ -538,7 +541,7 @@ func TestAbortOfWhatIsFinished(t *testing.T) {
 	wantGeneration(t, target, "someone's")
 }
 
-// An error of the system's is passed on.
+// An error of the system is returned as it is.
 func TestFinishFails(t *testing.T) {
 	parent := tempDir(t)
 	d := begin(t, filepath.Join(parent, "x"), false)

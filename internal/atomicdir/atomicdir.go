@@ -1,36 +1,39 @@
-// Package atomicdir builds a directory aside and puts it in place in one step:
-// whoever looks, and whenever the process is killed, the target is either as
-// it was or wholly new.
+// Package atomicdir builds a new directory beside a target path and puts it in the
+// target's place in one step. At every moment, also after the process was killed, the
+// target is either the complete old directory or the complete new one.
 //
-// On Linux and macOS an existing directory is exchanged for the new one by one
-// system call. Where the system or the file system has no such call, the old
-// one is moved aside first: a process killed between the two renames leaves
-// no target, and both directories beside it. The next Begin puts the old one
-// back.
+// On Linux and macOS, one system call exchanges an existing directory for the new
+// one. Where the system or the file system has no such call, the old directory is
+// renamed first. A process that is killed between the two renames leaves no target,
+// and both directories beside it; the next Begin puts the old one back.
 //
-// All that is done outlives a loss of power once Commit has returned. A loss
-// before that leaves, like a kill, the old directory or the new one: also on a
-// file system that makes names durable in an order of its own, one by one. (Where
-// the old one is moved aside, that takes a journal: see package powerloss.)
+// Once Commit has returned, the result survives a loss of power, unless BeginTransient
+// was called. A loss of power
+// before that leaves the old directory or the new one, as a kill does. This holds
+// also on a file system that makes each name durable separately and in any order.
+// (Where the old directory has to be renamed first, it holds only on a file system
+// with an ordered journal: see package powerloss.)
 //
-// # Others who may write to the parent
+// # Other users who may write to the parent
 //
-// The directory is built with permissions for its owner alone, so nobody else can
-// put anything into it. Whoever may change names in the target's parent can give
-// its names to something else at any moment, though. So the parent is held by its
-// descriptor, and so is what is built; names are looked up there, no link is
-// followed, and before a directory is replaced or removed it is compared, by device
-// and inode, with the one that was made or found. Nothing is written, changed or
-// removed but what was built and, when it is replaced, the directory that was the
-// target when Begin looked.
+// The new directory is built with permissions for its owner alone, so nobody else can
+// put anything into it. But whoever may change names in the target's parent can
+// rename what is there, or put something else under its name, at any moment. Against
+// that:
 //
-// What is left to them: they can make it fail, leave what was built under another
-// name, and after Commit, as before it, put something else in the target's place.
-// Between a look at a name and its use they can make an empty directory, or a file
-// in the place of a lock's, be removed, which they could do themselves.
-// Directories above the parent are taken for what their names lead to when Begin
-// looks. On systems other than Unix it is not known who may write to a directory,
-// and all of this holds only as far as os.Root does.
+//   - The parent and the new directory are held open by their descriptors, names are looked up relative to these, and no symbolic link is followed.
+//   - Before a directory is replaced or removed, its device and inode are compared with those of the directory that was made or found earlier.
+//
+// So nothing is written, changed or removed except the new directory and, if it is
+// replaced, the directory that was the target when Begin looked.
+//
+// Such users can still make the operation fail, rename the new directory while it is
+// being built, and replace the target before or after Commit. Between a check of a
+// name and its use they can also cause the removal of an empty directory, or of a
+// file that they put in the place of the lock file; they could remove either
+// themselves. Begin resolves the directories above the parent once, and trusts them.
+// On systems other than Unix, this package cannot tell who may write to a directory,
+// and gives only the protection that os.Root gives.
 package atomicdir
 
 import (
@@ -46,53 +49,69 @@ import (
 	"github.com/holdfast-io/holdfast/internal/filelock"
 )
 
-// ErrNotEmpty means that the target exists, has something in it, and was not
-// to be replaced.
+// ErrNotEmpty means that the target exists, is not empty, and replace was not set.
 var ErrNotEmpty = errors.New("the directory is not empty")
 
-// A Dir is a directory that is being built. It is used by one goroutine at a
-// time.
+// A Dir is a directory that is being built. Only one goroutine may use it at a time.
 type Dir struct {
 	step    stepFunc
-	parent  *folder // nil when all is over
-	shared  bool    // others may change names in parent
+	parent  *folder // nil once the Dir is closed
+	shared  bool    // other users may change names in parent
 	target  string  // a name in parent
 	replace bool
-	old     *folder // what target was, or nil
+	old     *folder // the directory that was the target when Begin looked; nil if there was none
 
-	aside string  // a name in parent: of what is built, and after an exchange of what is old
-	built *folder // nil until it is made
-	tried bool    // it may have become the target
+	aside string  // the name in parent of the new directory; after an exchange, of the old one
+	built *folder // the new directory; nil until it is made
+	tried bool    // a rename was attempted, so built may have become the target
 	lock  *filelock.Lock
-	made  []*folder // directories in which one was missing on the way to parent
+	made  []*folder // directories that got a new subdirectory when the target's parents were made
 }
 
-// A stepFunc performs one step that changes what is on disk, or makes it durable:
-// op on the file or directory at path. Tests put their own in its place to record
-// steps and to fail them. It may be called from several goroutines at once.
+// A stepFunc performs one step that changes the disk or makes a change durable: op on
+// the file or directory at path. Tests replace it, to record steps and to make them
+// fail. It may be called from several goroutines at once.
 type stepFunc func(op, path string, do func() error) error
 
 func perform(_, _ string, do func() error) error { return do() }
 
-// Beside target ".target.holdfast-<random>" is what is built. Whoever builds it
-// holds the lock on the file of that name with ".lock", which comes first and
-// goes last: what has no living owner can be told. Both have target's parent,
-// because only there a directory can be renamed that its owner may not write.
+// unsynced leaves out the steps that make something durable.
+func unsynced(step stepFunc) stepFunc {
+	return func(op, path string, do func() error) error {
+		if op == "sync" || op == "syncall" {
+			return nil
+		}
+		return step(op, path, do)
+	}
+}
+
+// The new directory is built beside the target, as ".target.holdfast-<random>". The
+// process that builds it holds a lock on a file with the same name and the suffix
+// ".lock". The lock file is made first and removed last, so a directory whose process
+// is dead can always be recognized. Both are in the target's parent: a directory that
+// its owner may not write can be renamed only within its parent.
 const (
 	lockSuffix = ".lock"
-	oldSuffix  = ".old" // the old directory, where it could not be exchanged
+	oldSuffix  = ".old" // the old directory, if it could not be exchanged
 )
 
-// prefix is what the names of all that is beside the target begin with.
+// prefix is the beginning of all names that a Dir makes beside the target.
 func (d *Dir) prefix() string { return "." + d.target + ".holdfast-" }
 
-// Begin starts to build what will be the directory target. It makes target's
-// parents, and removes what earlier processes left beside target when they
-// were killed. If target exists and is not empty, Begin fails with ErrNotEmpty
-// unless replace is set.
+// Begin starts to build a new directory for the path target. It makes target's
+// parents if they are missing, and removes what killed processes left beside target.
+// If target exists and is not empty, Begin fails with ErrNotEmpty unless replace is
+// set.
 //
-// Commit or Abort must be called.
+// The caller must call Commit or Abort.
 func Begin(target string, replace bool) (*Dir, error) { return start(target, replace, perform) }
+
+// BeginTransient is Begin for a directory that need not outlive a loss of power, after
+// which the target may be anything. It never waits for the disk. What a kill leaves is
+// as for Begin.
+func BeginTransient(target string, replace bool) (*Dir, error) {
+	return start(target, replace, unsynced(perform))
+}
 
 func start(target string, replace bool, step stepFunc) (*Dir, error) {
 	target, err := resolve(target)
@@ -117,7 +136,7 @@ func start(target string, replace bool, step stepFunc) (*Dir, error) {
 	return d, nil
 }
 
-// takeLock takes the lock on a name that nobody has used.
+// takeLock takes the lock of a new random name.
 func (d *Dir) takeLock() (err error) {
 	for range 10 {
 		d.aside = d.prefix() + strings.ToLower(rand.Text())
@@ -126,13 +145,13 @@ func (d *Dir) takeLock() (err error) {
 			return err
 		}
 	}
-	return err // others swept it each time before it was locked
+	return err // each time, another process removed the lock file before it was locked
 }
 
 func (d *Dir) tryLock(name string) (lock *filelock.Lock, err error) {
 	name += lockSuffix
 	err = d.step("lock", d.parent.path(name), func() error {
-		lock, err = filelock.TryLock(d.parent.Root, name, 0o600) // what it says is trusted
+		lock, err = filelock.TryLock(d.parent.Root, name, 0o600) // its content will be trusted, so only its owner may write it
 		return err
 	})
 	return lock, err
@@ -155,10 +174,10 @@ func (d *Dir) makeAside() error {
 	return d.note(made, d.old)
 }
 
-// checkNew makes sure that a directory is the one that was made, as far as can be
-// told: it is empty, and nobody else has any right to it.
+// checkNew checks, as far as that is possible, that a directory is the one that this
+// process has just made: it must be empty, and nobody else may have any right to it.
 func (d *Dir) checkNew(made *folder) error {
-	lock, err := d.lock.File().Stat() // which this process has made, for its owner alone
+	lock, err := d.lock.File().Stat() // made by this process, with permissions for its owner alone
 	if err != nil {
 		return err
 	}
@@ -166,8 +185,8 @@ func (d *Dir) checkNew(made *folder) error {
 	if err != nil {
 		return err
 	}
-	// A file system with modes of its own gives all directories one, and all files
-	// another: who may read files there may enter directories.
+	// Some file systems ignore modes, and give one mode to all files and another to
+	// all directories. There, whoever may read files may also enter directories.
 	may := lock.Mode().Perm()
 	may |= (may & 0o044) >> 2
 	others := made.info.Mode().Perm() & 0o077
@@ -177,12 +196,12 @@ func (d *Dir) checkNew(made *folder) error {
 	return nil
 }
 
-// Root returns the directory to put things into, which is the Dir's to close.
-// Nobody else has permission to enter it before Commit.
+// Root returns the new directory, for the caller to fill. The Dir closes it. Nobody
+// else has permission to enter it before Commit.
 func (d *Dir) Root() *os.Root { return d.built.Root }
 
-// Old returns the directory that is to be replaced, which is the Dir's to close,
-// or nil if there is none.
+// Old returns the directory that will be replaced, or nil if there is none. The Dir
+// closes it.
 func (d *Dir) Old() *os.Root {
 	if d.old == nil {
 		return nil
@@ -190,14 +209,14 @@ func (d *Dir) Old() *os.Root {
 	return d.old.Root
 }
 
-// Commit makes what was built durable and then the target's content. When it
-// fails, the target is as it was, unless the error is that of making the last
-// step durable. What cannot be removed of an old directory is left to the
-// next Begin.
+// Commit makes the new directory durable and then puts it in the target's place. If
+// it fails, the target is as it was, unless only the last fsync failed: then the
+// target may be the new directory, but is not durable yet. If parts of the old
+// directory cannot be removed, the next Begin removes them.
 //
-// The last thing that is done to what was built is to give the directory itself
-// the permissions, times and owner that it is to have: finish does that. If it is
-// nil, the directory gets the permissions of any new one.
+// finish is called last, when the content is durable. It gives the directory itself
+// its final permissions, times and owner. If finish is nil, the directory gets the
+// permissions of any newly made directory.
 func (d *Dir) Commit(finish func(*os.Root) error) error {
 	err := d.syncTree()
 	if err == nil {
@@ -212,7 +231,7 @@ func (d *Dir) Commit(finish func(*os.Root) error) error {
 	if err := d.settle(); err != nil {
 		return errors.Join(err, d.leave())
 	}
-	_ = d.Abort() // what was built is no longer aside; the old directory may be
+	_ = d.Abort() // the new directory is in place; this removes the old one
 	return nil
 }
 
@@ -226,8 +245,8 @@ func (d *Dir) finish(do func(*os.Root) error) error {
 	return d.orSyncAll(d.syncFolder(d.built))
 }
 
-// asNew gives a directory the permissions that a new one gets there, by the umask
-// and the file system.
+// asNew gives a directory the permissions that a newly made directory gets there,
+// according to the umask and the file system.
 func asNew(dir *os.Root) error {
 	name := ".holdfast-" + rand.Text()
 	if err := dir.Mkdir(name, 0o777); err != nil {
@@ -240,7 +259,7 @@ func asNew(dir *os.Root) error {
 	return dir.Chmod(".", info.Mode())
 }
 
-// publish makes what was built the target.
+// publish puts the new directory in the target's place.
 func (d *Dir) publish() error {
 	if !d.parent.has(d.aside, d.built) {
 		return tampered(d.parent.path(d.aside))
@@ -251,10 +270,10 @@ func (d *Dir) publish() error {
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if !d.replace { // it was empty when it was looked at
+	if !d.replace { // the target was empty when Begin looked
 		return fmt.Errorf("%s: %w", d.parent.path(d.target), ErrNotEmpty)
 	}
-	if err := checkMounts(d.parent.path(d.target)); err != nil { // it may have come since
+	if err := checkMounts(d.parent.path(d.target)); err != nil { // something may have been mounted since Begin looked
 		return err
 	}
 	if !d.isOld(d.target) {
@@ -265,14 +284,14 @@ func (d *Dir) publish() error {
 		return d.moveAndRename()
 	}
 	if err == nil && !d.isOld(d.aside) {
-		_ = d.exchange() // back, unless someone is in the way again
+		_ = d.exchange() // exchange back; this fails only if someone interferes again
 		err = tampered(d.parent.path(d.target))
 	}
 	return err
 }
 
-// letGo closes the directories that are about to be renamed, on a system that may
-// not rename what is open.
+// letGo closes the directories that are about to be renamed, on systems where an open
+// directory may not be renamed.
 func (d *Dir) letGo() {
 	if runtime.GOOS != "windows" {
 		return
@@ -283,8 +302,9 @@ func (d *Dir) letGo() {
 	}
 }
 
-// isOld reports whether a name stands for what may be replaced: where others may
-// change names, that is the directory which was the target when Begin looked.
+// isOld reports whether the directory with this name may be replaced. Where other
+// users may change names, it must be the directory that was the target when Begin
+// looked.
 func (d *Dir) isOld(name string) bool {
 	return !d.shared || d.old != nil && d.parent.has(name, d.old)
 }
@@ -293,7 +313,7 @@ func (d *Dir) exchange() error {
 	return d.step("exchange", d.parent.path(d.target), func() error { return exchange(d.parent, d.aside, d.target) })
 }
 
-// moveAndRename does in two steps what exchange would do in one.
+// moveAndRename does in two steps what exchange does in one.
 func (d *Dir) moveAndRename() error {
 	d.tried = true
 	old := d.aside + oldSuffix
@@ -301,17 +321,17 @@ func (d *Dir) moveAndRename() error {
 		return err
 	}
 	if !d.isOld(old) {
-		_ = d.rename(old, d.target) // back, unless someone is in the way again
+		_ = d.rename(old, d.target) // rename back; this fails only if someone interferes again
 		return tampered(d.parent.path(d.target))
 	}
-	return d.rename(d.aside, d.target) // if it fails, release puts the old one back
+	return d.rename(d.aside, d.target) // if it fails, release puts the old directory back
 }
 
 func (d *Dir) rename(from, to string) error {
 	return d.step("rename", d.parent.path(to), func() error { return rename(d.parent, from, to) })
 }
 
-// settle makes the names on the way to the target durable.
+// settle makes the names on the path to the target durable.
 func (d *Dir) settle() error {
 	if err := d.syncFolder(d.parent); err != nil {
 		return err
@@ -324,11 +344,11 @@ func (d *Dir) settle() error {
 	return nil
 }
 
-// leave leaves what is aside to the next Begin. It may be the old directory, and
-// a loss of power may yet put that back.
+// leave keeps what is beside the target, for the next Begin to remove. It may be the
+// old directory, and after a loss of power that may be needed again.
 func (d *Dir) leave() error { return errors.Join(d.lock.Unlock(), d.close()) }
 
-// Abort removes what was built. After Commit it does nothing.
+// Abort removes the new directory. After Commit it does nothing.
 func (d *Dir) Abort() error {
 	if d.parent == nil {
 		return nil
@@ -336,17 +356,17 @@ func (d *Dir) Abort() error {
 	return errors.Join(d.discard(), d.release(d.lock, d.aside, d.known()), d.close())
 }
 
-// discard makes what was built ready to be removed by its name, or, if that name has
-// become another's, removes all that is in it.
+// discard prepares the new directory for its removal by name. If someone has given
+// its name to another file, discard removes the content through the descriptor.
 func (d *Dir) discard() error {
 	if d.built == nil {
 		return nil
 	}
 	there := d.parent.has(d.aside, d.built)
 	if !there && d.tried {
-		return nil // it may be the target
+		return nil // it may be the target now
 	}
-	_ = d.built.file.Chmod(0o700) // what finish gave it may be in the way
+	_ = d.built.file.Chmod(0o700) // the permissions that finish set may prevent the removal
 	if there {
 		return nil
 	}
@@ -357,8 +377,7 @@ func (d *Dir) discard() error {
 	return err
 }
 
-// known returns the directories beside the target that are this process's to
-// remove.
+// known returns the directories beside the target that this process may remove.
 func (d *Dir) known() (list []identity) {
 	for _, f := range []*folder{d.built, d.old} {
 		if f != nil {
@@ -368,7 +387,7 @@ func (d *Dir) known() (list []identity) {
 	return list
 }
 
-// close gives up all descriptors.
+// close closes all descriptors.
 func (d *Dir) close() error {
 	var err error
 	for _, f := range append(d.made, d.parent, d.built, d.old) {

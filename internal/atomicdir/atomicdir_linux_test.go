@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-func init() { syscall.Umask(0o022) } // what is done in directories that others may write has tests of its own
+func init() { syscall.Umask(0o022) } // so that no directory is shared by accident; shared ones have their own tests
 
-// asOrdinaryUser takes from the test's thread the right to write what it likes,
-// if it has that.
+// asOrdinaryUser takes root's right to ignore permissions from the test's thread, if
+// it has it.
 func asOrdinaryUser(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -29,8 +29,8 @@ func asOrdinaryUser(t *testing.T) {
 	})
 }
 
-// A directory that its owner may not write can still be put in place, and
-// replaced: the right to do so is that to write its parent.
+// A directory that its owner may not write can still be put in place and replaced:
+// that takes only the right to write to its parent.
 func TestReadOnlyDirectories(t *testing.T) {
 	parent := tempDir(t)
 	for dir, mode := range map[string]os.FileMode{filepath.Dir(parent): 0o755, parent: 0o777} {

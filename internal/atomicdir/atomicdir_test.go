@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	holdFor    = "ATOMICDIR_TEST_HOLD"    // a target; makes this binary a child that begins it and waits
-	replaceFor = "ATOMICDIR_TEST_REPLACE" // a target; makes it one that replaces it for ever
+	holdFor    = "ATOMICDIR_TEST_HOLD"    // a target; turns this binary into a child that begins it and waits
+	replaceFor = "ATOMICDIR_TEST_REPLACE" // a target; turns this binary into a child that replaces it for ever
 )
 
 func TestMain(m *testing.M) {
@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// fill puts a generation of files into a directory: all have one content, and
-// their number is known.
+// fill writes the files of a generation into a directory: every file has the
+// generation's name as its content.
 func fill(dir, generation string) error { return fillWith(generationFiles, dir, generation) }
 
 func fillWith(files []string, dir, generation string) error {
@@ -52,8 +52,8 @@ func fillWith(files []string, dir, generation string) error {
 
 var generationFiles = []string{"a", "b", "c", "sub/d", "sub/e"}
 
-// generation returns the one generation that a directory is of, or says why it
-// is of none.
+// generation returns the generation of a directory, or an error if files are missing
+// or are of different generations.
 func generation(dir string) (string, error) { return generationOf(generationFiles, dir) }
 
 func generationOf(files []string, dir string) (string, error) {
@@ -114,7 +114,7 @@ func begin(t *testing.T, target string, replace bool) *Dir {
 	return d
 }
 
-// build begins, fills and commits.
+// build begins, fills and commits a directory.
 func build(target, gen string, replace bool) error {
 	d, err := Begin(target, replace)
 	if err != nil {
@@ -126,7 +126,7 @@ func build(target, gen string, replace bool) error {
 	return d.Commit(nil)
 }
 
-// at returns the path of what is being built.
+// at returns the path of the new directory.
 func (d *Dir) at() string { return d.parent.path(d.aside) }
 
 func exists(path string) bool {
@@ -134,7 +134,7 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// removeAll is os.RemoveAll for trees whose directories may be read-only.
+// removeAll is os.RemoveAll for trees with read-only directories.
 func removeAll(path string) error {
 	root, err := os.OpenRoot(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -146,7 +146,7 @@ func removeAll(path string) error {
 	return errors.Join(clearOut(root), root.Close(), os.Remove(path))
 }
 
-// tempDir is t.TempDir for what may be read-only within.
+// tempDir is t.TempDir for tests that make read-only directories.
 func tempDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -224,12 +224,13 @@ func TestCommit(t *testing.T) {
 	}
 }
 
-// wantNothingAside fails if there is anything below dir that a Dir would make.
+// wantNothingAside fails if there is anything below dir that a Dir makes beside a
+// target.
 func wantNothingAside(t *testing.T, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
 		if strings.Contains(filepath.Base(p), ".holdfast-") {
-			t.Errorf("%s was left", p)
+			t.Errorf("%s is left", p)
 		}
 		return err
 	})
@@ -246,7 +247,7 @@ func TestRelativeTarget(t *testing.T) {
 		t.Fatal(err)
 	}
 	target := d.parent.path(d.target)
-	t.Chdir(tempDir(t)) // the target is where it was
+	t.Chdir(tempDir(t)) // the relative target must still mean the old place
 	if err := d.Commit(nil); err != nil {
 		t.Fatal(err)
 	}
@@ -295,8 +296,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// What comes to be in the target between Begin and Commit is not replaced
-// unless everything is to be.
+// A target that is filled between Begin and Commit is replaced only if replace is
+// set.
 func TestTargetThatIsFilledMeanwhile(t *testing.T) {
 	for _, replace := range []bool{false, true} {
 		for _, existed := range []bool{false, true} {
@@ -331,7 +332,7 @@ func TestTargetThatIsFilledMeanwhile(t *testing.T) {
 	}
 }
 
-// A target that has become a file stays one.
+// A target that becomes a file is not replaced.
 func TestTargetThatBecomesAFile(t *testing.T) {
 	parent := tempDir(t)
 	target := filepath.Join(parent, "x")
@@ -353,7 +354,7 @@ func TestAbortLeavesNothing(t *testing.T) {
 	target := filepath.Join(parent, "x")
 	mustFill(t, target, "old")
 	d := begin(t, target, true)
-	if err := fill(d.at(), "new"); err != nil { // with a read-only directory
+	if err := fill(d.at(), "new"); err != nil { // includes a read-only directory
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -375,7 +376,7 @@ func TestAbortAfterCommitDoesNothing(t *testing.T) {
 	wantNames(t, parent, "x")
 }
 
-// child starts this binary as a process of its own.
+// child starts this binary as a child process.
 func child(t *testing.T, variable, target string) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -385,7 +386,7 @@ func child(t *testing.T, variable, target string) (*exec.Cmd, *bufio.Reader) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stdin, err := cmd.StdinPipe() // a child whose parent is gone ends
+	stdin, err := cmd.StdinPipe() // it ends the child if this process dies
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +401,7 @@ func child(t *testing.T, variable, target string) (*exec.Cmd, *bufio.Reader) {
 	return cmd, bufio.NewReader(stdout)
 }
 
-// hold begins a target, fills it and says so.
+// hold begins a target, fills it, prints a line and waits.
 func hold(target string) {
 	d, err := Begin(target, true)
 	if err == nil {
@@ -410,7 +411,7 @@ func hold(target string) {
 	untilParentIsGone()
 }
 
-// untilParentIsGone ends a child when its standard input does.
+// untilParentIsGone ends a child when its standard input ends.
 func untilParentIsGone() {
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 	os.Exit(0)
@@ -426,9 +427,9 @@ func TestLeftoversOfTheDeadAreSwept(t *testing.T) {
 	}
 	left := names(t, parent)
 	if len(left) != 3 {
-		t.Fatalf("while the child lives there is %q", left)
+		t.Fatalf("while the child lives, %q is left", left)
 	}
-	// Others come and go meanwhile, also one that builds another target.
+	// Other processes replace the target meanwhile, and build another one.
 	if err := errors.Join(build(target, "new", true), build(filepath.Join(parent, "y"), "y", false)); err != nil {
 		t.Fatal(err)
 	}
@@ -438,17 +439,17 @@ func TestLeftoversOfTheDeadAreSwept(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait() // its error says that it was killed
+	_ = cmd.Wait() // the error only says that the child was killed
 	wantNames(t, parent, append(left, "y")...)
-	if _, err := Begin(target, false); !errors.Is(err, ErrNotEmpty) { // one that is refused sweeps as well
+	if _, err := Begin(target, false); !errors.Is(err, ErrNotEmpty) { // a Begin that is refused sweeps as well
 		t.Errorf("Begin = %v, want ErrNotEmpty", err)
 	}
 	wantNames(t, parent, "x", "y")
 	wantGeneration(t, target, "new")
 }
 
-// Where a directory cannot be exchanged, a process that is killed between the
-// two renames leaves no target. The next one puts the old one back.
+// Where directories cannot be exchanged, a process that is killed between the two
+// renames leaves no target. The next Begin puts the old one back.
 func TestKilledBetweenTwoRenames(t *testing.T) {
 	aside := filepath.Join(".x.holdfast-abc")
 	for _, c := range []struct {
@@ -496,7 +497,7 @@ func TestMoveAndRename(t *testing.T) {
 	}
 	wantNames(t, parent, "x")
 
-	d = begin(t, target, true) // whose directory vanishes
+	d = begin(t, target, true) // its new directory is removed below
 	if err := errors.Join(os.Remove(d.at()), d.moveAndRename()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("err = %v, want ErrNotExist", err)
 	}
@@ -507,7 +508,7 @@ func TestMoveAndRename(t *testing.T) {
 	wantNames(t, parent, "x")
 }
 
-// What is not ours stays, even if it looks a little like it.
+// Names that only look similar are not swept.
 func TestSweepLeavesWhatIsNotItsOwn(t *testing.T) {
 	parent := tempDir(t)
 	keep := []string{".x.holdfast-noone", ".x.holdfast-.lock.d", ".xx.holdfast-abc.lock", ".y.holdfast-abc.lock", "x.holdfast-abc.lock", "holdfast-abc.lock"}
@@ -522,8 +523,8 @@ func TestSweepLeavesWhatIsNotItsOwn(t *testing.T) {
 	wantNames(t, parent, append(keep, "x")...)
 }
 
-// Many at once: each of them replaces the target, wholly, and none disturbs
-// another's work.
+// Many processes replace one target at once. Each succeeds, and the target is always
+// the complete directory of one of them.
 func TestManyReplaceOneTarget(t *testing.T) {
 	parent := tempDir(t)
 	target := filepath.Join(parent, "x")
@@ -565,13 +566,14 @@ func TestManyMakeOneTarget(t *testing.T) {
 	close(start)
 	wg.Wait()
 	if len(won) != 1 {
-		t.Fatalf("%d of them made it", len(won))
+		t.Fatalf("%d succeeded, want 1", len(won))
 	}
 	wantGeneration(t, target, <-won)
 	wantNames(t, filepath.Dir(target), "x")
 }
 
-// replaceForEver replaces a target again and again, and says when.
+// replaceForEver replaces a target again and again, and prints a letter before and
+// after each commit.
 func replaceForEver(target string) {
 	go untilParentIsGone()
 	for n := 0; ; n++ {
@@ -591,8 +593,8 @@ func replaceForEver(target string) {
 	}
 }
 
-// However often and whenever a process that replaces a directory is killed,
-// the directory is there, and wholly of one generation.
+// A process that replaces a directory is killed again and again, at random moments.
+// The directory always exists, and all its files are of one generation.
 func TestKilledWhileItReplaces(t *testing.T) {
 	parent := tempDir(t)
 	target := filepath.Join(parent, "x")
@@ -600,8 +602,8 @@ func TestKilledWhileItReplaces(t *testing.T) {
 	seen := map[string]bool{}
 	for range 30 {
 		cmd, out := child(t, replaceFor, target)
-		// A commit begins after a c, and is over before the next b. Once one has
-		// shown how long it takes, the child is killed somewhere in another.
+		// A commit begins after the letter c, and is over before the next b. Measure
+		// how long one takes, then kill the child at a random moment of a later one.
 		await(t, out, 'c')
 		began := time.Now()
 		await(t, out, 'b')
@@ -615,7 +617,7 @@ func TestKilledWhileItReplaces(t *testing.T) {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		_ = cmd.Wait() // its error says that it was killed
+		_ = cmd.Wait() // the error only says that the child was killed
 		gen, err := generation(target)
 		if err != nil {
 			t.Fatal(err)
@@ -632,7 +634,7 @@ func TestKilledWhileItReplaces(t *testing.T) {
 	wantNames(t, parent, "x")
 }
 
-// await reads what a child says up to a step.
+// await reads a child's output up to a letter.
 func await(t *testing.T, out *bufio.Reader, step byte) {
 	t.Helper()
 	if _, err := out.ReadString(step); err != nil {

@@ -10,17 +10,17 @@ import (
 	"syscall"
 )
 
-// A folder is a directory that is held by its descriptor: it stays the same one,
-// whatever becomes of its name.
+// A folder is a directory that is held open: it stays the same directory even if its
+// name changes.
 type folder struct {
 	*os.Root
-	file *os.File    // the same directory
-	info fs.FileInfo // when it was opened
+	file *os.File    // the same directory as Root
+	info fs.FileInfo // as it was when the folder was opened
 }
 
-// openFolder opens the directory that a path leads to.
+// openFolder opens the directory at path. It follows symbolic links.
 func openFolder(path string) (*folder, error) {
-	root, err := os.OpenRoot(path + string(filepath.Separator) + ".") // a FIFO, which would wait for a writer, is none
+	root, err := os.OpenRoot(path + string(filepath.Separator) + ".") // "/." makes the open of a FIFO fail; otherwise it would wait for a writer
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func newFolder(root *os.Root) (*folder, error) {
 	return f, nil
 }
 
-// open opens the directory that has a name in f. A link is none.
+// open opens the subdirectory name of f. It does not follow a symbolic link.
 func (f *folder) open(name string) (*folder, error) {
 	info, err := f.Lstat(name)
 	if err != nil {
@@ -48,7 +48,7 @@ func (f *folder) open(name string) (*folder, error) {
 	if !info.IsDir() {
 		return nil, &fs.PathError{Op: "open", Path: f.path(name), Err: syscall.ENOTDIR}
 	}
-	root, err := f.OpenRoot(name + "/.") // a FIFO that has come in its place would wait for a writer
+	root, err := f.OpenRoot(name + "/.") // "/.": name may have become a FIFO meanwhile, whose open would wait for a writer
 	if err != nil {
 		return nil, err
 	}
@@ -56,26 +56,26 @@ func (f *folder) open(name string) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !os.SameFile(info, sub.info) { // OpenRoot follows a link that has come in its place
+	if !os.SameFile(info, sub.info) { // name has become a link meanwhile, which OpenRoot follows
 		return nil, errors.Join(tampered(f.path(name)), sub.close())
 	}
 	return sub, nil
 }
 
-// Name returns the path with which the directory was opened.
+// Name returns the path by which the directory was opened.
 func (f *folder) Name() string { return filepath.Clean(f.Root.Name()) }
 
-// path returns the path of what has a name in f, for messages. What there is to
-// do with it is done by the name.
+// path returns the path of a name in f. It is for messages only: operations use the
+// name, relative to the open directory.
 func (f *folder) path(name string) string { return filepath.Join(f.Name(), name) }
 
-// has reports whether a name in f stands for the directory that is held as g.
+// has reports whether name in f is the directory that g holds open.
 func (f *folder) has(name string, g *folder) bool {
 	info, err := f.Lstat(name)
 	return err == nil && os.SameFile(info, g.info)
 }
 
-// list returns what is in f.
+// list returns the entries of f.
 func (f *folder) list() ([]fs.DirEntry, error) { return listOf(f.Root) }
 
 func listOf(root *os.Root) ([]fs.DirEntry, error) {
@@ -90,16 +90,16 @@ func listOf(root *os.Root) ([]fs.DirEntry, error) {
 // sync makes the names in f durable.
 func (f *folder) sync() error { return syncFile(f.file) }
 
-// syncFile makes a file durable, or the names in a directory.
+// syncFile makes the data of a file durable, or the names in a directory.
 func syncFile(f *os.File) error {
 	err := f.Sync()
 	if runtime.GOOS == "windows" {
-		return nil // it syncs neither directories nor what is open for reading
+		return nil // Windows can sync neither directories nor files that are open for reading only
 	}
 	return err
 }
 
-// close gives the descriptor up, if that was not done before.
+// close closes the descriptors, if they are still open.
 func (f *folder) close() error {
 	if f.file == nil {
 		return nil
@@ -109,7 +109,7 @@ func (f *folder) close() error {
 	return err
 }
 
-// errTampered means that a name has come to stand for another file.
+// errTampered means that someone has given a name to another file meanwhile.
 var errTampered = errors.New("has become another file meanwhile, and nothing was put in place; " +
 	"try again, or choose a directory where nobody else may change names")
 

@@ -4,8 +4,8 @@ package atomicdir
 
 import "io/fs"
 
-// An identity would tell a file from others. Who may write to a directory is not
-// known here, so none is taken for shared, and nothing depends on it.
+// An identity is not used here: this system does not tell who may write to a
+// directory, so isShared is always false.
 type identity struct{ dev, ino uint64 }
 
 func identityOf(fs.FileInfo) identity { return identity{} }

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// mountBelow returns a mount point at dir or below it, or "". Also one of the
-// same file system, which its device does not tell.
+// mountBelow returns a mount point at dir or below it, or "". It also finds a bind
+// mount of the same file system, which a comparison of devices does not find.
 func mountBelow(dir string) (string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return "", nil // there is no /proc: what the devices tell must do
+		return "", nil // there is no /proc: only the comparison of devices is left
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
@@ -28,7 +28,7 @@ func mountBelow(dir string) (string, error) {
 	return "", nil
 }
 
-// unescape reads \040 and its like, which stand for white space: see proc(5).
+// unescape decodes \040 and the like, which stand for white space: see proc(5).
 func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// What is mounted below the target is not the target's to lose. A bind mount has
-// the device of the file system that it comes from.
+// A directory with a mount point in it is not replaced. A bind mount has the same
+// device as the file system that it comes from.
 func TestMountsAreNotReplaced(t *testing.T) {
 	dir := t.TempDir()
 	precious, target := filepath.Join(dir, "precious"), filepath.Join(dir, "tar get")

@@ -16,8 +16,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/powerloss"
 )
 
-// A tape records what is done to one directory, and notes after every step what
-// a loss of power could leave then. A step that removes a tree is many.
+// A tape records the steps on one directory, and after every step all states that a
+// loss of power could leave then. The removal of a tree counts as many steps.
 type tape struct {
 	t    *testing.T
 	base string
@@ -28,7 +28,7 @@ type tape struct {
 	remains powerloss.Remains[allowed]
 }
 
-// allowed are the generations of the target that may be found; "" is none.
+// allowed are the generations that the target may have; "" means no target.
 type allowed []string
 
 func newTape(t *testing.T, model powerloss.Model) *tape {
@@ -40,7 +40,7 @@ func newTape(t *testing.T, model powerloss.Model) *tape {
 	return &tape{t: t, base: base, disk: powerloss.New(nil), remains: powerloss.Remains[allowed]{Model: model}}
 }
 
-// expect says what may be found from now on.
+// expect sets the generations that are allowed from now on.
 func (p *tape) expect(generations ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,7 +61,7 @@ func (p *tape) step(op, path string, do func() error) error {
 	err = do()
 	switch {
 	case err != nil || strings.HasPrefix(at, ".."):
-		return err // above the base all is durable
+		return err // all above the base is durable already
 	case op == "mkdir":
 		p.disk.Mkdir(at)
 	case op == "lock" && !p.disk.Has(at):
@@ -82,7 +82,7 @@ func (p *tape) step(op, path string, do func() error) error {
 	case op == "remove":
 		p.removeAll(at)
 	default:
-		p.t.Errorf("what is %s?", op)
+		p.t.Errorf("unknown step %s", op)
 	}
 	p.remains.Look(p.disk, p.may)
 	return nil
@@ -93,7 +93,7 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// asides returns the directories that the disk has beside the target.
+// asides returns the directories that the recorded disk has beside the target.
 func (p *tape) asides() (paths []string) {
 	for _, e := range p.disk.Now() {
 		if e.Dir && (strings.HasPrefix(filepath.Base(e.Path), ".x.holdfast-") || filepath.Base(e.Path) == "x") {
@@ -103,7 +103,7 @@ func (p *tape) asides() (paths []string) {
 	return paths
 }
 
-// vanished returns which of these directories is not there any more.
+// vanished returns the one of these directories that no longer exists.
 func (p *tape) vanished(paths []string, to string) string {
 	for _, at := range paths {
 		if at != to && !isDir(filepath.Join(p.base, at)) {
@@ -114,7 +114,7 @@ func (p *tape) vanished(paths []string, to string) string {
 	return ""
 }
 
-// syncAll is an fsync of everything.
+// syncAll is an fsync of every file and directory.
 func (p *tape) syncAll() {
 	p.disk.SyncDir("")
 	for _, e := range p.disk.Now() {
@@ -135,10 +135,10 @@ func (p *tape) removeAll(at string) {
 	}
 }
 
-// fewFiles are enough: with each more there are several times as many states.
+// Two files are enough: each further file multiplies the number of states.
 var fewFiles = []string{"a", "sub/b"}
 
-// fill is fill, recorded.
+// fill is fill, recorded on the tape.
 func (p *tape) fill(d *Dir, gen string) {
 	if err := fillWith(fewFiles, d.at(), gen); err != nil {
 		p.t.Fatal(err)
@@ -174,7 +174,7 @@ func (p *tape) begin(target string, broken wrap) *Dir {
 	return d
 }
 
-// commit replaces a generation, by a process that lives.
+// commit replaces one generation by another, in a process that is not killed.
 func (p *tape) commit(target, before, gen string, broken wrap) {
 	p.t.Helper()
 	d := p.begin(target, broken)
@@ -186,8 +186,8 @@ func (p *tape) commit(target, before, gen string, broken wrap) {
 	p.expect(gen)
 }
 
-// kill is what a process leaves that dies before, or after, it takes the step by
-// which its directory gets its place.
+// kill records a process that dies before or after the step that puts its directory
+// in place.
 func (p *tape) kill(target, before, gen string, after bool) {
 	p.t.Helper()
 	d := p.begin(target, passOn)
@@ -195,7 +195,7 @@ func (p *tape) kill(target, before, gen string, after bool) {
 	p.expect(before, gen)
 	dead := errors.New("killed")
 	record := d.step
-	var placed atomic.Bool // files are synced by several goroutines
+	var placed atomic.Bool // atomic, because several goroutines sync files
 	d.step = func(op, path string, do func() error) error {
 		if (op == "exchange" || op == "rename") && path == target {
 			placed.Store(true)
@@ -214,13 +214,14 @@ func (p *tape) kill(target, before, gen string, after bool) {
 	}
 }
 
-// A wrap makes a step function that does not do all that it is told.
+// A wrap changes a step function, so that some steps are left out or done
+// differently.
 type wrap func(stepFunc) stepFunc
 
 func passOn(next stepFunc) stepFunc { return next }
 
-// run replaces a directory: one that is not there yet, one that is, and one beside
-// which others have died.
+// run replaces a directory that does not exist yet, then one that does, then one
+// beside which other processes have died.
 func (p *tape) run(broken wrap) {
 	target := filepath.Join(p.base, "a", "b", "x")
 	p.expect("")
@@ -238,7 +239,7 @@ func (p *tape) run(broken wrap) {
 	p.expect("four", "five")
 	p.commit(target, "four", "five", broken)
 
-	// The last step cannot be made durable: what the target was is still needed.
+	// The last fsync fails: the old directory must be kept.
 	d = p.begin(target, broken)
 	p.fill(d, "six")
 	p.expect("five", "six")
@@ -268,7 +269,7 @@ func (p *tape) check() error {
 		return err
 	}
 	if now := p.disk.Now(); now.Key() != real.Key() {
-		p.t.Fatalf("recorded:\n%s\nthere is:\n%s", now, real)
+		p.t.Fatalf("recorded:\n%s\non disk:\n%s", now, real)
 	}
 	dir, err := powerloss.Scratch()
 	if err != nil {
@@ -282,8 +283,8 @@ func (p *tape) check() error {
 	return p.remains.Check(dir, look)
 }
 
-// look finds out what there is, and makes sure that the next one can replace it,
-// and leaves nothing beside it.
+// look finds the generation of the target. It also checks that the next process can
+// replace the target, and leaves nothing beside it.
 func look(base string) (func(*allowed) string, error) {
 	parent := filepath.Join(base, "a", "b")
 	target := filepath.Join(parent, "x")
@@ -297,11 +298,12 @@ func look(base string) (func(*allowed) string, error) {
 	}
 	settled := func(op, path string, do func() error) error {
 		if op == "sync" {
-			return nil // this life of the machine looks on
+			return nil // this check itself loses no power
 		}
 		return do()
 	}
-	// One that sweeps, and goes away: only now it is told what is in the target.
+	// First a process that sweeps and gives up. Only then the target must have an
+	// allowed generation.
 	d, err := start(target, true, settled)
 	if err == nil {
 		err = d.Abort()
@@ -332,7 +334,7 @@ func look(base string) (func(*allowed) string, error) {
 	}, nil
 }
 
-// noExchange is a system that has no call to exchange directories.
+// noExchange is a system that cannot exchange directories.
 func noExchange(next stepFunc) stepFunc {
 	return func(op, path string, do func() error) error {
 		if op == "exchange" {
@@ -342,8 +344,8 @@ func noExchange(next stepFunc) stepFunc {
 	}
 }
 
-// TestPowerLoss takes the power away after every step by which directories are
-// replaced. The target is wholly of the generation before, or the new one.
+// TestPowerLoss simulates a loss of power after every step of a replacement. All
+// files of the target are of the old generation, or all are of the new one.
 func TestPowerLoss(t *testing.T) {
 	for name, c := range map[string]struct {
 		model  powerloss.Model

@@ -8,9 +8,8 @@ import (
 	"testing"
 )
 
-// Nobody else can put anything into what is being built, whatever the umask is.
-// What is put in place has the mode that a new directory has, unless it is given
-// another one.
+// Nobody else can put anything into the new directory, whatever the umask is. Once in
+// place, it has the mode of any new directory, unless finish gives it another one.
 func TestBuiltInPrivate(t *testing.T) {
 	for _, umask := range []int{0, 0o002, 0o022, 0o077} {
 		parent := tempDir(t)

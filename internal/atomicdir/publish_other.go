@@ -7,8 +7,8 @@ import (
 	"io/fs"
 )
 
-// rename renames a directory in a folder, over another one only if that is empty.
-// If it is not, it fails with fs.ErrExist.
+// rename renames a directory within a folder. It replaces an empty directory; if to
+// is not empty, it fails with fs.ErrExist.
 func rename(in *folder, from, to string) error {
 	if info, err := in.Lstat(to); err == nil && info.IsDir() {
 		if err := in.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -20,5 +20,5 @@ func rename(in *folder, from, to string) error {
 
 func exchange(*folder, string, string) error { return errors.ErrUnsupported }
 
-// removeEmpty removes a directory that is empty.
+// removeEmpty removes an empty directory.
 func removeEmpty(in *folder, name string) error { return in.Remove(name) }

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rename renames a directory in a folder, over another one only if that is empty,
-// which os.Root.Rename refuses. If it is not, it fails with fs.ErrExist.
+// rename renames a directory within a folder. It replaces an empty directory, which
+// os.Root.Rename refuses to do; if to is not empty, it fails with fs.ErrExist.
 func rename(in *folder, from, to string) error {
 	dir := int(in.file.Fd())
 	if err := unix.Renameat(dir, from, dir, to); err != nil {
@@ -18,7 +18,7 @@ func rename(in *folder, from, to string) error {
 	return nil
 }
 
-// removeEmpty removes a directory that is empty, and no file.
+// removeEmpty removes an empty directory. It fails if the name is that of a file.
 func removeEmpty(in *folder, name string) error {
 	if err := unix.Unlinkat(int(in.file.Fd()), name, unix.AT_REMOVEDIR); err != nil {
 		return &os.PathError{Op: "rmdir", Path: in.path(name), Err: err}

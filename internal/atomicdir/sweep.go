@@ -14,12 +14,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/filelock"
 )
 
-// asideName matches the names of directories that were built, or moved, aside,
-// without their prefix.
+// asideName matches the names, without their prefix, of new directories and of old
+// ones that were renamed.
 var asideName = regexp.MustCompile(`^[a-z2-7]{26}(\.old)?$`)
 
-// sweep removes what dead processes left beside the target, or puts it back. It
-// is best effort.
+// sweep removes what dead processes left beside the target, or puts an old directory
+// back. It is best effort.
 func (d *Dir) sweep() {
 	for name := range d.leftovers() {
 		lock, err := d.tryLock(name)
@@ -32,16 +32,16 @@ func (d *Dir) sweep() {
 	}
 }
 
-// sweepOne removes what belongs to a lock that a dead process had. It fails if
-// nothing can be removed.
+// sweepOne removes what belongs to the lock of a dead process. An error means that
+// nothing can be removed at present.
 func (d *Dir) sweepOne(name string, lock *filelock.Lock) error {
 	known, err := d.noted(lock)
 	if err != nil {
 		_ = lock.Unlock()
 		return nil
 	}
-	// What is removed may be the old directory. That the new one has its place is
-	// made durable first.
+	// The directory to remove may be the old one. First make it durable that the new
+	// one has taken its place.
 	if err := d.syncFolder(d.parent); err != nil {
 		_ = lock.Unlock()
 		return err
@@ -50,8 +50,9 @@ func (d *Dir) sweepOne(name string, lock *filelock.Lock) error {
 	return nil
 }
 
-// leftovers returns what was built aside, by whoever. After a loss of power it
-// may have no lock; a living owner's has one.
+// leftovers returns the names of all directories and locks of other processes beside
+// the target. After a loss of power the lock file of a directory may be missing;
+// while its process lives, it exists.
 func (d *Dir) leftovers() map[string]bool {
 	entries, _ := d.parent.list()
 	found := make(map[string]bool)
@@ -66,16 +67,17 @@ func (d *Dir) leftovers() map[string]bool {
 	return found
 }
 
-// Where others may change names, whoever builds a directory notes in the file of
-// its lock, which nobody else may write, which directories are to be removed with
-// it: the one that is built, and the one that it is to replace. There, a name alone
-// proves nothing. What a loss of power has taken the note of stays.
+// Where other users may change names, a name alone does not prove what a directory
+// is. So the process that builds a directory writes a note into its lock file, which
+// nobody else may write: the device and inode of the new directory, and of the one
+// that it will replace. Only these are removed with the lock. If a loss of power
+// destroys the note, the directories are kept.
 const noteLine = "directory %d %d\n" // device and inode
 
-// maxNote bounds a note, in bytes.
+// maxNote is the largest size of a note, in bytes.
 const maxNote = 1 << 10
 
-// note notes directories in this process's lock.
+// note writes a note of the given directories into this process's lock file.
 func (d *Dir) note(list ...*folder) error {
 	if !d.shared {
 		return nil
@@ -93,10 +95,10 @@ func (d *Dir) note(list ...*folder) error {
 	})
 }
 
-// errNotOurs means that a lock is another user's.
+// errNotOurs means that a lock file belongs to another user.
 var errNotOurs = errors.New("another user's")
 
-// noted returns which directories may be removed with a dead process's lock.
+// noted returns the directories that may be removed with a dead process's lock.
 func (d *Dir) noted(lock *filelock.Lock) (list []identity, err error) {
 	if !d.shared {
 		return nil, nil
@@ -122,9 +124,9 @@ func (d *Dir) noted(lock *filelock.Lock) (list []identity, err error) {
 	return list, err
 }
 
-// release removes what is beside a target, and then the lock on it: this order
-// leaves nothing that could not be swept. An old directory that nothing has taken
-// the place of is put back.
+// release removes the directories that belong to a lock, and then the lock file: in
+// this order, whatever is left can still be swept. If the target is missing, release
+// puts the old directory back.
 func (d *Dir) release(lock *filelock.Lock, aside string, known []identity) error {
 	old := aside + oldSuffix
 	if _, err := d.parent.Lstat(d.target); errors.Is(err, fs.ErrNotExist) && d.mayRemove(old, known) {
@@ -138,7 +140,7 @@ func (d *Dir) release(lock *filelock.Lock, aside string, known []identity) error
 	return d.step("unlock", d.parent.path(aside+lockSuffix), lock.Remove)
 }
 
-// mayRemove reports whether a name stands for a directory that may be removed.
+// mayRemove reports whether name is that of a directory that may be removed.
 func (d *Dir) mayRemove(name string, known []identity) bool {
 	info, err := d.parent.Lstat(name)
 	return err == nil && d.isKnown(info, known)
@@ -148,21 +150,21 @@ func (d *Dir) isKnown(info fs.FileInfo, known []identity) bool {
 	return info.IsDir() && (!d.shared || slices.Contains(known, identityOf(info)))
 }
 
-// remove removes the directory of a name, with all that is in it, if it is one of
-// those that are known.
+// remove removes the directory name with all its content, if it is among the known
+// ones.
 func (d *Dir) remove(name string, known []identity) error {
 	if !d.mayRemove(name, known) {
 		return nil
 	}
 	dir, err := d.parent.open(name)
 	if errors.Is(err, fs.ErrPermission) && !d.shared {
-		_ = d.parent.Chmod(name, 0o700) // nobody else can have put another file there
+		_ = giveAccess(d.parent.Root, name)
 		dir, err = d.parent.open(name)
 	}
 	if err != nil {
 		return err
 	}
-	if !d.isKnown(dir.info, known) { // it has become another one
+	if !d.isKnown(dir.info, known) { // the name stands for another directory now
 		return dir.close()
 	}
 	return d.step("remove", d.parent.path(name), func() error {
@@ -170,8 +172,8 @@ func (d *Dir) remove(name string, known []identity) error {
 	})
 }
 
-// clearOut removes all that is in a directory, from directories too that may not be
-// written. It follows no link and leads nowhere else.
+// clearOut removes all that is in a directory, also from read-only subdirectories. It
+// follows no symbolic link.
 func clearOut(dir *os.Root) error {
 	if removeEntries(dir) == nil {
 		return nil
@@ -190,9 +192,9 @@ func removeEntries(dir *os.Root) error {
 	return err
 }
 
-// makeWritable gives this user the right to remove what is in a directory and
-// those below it, as far as that can be given. The mode of one that can be opened
-// is changed by its descriptor: its name may have come to stand for another file.
+// makeWritable gives this user, as far as possible, the right to remove what is in a
+// directory and in its subdirectories. It changes modes through descriptors where it
+// can, because a name may stand for another file by now.
 func makeWritable(dir *os.Root) {
 	_ = dir.Chmod(".", 0o700)
 	entries, _ := listOf(dir)
@@ -201,8 +203,8 @@ func makeWritable(dir *os.Root) {
 			continue
 		}
 		sub, err := dir.OpenRoot(e.Name() + "/.")
-		if errors.Is(err, fs.ErrPermission) { // which root is never told
-			_ = dir.Chmod(e.Name(), 0o700)
+		if errors.Is(err, fs.ErrPermission) { // does not happen to root
+			_ = giveAccess(dir, e.Name())
 			sub, err = dir.OpenRoot(e.Name() + "/.")
 		}
 		if err == nil {

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// syncs is how many files are made durable at a time. Journalling file systems
-// make one commit of what is asked of them at once.
+// syncs is the number of files that are synced at a time. A journalling file system
+// makes one commit of all fsyncs that wait at the same time.
 const syncs = 8
 
-// syncTree makes all that is in what was built durable.
+// syncTree makes the content of the new directory durable.
 func (d *Dir) syncTree() error {
 	paths, err := syncable(d.built.FS())
 	if len(paths) > many {
@@ -29,9 +29,8 @@ func (d *Dir) syncTree() error {
 	return d.orSyncAll(group.Wait())
 }
 
-// orSyncAll returns what came of making files durable, after another attempt if
-// their modes keep this process from opening them. It needs a system that can sync
-// all files of a file system.
+// orSyncAll handles the error of a sync: if this process was not permitted to open a
+// file, it syncs the whole file system instead, where the system can do that.
 func (d *Dir) orSyncAll(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return d.syncAll()
@@ -43,7 +42,7 @@ func (d *Dir) syncAll() error {
 	return d.step("syncall", d.parent.path(d.aside), func() error { return syncAll(d.built.file) })
 }
 
-// syncPath makes a file or directory of what was built durable.
+// syncPath makes a file or directory in the new directory durable.
 func (d *Dir) syncPath(path string) error {
 	name := filepath.FromSlash(path)
 	return d.step("sync", filepath.Join(d.parent.path(d.aside), name), func() error {

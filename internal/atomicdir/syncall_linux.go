@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// many is the number of files from which on one call for the whole file system
-// is better than one for each. It has to write what others have left unwritten
-// there too, so it is for trees whose files would take minutes one by one.
+// many is the number of files above which one sync of the whole file system replaces
+// a sync of each file. It also writes what other programs have not yet written there,
+// so it pays only for trees whose files would take minutes one by one.
 const many = 2000
 
 func syncAll(dir *os.File) error {

@@ -9,6 +9,6 @@ import (
 
 const many = math.MaxInt
 
-// syncAll has no call to make here: what cannot be opened is left to the
-// system to write in its own time.
+// syncAll does nothing here: there is no such call, so files that cannot be opened
+// are left to the system to write later.
 func syncAll(*os.File) error { return nil }

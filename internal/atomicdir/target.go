@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 )
 
-// maxLinks bounds the links that lead from a target to a directory.
+// maxLinks is the largest number of symbolic links from a target to a directory.
 const maxLinks = 40
 
-// resolve returns the path of what is to be replaced. It follows links that the
-// target is, so that one which names the directory goes on to do so, and those on
-// the way to its parent.
+// resolve returns the path that is to be replaced. If target is a symbolic link, that
+// is the path that it leads to, so that the link stays valid. Links on the path to
+// the parent are resolved too.
 func resolve(target string) (string, error) {
 	named, err := filepath.Abs(target)
 	if err != nil {
@@ -26,7 +26,7 @@ func resolve(target string) (string, error) {
 		}
 		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 		if errors.Is(err, fs.ErrNotExist) && n == 0 {
-			return path, nil // it will be made
+			return path, nil // the parent does not exist yet
 		}
 		var info fs.FileInfo
 		if err == nil {
@@ -60,8 +60,8 @@ func toNothing(link string) error {
 	return fmt.Errorf("%s: a symbolic link to nothing; remove it, or make the directory that it names", link)
 }
 
-// follow returns where the link at path leads to: a path of which only the last
-// name may be a link.
+// follow returns where the link at path leads to. At most the last name of the result
+// is a link again.
 func follow(path string, link fs.FileInfo) (string, error) {
 	if err := checkLink(path, link); err != nil {
 		return "", err
@@ -71,7 +71,7 @@ func follow(path string, link fs.FileInfo) (string, error) {
 		return "", err
 	}
 	if !filepath.IsAbs(to) {
-		to = filepath.Dir(path) + string(filepath.Separator) + to // what ".." means depends on the links before it
+		to = filepath.Dir(path) + string(filepath.Separator) + to // not filepath.Join: ".." after a link means the parent of where the link leads
 	}
 	above, name := filepath.Split(to)
 	if name == "" || name == "." || name == ".." {
@@ -83,8 +83,7 @@ func follow(path string, link fs.FileInfo) (string, error) {
 	return filepath.Join(above, name), nil
 }
 
-// openParent opens the target's parent, which it makes, with those above it, if it
-// is missing.
+// openParent opens the target's parent. It makes missing directories.
 func (d *Dir) openParent(path string) (*folder, error) {
 	dir, err := openFolder(path)
 	if !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
@@ -97,7 +96,7 @@ func (d *Dir) openParent(path string) (*folder, error) {
 	d.made = append(d.made, above)
 	name := filepath.Base(path)
 	err = d.step("mkdir", path, func() error { return above.Mkdir(name, 0o777) })
-	if errors.Is(err, fs.ErrExist) { // another process was faster, unless it is a file
+	if errors.Is(err, fs.ErrExist) { // another process made it first, or it is a file
 		return above.open(name)
 	}
 	if err != nil {
@@ -109,14 +108,15 @@ func (d *Dir) openParent(path string) (*folder, error) {
 	if !isShared(above.info) {
 		return dir, nil
 	}
-	if entries, err := dir.list(); err != nil || len(entries) > 0 { // it is not what was made
+	if entries, err := dir.list(); err != nil || len(entries) > 0 { // it is not the directory that was made
 		return nil, errors.Join(tampered(path), dir.close())
 	}
 	return dir, nil
 }
 
-// openTarget opens what is to be replaced, if there is anything, and makes sure
-// that it can be. Another process may replace it at the same time, but not often.
+// openTarget opens the directory that is to be replaced, if there is one, and checks
+// that it can be replaced. It tries again if another process replaces it at the same
+// moment.
 func (d *Dir) openTarget() (err error) {
 	for range 10 {
 		err = d.lookAtTarget()
@@ -156,9 +156,9 @@ func (d *Dir) lookAtTarget() error {
 	return err
 }
 
-// checkReplaceable refuses directories that another one cannot take the place
-// of: a mount point, by the system; and this process's own, which would stand
-// in a directory that is no more.
+// checkReplaceable refuses directories that cannot be replaced: a mount point, which
+// the system does not rename, and the working directory, because this process would
+// then be in a deleted directory.
 func (d *Dir) checkReplaceable(path string) error {
 	if !sameDevice(d.old.info, d.parent.info) {
 		return fmt.Errorf("%s is a mount point, which cannot be replaced; choose a directory below it", path)
@@ -172,8 +172,8 @@ func (d *Dir) checkReplaceable(path string) error {
 	return nil
 }
 
-// checkMounts refuses a directory in which something is mounted: it would be
-// deleted with the old directory.
+// checkMounts refuses a directory in which something is mounted: what is mounted
+// would be deleted together with the old directory.
 func checkMounts(target string) error {
 	point, err := mountBelow(target)
 	if err == nil && point != "" {

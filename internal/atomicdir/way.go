@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-// checkWay refuses a way to a directory that leads through a link which another user
-// may have made: that user would choose what is replaced. What does not exist yet
-// leads nowhere. Windows has no such rule: there, making a link takes a privilege.
+// checkWay refuses a path that leads through a symbolic link which another user may
+// have made, because that user would choose what is replaced. The check ends at the
+// first name that does not exist. Windows needs no such check: there, making a link
+// takes a privilege.
 func checkWay(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -50,7 +51,7 @@ func checkWay(dir string) error {
 	return fmt.Errorf("%s: too many links", dir)
 }
 
-// checkLink refuses a link that another user may have made.
+// checkLink refuses a symbolic link that another user may have made.
 func checkLink(path string, link fs.FileInfo) error {
 	dir, err := os.Stat(filepath.Dir(path))
 	if err != nil {

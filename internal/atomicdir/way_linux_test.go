@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A link that another user has made leads nowhere, also where it is on the way to
-// the target and not the target itself.
+// A link that another user has made is not followed, also if it is not the target
+// itself but on the path to it.
 func TestLinksOfOthersOnTheWay(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("making another user's link takes root")
@@ -25,8 +25,8 @@ func TestLinksOfOthersOnTheWay(t *testing.T) {
 		os.WriteFile(filepath.Join(victim, "conf", "secret"), []byte("precious"), 0o600),
 		os.Symlink(victim, link),
 		os.Chown(theirs, 12345, 12345), os.Lchown(link, 12345, 12345),
-		os.Symlink(link, filepath.Join(ours, "q")),        // ours, and leads to theirs
-		os.Symlink("../victim", filepath.Join(ours, "r")), // ours alone
+		os.Symlink(link, filepath.Join(ours, "q")),        // made by this user, but leads to another user's link
+		os.Symlink("../victim", filepath.Join(ours, "r")), // made by this user
 	} {
 		if err != nil {
 			t.Fatal(err)

@@ -1,7 +1,7 @@
-// Package explore enumerates the orders in which the steps of several actors
-// can happen. It knows nothing of the actors: whoever runs them asks it at each
-// point which of the steps that are possible there is to be the next, and runs
-// them from the start again for each schedule.
+// Package explore enumerates the orders in which the steps of several actors can happen. A
+// step is one operation of an actor. The package does not run the actors: its caller does,
+// asks it at each point which of the possible steps comes next, and starts the actors from
+// the beginning for each schedule.
 //
 // Two steps that do not conflict have the same effect in either order. Of all
 // the schedules that differ in nothing but the order of such steps, a Search

@@ -1,7 +1,7 @@
-// Package faultstore makes a Store fail on purpose: before a request is
-// applied, after it (the reply is lost), long after the caller gave up (the
-// zombie request), or for good, as if the process had died; slowly, by halves,
-// or with a bit that is not as it was.
+// Package faultstore makes a Store fail on purpose. A call may fail before the request is
+// applied, or after it (the reply is lost). The request may be applied long after the
+// caller gave up. All calls may fail from some moment on, as if the process had died. And a
+// call may be slow, handle half of the data, or change a bit.
 package faultstore
 
 import (
@@ -30,8 +30,8 @@ type Store struct {
 
 var _ backend.Store = (*Store)(nil)
 
-// New returns store with faults. Whoever arms one asks [Store.Unfired] in the
-// end; [Wrap] does so by itself.
+// New returns store with faults. The caller should check [Store.Unfired] at the end; [Wrap]
+// does so by itself.
 func New(store backend.Store, faults ...Fault) *Store {
 	s := &Store{store: store}
 	s.Arm(faults...)

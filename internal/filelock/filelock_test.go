@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-const holdIn = "FILELOCK_TEST_HOLD_IN" // a directory; makes this binary a child that holds a lock in it
+const holdIn = "FILELOCK_TEST_HOLD_IN" // a directory; turns this binary into a child that holds a lock in it
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(holdIn); dir != "" {
@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// hold takes the lock, says so, and keeps it until it is killed or its
-// standard input ends.
+// hold takes the lock, prints the result, and keeps the lock until it is killed or
+// its standard input ends.
 func hold(dir string) {
 	root, err := os.OpenRoot(dir)
 	if err == nil {
@@ -96,14 +96,14 @@ func TestKilledProcessLosesItsLock(t *testing.T) {
 	if err := child.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = child.Wait() // its error says that it was killed
+	_ = child.Wait() // the error only says that the child was killed
 	if err := mustLock(t, root).Unlock(); err != nil {
 		t.Error(err)
 	}
 }
 
-// A lock on a file that its last holder removed excludes no one and must not
-// be given out: of many who lock and remove in turn, never two are inside.
+// A lock on a file that was removed excludes nobody, and TryLock must not return it:
+// of many processes that lock and remove, never two hold the lock at once.
 func TestRemoveNeverLetsTwoIn(t *testing.T) {
 	root := openRoot(t)
 	var inside, entered atomic.Int32

@@ -20,23 +20,22 @@ import (
 const StallTimeout = 30 * time.Second
 
 // LowestRate is how many bytes a second a request moves at the least, both
-// directions together: a link of 64 KiB/s gives so much to each of 16 requests,
-// which is what a job has under way at once by default. A slower request is
+// directions together: a link of 64 KiB/s gives twice as much to each of 8 requests,
+// which is with how many a job begins. A slower request is
 // ended, so that a server which sends a byte now and then does not hold it for
 // ever. By this rate an object of 16 MiB may take 68 minutes, and one of 64 MiB
 // four and a half hours.
 const LowestRate = 4 << 10
 
 const (
-	// rateWindow is the time over which the rate is taken. It is long enough for
-	// any request of a few bytes, with pauses that just are no stalls, and so a
-	// request takes no longer than its bytes do at the lowest rate, and a window
-	// and a stall.
+	// rateWindow is the time over which the rate is measured. A request of a few bytes
+	// fits into one window even with pauses just short of a stall. So a request takes at
+	// most the time of its bytes at the lowest rate, plus one window and one stall.
 	rateWindow = 10 * StallTimeout
 
-	// maxAnswer bounds an answer that is not the data of an object, in bytes: a
-	// list of 1,000 keys of 1 KiB, the longest that there is, has room in it with
-	// every character escaped.
+	// maxAnswer bounds an answer that is not the data of an object, in bytes. The largest
+	// such answer is a list of 1,000 keys of 1 KiB with every character escaped, which
+	// fits.
 	maxAnswer = 16 << 20
 )
 
@@ -101,9 +100,8 @@ type watch struct {
 	bytes int64     // that have moved in it
 }
 
-// moved is told of n bytes. It ends the request if too few came since the
-// window began, and otherwise gives it its full time until the next ones anew,
-// unless it has ended.
+// moved counts n bytes that were sent or received. If too few moved in the window, it ends
+// the request. Otherwise it starts the stall timer again, unless the request has ended.
 func (w *watch) moved(n int) {
 	if err := w.count(n); err != nil {
 		w.cancel(err)
@@ -141,8 +139,7 @@ func (w *watch) stop() {
 // anyone who waits for its end hears of it, and before those derived from it do.
 func (w *watch) ended() error { return cmp.Or(w.caller.Err(), context.Cause(w.ctx)) }
 
-// explain puts the broken limit in the place of the cancelled context that it
-// caused.
+// explain returns the limit that was broken instead of the cancellation that it caused.
 func (w *watch) explain(err error) error {
 	var limit limitError
 	if errors.As(context.Cause(w.ctx), &limit) {
@@ -156,6 +153,9 @@ func (w *watch) explain(err error) error {
 type limitError string
 
 func (e limitError) Error() string { return "request ended because " + string(e) }
+
+// Timeout tells the caller that fewer requests at a time may get through.
+func (limitError) Timeout() bool { return true }
 
 func stalled(l limits) limitError {
 	return limitError(fmt.Sprintf("no byte moved for %v", l.stall))

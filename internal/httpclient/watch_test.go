@@ -500,3 +500,11 @@ func TestEnded(t *testing.T) {
 type unnoticed struct{ context.Context }
 
 func (unnoticed) Err() error { return nil }
+
+// A store's callers send fewer requests at a time when some get too little of the link.
+func TestLimitsAreTimeouts(t *testing.T) {
+	var timeout interface{ Timeout() bool }
+	if err := stalled(defaults); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("%v is no time-out", err)
+	}
+}

@@ -30,6 +30,22 @@ var inBackend = []mistake{
 
 var onDisk = []mistake{
 	{
+		name:   "a store that must exist is made on an empty mount point",
+		file:   "local/store.go",
+		old:    `err = s.checkWritten(root)`,
+		new:    `err = nil`,
+		breaks: "must_exist",
+		tests:  by("local", "TestMustExist"),
+	},
+	{
+		name:   "a store that must exist is made where there is no directory",
+		file:   "local/store.go",
+		old:    `case errors.Is(err, fs.ErrNotExist) && s.mustExist:`,
+		new:    `case false:`,
+		breaks: "must_exist",
+		tests:  by("local", "TestMustExist"),
+	},
+	{
 		name:   "Create renames",
 		file:   "local/store.go",
 		old:    `s.write(ctx, key, data, (*draft).link)`,
@@ -310,7 +326,7 @@ var inGCS = []mistake{
 
 var overHTTP = []mistake{
 	{
-		name:   "an upload that was cut off looks whole",
+		name:   "an upload that was cut off looks complete",
 		file:   "internal/httpclient/watch.go",
 		old:    `if ended := b.watch.ended(); ended != nil {`,
 		new:    `if ended := b.watch.ended(); ended != nil && n == 0 && err == nil {`,

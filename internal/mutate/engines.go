@@ -6,8 +6,8 @@ var inEngines = []mistake{
 	{
 		name:   "what is written after a cut is flushed into it",
 		file:   "engines/pebble/gate.go",
-		old:    `late: g.state == gateClosed}`,
-		new:    `late: false}`,
+		old:    `late: g.state == gateClosed, ended`,
+		new:    `late: false, ended`,
 		breaks: "a cut is one moment",
 		tests:  by("engines/pebble", "TestGateHoldsLateFlushes"),
 	},
@@ -106,6 +106,14 @@ var inEngines = []mistake{
 		new:    `return nil`,
 		breaks: "a cut costs what changed",
 		tests:  by("engines/pebble", "TestCutsOnAnotherFileSystem"),
+	},
+	{
+		name:   "every table is synced",
+		file:   "engines/pebble/unsynced.go",
+		old:    `func (unsyncedFile) Sync() error     { return nil }`,
+		new:    `func (f unsyncedFile) Sync() error   { return f.File.Sync() }`,
+		breaks: "a cut does not wait for the disk",
+		tests:  by("engines/pebble", "TestNothingIsSynced"),
 	},
 	{
 		name:   "a file that is written once is known whatever its time",

@@ -52,7 +52,7 @@ var inHosts = []mistake{
 		old:    `o.inUse = "has resumed already, into " + dir`,
 		new:    ``,
 		breaks: "a checkpoint is its state",
-		tests:  by("checkpoint", "TestResumeIsTheFirstThing"),
+		tests:  by("checkpoint", "TestResumeMustComeFirst"),
 	},
 	{
 		name:   "a state in use is replaced by a Resume after a Commit",
@@ -60,7 +60,7 @@ var inHosts = []mistake{
 		old:    `o.inUse = cmp.Or(o.inUse, "has committed already")`,
 		new:    `_ = cmp.Or(o.inUse, "has committed already")`,
 		breaks: "a checkpoint is its state",
-		tests:  by("checkpoint", "TestResumeIsTheFirstThing"),
+		tests:  by("checkpoint", "TestResumeMustComeFirst"),
 	},
 	{
 		name: "the writer of a stream is not told that its save failed",

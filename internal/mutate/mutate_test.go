@@ -53,6 +53,99 @@ func TestMistakesApply(t *testing.T) {
 	}
 }
 
+// All mistakes of a file can be made in one copy.
+func TestMistakesCombine(t *testing.T) {
+	byFile := make(map[string][]numbered)
+	for i, m := range mistakes() {
+		byFile[m.file] = append(byFile[m.file], numbered{m, i + 1})
+	}
+	for name, all := range byFile {
+		t.Run(name, func(t *testing.T) {
+			source, err := fs.ReadFile(module, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			combined, made, left, err := combine(string(source), all)
+			if err != nil || len(made)+len(left) != len(all) {
+				t.Fatalf("%d and %d of %d, %v", len(made), len(left), len(all), err)
+			}
+			if _, err := parser.ParseFile(token.NewFileSet(), name, combined, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestCombine(t *testing.T) {
+	const source = `package p
+
+import "fmt"
+
+const limit = 3
+
+// f adds.
+func (s *sum[T]) f(a, b T, _ int, more ...T) (n T, err error) {
+	return a + b, nil
+}
+
+func g[T any](T) { fmt.Println(limit) }
+`
+	combined, made, left, err := combine(source, []numbered{
+		{mistake{old: "a + b", new: "a - b"}, 1},
+		{mistake{old: "limit = 3", new: "limit = 4"}, 2},
+		{mistake{old: "Println(limit)", new: "Print(limit)"}, 3},
+		{mistake{old: ", nil", new: ", err"}, 7},
+	})
+	const want = `package p; import number_ "github.com/holdfast-io/holdfast/internal/mutate/number"
+
+import "fmt"
+
+const limit = 3
+
+// f adds.
+func (s *sum[T]) f_right(a, b T, _ int, more ...T) (n T, err error) {
+	return a + b, nil
+}
+
+func g_right[T any](T) { fmt.Println(limit) }
+
+func (s *sum[T]) f_wrong1(a, b T, _ int, more ...T) (n T, err error) {
+	return a - b, nil
+}
+
+func (s *sum[T]) f_wrong7(a, b T, _ int, more ...T) (n T, err error) {
+	return a + b, err
+}
+
+func (r_ *sum[T]) f(p0_ T, p1_ T, p2_ int, p3_ ...T) (n T, err error) {
+	switch number_.Of {
+	case 1:
+		return r_.f_wrong1(p0_, p1_, p2_, p3_...)
+	case 7:
+		return r_.f_wrong7(p0_, p1_, p2_, p3_...)
+	}
+	return r_.f_right(p0_, p1_, p2_, p3_...)
+}
+
+func g_wrong3[T any](T) { fmt.Print(limit) }
+
+func g[T any](p0_ T) {
+	switch number_.Of {
+	case 3:
+		g_wrong3[T](p0_)
+		return
+	}
+	g_right[T](p0_)
+}
+`
+	if err != nil || len(made) != 3 || len(left) != 1 || left[0].new != "limit = 4" {
+		t.Fatalf("%v, %v, %v", made, left, err)
+	}
+	if combined != want {
+		t.Errorf("it is\n%s\nwant\n%s", combined, want)
+	}
+}
+
 // testsOf returns the tests that a package declares.
 func testsOf(t *testing.T, pkg string) map[string]bool {
 	t.Helper()

@@ -1,7 +1,7 @@
 package main
 
 // Mistakes in states that have several parts, in the last look at a state's files,
-// and in what an owner is asked.
+// in what an owner is asked, and in which requests come first.
 
 var inParts = []mistake{
 	{
@@ -36,9 +36,7 @@ var inParts = []mistake{
 	{
 		name: "a stream is looked for in the directory",
 		file: "checkpoint/recheck.go",
-		old: `		for next < len(w.nodes) && w.seen[next].made {
-			next++
-		}
+		old: `		next = w.skipMade(next)
 		if next`,
 		new:    `		if next`,
 		breaks: "a save of parts fails",
@@ -74,19 +72,19 @@ var inParts = []mistake{
 		old: `	if err := o.ready(ctx); err != nil {
 		return err
 	}
-	err = o.task.log.CheckNewest(ctx, o.base)`,
+	return o.refresh(ctx)`,
 		new: `	if o.ended != nil {
 		return o.ended
 	}
-	err = o.task.log.CheckNewest(ctx, o.base)`,
+	return o.refresh(ctx)`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestCheckSettles"),
 	},
 	{
 		name:   "an owner that asks is told of no successor",
-		file:   "checkpoint/internal/history/newest.go",
-		old:    `if err == nil && seq > c.Seq {`,
-		new:    `if err == nil && seq > c.Seq+1 {`,
+		file:   "checkpoint/internal/history/fence.go",
+		old:    `return l.NewestOfWriter(ctx, own.Manifest)`,
+		new:    `return own, nil, nil`,
 		breaks: "an owner that is fenced goes on",
 		tests:  by("checkpoint", "TestOwnerChecks"),
 	},
@@ -105,5 +103,21 @@ var inParts = []mistake{
 		new:    `RestoreOptions{Replace: true}`,
 		breaks: "what a commit after a resume stores",
 		tests:  by("checkpoint", "TestResumeBringsOwnersBack"),
+	},
+	{
+		name:   "a clean-up comes before a commit",
+		file:   "checkpoint/cleaner.go",
+		old:    `context.WithCancel(backend.WithUrgency(ctx, backend.Background))`,
+		new:    `context.WithCancel(backend.WithUrgency(ctx, backend.Normal))`,
+		breaks: "restore before commit before clean-up",
+		tests:  by("checkpoint", "TestRestoreBeforeCommitBeforeCleanUp"),
+	},
+	{
+		name:   "a restore waits behind commits",
+		file:   "checkpoint/restore.go",
+		old:    `urgency := backend.Urgent`,
+		new:    `urgency := backend.Normal`,
+		breaks: "restore before commit before clean-up",
+		tests:  by("checkpoint", "TestRestoreBeforeCommitBeforeCleanUp"),
 	},
 }

@@ -72,7 +72,7 @@ var inStates = []mistake{
 	{
 		name:   "the same list of files is enough, though the save is to read all",
 		file:   "checkpoint/build.go",
-		old:    `sum == b.base.content.Fingerprint && !b.walk.reread`,
+		old:    `sum == b.base.content.Fingerprint && !b.scan.reread`,
 		new:    `sum == b.base.content.Fingerprint`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestWhatIsOpened"),
@@ -107,8 +107,12 @@ var inStates = []mistake{
 		name: "a segment's memory is used again before it is sent",
 		file: "checkpoint/pack.go",
 		old: `_, err := p.store.Put(p.ctx, format.SegmentKey(p.dir, s.ID), buf)
-		p.free <- buf`,
-		new: `p.free <- buf
+		if taken {
+			p.memory.give(buf)
+		}`,
+		new: `if taken {
+			p.memory.give(buf)
+		}
 		_, err := p.store.Put(p.ctx, format.SegmentKey(p.dir, s.ID), buf)`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestSegmentsAreSentAsTheyWere"),
@@ -119,7 +123,7 @@ var inStates = []mistake{
 		old:    `2*live < s.Size:`,
 		new:    `live == 0:`,
 		breaks: "I7",
-		tests:  by("checkpoint", "TestWhatMoves", "TestMovingWhatCanNotBeReadTwice"),
+		tests:  by("checkpoint", "TestWhatIsRepacked", "TestRepackOfDataThatCannotBeReadTwice"),
 	},
 	{
 		name:   "small segments are kept, however many there are",
@@ -127,7 +131,7 @@ var inStates = []mistake{
 		old:    `if len(list) < maxSmall {`,
 		new:    `if len(list) >= 0 {`,
 		breaks: "I7",
-		tests:  by("checkpoint", "TestCrowdsBecomeOneSegment"),
+		tests:  by("checkpoint", "TestSmallSegmentsBecomeOne"),
 	},
 	{
 		name:   "new data is found in segments that are not worth keeping",
@@ -135,7 +139,7 @@ var inStates = []mistake{
 		old:    `return id, ok && !b.isSparse(id)`,
 		new:    `return id, ok`,
 		breaks: "I7",
-		tests:  by("checkpoint", "TestMovingWhatCanNotBeReadTwice"),
+		tests:  by("checkpoint", "TestRepackOfDataThatCannotBeReadTwice"),
 	},
 	{
 		name:   "what is read to be moved is taken for what it was",
@@ -143,7 +147,31 @@ var inStates = []mistake{
 		old:    `if m.catalog.Chunk(id).Hash != m.catalog.Chunk(m.moved[at]).Hash {`,
 		new:    `if m.catalog.Chunk(id).Size != m.catalog.Chunk(m.moved[at]).Size {`,
 		breaks: "a checkpoint is its state",
-		tests:  by("checkpoint", "TestFileThatChangesBeforeItIsMoved"),
+		tests:  by("checkpoint", "TestImmutableFileIsRepacked"),
+	},
+	{
+		name:   "a file's attributes are lost without a word",
+		file:   "checkpoint/scan.go",
+		old:    `b.scan.noteUnkept(n.Path, hasUnkept(f))`,
+		new:    ``,
+		breaks: "what is lost is told",
+		tests:  by("checkpoint", "TestSaveTellsOfAttributes"),
+	},
+	{
+		name:   "a directory's ACL is lost without a word",
+		file:   "checkpoint/scan.go",
+		old:    `if len(old) == 0 || old[0].Path != n.Path {`,
+		new:    `if len(old) > 0 && old[0].Path != n.Path {`,
+		breaks: "what is lost is told",
+		tests:  by("checkpoint", "TestSaveTellsOfAttributes"),
+	},
+	{
+		name:   "each commit says again that attributes are lost",
+		file:   "checkpoint/unkept.go",
+		old:    `t.toldUnkept.Swap(true)`,
+		new:    `t.toldUnkept.Load()`,
+		breaks: "noise",
+		tests:  by("checkpoint", "TestSaveTellsOfAttributes"),
 	},
 	{
 		name:   "what moves is written into the base's own lists",
@@ -156,22 +184,22 @@ var inStates = []mistake{
 	{
 		name:   "a table stays although what it lists has moved",
 		file:   "checkpoint/repack.go",
-		old:    `n.table = nil // it is another one now`,
+		old:    `n.table = nil // the table lists other chunks now, so it is made again`,
 		new:    `_ = n.table`,
 		breaks: "I1",
-		tests:  by("checkpoint", "TestWhatMoves", "TestIncrementalCheckpointsGiveBackTheirState"),
+		tests:  by("checkpoint", "TestWhatIsRepacked", "TestIncrementalCheckpointsGiveBackTheirState"),
 	},
 	{
 		name:   "files that changed a moment ago are taken for known",
 		file:   "checkpoint/listing.go",
-		old:    `if seen.changed.Before(w.began.Add(-tick(seen.changed))) {`,
+		old:    `if seen.changed.Before(w.began.Add(-filetimes.Tick(seen.changed))) {`,
 		new:    `if seen.changed.Before(w.began) {`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestFileOfTheSameTickIsOpenedAgain"),
 	},
 	{
 		name:   "times of whole seconds are taken for exact",
-		file:   "checkpoint/listing.go",
+		file:   "internal/filetimes/tick.go",
 		old:    `if t.Nanosecond() == 0 {`,
 		new:    `if t.IsZero() {`,
 		breaks: "a checkpoint is its state",
@@ -228,18 +256,18 @@ var inStates = []mistake{
 	{
 		name:   "a file may be written to while it is read, with its time put back",
 		file:   "checkpoint/scan.go",
-		old:    `if was != b.walk.seen[i].changed {`,
-		new:    `if was.IsZero() && was != b.walk.seen[i].changed {`,
+		old:    `if was != b.scan.seen[i].changed {`,
+		new:    `if was.IsZero() && was != b.scan.seen[i].changed {`,
 		breaks: "a checkpoint is its state",
-		tests:  by("checkpoint", "TestFileThatChangesWhileItIsRead", "TestChangeTimeMoves"),
+		tests:  by("checkpoint", "TestFileServersClockIsBehind"),
 	},
 	{
 		name: "a file's times are relied on wherever it is",
 		file: "checkpoint/scan.go",
-		old: `if known, err = catchMappedWrites(f); err != nil {
+		old: `if known, err = filetimes.Catch(f); err != nil {
 			return err
 		}`,
-		new: `if _, err = catchMappedWrites(f); err != nil {
+		new: `if _, err = filetimes.Catch(f); err != nil {
 			return err
 		}`,
 		breaks: "a checkpoint is its state",
@@ -247,7 +275,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "the pages of a file whose times are relied on may be dirty",
-		file:   "checkpoint/mapped_linux.go",
+		file:   "internal/filetimes/catch_linux.go",
 		old:    `unix.SyncFileRange(fd, 0, 0, all)`,
 		new:    `unix.SyncFileRange(fd, 0, 0, all&0)`,
 		breaks: "a checkpoint is its state",
@@ -257,7 +285,7 @@ var inStates = []mistake{
 		name: "a file is protected from unseen writes when it was read",
 		file: "checkpoint/scan.go",
 		old: `	if known {
-		if known, err = catchMappedWrites(f); err != nil {
+		if known, err = filetimes.Catch(f); err != nil {
 			return err
 		}
 	}
@@ -271,7 +299,7 @@ var inStates = []mistake{
 		return err
 	}
 	if known {
-		if known, err = catchMappedWrites(f); err != nil {
+		if known, err = filetimes.Catch(f); err != nil {
 			return err
 		}
 	}
@@ -281,7 +309,7 @@ var inStates = []mistake{
 	},
 	{
 		name: "a tmpfs is taken for a disk",
-		file: "checkpoint/mapped_linux.go",
+		file: "internal/filetimes/catch_linux.go",
 		old:  `unix.BTRFS_SUPER_MAGIC: unix.Fsync,`,
 		new: `unix.BTRFS_SUPER_MAGIC: unix.Fsync,
 	unix.TMPFS_MAGIC: unix.Fsync,`,
@@ -347,10 +375,10 @@ var inStates = []mistake{
 	{
 		name:   "a chunk that comes twice is stored twice",
 		file:   "checkpoint/pipeline.go",
-		old:    `if !p.known && !p.again { // it may have come twice`,
+		old:    `if !p.known && !p.again { // an equal piece may have been packed since prepare`,
 		new:    `if p.known && !p.again {`,
 		breaks: "I7",
-		tests:  by("checkpoint", "TestWhatComesTwice"),
+		tests:  by("checkpoint", "TestDataThatOccursTwice"),
 	},
 }
 
@@ -382,8 +410,8 @@ var inRestores = []mistake{
 	{
 		name:   "a manifest of another kind passes for a checkpoint's",
 		file:   "checkpoint/internal/history/retained.go",
-		old:    `if m.Kind != format.KindCommit {`,
-		new:    `if m.Kind == format.KindDeleted {`,
+		old:    `if err == nil && m.Kind != format.KindCommit {`,
+		new:    `if err == nil && m.Kind == format.KindDeleted {`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestRetainedManifestThatCameLate"),
 	},
@@ -395,15 +423,15 @@ var inRestores = []mistake{
 		}`,
 		new:    `_ = w.write(w.writer, found)`,
 		breaks: "a restore gives back the state",
-		tests:  by("checkpoint", "TestRestoreThatCanNotWrite"),
+		tests:  by("checkpoint", "TestRestoreThatCannotWrite"),
 	},
 	{
 		name:   "a chunk of the old state is written once, wherever it belongs",
 		file:   "checkpoint/restore.go",
-		old:    `for _, p := range r.places[r.first[g.id]:r.first[g.id+1]] {`,
-		new:    `for _, p := range r.places[r.first[g.id] : r.first[g.id]+1] {`,
+		old:    `for _, p := range r.locations[r.first[g.id]:r.first[g.id+1]] {`,
+		new:    `for _, p := range r.locations[r.first[g.id] : r.first[g.id]+1] {`,
 		breaks: "a restore gives back the state",
-		tests:  by("checkpoint", "TestWhatComesTwice"),
+		tests:  by("checkpoint", "TestDataThatOccursTwice"),
 	},
 	{
 		name:   "runs of data go on across a hole",
@@ -419,7 +447,7 @@ var inRestores = []mistake{
 		old:    `if !hole || len(r.tree.nodes[p.node].chunks) == 1 {`,
 		new:    `if !hole {`,
 		breaks: "a restore gives back the state",
-		tests:  by("checkpoint", "TestWhatComesTwice"),
+		tests:  by("checkpoint", "TestDataThatOccursTwice"),
 	},
 	{
 		name:   "setuid and setgid are restored without the owner",
@@ -438,7 +466,7 @@ var inRestores = []mistake{
 		tests:  by("checkpoint", "TestTimesOfAnyYear"),
 	},
 	{
-		name: "what a living process builds is swept",
+		name: "the directory of a living process is swept",
 		file: "internal/atomicdir/sweep.go",
 		old:  `continue // its owner lives`,
 		new: `_ = d.remove(name, nil)
@@ -447,9 +475,17 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestLeftoversOfTheDeadAreSwept"),
 	},
 	{
-		name:   "what came meanwhile is replaced unasked",
+		name:   "a transient directory is synced",
 		file:   "internal/atomicdir/atomicdir.go",
-		old:    `if !d.replace { // it was empty when it was looked at`,
+		old:    `if op == "sync" || op == "syncall" {`,
+		new:    `if op == "syncall" {`,
+		breaks: "a restart does not wait for the disk",
+		tests:  by("internal/atomicdir", "TestTransientIsNotSynced"),
+	},
+	{
+		name:   "a target that was filled meanwhile is replaced unasked",
+		file:   "internal/atomicdir/atomicdir.go",
+		old:    `if !d.replace { // the target was empty when Begin looked`,
 		new:    `if d.target == "" {`,
 		breaks: "a restore gives back the state",
 		tests:  by("internal/atomicdir", "TestTargetThatIsFilledMeanwhile"),
@@ -473,7 +509,7 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestKilledBetweenTwoRenames"),
 	},
 	{
-		name:   "what is in the directory that is built is not fsynced",
+		name:   "the content of the new directory is not fsynced",
 		file:   "internal/atomicdir/atomicdir.go",
 		old:    `err := d.syncTree()`,
 		new:    `var err error`,
@@ -481,7 +517,7 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestPowerLoss"),
 	},
 	{
-		name:   "the directory that is built is not fsynced",
+		name:   "the new directory is not fsynced",
 		file:   "internal/atomicdir/atomicdir.go",
 		old:    `return d.orSyncAll(d.syncFolder(d.built))`,
 		new:    `return nil`,
@@ -489,7 +525,7 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestPowerLoss"),
 	},
 	{
-		name: "the directory of what is built is not fsynced",
+		name: "the parent of the new directory is not fsynced",
 		file: "internal/atomicdir/atomicdir.go",
 		old: `func (d *Dir) settle() error {
 	if err := d.syncFolder(d.parent); err != nil {
@@ -500,7 +536,7 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestPowerLoss"),
 	},
 	{
-		name:   "others may enter the directory that is built",
+		name:   "other users may enter the new directory",
 		file:   "internal/atomicdir/atomicdir.go",
 		old:    `return d.parent.Mkdir(d.aside, 0o700)`,
 		new:    `return d.parent.Mkdir(d.aside, 0o777)`,
@@ -508,7 +544,7 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestBuiltInPrivate"),
 	},
 	{
-		name:   "what was made is taken for what has its name",
+		name:   "the directory that has the name is not compared with the one that was made",
 		file:   "internal/atomicdir/atomicdir.go",
 		old:    `if err := d.checkNew(made); err != nil {`,
 		new:    `if err := made.Chmod(".", 0o700); err != nil {`,
@@ -516,7 +552,7 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestTricksAtEveryStep"),
 	},
 	{
-		name:   "what is put in place is not compared with what was built",
+		name:   "the directory that is put in place is not compared with the one that was built",
 		file:   "internal/atomicdir/atomicdir.go",
 		old:    `if !d.parent.has(d.aside, d.built) {`,
 		new:    `if d.tried {`,
@@ -524,7 +560,7 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestTricksAtEveryStep"),
 	},
 	{
-		name:   "what is removed is known by its name alone",
+		name:   "a directory is removed for its name alone",
 		file:   "internal/atomicdir/sweep.go",
 		old:    `return info.IsDir() && (!d.shared || slices.Contains(known, identityOf(info)))`,
 		new:    `return info.IsDir() && (!d.shared || !slices.Contains(known, identity{}))`,
@@ -532,7 +568,7 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestTricksAtEveryStep", "TestOnlyWhatIsNotedIsSwept"),
 	},
 	{
-		name:   "a note is believed whoever has written it",
+		name:   "a note counts whoever has written it",
 		file:   "internal/atomicdir/sweep.go",
 		old:    `if !sameOwner(info, mine) || info.Mode() != mine.Mode() {`,
 		new:    `if info == nil || mine == nil {`,
@@ -540,7 +576,7 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestForgedNotesAreNotBelieved"),
 	},
 	{
-		name:   "what was moved out of sight is removed although it may be in place",
+		name:   "a new directory that lost its name is emptied although it may be in place",
 		file:   "internal/atomicdir/atomicdir.go",
 		old:    `if !there && d.tried {`,
 		new:    `if !there && d.parent == nil {`,
@@ -548,7 +584,7 @@ var inRestores = []mistake{
 		tests:  by("internal/atomicdir", "TestEveryStepFails"),
 	},
 	{
-		name:   "links are followed whoever has made them",
+		name:   "symbolic links are followed whoever has made them",
 		file:   "internal/atomicdir/way.go",
 		old:    `if !mayLead(link, dir) {`,
 		new:    `if dir == link {`,

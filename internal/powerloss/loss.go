@@ -7,17 +7,18 @@ import (
 	"slices"
 )
 
-// A Model says what can be lost of names: see the package.
+// A Model says which changes of names a loss of power may undo: see the package's
+// documentation.
 type Model int
 
-// The models.
+// The two models.
 const (
 	Ordered Model = iota
 	Independent
 )
 
-// Losses yields the states that a loss of power in this moment can leave. States
-// that are equal may come more than once: see [Tree.Key].
+// Losses yields the states that a loss of power at this moment can leave. It may
+// yield equal states more than once; [Tree.Key] tells whether two states are equal.
 func (d *Disk) Losses(m Model) iter.Seq[Tree] {
 	return func(yield func(Tree) bool) {
 		first, last := d.count, d.count
@@ -36,18 +37,18 @@ func (d *Disk) Losses(m Model) iter.Seq[Tree] {
 	}
 }
 
-// Now returns what processes see.
+// Now returns the state that processes see.
 func (d *Disk) Now() Tree {
 	w := &walk{model: Ordered, op: d.count}
 	w.dir(d.root, "", false)
 	return w.tree
 }
 
-// A walk finds out one state.
+// A walk builds one state.
 type walk struct {
 	choices *choices // nil: nothing is lost
 	model   Model
-	op      int // by Ordered, the last that is durable
+	op      int // for Ordered: the last operation that is durable
 	tree    Tree
 }
 
@@ -94,7 +95,7 @@ func (w *walk) choose(node any, name string, n int) int {
 	return w.choices.choose(place{node, name}, n)
 }
 
-// asOf returns what a name stands for after an operation.
+// asOf returns what a name stood for after operation op.
 func asOf(list []change, op int) (node any) {
 	for _, c := range list {
 		if c.op <= op {
@@ -104,7 +105,8 @@ func asOf(list []change, op int) (node any) {
 	return node
 }
 
-// distinct returns the last change first, and no meaning of the name twice.
+// distinct returns the changes, the last one first, without those that give the name
+// the same meaning again.
 func distinct(list []change) []change {
 	var found []change
 	for _, c := range slices.Backward(list) {
@@ -115,14 +117,15 @@ func distinct(list []change) []change {
 	return found
 }
 
-// together returns what a name stands for if it is lost with all others.
+// together returns what a name stands for if all names of its directory are lost
+// together.
 func together(list []change, how int) any {
 	switch how {
 	case 0:
 		return list[len(list)-1].node
 	case 1:
 		return list[0].node
-	default: // what was there at some time is there
+	default: // each name that existed at some time exists
 		for _, c := range slices.Backward(list) {
 			if c.node != nil {
 				return c.node
@@ -132,14 +135,14 @@ func together(list []change, how int) any {
 	}
 }
 
-// A content is what a file may hold.
+// A content is what a file may contain after a loss of power.
 type content struct {
 	data []byte
 	sum  [sha256.Size]byte
 }
 
-// losses returns what a loss of power can leave of a file's data; the first is
-// all of it.
+// losses returns what a loss of power can leave of a file's data. The first is all of
+// it.
 func (f *file) losses() []content {
 	if f.now != nil {
 		return f.now
@@ -161,22 +164,22 @@ func (f *file) losses() []content {
 
 func newContent(data []byte) content { return content{data, sha256.Sum256(data)} }
 
-// A place is where a choice is made: what a name in a directory stands for, or
-// what a file holds.
+// A place is where something is chosen: what a name in a directory stands for, or
+// what a file contains.
 type place struct {
 	node any
 	name string
 }
 
-// choices are one way to choose at every place, and then the next.
+// choices enumerates all combinations of choices at all places.
 type choices struct {
 	picked []int
-	of     []int // how many there are at each place
+	of     []int // the number of alternatives at each place
 	places map[place]int
 	begun  bool
 }
 
-// next goes on to the next way, and reports whether there is one.
+// next goes on to the next combination, and reports whether there is one.
 func (c *choices) next() bool {
 	c.places = make(map[place]int)
 	if !c.begun {
@@ -193,7 +196,8 @@ func (c *choices) next() bool {
 	return false
 }
 
-// choose returns one of n, the same one whenever a place is come to again.
+// choose returns a number from 0 to n-1: within one combination, always the same one
+// for a place.
 func (c *choices) choose(p place, n int) int {
 	if n == 1 {
 		return 0

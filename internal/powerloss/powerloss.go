@@ -1,32 +1,31 @@
 // Package powerloss models what a loss of power can leave on a disk.
 //
-// A [Disk] is told what processes do with files, in their order. At any moment
-// it yields every state that a loss of power in that moment can leave, as a
-// [Tree] that can be made on a real disk and looked at.
+// A [Disk] is told, in order, what processes do with files. At any moment it yields
+// every state that a loss of power at that moment can leave. Each state is a [Tree],
+// which can be written to a real disk and inspected.
 //
 // # The models
 //
-// Data of a file that was not fsynced since it was written is there up to the
-// end of any of its writes, or the file is as long as it was and has zeros in
-// their place. That does not depend on the names of the file, which an fsync of
-// it does not make durable. Real file systems promise more: ext4 with
-// data=ordered writes data before the size that covers it, and both ext4 and XFS
-// make a new file's name durable with the first fsync of the file.
+// A loss of power can cut off data that was written to a file since its last fsync:
+// the file then ends after any one of these writes. Or the file keeps its length, and
+// has zeros instead of that data. An fsync of a file does not make its names durable.
+// Real file systems promise more: ext4 with data=ordered writes data before the size
+// that covers it, and both ext4 and XFS make a new file's name durable with the first
+// fsync of the file.
 //
-// Of names there are two models:
+// For names there are two models:
 //
-//   - [Ordered] is a journal, as of ext4 and XFS. What was done to directories
-//     becomes durable in the order in which it was done, whatever directories
-//     these are: a loss takes away the last few operations. An fsync of a
-//     directory makes durable what was done to that, and all before it.
-//   - [Independent] is weaker, and each of Ordered's states is one of its. Each
-//     name in each directory is, by itself, what it was made at any time since
-//     the last fsync of the directory, or before that. A rename can leave both
-//     names or none; what was done later can be there when what was done earlier
-//     is not. Btrfs is as weak across directories: an fsync writes a log of what
-//     it was asked for, and of nothing else.
+//   - [Ordered] is a file system with a journal, such as ext4 and XFS. Operations on
+//     directories become durable in the order in which they were done, even if the
+//     directories differ: a loss of power undoes the last few operations. An fsync of a
+//     directory makes durable the last operation on it, and all operations before that.
+//   - [Independent] is weaker: all states of Ordered are possible, and more. Each name
+//     in each directory has, separately, any of the meanings that it has had since the
+//     last fsync of the directory. So after a rename both names may exist, or none, and a
+//     later operation may be durable when an earlier one is not. Btrfs is as weak when
+//     several directories are involved: an fsync writes only what it was asked to write.
 //
-// Neither lets a loss of power damage what was durable.
+// In neither model does a loss of power damage what was durable.
 package powerloss
 
 import (
@@ -35,38 +34,39 @@ import (
 	"strings"
 )
 
-// A Disk is what processes see, and how much of it is durable. Paths are
-// relative to one directory, which is durable itself, and slash-separated.
+// A Disk is the state that processes see, and how much of it is durable. Paths are
+// slash-separated and relative to one directory, which is itself durable.
 //
-// A call that makes no sense, such as to remove what is not there, panics: then
-// the Disk was not told of everything. A Disk is used by one goroutine at a time.
+// An impossible call, such as the removal of a file that does not exist, panics: then
+// the Disk was not told of all operations. Only one goroutine may use a Disk at a
+// time.
 type Disk struct {
 	root  *dir
-	count int // of operations on directories
-	floor int // by Ordered, of those that are durable
+	count int // the number of operations on directories
+	floor int // for Ordered: the number of operations that are durable
 }
 
-// A dir is a directory, whatever its names are.
+// A dir is a directory. Its identity does not depend on its names.
 type dir struct {
-	names    map[string][]change // since its last fsync; the first is what was durable then
-	last     int                 // of the operations on it
+	names    map[string][]change // the changes since its last fsync; the first is what was durable then
+	last     int                 // the number of the last operation on it
 	together bool
 }
 
-// A change gives a name a meaning: a *dir, a *file, or nil.
+// A change gives a name a meaning: a *dir, a *file, or nil for none.
 type change struct {
 	op   int
 	node any
 }
 
-// A file is written from its beginning to its end.
+// A file grows only: each write adds to its end.
 type file struct {
 	writes [][]byte
-	synced int       // of writes
-	now    []content // what a loss can leave; nil if that must be found anew
+	synced int       // the number of writes that are durable
+	now    []content // the result of losses; nil if it must be computed again
 }
 
-// New returns a disk that has what is in t, all of it durable.
+// New returns a disk with the content of t, all of it durable.
 func New(t Tree) *Disk {
 	d := &Disk{root: newDir()}
 	for _, e := range t {
@@ -82,15 +82,14 @@ func New(t Tree) *Disk {
 
 func newDir() *dir { return &dir{names: make(map[string][]change)} }
 
-// Together says that the names in a directory are lost together: all are what
-// they were at its last fsync, or all are what they are now, or each one that
-// was there at some time since then is there. It is for directories that are
-// never fsynced, whose names grow without bound, and in which no name matters to
-// another. The data of files that have names only there is not varied. It has no
-// effect on Ordered.
+// Together says that the names in a directory are lost together. Either all are as
+// they were at its last fsync, or all are as they are now, or every name that existed
+// at some time since then exists. It is for directories that are never fsynced, that
+// get ever more names, and in which one name does not depend on another. Data of
+// files that have names only there is never lost. Together has no effect on Ordered.
 func (d *Disk) Together(path string) { d.dir(path).together = true }
 
-// Has reports whether there is something at a path.
+// Has reports whether a path exists.
 func (d *Disk) Has(path string) bool { return d.find(path) != nil }
 
 // Mkdir makes an empty directory.
@@ -99,7 +98,7 @@ func (d *Disk) Mkdir(path string) { d.add(path, newDir()) }
 // Create makes an empty file.
 func (d *Disk) Create(path string) { d.add(path, &file{}) }
 
-// Write adds data, which must not change any more, at the end of a file.
+// Write appends data to a file. The caller must not change data afterwards.
 func (d *Disk) Write(path string, data []byte) {
 	f := d.file(path)
 	f.writes, f.now = append(f.writes, data), nil
@@ -120,10 +119,10 @@ func (d *Disk) SyncDir(path string) {
 	d.floor = max(d.floor, in.last)
 }
 
-// Link gives a file another name.
+// Link gives a file a second name.
 func (d *Disk) Link(path, name string) { d.add(name, d.file(path)) }
 
-// Rename gives a file or directory another name, in place of whatever had it.
+// Rename renames a file or directory. It replaces whatever had the new name.
 func (d *Disk) Rename(path, name string) {
 	node := d.must(path)
 	d.count++
@@ -139,12 +138,12 @@ func (d *Disk) Exchange(a, b string) {
 	d.set(b, x)
 }
 
-// Remove removes the name of a file, or an empty directory.
+// Remove removes a name of a file, or an empty directory.
 func (d *Disk) Remove(path string) {
 	if in, ok := d.must(path).(*dir); ok {
 		for name := range in.names {
 			if in.now(name) != nil {
-				panic(fmt.Sprintf("powerloss: %s is removed, and has %s in it", path, name))
+				panic(fmt.Sprintf("powerloss: removal of %s, which is not empty: it has %s", path, name))
 			}
 		}
 	}
@@ -154,7 +153,7 @@ func (d *Disk) Remove(path string) {
 
 func (d *Disk) add(path string, node any) {
 	if d.Has(path) {
-		panic(fmt.Sprintf("powerloss: %s is there already", path))
+		panic(fmt.Sprintf("powerloss: %s exists already", path))
 	}
 	d.count++
 	d.set(path, node)
@@ -178,7 +177,7 @@ func (d *Disk) split(p string) (*dir, string) {
 func (d *Disk) dir(path string) *dir {
 	in, ok := d.must(path).(*dir)
 	if !ok {
-		panic(fmt.Sprintf("powerloss: %s is no directory", path))
+		panic(fmt.Sprintf("powerloss: %s is not a directory", path))
 	}
 	return in
 }
@@ -186,7 +185,7 @@ func (d *Disk) dir(path string) *dir {
 func (d *Disk) file(path string) *file {
 	f, ok := d.must(path).(*file)
 	if !ok {
-		panic(fmt.Sprintf("powerloss: %s is no file", path))
+		panic(fmt.Sprintf("powerloss: %s is not a file", path))
 	}
 	return f
 }
@@ -194,12 +193,12 @@ func (d *Disk) file(path string) *file {
 func (d *Disk) must(path string) any {
 	node := d.find(path)
 	if node == nil {
-		panic(fmt.Sprintf("powerloss: there is no %s", path))
+		panic(fmt.Sprintf("powerloss: %s does not exist", path))
 	}
 	return node
 }
 
-// find returns what is at a path, nil if nothing is.
+// find returns what is at a path, or nil.
 func (d *Disk) find(path string) any {
 	var node any = d.root
 	if path == "" || path == "." {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// text writes a tree as "a/ a/f=data".
+// text describes a tree in the form "a/ a/f=data".
 func text(t Tree) string {
 	var words []string
 	for _, e := range t {
@@ -37,7 +37,7 @@ func TestLosses(t *testing.T) {
 		name                 string
 		old                  Tree
 		do                   func(*Disk)
-		ordered, independent string // separated by "|"
+		ordered, independent string // the expected states, separated by "|"
 	}{
 		{"nothing", Tree{old("f", "x")}, func(*Disk) {}, "f=x", "f=x"},
 		{"data", Tree{old("f", "x")}, func(d *Disk) {
@@ -49,12 +49,12 @@ func TestLosses(t *testing.T) {
 			d.Sync("f")
 			d.Write("f", []byte("b"))
 		}, "f=xa|f=xa0|f=xab", "f=xa|f=xa0|f=xab"},
-		{"a file's fsync is none of its name", nil, func(d *Disk) {
+		{"the fsync of a file does not cover its name", nil, func(d *Disk) {
 			d.Create("f")
 			d.Write("f", []byte("x"))
 			d.Sync("f")
 		}, "|f=x", "|f=x"},
-		{"a name's fsync is none of its data", nil, func(d *Disk) {
+		{"the fsync of a directory does not cover the data of its files", nil, func(d *Disk) {
 			d.Create("f")
 			d.Write("f", []byte("x"))
 			d.SyncDir("")
@@ -80,7 +80,7 @@ func TestLosses(t *testing.T) {
 			d.Create("a/3")
 			d.SyncDir("b")
 		}, "a/ a/1= a/3= b/ b/2=|a/ a/1= b/ b/2=", "a/ a/1= a/3= b/ b/2=|a/ a/1= b/ b/2=|a/ a/3= b/ b/2=|a/ b/ b/2="},
-		{"a directory's fsync is none of its name", nil, func(d *Disk) {
+		{"the fsync of a directory does not cover its own name", nil, func(d *Disk) {
 			d.Mkdir("a")
 			d.Create("a/f")
 			d.SyncDir("a")
@@ -126,7 +126,7 @@ func TestLosses(t *testing.T) {
 	}
 }
 
-// What the ordered journal can leave, the independent directories can.
+// Each state that Ordered can leave, Independent can leave as well.
 func TestOrderedIsOneOfIndependent(t *testing.T) {
 	d := New(Tree{{Path: "a", Dir: true}, {Path: "b", Dir: true}, old("b/f", "x")})
 	d.Link("b/f", "a/f")
@@ -158,15 +158,15 @@ func TestMakeAndRead(t *testing.T) {
 	}
 }
 
-// A recorder that has missed something is told so.
+// If a recorder missed an operation, a later one panics.
 func TestNonsensePanics(t *testing.T) {
 	for name, do := range map[string]func(*Disk){
-		"removed twice":             func(d *Disk) { d.Remove("f"); d.Remove("f") },
-		"made twice":                func(d *Disk) { d.Create("f") },
-		"fsync of what is not here": func(d *Disk) { d.SyncDir("x") },
-		"a directory with things":   func(d *Disk) { d.Remove("a") },
-		"written directory":         func(d *Disk) { d.Write("a", nil) },
-		"below a file":              func(d *Disk) { d.Create("f/x") },
+		"removed twice":                            func(d *Disk) { d.Remove("f"); d.Remove("f") },
+		"made twice":                               func(d *Disk) { d.Create("f") },
+		"fsync of a missing directory":             func(d *Disk) { d.SyncDir("x") },
+		"removal of a directory that is not empty": func(d *Disk) { d.Remove("a") },
+		"write to a directory":                     func(d *Disk) { d.Write("a", nil) },
+		"creation below a file":                    func(d *Disk) { d.Create("f/x") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {

@@ -8,14 +8,15 @@ import (
 	"strings"
 )
 
-// Remains collect what losses of power can leave, moment by moment, with what
-// was promised by then: a P. They are used by one goroutine at a time.
+// Remains collects the states that losses of power can leave at many moments. With
+// each moment goes a value of type P: what was promised by then. Only one goroutine
+// may use it at a time.
 type Remains[P any] struct {
 	Model Model
-	Trim  func(Tree) Tree // of what does not matter, unless nil: states are equal without it
+	Trim  func(Tree) Tree // removes what does not matter: states that are equal then count as one; may be nil
 
-	// Moments is how many were looked at. States is how many trees can be left
-	// that differ.
+	// Moments is the number of calls of Look. States is the number of different trees
+	// that can be left.
 	Moments, States int
 
 	byKey   map[[sha256.Size]byte]*remain[P]
@@ -23,22 +24,21 @@ type Remains[P any] struct {
 	tooMany bool
 }
 
-// A remain is what a loss of power can leave at some moments.
+// A remain is a state that a loss of power can leave at some moments.
 type remain[P any] struct {
 	tree     Tree
-	promises []*P // at these moments
+	promises []*P // what was promised at these moments
 }
 
-// most is how many states there may be in one moment. It takes a dozen names
-// that are not durable to come to more.
+// most is the largest number of states at one moment. More than that takes a dozen
+// names that are not durable.
 const most = 4096
 
-// ErrTooMany means that not all states were looked at, as there were too many in
-// one moment.
+// ErrTooMany means that one moment had too many states, and Look stopped there.
 var ErrTooMany = fmt.Errorf("there were more than %d states in one moment", most)
 
-// Look notes what a loss of power could leave now. What is promised is not
-// changed after that: something else is promised by another value.
+// Look adds the states that a loss of power could leave now. The caller must not
+// change *promised afterwards: for another promise it passes another pointer.
 func (r *Remains[P]) Look(d *Disk, promised *P) {
 	if r.tooMany {
 		return
@@ -73,10 +73,10 @@ func (r *Remains[P]) add(tree Tree, promised *P) {
 	}
 }
 
-// Check makes each state in dir, has it looked at, and compares what was found
-// with each promise that held when it could come to be. breach says how a
-// promise was broken, or "". Check returns what is wrong with the first state
-// with which something is.
+// Check writes each state to a directory below dir, calls look to inspect it, and
+// compares the result with each promise that held at a moment when the state was
+// possible. breach describes how a promise was broken, or returns "". Check returns
+// the first error, with the state that it is about.
 func (r *Remains[P]) Check(dir string, look func(base string) (breach func(*P) string, err error)) error {
 	base := filepath.Join(dir, "base")
 	for i, state := range r.order {
@@ -92,7 +92,7 @@ func (r *Remains[P]) Check(dir string, look func(base string) (breach func(*P) s
 				return fmt.Errorf("state %d: %s\n%s", i, what, state.tree)
 			}
 		}
-		if err := os.RemoveAll(base); err != nil {
+		if err := removeAll(base); err != nil {
 			return err
 		}
 	}
@@ -102,8 +102,8 @@ func (r *Remains[P]) Check(dir string, look func(base string) (breach func(*P) s
 	return nil
 }
 
-// Scratch makes a directory for what need not be durable, in memory if there is
-// a file system for that. The caller removes it.
+// Scratch makes a directory for files that need not be durable: in memory, if the
+// system has a file system for that. The caller removes it.
 func Scratch() (string, error) {
 	dir, err := os.MkdirTemp("/dev/shm", "holdfast-")
 	if err != nil {
@@ -112,7 +112,7 @@ func Scratch() (string, error) {
 	return dir, err
 }
 
-// String lists what is in t, with the sizes of files.
+// String lists the paths in t, with the sizes of files.
 func (t Tree) String() string {
 	var b strings.Builder
 	for _, e := range t {

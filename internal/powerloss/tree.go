@@ -8,20 +8,21 @@ import (
 	"slices"
 )
 
-// A Tree is what is in a directory: everything in it, each directory before
-// what is in that.
+// A Tree is the content of a directory with all its subdirectories. Each directory
+// comes before its own content.
 type Tree []Entry
 
-// An Entry is a directory, or a file and what it holds.
+// An Entry is a directory, or a file with its content.
 type Entry struct {
 	Path string
 	Dir  bool
-	Data []byte // is not changed
+	Data []byte // must not be changed
 
 	sum [sha256.Size]byte
 }
 
-// Key tells trees apart that differ.
+// Key returns the same value for equal trees, and different values for different
+// ones.
 func (t Tree) Key() [sha256.Size]byte {
 	h := sha256.New()
 	for _, e := range t {
@@ -36,14 +37,14 @@ func (t Tree) Key() [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// Without returns t without what is at a path and below it.
+// Without returns t without a path and what is below it.
 func (t Tree) Without(path string) Tree {
 	return slices.DeleteFunc(slices.Clone(t), func(e Entry) bool {
 		return e.Path == path || len(e.Path) > len(path) && e.Path[:len(path)+1] == path+"/"
 	})
 }
 
-// Make makes t in a directory, which is empty or absent.
+// Make writes t to a directory, which is empty or does not exist.
 func (t Tree) Make(dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -63,8 +64,8 @@ func (t Tree) Make(dir string) error {
 	return nil
 }
 
-// Read returns what is in a directory. What is neither a file nor a directory
-// is left out.
+// Read returns the content of a directory. It leaves out everything except files and
+// directories.
 func Read(dir string) (Tree, error) {
 	var t Tree
 	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {

@@ -1,6 +1,6 @@
 // Package proxy counts what passes between a client and an S3 server: a
-// reverse proxy on the loopback interface that hands on what it gets as it
-// comes and changes nothing.
+// reverse proxy on the loopback interface that changes nothing. It hands on
+// what it gets as it comes, or as it would come over a [Link].
 package proxy
 
 import (
@@ -37,6 +37,8 @@ func (c Counts) Requests() (n int) {
 type Proxy struct {
 	Endpoint string // as in "http://127.0.0.1:34567"
 
+	link      Link
+	up, down  bucket // of all connections
 	server    *http.Server
 	transport *http.Transport
 	served    chan struct{} // closed when the server has ended
@@ -49,7 +51,7 @@ type Proxy struct {
 
 // Start starts a proxy before the server at an endpoint, which has no TLS. The
 // caller closes it.
-func Start(endpoint string) (*Proxy, error) {
+func Start(endpoint string, link Link) (*Proxy, error) {
 	target, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, err
@@ -58,12 +60,21 @@ func Start(endpoint string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
+	return serve(l, target, link, new(net.Dialer).DialContext), nil
+}
+
+// serve starts a proxy that listens at l, and dials the server.
+func serve(l net.Listener, target *url.URL, link Link, dial func(ctx context.Context, network, address string) (net.Conn, error)) *Proxy {
 	p := &Proxy{
 		Endpoint: "http://" + l.Addr().String(),
+		link:     link,
+		up:       bucket{rate: link.Total},
+		down:     bucket{rate: link.Total},
 		served:   make(chan struct{}),
 		counts:   newCounts(),
 		idle:     make(chan struct{}),
 		transport: &http.Transport{
+			DialContext:         dial,
 			DisableCompression:  true, // which is the client's to ask for
 			MaxIdleConnsPerHost: 1024, // more than any client has open
 			IdleConnTimeout:     10 * time.Second,
@@ -77,7 +88,7 @@ func Start(endpoint string) (*Proxy, error) {
 		defer close(p.served)
 		_ = p.server.Serve(listener{l, p}) // until Close
 	}()
-	return p, nil
+	return p
 }
 
 // bufferSize is how much is moved at a time, in bytes. On the way to the client
@@ -128,7 +139,11 @@ func (p *Proxy) handler(target *url.URL) http.Handler {
 			// The host stays as the client wrote it: it is a part of the signature.
 			r.Out.URL.Scheme, r.Out.URL.Host = target.Scheme, target.Host
 		},
-		Transport:  p.transport,
+		Transport: p.transport,
+		ModifyResponse: func(r *http.Response) error {
+			p.link.travel(r.Request.Context())
+			return nil
+		},
 		BufferPool: new(buffers),
 		ErrorLog:   quiet,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, _ error) {
@@ -143,6 +158,9 @@ func (p *Proxy) handler(target *url.URL) http.Handler {
 			c.Kinds[kindOf(r)]++
 			c.Methods[r.Method]++
 		})
+		if r.Header.Get("Expect") != "" { // it comes with the first read of the body
+			p.link.travel(r.Context())
+		}
 		forward.ServeHTTP(w, r)
 	})
 }

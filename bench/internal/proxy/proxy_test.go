@@ -32,7 +32,7 @@ func start(t *testing.T) *Proxy {
 		_, _ = io.WriteString(w, answer)
 	}))
 	t.Cleanup(server.Close)
-	p, err := Start(server.URL)
+	p, err := Start(server.URL, Link{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestLost(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := Start(nobody)
+	p, err := Start(nobody, Link{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,8 @@
-// Package catalog knows the chunks of a checkpoint: what each one is, and
-// where it lies. It is what a save compares new data with.
+// Package catalog holds the chunks of a checkpoint in memory: the hash of each, and
+// where it is stored. A save looks up new data in it.
 //
-// A checkpoint has a chunk for every 16 KiB or so of its state, so a chunk is
-// kept in some 80 bytes, and lists of chunks name them by number.
+// A checkpoint has a chunk for every 16 KiB or so of its state. To save memory, a chunk
+// takes some 80 bytes, and lists of chunks refer to chunks by number.
 package catalog
 
 import (
@@ -77,7 +77,7 @@ func (c *Catalog) AddSegment(s format.Segment) int {
 	return len(c.segments) - 1
 }
 
-// SetSegment says what segment number n is after all.
+// SetSegment changes segment number n, whose name or size was not known when it was added.
 func (c *Catalog) SetSegment(n int, s format.Segment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,19 +98,19 @@ func (c *Catalog) Add(segment int, ch *format.Chunk) ID {
 	return id
 }
 
-// A Set adds chunks to a catalog, each one once: also those whose hashes are the same,
-// or begin alike, of which Find knows one. It is used by one goroutine, while nobody
-// else adds to the catalog.
+// A Set adds chunks to a catalog, each only once. (The catalog alone cannot do that: of
+// several chunks whose hashes begin with the same bytes, Find returns only one.) It is used
+// by one goroutine, while nobody else adds to the catalog.
 type Set struct {
 	c       *Catalog
-	unfound map[chunk]ID // those of which Find knows another
+	unfound map[chunk]ID // the chunks for which Find returns another one
 }
 
 // Set returns a Set of the chunks in an empty catalog.
 func (c *Catalog) Set() *Set { return &Set{c, make(map[chunk]ID)} }
 
-// Add returns the ID of a chunk that lies in a segment, by its number. It reports
-// whether the catalog has got it just now.
+// Add returns the ID of a chunk that is stored in segment number segment. It adds the chunk
+// if the catalog does not have it, and reports whether it did.
 func (s *Set) Add(segment int, ch *format.Chunk) (id ID, isNew bool) {
 	want := pack(segment, ch)
 	id, taken := s.c.byHash[key(ch.Hash)]
@@ -185,11 +185,11 @@ func (c *Catalog) Compare(a, b ID) int {
 // A Mark is how far a catalog had grown.
 type Mark struct{ Chunks, Segments int }
 
-// Mark returns a mark to go back to.
+// Mark returns a mark to which Reset can return.
 func (c *Catalog) Mark() Mark { return Mark{len(c.chunks), len(c.segments)} }
 
-// Reset forgets what was added since m. Chunks from before that have the hash
-// of a forgotten one are no longer found, but are as they were otherwise.
+// Reset removes what was added since m. A chunk from before m that has the hash of a removed
+// one is no longer returned by Find, but still has its ID.
 func (c *Catalog) Reset(m Mark) {
 	for i, ch := range c.chunks[m.Chunks:] {
 		if k := key(ch.hash); c.byHash[k] == ID(m.Chunks+i) {
@@ -228,9 +228,9 @@ func (u *Used) Has(id ID) bool {
 	return int(id/64) < len(u.seen) && u.seen[id/64]&(1<<(id%64)) != 0
 }
 
-// Keep forgets all chunks that are not in a set, and the segments that hold
-// none. It returns a function that brings a list of chunks that stay up to date:
-// it puts their new IDs in place of the old ones, and must see each list once.
+// Keep removes all chunks that are not in a set, and all segments without chunks. The
+// chunks that are kept get new IDs. The function that it returns replaces the old IDs in
+// a list by the new ones; it must be called exactly once for each list.
 func (c *Catalog) Keep(u *Used) (renumber func([]ID)) {
 	segments := make([]uint32, len(c.segments)) // new numbers
 	kept := c.segments[:0]

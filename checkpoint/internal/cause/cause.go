@@ -1,5 +1,5 @@
-// Package cause holds the errors that the rooms of package checkpoint have in
-// common. Package checkpoint exports them, and says there what a caller does next.
+// Package cause holds the errors that package checkpoint and its internal packages share.
+// Package checkpoint exports them, and documents what a caller does after each.
 package cause
 
 import (
@@ -15,6 +15,7 @@ var (
 	ErrFenced       = errors.New("fenced: another writer has taken the task over")
 	ErrConflict     = errors.New("conflict")
 	ErrClaimed      = errors.New("the task is claimed, and its owner, if it runs, would be fenced")
+	ErrHeld         = errors.New("forks need its data")
 	ErrUnknown      = errors.New("outcome unknown")
 	ErrGone         = errors.New("checkpoint is no longer retained")
 	ErrCorrupt      = format.ErrCorrupt

@@ -1,19 +1,22 @@
-// Package clock compares the time that a store tells with the time that passes in
-// the process.
+// Package clock relates the store's times to the time that passes in this process.
 package clock
 
 import "time"
 
-// A Stamp is a time of the store's, and the moment of the process's own clock at
-// which the store told it. No one sets that clock.
+// A Stamp is a time that the store has reported, together with the reading of the
+// process's monotonic clock at that moment, which nobody can set.
 type Stamp struct {
 	Store time.Time
 	own   time.Time
+
+	// Boot is a reading of SinceBoot from before the request that last showed this
+	// owner's manifest as the newest.
+	Boot time.Duration
 }
 
-// Now returns the stamp of a time that the store told just now.
+// Now returns the stamp of a time that the store has reported just now.
 func Now(store time.Time) Stamp {
-	return Stamp{store, time.Now()} //nolint:forbidigo // a second opinion: nothing is decided by it alone
+	return Stamp{Store: store, own: time.Now()} //nolint:forbidigo // a second opinion: nothing is decided by it alone
 }
 
 // Passed returns how much time has passed in the process since s.
@@ -21,10 +24,11 @@ func (s Stamp) Passed() time.Duration {
 	return time.Since(s.own) //nolint:forbidigo // likewise
 }
 
-// Follow returns the stamp of a time that the store told just now, after s. In one
-// process the store's time goes forward as fast as the process's own clock, and at most
-// twice as fast. So if the store's clock and the machine's are one, and are set far
-// ahead, not all is old at once; and after the machine was suspended it catches up.
+// Follow returns the stamp of a time that the store has reported just now, after s. It
+// limits how fast the store's time may advance: at most by twice the time that has passed
+// in the process since s. So if the store's clock is the machine's, and somebody sets it
+// far ahead, checkpoints do not become old at once. Twice, and not just as fast, so that it
+// catches up after the machine was suspended.
 func (s Stamp) Follow(store time.Time) Stamp {
 	passed := s.Passed()
 	return Now(Latest(s.Store.Add(passed), Earliest(store, s.Store.Add(2*passed))))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -63,6 +64,40 @@ func BenchmarkLevels(b *testing.B) {
 				b.Run(fmt.Sprintf("%v/thorough=%v/%dK", level, thorough, size>>10), func(b *testing.B) {
 					for _, corpus := range corpora(b) {
 						benchEncode(b, corpus, size, func(dst, data []byte) []byte { return e.EncodeAll(data, dst) })
+					}
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkS2 measures another format of the same library, on chunks and on as much as
+// 1 MiB at once: docs/decisions/0026-no-second-compression.md.
+func BenchmarkS2(b *testing.B) {
+	for _, kind := range []struct {
+		name   string
+		encode func(dst, data []byte) []byte
+	}{{"fast", s2.Encode}, {"better", s2.EncodeBetter}} {
+		for _, size := range []int{chunk, 1 << 20} {
+			for _, corpus := range corpora(b) {
+				b.Run(fmt.Sprintf("%s/%dK/encode", kind.name, size>>10), func(b *testing.B) {
+					benchEncode(b, corpus, size, func(dst, data []byte) []byte {
+						return kind.encode(dst[:cap(dst)], data)
+					})
+				})
+				b.Run(fmt.Sprintf("%s/%dK/decode/%s", kind.name, size>>10, corpus.name), func(b *testing.B) {
+					var all [][]byte
+					for i := 0; i < corpusSize; i += size {
+						all = append(all, kind.encode(nil, corpus.data[i:i+size]))
+					}
+					dst := make([]byte, size)
+					b.SetBytes(corpusSize)
+					for b.Loop() {
+						for _, stored := range all {
+							if _, err := s2.Decode(dst, stored); err != nil {
+								b.Fatal(err)
+							}
+						}
 					}
 				})
 			}

@@ -24,8 +24,8 @@ const window = 64 << 10
 
 // A Codec encodes and decodes chunks. It may be used by many goroutines at once.
 type Codec struct {
-	quick    *zstd.Encoder // stores data in which nothing repeats itself as it is
-	thorough *zstd.Encoder // gives such data shorter codes for its commoner bytes
+	quick    *zstd.Encoder // looks for repetitions only, and otherwise stores data as it is
+	thorough *zstd.Encoder // also uses shorter codes for common bytes (entropy coding)
 	decoder  *zstd.Decoder
 }
 
@@ -58,10 +58,9 @@ func newEncoder(n int, thorough bool) *zstd.Encoder {
 	return e
 }
 
-// Encode appends to dst what is to be stored for data, and says how that is
-// encoded. If data does not get shorter by more than a sixteenth, which every
-// reader would have to undo, it returns format.Raw and dst as it was: data is to
-// be stored as it is.
+// Encode appends data to dst in encoded form, and returns the encoding. If that would save
+// less than a sixteenth, it is not worth the time that every reader needs to decode it:
+// then Encode returns format.Raw and dst unchanged, and data is to be stored as it is.
 func (c *Codec) Encode(dst, data []byte) (format.Encoding, []byte) {
 	encoder := c.quick
 	if paysByByte(data) {

@@ -6,12 +6,12 @@ import "math"
 // is. It takes half a microsecond.
 const sample = 1 << 10
 
-// shortBytes is how many bits each byte may need for it to pay to code byte by
-// byte. That costs ten times as much as to find that nothing repeats itself.
+// shortBytes is up to how many bits per byte entropy coding is worthwhile. It takes ten
+// times as long as finding out that there are no repetitions.
 const shortBytes = 6.25
 
-// paysByByte guesses whether giving the commoner bytes of data shorter codes
-// makes it shorter by about a quarter, as in lines of numbers.
+// paysByByte estimates whether entropy coding makes data shorter by about a quarter, as it
+// does with lines of numbers.
 func paysByByte(data []byte) bool {
 	if len(data) > sample {
 		data = data[(len(data)-sample)/2:][:sample]

@@ -1,9 +1,9 @@
-// Package cut divides data into chunks where the data itself says so. Bytes
-// that are put in, taken out or written over move only the cuts next to them:
-// the chunks before and after are what they were.
+// Package cut divides data into chunks whose boundaries depend on the data itself
+// (content-defined chunking). Bytes that are inserted, removed or overwritten change only
+// the chunks around them: the chunks before and after stay the same.
 //
-// The cuts must not move from one version of Holdfast to the next either, or
-// everything is sent once more. A test holds them to where they are.
+// The boundaries must not change from one version of Holdfast to the next, or the first
+// save with the new version sends all data again. A test checks that they do not.
 package cut
 
 import (
@@ -53,13 +53,14 @@ func (c *Cutter) Next(p []byte, end bool) int {
 	if len(p) <= c.min {
 		return len(p)
 	}
-	// Each place has a hash, of the bytes before it. The chunk ends at the first
-	// that is very small. If there is none up to max, the smallest will do: a
-	// place that depends on the bytes is found again after a change. In what
-	// repeats itself, such as zeros, there is none; then chunks are large.
+	// Each position has a hash, of the bytes before it. The chunk ends at the first
+	// position whose hash is very small. If there is none up to max, it ends where the
+	// hash is smallest: such a position depends on the bytes, so it is found again after a
+	// change elsewhere. In repetitive data, such as zeros, there is neither; then chunks
+	// have the maximal size.
 	below := c.best
 	if len(p) < c.max {
-		below = c.first // the end is as good a place
+		below = c.first // the data ends here anyway, so only a very small hash is a reason to cut
 	}
 	h := roll(p[c.min-window : c.min])
 	cut := len(p)
@@ -75,8 +76,8 @@ func (c *Cutter) Next(p []byte, end bool) int {
 	}
 }
 
-// window is how many bytes a hash is made of: each is shifted left by one bit,
-// out of 64, by each that follows.
+// window is how many bytes a hash depends on. Each byte's contribution is shifted left by
+// one bit by every byte that follows, and so out of the 64 bits after that many.
 const window = 64
 
 // gear has a random number for each byte.
@@ -96,11 +97,11 @@ func roll(p []byte) (h uint64) {
 	return h
 }
 
-// scan returns the first place from i on at which the hash is below a bound,
+// scan returns the first position from i on at which the hash is below a bound,
 // and that hash; or len(p). h is the hash at i.
 //
-// A hash is made of the one before it. Two bytes a step halve this chain, and
-// with it the time that cutting takes.
+// Each hash is computed from the one before, so the processor has to wait for each. The
+// loop handles two bytes at a time, which halves the number of waits and the time.
 func scan(p []byte, i int, h, below uint64) (int, uint64) {
 	for ; i+4 <= len(p); i += 4 {
 		q := p[i : i+4]

@@ -5,31 +5,30 @@ import (
 	"math"
 )
 
-// What a writer makes is bounded by what it says that there is: so many bytes of
-// files are cut into so many chunks at most, and these take a table of so many
-// bytes. A reader holds this against what it reads, so that a few bytes that someone
-// put into the store on purpose cannot make it take memory or time beyond measure.
+// A manifest declares how many files and bytes a state has. From that follows how many
+// chunks a writer makes of it at most, and how large their table is. A reader refuses
+// anything larger. So a hostile object of a few bytes cannot make it take more memory or
+// time than the declared size justifies.
 
 // Cut says how long the chunks of a list are, in bytes: of a file's data, or of a
 // table or a list of files. The last chunk of a list may be shorter.
 type Cut struct{ Min, Max int64 }
 
-// The cuts that writers make. Package cut finds the places.
+// The cuts that writers make. Package cut decides where a chunk ends.
 var (
 	DataCut = Cut{4 << 10, 32 << 10}
 	MetaCut = Cut{1 << 10, 8 << 10}
 )
 
-// MaxChunks returns how many chunks size bytes, of which there are some, are cut
-// into at most.
+// MaxChunks returns into how many chunks size bytes are cut at most. size is not 0.
 func (c Cut) MaxChunks(size int64) int64 { return (size-1)/c.Min + 1 }
 
-// maxTableEntry is what a chunk of up to 512 KiB takes in a table at most: its
+// maxTableEntry is how many bytes a chunk of up to 512 KiB takes in a table at most: its
 // size (3 bytes), segment (20), offset (4), encoding (1), stored size (3) and hash.
 const maxTableEntry = 3 + segmentIDLen + 4 + 1 + 3 + int64(len(Hash{}))
 
-// MaxTableOf returns how long the table of size bytes, of which there are some, is
-// at most.
+// MaxTableOf returns how many bytes the table of a file of size bytes has at most. size is
+// not 0.
 func (c Cut) MaxTableOf(size int64) int64 {
 	if n := c.MaxChunks(size); n <= MaxTable/maxTableEntry {
 		return n * maxTableEntry
@@ -37,11 +36,12 @@ func (c Cut) MaxTableOf(size int64) int64 {
 	return MaxTable
 }
 
-// A CutChecker checks that chunks, one after the other, are such as a cut makes.
+// A CutChecker checks a list of chunks, one by one: they must have lengths as Cut makes
+// them.
 type CutChecker struct {
 	Cut
 	n     int
-	short bool // the one before was shorter than any but the last is
+	short bool // the chunk before was so short that it must be the last
 }
 
 // Check returns an error that wraps ErrCorrupt if a chunk cannot come next.
@@ -83,14 +83,14 @@ func (c Cut) CheckTable(chunks []Chunk, size int64) error {
 	return nil
 }
 
-// claims are what a manifest says that a state has, less what was found of it.
+// claims are the files and bytes that a manifest declares, less those found so far.
 type claims struct {
 	files int   // regular files
 	bytes int64 // in them
 }
 
-// take takes an entry, which has been checked, off the claims. It returns an error
-// that wraps ErrCorrupt if the state has more than was claimed, or if the entry has
+// take subtracts an entry, which has been checked, from the claims. It returns an error
+// that wraps ErrCorrupt if the state has more than was declared, or if the entry has
 // more chunks, or a longer table, than a writer makes of so many bytes.
 func (c *claims) take(e *Entry) error {
 	if c == nil || !e.Mode.IsRegular() {
@@ -114,9 +114,9 @@ func (c *claims) take(e *Entry) error {
 	return nil
 }
 
-// maxEntry returns how long the next entry may be, in bytes. Its path and target are
-// bounded, and so are the chunks of its table, if it is a file of all that is left. In
-// place of a table a writer lists a few chunks; there is room for a thousand.
+// maxEntry returns how long the next entry may be, in bytes. Path and target have limits.
+// The number of chunks of its table follows from the bytes that are left. Without a table,
+// a writer lists a few chunks in the entry; there is room for a thousand.
 func (c *claims) maxEntry() uint64 {
 	if c == nil {
 		return math.MaxUint64

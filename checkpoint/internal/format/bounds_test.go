@@ -153,7 +153,7 @@ func decodeTableParts(data []byte, file int64, size int) (chunks []Chunk, err er
 }
 
 // However trees and tables are divided, they are what they are as a whole.
-func TestPartsAreDecodedAsTheWhole(t *testing.T) {
+func TestPartsAreDecodedLikeTheWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.OneOf(rapid.IntRange(1, 100), rapid.IntRange(1, 4000)).Draw(t, "size")
 		data, err := encodeTree(trees().Draw(t, "tree"))
@@ -255,7 +255,8 @@ func TestListsOfNothingTakeNoMemory(t *testing.T) {
 		"segments": func() error { _, err := DecodeContent([]byte(`{"segments":` + nothing + `}`)); return err },
 		"tree":     func() error { _, err := DecodeContent([]byte(`{"tree":` + nothing + `}`)); return err },
 		"twice":    func() error { _, err := DecodeContent([]byte(`{"tree":` + nothing + `,"tree":[]}`)); return err },
-		"retained": func() error { _, err := m.DecodeRetained([]byte(nothing)); return err },
+		"retained": func() error { _, err := m.decodeOne([]byte(nothing)); return err },
+		"index":    func() error { _, err := DecodeIndex([]byte(nothing)); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			var err error

@@ -29,8 +29,8 @@ type Chunk struct {
 	Hash     Hash      `json:"hash"` // of the data, not of what is stored
 }
 
-// Identity returns a hash of all that c says. Two chunks that are not the same do not
-// have the same one, and a set of them takes less memory than one of chunks.
+// Identity returns a hash of all fields of c. Different chunks have different identities,
+// and a set of identities takes less memory than a set of chunks.
 func (c *Chunk) Identity() Hash {
 	var buf [maxChunkLen]byte
 	return Sum(new(place).append(buf[:0], c))
@@ -60,7 +60,7 @@ func (c *Chunk) check() error {
 	return nil
 }
 
-// checkSpilled checks the place of a part of a manifest.
+// checkSpilled checks the chunk that holds a part of a manifest.
 func (c *Chunk) checkSpilled() error {
 	if c.Segment == (SegmentID{}) || c.Segment.Epoch > maxNumber {
 		return corruptf("a part in segment %q", c.Segment)
@@ -79,7 +79,7 @@ func (c *Chunk) checkSpilled() error {
 // times.
 const maxRatio = 64
 
-// MaxSpilled returns how many bytes a part of a manifest may have that is stored in
-// so many. One that repeats itself more is stored as it is, so that nothing small
-// becomes very large in the memory of who reads it. What is small anyway is excepted.
+// MaxSpilled returns how large a part of a manifest may be that is stored in the given
+// number of bytes. A part that compresses better than that is stored uncompressed, so that
+// no small object becomes very large in a reader's memory. Small parts are always allowed.
 func MaxSpilled(stored int64) int64 { return max(maxRatio*stored, 4*MaxPart) }

@@ -11,17 +11,17 @@ type Content struct {
 	OffsetsAre string            `json:"offsets_are,omitempty"` // "next" or "last"
 	Labels     map[string]string `json:"labels,omitempty"`
 
-	// Fingerprint is a hash over what a walk of the state's directory showed: names,
-	// modes, sizes, times and inodes. By it a save can tell that nothing changed
-	// without reading the tree. Zero if it is not known.
-	Fingerprint Hash `json:"walk,omitzero"`
+	// Fingerprint is a hash of all names, modes, sizes, times and inodes in the state's
+	// directory. With it a save can tell that nothing changed without reading the tree.
+	// It is zero if it is not known.
+	Fingerprint Hash `json:"fingerprint,omitzero"`
 
 	// Segments lists every segment that Tree, and what Tree describes, lies in:
 	// this checkpoint's own and those of earlier ones.
 	Segments Segments `json:"segments,omitempty"`
-	// Tree is the encoded entries, in pieces: see [DecodeTree]. When they are
-	// many, TreeSize is set, and Tree is the table of the tree instead, which is
-	// TreeSize bytes long: see [DecodeTable].
+	// Tree lists the chunks of the encoded tree: see [DecodeTree]. When there are many,
+	// TreeSize is set to the size of the encoded tree, and Tree lists the chunks of its
+	// table instead: see [DecodeTable].
 	Tree     Chunks `json:"tree,omitempty"`
 	TreeSize int64  `json:"tree_size,omitempty"`
 	// Inline is the new data of a checkpoint that has too little for a segment
@@ -30,10 +30,11 @@ type Content struct {
 	Inline []byte `json:"inline,omitempty"`
 }
 
-// Segment is a data object. It is nothing but chunks, end to end.
+// Segment is a data object. It consists of chunks, one right after the other.
 type Segment struct {
 	ID   SegmentID `json:"id"`
 	Size int64     `json:"size"`
+	Task string    `json:"task,omitempty"` // whose it is, if not this task's: see [Checkpoint].Of
 }
 
 // EncodeContent returns c as JSON, which may be stored in a segment.
@@ -91,9 +92,9 @@ func (c *Content) check() error {
 	return nil
 }
 
-// Places are the sizes, in bytes, of all that a content's chunks may lie in: its
-// segments and, under the zero SegmentID, its inline data. What a tree or a
-// table says of a chunk is not to be relied on before Check has seen it.
+// Places has the sizes, in bytes, of everything that can contain a content's chunks: its
+// segments and, under the zero SegmentID, its inline data. A chunk from a tree or a table
+// must be checked with Check before it is used.
 type Places map[SegmentID]int64
 
 // Places returns where c says that its data is. It returns an error that wraps
@@ -112,8 +113,8 @@ func (c *Content) Places() (Places, error) {
 	return p, nil
 }
 
-// Check returns an error that wraps ErrCorrupt if c is no chunk or lies, in
-// part or whole, outside p. It may be called by several goroutines at once.
+// Check returns an error that wraps ErrCorrupt if c is not a valid chunk, or is not
+// completely inside p. It may be called by several goroutines at once.
 func (p Places) Check(c *Chunk) error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)

@@ -11,7 +11,7 @@ const (
 	hashJSON = `"6baa6c9f461fe834a9da0ebb62e0f6fb8c11988a58cbc51b8da8040aea19bc3a"`
 )
 
-func TestContentThatCanNotBeReliedOnIsRefused(t *testing.T) {
+func TestContentThatCannotBeReliedOnIsRefused(t *testing.T) {
 	segments := func(size string) string { return `"segments":[{"id":` + idJSON + `,"size":` + size + `}]` }
 	tree := func(offset, size string) string {
 		return `"tree":[{"segment":` + idJSON + `,"offset":` + offset + `,"size":` + size + `,"hash":` + hashJSON + `}]`
@@ -52,9 +52,9 @@ func TestContentThatCanNotBeReliedOnIsRefused(t *testing.T) {
 		{"tree compressed to no bytes", `{` + segments("100") + `,` + coded("1", "0") + `}`, false},
 		{"tree in an unknown encoding", `{` + segments("100") + `,` + coded("2", "10") + `}`, false},
 		{"tree in an encoding that is none", `{` + segments("100") + `,` + coded("256", "10") + `}`, false},
-		{"walk", `{"walk":` + hashJSON + `}`, true},
-		{"walk too short", `{"walk":"6baa"}`, false},
-		{"walk of nothing", `{"walk":""}`, false},
+		{"fingerprint", `{"fingerprint":` + hashJSON + `}`, true},
+		{"fingerprint too short", `{"fingerprint":"6baa"}`, false},
+		{"fingerprint of nothing", `{"fingerprint":""}`, false},
 		{"tree of 1 GiB", `{` + segments("67108864") + `,"tree":[` + strings.Repeat(chunk+",", 15) + chunk + `]}`, true},
 		{"tree without end", `{` + segments("67108864") + `,"tree":[` + strings.Repeat(chunk+",", 16) + chunk + `]}`, false},
 	} {
@@ -71,7 +71,7 @@ func TestContentThatCanNotBeReliedOnIsRefused(t *testing.T) {
 }
 
 func TestChunksOutsideTheContentAreRefused(t *testing.T) {
-	c := &Content{Segments: []Segment{{SegmentID{3, writerA, 4}, 100}}, Inline: []byte("hello")}
+	c := &Content{Segments: []Segment{{SegmentID{3, writerA, 4}, 100, ""}}, Inline: []byte("hello")}
 	places, err := c.Places()
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func TestChunksOutsideTheContentAreRefused(t *testing.T) {
 	}
 }
 
-func TestRetainedListThatCanNotBeReliedOnIsRefused(t *testing.T) {
+func TestRetainedListThatCannotBeReliedOnIsRefused(t *testing.T) {
 	m := &Manifest{Seq: 14, Checkpoint: &Checkpoint{Seq: 12}}
 	const at = `"time":"2026-11-22T10:00:01Z"`
 	for _, c := range []struct {
@@ -121,7 +121,7 @@ func TestRetainedListThatCanNotBeReliedOnIsRefused(t *testing.T) {
 		{"without time", `[{"seq":11}]`, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			list, err := m.DecodeRetained([]byte(c.json))
+			list, err := m.decodeOne([]byte(c.json))
 			if c.ok && err != nil {
 				t.Errorf("err = %v", err)
 			}

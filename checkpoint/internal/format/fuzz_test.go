@@ -140,7 +140,7 @@ func FuzzDecodeRetained(f *testing.F) {
 		m := &Manifest{Seq: 1 << 32, Checkpoint: &Checkpoint{Seq: 1 << 32}}
 		var list []Retained
 		var err error
-		bounded(t, len(data), func() { list, err = m.DecodeRetained(data) })
+		bounded(t, len(data), func() { list, err = m.decodeOne(data) })
 		wantCorrupt(t, err)
 		if err != nil {
 			return
@@ -149,11 +149,40 @@ func FuzzDecodeRetained(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := m.DecodeRetained(again)
+		back, err := m.decodeOne(again)
 		if err != nil {
 			t.Fatal(err)
 		}
 		wantSame(t, back, list)
+	})
+}
+
+func FuzzDecodeIndex(f *testing.F) {
+	data, err := EncodeIndex(goldenIndex)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	for _, hostile := range []string{`[{},{},{}]`, `[{"n":1}]`, `[]`, `null`, `[`, `[{"n":-1,"size":40}]`} {
+		f.Add([]byte(hostile))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var pieces []Piece
+		var err error
+		bounded(t, len(data), func() { pieces, err = DecodeIndex(data) })
+		wantCorrupt(t, err)
+		if err != nil {
+			return
+		}
+		again, err := EncodeIndex(pieces)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := DecodeIndex(again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSame(t, back, pieces)
 	})
 }
 

@@ -44,8 +44,8 @@ var inline = &Content{
 var inSegments = &Content{
 	Offsets: map[string]string{"orders/7": "4711"},
 	Segments: []Segment{
-		{SegmentID{3, writerA, 4}, 16 << 20},
-		{SegmentID{3, writerA, 5}, 6291969},
+		{SegmentID{3, writerA, 4}, 16 << 20, ""},
+		{SegmentID{3, writerA, 5}, 6291969, ""},
 	},
 	Tree: []Chunk{chunkOf(SegmentID{3, writerA, 5}, 6291456, "tree")},
 }
@@ -60,8 +60,8 @@ var incremental = &Content{
 	Offsets:     map[string]string{"orders/7": "4712"},
 	Fingerprint: Sum([]byte("walk")),
 	Segments: []Segment{
-		{SegmentID{3, writerA, 4}, 16 << 20},
-		{SegmentID{1, writerB, 0}, 6291969},
+		{SegmentID{3, writerA, 4}, 16 << 20, ""},
+		{SegmentID{1, writerB, 0}, 6291969, ""},
 	},
 	Tree: []Chunk{
 		compressed(chunkOf(SegmentID{3, writerA, 4}, 16<<20-15, "what is shared"), 9),
@@ -121,6 +121,21 @@ var goldenManifests = map[string]*Manifest{
 		},
 		Retained: []Retained{{Seq: 11, Time: moment.Add(-time.Second), Savepoint: "for long", ExpiresAfter: MaxExpiry}},
 	},
+	"amend": {
+		Version: 1, Kind: KindAmend, Task: "orders/7", Seq: 17, Epoch: 3, Writer: writerA, Token: token(8), Base: &Base{Token: token(1), Time: moment},
+		Checkpoint: &Checkpoint{
+			Seq: 12, Epoch: 3, Time: moment, Savepoint: "renamed", Files: 1, Bytes: 5, NewBytes: 9, Content: inline,
+			Note: Note{Author: "ops", Text: "wrong <counts>"},
+		},
+		Retained: []Retained{{Seq: 11, Time: moment.Add(-time.Second), Note: Note{Text: "right"}}},
+	},
+	"amend-edits": {
+		Version: 1, Kind: KindAmend, Task: "orders/7", Seq: 18, Epoch: 3, Writer: writerA, Token: token(9), Base: &Base{Token: token(8), Time: moment}, Released: true,
+		Checkpoint: &Checkpoint{Seq: 12, Epoch: 3, Time: moment, Files: 1, Bytes: 5, NewBytes: 9, Content: inline},
+		RetainedAt: &Chunk{Segment: SegmentID{3, writerB, 9}, Offset: 40000, Size: 30000, Hash: Sum([]byte("retained"))},
+		Retained:   []Retained{{Seq: 11, Time: moment.Add(-time.Second)}},
+		Edits:      Edits{Removed: [][2]int{{1, 4}, {6, 6}}, Changed: []Retained{{Seq: 9, Time: moment.Add(-time.Minute), Savepoint: "kept"}}},
+	},
 	"deleted": {
 		Version: 1, Kind: KindDeleted, Task: "orders/7", Seq: 16, Epoch: 5, Writer: writerA, Token: token(7), Released: true,
 	},
@@ -130,6 +145,11 @@ var goldenContents = map[string]*Content{"content-inline": inline, "content-segm
 
 var goldenRetained = []Retained{
 	{Seq: 11, Time: moment}, {Seq: 9, Time: moment.Add(-time.Minute), Savepoint: "Größe <1>"}, {Seq: 1, Time: moment.Add(-time.Hour)},
+}
+
+var goldenIndex = []Piece{
+	{2, Chunk{Segment: SegmentID{3, writerB, 9}, Size: 120, Hash: Sum([]byte("newer"))}},
+	{5000, compressed(chunkOf(SegmentID{2, writerA, 1 << 31}, 0, strings.Repeat("older", 50_000)), 30000)},
 }
 
 var goldenTree = []Entry{
@@ -237,11 +257,23 @@ func TestGoldenRetained(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := &Manifest{Seq: 12, Checkpoint: &Checkpoint{Seq: 12}}
-	got, err := m.DecodeRetained(golden(t, "retained.json", data))
+	got, err := m.decodeOne(golden(t, "retained.json", data))
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantEqual(t, got, goldenRetained)
+}
+
+func TestGoldenIndex(t *testing.T) {
+	data, err := EncodeIndex(goldenIndex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeIndex(golden(t, "index.json", data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, got, goldenIndex)
 }
 
 func TestGoldenTrees(t *testing.T) {
@@ -283,7 +315,7 @@ func goldenHex(t *testing.T, name string, data []byte) []byte {
 
 // A golden file that no test reads would prove nothing.
 func TestGoldenFilesAreAllRead(t *testing.T) {
-	read := []string{"retained.json", "tree.hex", "tree-owners.hex", "table.hex"}
+	read := []string{"retained.json", "index.json", "tree.hex", "tree-owners.hex", "table.hex"}
 	for name := range goldenManifests {
 		read = append(read, name+".json")
 	}

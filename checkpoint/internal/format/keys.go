@@ -15,12 +15,14 @@ import (
 //
 //	<task>/manifests/<2^64-1-seq>              16 hex digits: newest sorts first
 //	<task>/segments/<epoch>-<writer>-<n>       16, 16 and 8 hex digits
+//	<task>/startpoints/<n>-<random>            16 and 16 hex digits
 //
 // Below <task> every name of one kind has one width and no slash, because some
 // servers order names oddly where "/" mixes with other characters.
 const (
-	manifestsDir = "/manifests/"
-	segmentsDir  = "/segments/"
+	manifestsDir   = "/manifests/"
+	segmentsDir    = "/segments/"
+	startpointsDir = "/startpoints/"
 )
 
 // EscapeTask returns the key name for a task's name: lower-case letters, digits,
@@ -44,7 +46,7 @@ func EscapeTask(name string) (string, error) {
 		fmt.Fprintf(&b, "_%02x", c)
 	}
 	if b.Len() > backend.MaxNameLen {
-		return "", backend.Invalidf("task name %q takes %d bytes in a key, more than %d; use a shorter one", name, b.Len(), backend.MaxNameLen)
+		return "", backend.Invalidf("task name %.40q... takes %d bytes in a key, more than %d; use a shorter one", name, b.Len(), backend.MaxNameLen)
 	}
 	return b.String(), nil
 }
@@ -108,8 +110,16 @@ func ParseManifestKey(key string) (dir string, seq uint64, ok bool) {
 	return dir, seq, true
 }
 
-// ProvenKey is the key of the record that a task's checkpoint could be restored.
-func ProvenKey(dir string) string { return dir + "/proven" }
+// AnnouncedKey is the key by which someone who keeps losing against a quick owner asks it
+// to pause.
+func AnnouncedKey(dir string) string { return dir + "/announced" }
+
+// RestoreTestKey is the key of the record of the last restore test that succeeded.
+func RestoreTestKey(dir string) string { return dir + "/restore-test" }
+
+// HeartbeatKey is the key of the last heartbeat of the task's owner. It sorts after the
+// manifests: who lists the tasks of a job looks at the first key of each.
+func HeartbeatKey(dir string) string { return dir + "/owner-heartbeat" }
 
 // SegmentPrefix is what the keys of a task's segments begin with.
 func SegmentPrefix(dir string) string { return dir + segmentsDir }
@@ -140,9 +150,9 @@ type WriterID [8]byte
 // claimsFirst is the last bit of the last byte.
 const claimsFirst = 1
 
-// ClaimsFirst reports whether the writer claims the task before it sends a segment,
-// as owners do. One of its segments then proves that there was a manifest of its. A
-// one-off save, and who goes back to an older checkpoint, send segments first.
+// ClaimsFirst reports whether the writer claims the task before it sends a segment, as
+// owners do. If so, each of its segments proves that its claim existed. One-off saves and
+// rollbacks may send segments first.
 func (w WriterID) ClaimsFirst() bool { return w[len(w)-1]&claimsFirst != 0 }
 
 // WithClaimsFirst returns w as the id of a writer that does so, or does not.

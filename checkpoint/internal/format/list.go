@@ -21,6 +21,9 @@ func (s *Segment) check() error {
 	if s.ID == (SegmentID{}) || s.ID.Epoch > maxNumber || s.Size <= 0 || s.Size > MaxSegment {
 		return fmt.Errorf("segment %q of %d bytes", s.ID, s.Size)
 	}
+	if s.Task != "" && !isTask(s.Task) {
+		return fmt.Errorf("segment %q of task %.40q", s.ID, s.Task)
+	}
 	return nil
 }
 

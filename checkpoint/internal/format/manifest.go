@@ -2,12 +2,13 @@ package format
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"time"
+	"unicode/utf8"
 )
 
 // MaxManifest bounds a manifest, in bytes. A losing conditional write with a
@@ -21,11 +22,14 @@ const MaxManifest = 64 << 10
 // inline data (a third more in base64) and the retained list, 54 KiB together.
 const MaxPart = 16 << 10
 
-// maxNumber bounds the numbers of manifests and epochs. Each step adds one to
-// them, so none comes near it; a larger one is from a writer that is in error, or
-// hostile, and near 2^64 the next would be 0. A signed integer of 64 bits, all
-// that many languages have, holds every number up to it.
+// maxNumber bounds the numbers of manifests and epochs. Each manifest adds one to them, so
+// no number comes near the bound unless a writer is faulty or hostile; and after 2^64-1
+// the next number would be 0. A signed integer of 64 bits, which is all that many
+// languages have, can hold every number up to it.
 const maxNumber = 1<<63 - 1
+
+// MaxWrittenBy bounds what a writer says of itself, in bytes.
+const MaxWrittenBy = 256
 
 // Kind says what a manifest is for.
 type Kind string
@@ -35,11 +39,14 @@ const (
 	KindClaim   Kind = "claim"   // a writer took the task over; the checkpoint is its base's
 	KindCommit  Kind = "commit"  // a new checkpoint
 	KindRelease Kind = "release" // a writer gave the task up; the checkpoint is its base's
+	KindAmend   Kind = "amend"   // by anyone: other names, or fewer other checkpoints; the writer goes on
 	KindDeleted Kind = "deleted" // the task was deleted; there is no checkpoint
 )
 
-// A Manifest is one step in a task's history, and a whole account of the task
-// as of that step. Creating it is what makes the step.
+var kinds = []Kind{KindClaim, KindCommit, KindRelease, KindAmend, KindDeleted}
+
+// A Manifest is one entry of a task's history. It describes the task completely: its
+// current checkpoint, and which others exist. Creating it is the commit.
 type Manifest struct {
 	Version int      `json:"holdfast"`
 	Kind    Kind     `json:"kind"`
@@ -47,22 +54,48 @@ type Manifest struct {
 	Seq     uint64   `json:"seq"`    // its number, from 1
 	Epoch   uint64   `json:"epoch"`  // grows by one with each writer
 	Writer  WriterID `json:"writer"` // who made it
-	Token   Token    `json:"token"`  // this attempt to make it, and no other
 
-	// Released says that its writer will make no further manifest. A claim may
-	// be released at once: to go back to an older checkpoint takes no more.
+	// WrittenBy is what the writer says of itself, for people: nothing depends on it. (An
+	// amendment repeats what the task's writer said.)
+	WrittenBy string `json:"written_by,omitempty"`
+
+	Token Token `json:"token"` // this attempt to make it, and no other
+
+	// Base is the manifest that this one follows; nil if it is the first.
+	Base *Base `json:"base,omitempty"`
+
+	// Released says that its writer will make no further manifest. A claim may be
+	// released at once: a rollback, for example, needs only one manifest.
 	Released bool `json:"released,omitempty"`
 
 	// Checkpoint is the current checkpoint, nil when there is none.
 	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
 
 	// Retained lists the other checkpoints that exist, ordered by when each was
-	// last the current one, latest first. A task that goes back to an older
-	// checkpoint puts those that it leaves behind first, so that numbers need
-	// not descend. When it is large, RetainedAt says where it lies instead, as a
-	// JSON array.
+	// last the current one, latest first. After a rollback, the checkpoints that came
+	// after the current one are first in the list, so their numbers need not descend.
+	// When the list is large, its end lies in pieces, and RetainedAt is the chunk that has
+	// the index of these. Edits says what has changed in the pieces since.
 	Retained   []Retained `json:"retained,omitempty"`
 	RetainedAt *Chunk     `json:"retained_at,omitempty"`
+	Edits      Edits      `json:"edits,omitzero"`
+
+	// Held says which checkpoints must be kept for forks of this task. Source says from
+	// which task this one was forked, if it still needs that one's segments.
+	Held   Holds   `json:"held,omitempty"`
+	Source *Source `json:"source,omitempty"`
+
+	// Pieces are what RetainedAt has: whoever reads or writes the index sets them. They are
+	// not in the manifest's bytes.
+	Pieces []Piece `json:"-"`
+}
+
+// Who names m's writer to people.
+func (m *Manifest) Who() string {
+	if m.WrittenBy == "" {
+		return fmt.Sprintf("writer %s", m.Writer)
+	}
+	return fmt.Sprintf("writer %s (%s)", m.Writer, m.WrittenBy)
 }
 
 // Token tells one attempt to write a manifest from every other. It is random.
@@ -79,19 +112,32 @@ type Checkpoint struct {
 	Seq   uint64 `json:"seq"`   // of the manifest that committed it
 	Epoch uint64 `json:"epoch"` // likewise
 
-	// Time is when manifest Seq was made, by the store's clock. It is absent
-	// from that manifest, which cannot know it: the object's own time says so.
+	// Time is when manifest Seq was made, by the store's clock. That manifest itself
+	// does not have it: there it is the time of the object.
 	Time time.Time `json:"time,omitzero"`
+
+	// WrittenBy is what manifest Seq says of its writer. That manifest itself says it only
+	// once, for the writer.
+	WrittenBy string `json:"written_by,omitempty"`
 
 	CountsFrom time.Time `json:"counts_from,omitzero"` // see [Retained]
 
 	Savepoint    string `json:"savepoint,omitempty"`
 	ExpiresAfter int64  `json:"expires_after,omitempty"` // likewise
+	Note         Note   `json:"note,omitzero"`           // likewise
 	Files        int    `json:"files"`                   // regular files
 	Bytes        int64  `json:"bytes"`                   // in them
 	NewBytes     int64  `json:"new_bytes"`               // stored for this checkpoint
 
-	// Content, or, when that is large, where it lies as a JSON object.
+	// Foreign says that the checkpoint needs segments of other tasks: it is a fork, or has
+	// data in common with one. Of is set in the first checkpoint of a fork, which repeats
+	// a checkpoint of another task: the content, and its segments that do not say whose
+	// they are, are task Of's.
+	Foreign bool   `json:"foreign,omitempty"`
+	Of      string `json:"of,omitempty"`
+
+	// Content is set, or, if it is large, ContentAt: the chunk that has it, as a JSON
+	// object.
 	Content   *Content `json:"content,omitempty"`
 	ContentAt *Chunk   `json:"content_at,omitempty"`
 }
@@ -102,13 +148,17 @@ type Retained struct {
 	Time      time.Time `json:"time"` // as in Checkpoint
 	Savepoint string    `json:"savepoint,omitempty"`
 
-	// ExpiresAfter is for how many seconds a savepoint is one that retention must
-	// not drop. Zero is for ever.
+	// ExpiresAfter is for how many seconds retention must not drop a savepoint. Zero is
+	// for ever.
 	ExpiresAfter int64 `json:"expires_after,omitempty"`
 
 	// CountsFrom stands for Time in what retention decides, if Time has turned out
 	// to be wrong. Zero if it has not.
 	CountsFrom time.Time `json:"counts_from,omitzero"`
+
+	Note Note `json:"note,omitzero"`
+
+	Foreign bool `json:"foreign,omitempty"` // as in Checkpoint
 }
 
 // From returns the time from which the checkpoint's age counts.
@@ -119,8 +169,8 @@ func (r Retained) From() time.Time {
 	return r.CountsFrom
 }
 
-// Expires returns the time from which on a savepoint is a checkpoint like
-// others, or zero if it is to stay.
+// Expires returns the time from which on retention may drop a savepoint, or zero if it
+// never expires.
 func (r Retained) Expires() time.Time {
 	if r.ExpiresAfter == 0 {
 		return time.Time{}
@@ -131,7 +181,7 @@ func (r Retained) Expires() time.Time {
 // Retained returns how c, which has a time, is listed once it is not the
 // current checkpoint any more.
 func (c *Checkpoint) Retained() Retained {
-	return Retained{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint, ExpiresAfter: c.ExpiresAfter, CountsFrom: c.CountsFrom}
+	return Retained{Seq: c.Seq, Time: c.Time, Savepoint: c.Savepoint, ExpiresAfter: c.ExpiresAfter, CountsFrom: c.CountsFrom, Note: c.Note, Foreign: c.Foreign}
 }
 
 // MaxExpiry bounds ExpiresAfter: the most seconds that a time.Duration can hold.
@@ -157,17 +207,20 @@ func (m *Manifest) Spilled() []*Chunk {
 	return at
 }
 
-// Segments returns all segments that m names; content is its checkpoint's, nil if it
-// has none.
+// Segments returns all segments of m's own task that m's checkpoint needs; content is its
+// content, nil if there is none. The list of the others is not among them, because only that
+// of the newest manifest is ever needed: see ListSegments.
 func (m *Manifest) Segments(content *Content) []SegmentID {
 	var ids []SegmentID
 	if content != nil {
 		for _, s := range content.Segments {
-			ids = append(ids, s.ID)
+			if s.Task == "" {
+				ids = append(ids, s.ID)
+			}
 		}
 	}
-	for _, at := range m.Spilled() {
-		ids = append(ids, at.Segment)
+	if c := m.Checkpoint; c != nil && c.ContentAt != nil && c.Of == "" {
+		ids = append(ids, c.ContentAt.Segment)
 	}
 	return ids
 }
@@ -183,9 +236,10 @@ func (m *Manifest) Others(all []Retained) []Retained {
 const sumLen = len(`,"sum":"`) + 2*len(Hash{}) + len("\"}\n")
 
 // Encode returns m's bytes: one JSON object on one line, whose last field is
-// the hash of all the bytes before that field. This holds for every version,
-// so that damage can be told from novelty. What DecodeManifest would refuse is
-// not encoded: it would stand in everybody's way.
+// the hash of all the bytes before that field. That is so in every version of the format,
+// so that a reader can tell a damaged manifest from one of a newer version. Encode refuses
+// what DecodeManifest would refuse: a manifest that nobody can read would stop all
+// writers.
 func (m *Manifest) Encode() ([]byte, error) {
 	m.Version = Version
 	if err := m.check(m.Task, m.Seq); err != nil {
@@ -196,14 +250,23 @@ func (m *Manifest) Encode() ([]byte, error) {
 		return nil, err
 	}
 	data = appendSum(data)
-	if len(data) > MaxManifest {
-		return nil, fmt.Errorf("manifest of %d bytes, more than %d", len(data), MaxManifest)
+	if most := m.maxSize(); len(data) > most {
+		return nil, fmt.Errorf("manifest of %d bytes, more than %d", len(data), most)
 	}
 	return data, nil
 }
 
-// unreadable is the error of an encoder whose bytes no decoder would take. It is
-// no ErrCorrupt, which is about what the store holds.
+// maxSize returns how many bytes m may take. A claim or a release repeats an amendment,
+// and its writer says more of itself: it must fit, or nobody could claim the task.
+func (m *Manifest) maxSize() int {
+	if m.Kind == KindAmend {
+		return MaxManifest - 4<<10
+	}
+	return MaxManifest
+}
+
+// unreadable is the error for something that cannot be encoded because no decoder would
+// accept it. It is not an ErrCorrupt, which is about what the store holds.
 func unreadable(what string, err error) error {
 	return fmt.Errorf("%s that could not be read, and is not written: %s", what, err.Error())
 }
@@ -214,8 +277,8 @@ func appendSum(object []byte) []byte {
 	return fmt.Appendf(data, ",\"sum\":\"%s\"}\n", Sum(data))
 }
 
-// DecodeManifest reads the bytes of manifest number seq of a task. It returns
-// an error that wraps ErrCorrupt or ErrVersion if it cannot vouch for them.
+// DecodeManifest decodes the bytes of manifest number seq of a task. It checks them
+// completely. Its error wraps ErrCorrupt or ErrVersion.
 func DecodeManifest(data []byte, task string, seq uint64) (*Manifest, error) {
 	if len(data) > MaxManifest {
 		return nil, corruptf("more than %d bytes", MaxManifest)
@@ -264,7 +327,7 @@ func checkSum(data []byte) error {
 	return corruptf("its checksum does not match its content")
 }
 
-// check holds what the engine relies on against what was read.
+// check checks everything that the engine relies on.
 func (m *Manifest) check(task string, seq uint64) error {
 	c := m.Checkpoint
 	switch {
@@ -274,31 +337,37 @@ func (m *Manifest) check(task string, seq uint64) error {
 		return corruptf("it is number %d of task %q; expected number %d of %q", m.Seq, m.Task, seq, task)
 	case m.Epoch == 0:
 		return corruptf("it has no epoch")
+	case !validWriter(m.WrittenBy) || c != nil && !validWriter(c.WrittenBy):
+		return corruptf("what it says of its writer is more than %d bytes, or no text", MaxWrittenBy)
 	case m.Seq > maxNumber || m.Epoch > maxNumber:
 		return corruptf("it is number %d, of epoch %d; both end at %d", m.Seq, m.Epoch, uint64(maxNumber))
 	case m.Kind == KindCommit && (c == nil || c.Seq != seq):
 		return corruptf("a commit without its checkpoint")
 	case m.Kind == KindDeleted && c != nil:
 		return corruptf("a deletion with a checkpoint")
-	case m.Kind != KindCommit && m.Kind != KindClaim && m.Kind != KindRelease && m.Kind != KindDeleted:
+	case !slices.Contains(kinds, m.Kind):
 		return corruptf("unknown kind %q", m.Kind)
 	case c == nil && (m.Retained != nil || m.RetainedAt != nil):
 		return corruptf("earlier checkpoints, and no newest one")
-	case m.Retained != nil && m.RetainedAt != nil:
-		return corruptf("two retained lists")
-	case c == nil:
-		return nil
+	}
+	if err := cmp.Or(m.checkAmendment(), m.checkForks()); err != nil || c == nil {
+		return err
 	}
 	for _, at := range m.Spilled() {
 		if err := at.checkSpilled(); err != nil {
 			return err
 		}
 	}
-	if err := c.check(m); err != nil {
+	if err := cmp.Or(c.check(m), c.checkForeign(m)); err != nil {
+		return err
+	}
+	if err := m.checkEdits(); err != nil {
 		return err
 	}
 	return m.checkRetained(m.Retained)
 }
+
+func validWriter(s string) bool { return len(s) <= MaxWrittenBy && utf8.ValidString(s) }
 
 // check reports what is wrong with a checkpoint in manifest m.
 func (c *Checkpoint) check(m *Manifest) error {
@@ -312,7 +381,7 @@ func (c *Checkpoint) check(m *Manifest) error {
 	case (c.Content == nil) == (c.ContentAt == nil):
 		return corruptf("checkpoint %d is not complete", c.Seq)
 	}
-	if err := checkExpiry(c.Seq, c.Savepoint, c.ExpiresAfter); err != nil || c.Content == nil {
+	if err := cmp.Or(checkExpiry(c.Seq, c.Savepoint, c.ExpiresAfter), c.Note.check(c.Seq)); err != nil || c.Content == nil {
 		return err
 	}
 	return c.Content.check()
@@ -349,7 +418,7 @@ func retainedChecker() func(*Retained) error {
 			return corruptf("retained checkpoint %d has no time", r.Seq)
 		}
 		seen[r.Seq] = true
-		return checkExpiry(r.Seq, r.Savepoint, r.ExpiresAfter)
+		return cmp.Or(checkExpiry(r.Seq, r.Savepoint, r.ExpiresAfter), r.Note.check(r.Seq))
 	}
 }
 
@@ -360,25 +429,6 @@ func checkEach[T any](list []T, check func(*T) error) error {
 		}
 	}
 	return nil
-}
-
-// EncodeRetained returns a retained list as JSON, which may be stored in a
-// segment.
-func EncodeRetained(list []Retained) ([]byte, error) {
-	if err := checkEach(list, retainedChecker()); err != nil {
-		return nil, unreadable("list of retained checkpoints", err)
-	}
-	return marshal(list)
-}
-
-// DecodeRetained reads what EncodeRetained returned for m. It returns an error
-// that wraps ErrCorrupt if it cannot vouch for it.
-func (m *Manifest) DecodeRetained(data []byte) ([]Retained, error) {
-	list, err := decodeList(data, m.retainedChecker())
-	if err != nil && !errors.Is(err, ErrCorrupt) {
-		err = corruptf("retained list: %w", err)
-	}
-	return list, err
 }
 
 // marshal is json.Marshal that leaves <, > and & readable.

@@ -1,9 +1,6 @@
 package format
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // A Proof records that a checkpoint was read as a restore reads it. The time of
 // its object says when.
@@ -12,13 +9,10 @@ type Proof struct {
 	Task    string `json:"task"`
 	Seq     uint64 `json:"seq"` // the checkpoint's
 
-	// Time is that of the checkpoint's commit, by the store's clock: the
-	// checkpoint itself may be gone by the time that someone asks.
+	// Time is that of the checkpoint's commit, by the store's clock. It is recorded
+	// because the checkpoint may not exist any more when someone reads the proof.
 	Time time.Time `json:"time"`
 }
-
-// MaxProof bounds a proof, in bytes.
-const MaxProof = MaxManifest
 
 // Encode returns p's bytes: one JSON object with a sum, as a manifest is.
 func (p *Proof) Encode() ([]byte, error) {
@@ -26,33 +20,13 @@ func (p *Proof) Encode() ([]byte, error) {
 	if err := p.check(p.Task); err != nil {
 		return nil, unreadable("proof", err)
 	}
-	data, err := marshal(p)
-	if err != nil {
-		return nil, err
-	}
-	return appendSum(data), nil
+	return encodeRecord(p)
 }
 
-// DecodeProof reads the bytes of a proof of a task. It returns an error that
-// wraps ErrCorrupt or ErrVersion if it cannot vouch for them.
+// DecodeProof decodes the bytes of a proof of a task, and checks them. Its error wraps
+// ErrCorrupt or ErrVersion.
 func DecodeProof(data []byte, task string) (*Proof, error) {
-	if len(data) > MaxProof {
-		return nil, corruptf("more than %d bytes", MaxProof)
-	}
-	if err := checkSum(data); err != nil {
-		return nil, err
-	}
-	if err := checkVersion(data); err != nil {
-		return nil, err
-	}
-	p := new(Proof)
-	if err := json.Unmarshal(data, p); err != nil {
-		return nil, corruptf("%v", err)
-	}
-	if err := p.check(task); err != nil {
-		return nil, err
-	}
-	return p, nil
+	return decodeRecord[Proof](data, task)
 }
 
 func (p *Proof) check(task string) error {

@@ -25,16 +25,7 @@ func TestProof(t *testing.T) {
 	if _, err := DecodeProof(data, "orders/8"); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("another task's: %v, want ErrCorrupt", err)
 	}
-	for i := range data {
-		data[i] ^= 1
-		if _, err := DecodeProof(data, "orders/7"); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("with byte %d flipped: %v, want ErrCorrupt", i, err)
-		}
-		if _, err := DecodeProof(data[:i], "orders/7"); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("cut to %d bytes: %v, want ErrCorrupt", i, err)
-		}
-		data[i] ^= 1
-	}
+	damaged(t, data, func(data []byte) error { _, err := DecodeProof(data, "orders/7"); return err })
 	for body, want := range map[string]error{
 		`{"holdfast":2,"task":"orders/7"`:                                       ErrVersion,
 		`{"holdfast":1,"task":"orders/7","seq":0,"time":"2026-11-22T10:00:01Z"`: ErrCorrupt,
@@ -45,6 +36,21 @@ func TestProof(t *testing.T) {
 		if _, err := DecodeProof(seal([]byte(body)), "orders/7"); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", body, err, want)
 		}
+	}
+}
+
+// damaged flips each byte of a record, and cuts it off there, which must be found.
+func damaged(t *testing.T, data []byte, decode func([]byte) error) {
+	t.Helper()
+	for i := range data {
+		data[i] ^= 1
+		if err := decode(data); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("with byte %d flipped: %v, want ErrCorrupt", i, err)
+		}
+		if err := decode(data[:i]); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("cut to %d bytes: %v, want ErrCorrupt", i, err)
+		}
+		data[i] ^= 1
 	}
 }
 

@@ -18,14 +18,14 @@ const MaxTable = 1 << 30
 //	chunk   = size*4 + coded*2 + moved, [segment, offset], [encoding, stored], hash
 //	segment = 20 bytes              epoch, writer, n
 //
-// Numbers are unsigned varints, the encoding is one byte. Segment and offset
-// are there when the chunk moved: when it does not lie where the one before
-// it ends. The first one's place is taken to be the beginning of the inline
-// data. Encoding and stored are there when it is coded: not [Raw].
+// Numbers are unsigned varints, the encoding is one byte. Segment and offset are present
+// only if the flag moved is set: the chunk does not begin where the one before it ends. (A
+// list's first chunk is compared with the beginning of the inline data.) Encoding and
+// stored are present only if the flag coded is set: the encoding is not [Raw].
 //
-// So nothing but the one before it decides how a chunk is written. A file in
-// which one chunk changed has a table that differs in that chunk's bytes and
-// the next one's, and in no others.
+// So the bytes of a chunk depend only on the chunk itself and the one before it. If one
+// chunk of a file changes, its table changes in the bytes of that chunk and of the next
+// one, and nowhere else.
 //
 // A table with chunks in inline data holds for one checkpoint alone: in a
 // later one they would be taken to lie in that one's.
@@ -116,8 +116,8 @@ func (t *TableDecoder) fail(yield func(Chunk, error) bool, err error) {
 	yield(Chunk{}, err)
 }
 
-// place is where a list of chunks has come to: the end of the last one. The
-// zero value is the beginning of the inline data.
+// place is the position in a segment at which the last chunk of a list ends. The zero
+// value is the beginning of the inline data.
 type place struct {
 	segment SegmentID
 	offset  int64

@@ -68,8 +68,8 @@ const MaxTree = 1 << 30
 // takes 4 KiB in one call, Windows about 32,000 characters.
 const MaxPath = 32 << 10
 
-// MaxDepth bounds the names in a path: Linux takes as many in one call. What is done
-// with an entry may cost a step for each of them.
+// MaxDepth bounds the number of names in a path, because the time to handle an entry grows
+// with it. Linux takes as many in one call.
 const MaxDepth = 2 << 10
 
 // MaxEntryChunks is how many chunks a writer lists in an entry itself before
@@ -84,9 +84,9 @@ const MaxTreeChunks = 16
 // would refuse, so that nothing is stored that cannot be read. The zero value
 // is an empty tree. It must not be used by two goroutines at once.
 //
-// A tree is its entries' encodings, end to end, every directory before what is
-// in it, and all of it before the directory's next sibling; siblings in byte
-// order of their names.
+// A tree is the encodings of its entries, one after the other, in depth-first order: a
+// directory comes before what is in it, and that comes before the directory's next
+// sibling. Siblings are in byte order of their names.
 //
 //	entry   = length, body                  length of the body
 //	body    = path, mode, [owner], mtime, [target | file]
@@ -167,11 +167,10 @@ func appendFile(b []byte, e *Entry) []byte {
 	return b
 }
 
-// DecodeTree reads what a TreeEncoder made. It vouches for what a caller relies
-// on: paths are clean, in order, and below directories of the same tree; a
-// file's chunks add up to its size, unless it has a table, of which
-// [DecodeTable] sees to that. It returns an error that wraps ErrCorrupt if that
-// is not so. Where chunks lie is for [Places] to check.
+// DecodeTree decodes what a TreeEncoder made. It checks that paths are clean, in order,
+// and below directories of the same tree, and that a file's chunks add up to its size; if
+// not, its error wraps ErrCorrupt. It does not check the chunks in a file's table, which
+// [DecodeTable] does, nor that chunks are inside their segments, which [Places] does.
 func DecodeTree(data []byte) ([]Entry, error) {
 	var entries []Entry
 	t := TreeDecoder{parts: parts{rest: data}}
@@ -187,8 +186,8 @@ func DecodeTree(data []byte) ([]Entry, error) {
 	return entries, nil
 }
 
-// A TreeDecoder is [DecodeTree] for a tree that comes in parts, and that holds it
-// against what the manifest claims. It has memory for one part and for one entry.
+// A TreeDecoder is [DecodeTree] for a tree that comes in parts. It also checks that the
+// tree has no more than the manifest declares. It takes memory for one part and one entry.
 type TreeDecoder struct {
 	parts
 	n      int
@@ -359,7 +358,7 @@ func (o *order) open(dir string) bool {
 	return ok && (below == "" && o.dir || strings.HasPrefix(below, "/"))
 }
 
-// ComparePaths orders paths as a walk meets them: ".", "a", "a/b", "a-b".
+// ComparePaths orders paths as fs.WalkDir visits them: ".", "a", "a/b", "a-b".
 func ComparePaths(a, b string) int {
 	if a == "." || b == "." {
 		return cmp.Compare(len(strings.TrimPrefix(a, ".")), len(strings.TrimPrefix(b, ".")))

@@ -226,7 +226,7 @@ func TestTreesThatMakeNoSenseAreNeitherWrittenNorRead(t *testing.T) {
 }
 
 // What the encoding has no place for is refused, not dropped.
-func TestEntriesThatATreeCanNotHoldAreNotWritten(t *testing.T) {
+func TestEntriesThatATreeCannotHoldAreNotWritten(t *testing.T) {
 	one := []Chunk{{Size: 1}}
 	for _, c := range []struct {
 		name  string
@@ -385,7 +385,7 @@ func TestModeBitsThatATreeDoesNotHold(t *testing.T) {
 }
 
 // The compare function is defined by what a walk does.
-func TestPathsAreOrderedAsAWalkMeetsThem(t *testing.T) {
+func TestPathsAreInTreeOrder(t *testing.T) {
 	paths := rapid.Custom(func(t *rapid.T) string {
 		return path.Join(rapid.SliceOfN(names, 0, 3).Draw(t, "path")...)
 	})

@@ -10,28 +10,30 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// This file finds out whether the store does what the protocol relies on: it refuses to
-// create what exists, it lists what it has, and it tells one time of one object.
+// This file checks that the store does what the protocol relies on: it refuses to
+// create what exists, it lists what it has, and it gives one object one time.
 
-// maxApart is by how much two times may differ that the store tells of one object:
-// in the reply to its Create, and in a listing. A4 allows a quarter of the fence window
-// between any two times. One may be told too early by that much and the other too late,
-// which takes two thirds of the quarter, and leaves a third to the store's own clocks.
-// Kerberos allows as much between two machines (RFC 4120); clocks that are kept by NTP
-// are within a second.
+// maxApart is by how much the time of an object in the reply to its Create and its time
+// in a listing may differ. A4 allows any two times to be wrong by a quarter of the fence
+// window. Of two times that are compared, one may be too early by maxApart and the other
+// too late. That takes two thirds of the quarter, and leaves a third to the store's own
+// clocks. Kerberos allows as much between two machines (RFC 4120). Clocks that NTP
+// controls agree within a second.
 const maxApart = FenceWindow / 12
 
-// SameObject reports whether the object that was written at one time is the one that
-// was found with another before, and so whether what was read in between is.
-// Once a manifest is deleted, a writer that slept may create another of its number,
-// which is no part of the history: but not before a whole window has gone by, less the
-// quarter that the store's clock may be wrong by.
+// SameObject reports whether two listings of one key, with these times, saw the same
+// object. If so, what was read in between was that object too.
+//
+// Once a manifest is deleted, a writer that slept may create another one of its number,
+// which is no part of the history. That cannot happen before a whole fence window has
+// passed, of which a quarter is allowed for the store's clock.
 func SameObject(before, at time.Time) bool { return at.Sub(before).Abs() <= FenceWindow/2 }
 
-// checkConditions makes sure that the store refuses to create what exists, once manifest
-// m is in it, by repeating its Create with other bytes. A store that ignores
-// the condition would let two owners overwrite each other unseen. Every claim
-// does so, and the first saves: a job may be copied to another store.
+// checkConditions makes sure that the store refuses to create what exists. Once manifest
+// m is in the store, it repeats its Create with other bytes, which must fail. A store
+// that ignores the condition would let two owners overwrite each other unnoticed. Every
+// claim is checked, and not only the first, because a job may be copied to another store.
+// A task's first saves are checked too.
 func (l *Log) checkConditions(ctx context.Context, m *format.Manifest) error {
 	other := *m
 	again, err := l.NewAttempt(&other)
@@ -53,8 +55,8 @@ func (l *Log) checkConditions(ctx context.Context, m *format.Manifest) error {
 	}
 }
 
-// createdTwice says what it means that a second Create of manifest m succeeded: the
-// store ignores the condition, unless the task has gone on so far that m was deleted.
+// createdTwice returns the error for a second Create of manifest m that succeeded. Either
+// the store ignores the condition, or later manifests were made and m was deleted.
 func (l *Log) createdTwice(ctx context.Context, m *format.Manifest, key string) error {
 	seq, _, err := l.NewestSeq(ctx)
 	if err != nil {
@@ -69,9 +71,10 @@ func (l *Log) createdTwice(ctx context.Context, m *format.Manifest, key string) 
 	return errors.Join(refusal, l.Store.Delete(ctx, key))
 }
 
-// checkListed makes sure, after an attempt was lost to a manifest, that the store lists
-// that or a later one. What answers a List as if there were nothing, a proxy
-// say, would have its caller start over for ever, or take the task for new.
+// checkListed makes sure, after an attempt found its number taken, that the store lists
+// the manifest that took it, or a later one. If something, such as a proxy, answered each
+// List as if there were nothing, the caller would start over for ever, or take the task
+// for a new one.
 func (l *Log) checkListed(ctx context.Context, lost error) error {
 	var taken takenError
 	if !errors.As(lost, &taken) {
@@ -81,22 +84,24 @@ func (l *Log) checkListed(ctx context.Context, lost error) error {
 	return err
 }
 
-// newestFrom is NewestSeq for who knows that manifest number seq exists, or did. It
-// returns an error that wraps backend.ErrUnsupported if the store lists no such number
-// and no later one.
+// newestFrom is NewestSeq for a caller that knows that manifest number seq exists, or
+// existed. If the store lists neither that number nor a later one, it returns an error
+// that wraps backend.ErrUnsupported if the store has it, and ErrLost if it has been removed.
 func (l *Log) newestFrom(ctx context.Context, seq uint64) (uint64, time.Time, error) {
 	newest, at, err := l.NewestSeq(ctx)
-	if err == nil && newest < seq {
-		err = fmt.Errorf("task %q: the store says that %s exists, and lists no manifest from that on: "+
-			"check the endpoint, and what stands between: %w",
-			l.Task, format.ManifestKey(l.Dir, seq), backend.ErrUnsupported)
+	switch {
+	case err != nil || newest >= seq:
+		return newest, at, err
+	case newest == 0:
+		return 0, time.Time{}, l.notListed(ctx, seq, nil)
 	}
-	return newest, at, err
+	return newest, at, l.notListed(ctx, seq, []Seen{{newest, at}})
 }
 
-// checkTimes makes sure that the reply to the Create of manifest seq and a listing tell
-// the same time of it. Ages are told from both (A4), and a proxy that sets the Date
-// of replies itself, by a clock that is wrong, would make them mean nothing.
+// checkTimes makes sure that the reply to the Create of manifest seq and a listing give
+// it the same time. Times of both kinds are compared with each other (A4). A proxy that
+// sets the Date header of replies itself, from a clock that is wrong, would make these
+// comparisons meaningless.
 func (l *Log) checkTimes(seq uint64, replied, listed time.Time) error {
 	if listed.Sub(replied).Abs() <= maxApart {
 		return nil

@@ -3,9 +3,10 @@
 // of manifests is read. It knows nothing of files, or of what a checkpoint's data is.
 //
 // A [Log] is the history of one task. Its manifests have the numbers 1, 2, 3...; each
-// holds one whole checkpoint and lists the earlier ones that still exist. A writer
-// begins with [Log.Claim], and makes one manifest after the other with
-// [Log.NewAttempt] and [Log.Append]; a save that stands alone makes its only one with
-// [Log.AppendOnce]. All of that is in protocol.go. docs/protocol.md has the argument;
-// the names A1... and I1... there are used here.
+// holds one complete checkpoint and lists the earlier ones that still exist. An owner
+// begins with [Log.Claim], and then makes one manifest after another with
+// [Log.NewAttempt] and [Log.Append]. A one-off save makes its only manifest with
+// [Log.AppendOnce]. All of that is in protocol.go. docs/protocol.md argues why it is
+// correct. Comments here use its names: A1 to A4 is what is asked of a store, I1 to I7 are
+// the invariants.
 package history

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/cause"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
@@ -28,7 +29,7 @@ func (l *Log) Newest(ctx context.Context) (*Committed, error) {
 		}
 		return &Committed{m, at}, nil
 	}
-	return nil, fmt.Errorf("task %q: the store lists a newest manifest that it does not have", l.Task)
+	return nil, fmt.Errorf("task %q: the store lists a newest manifest that it does not have: %w", l.Task, backend.ErrUnsupported)
 }
 
 // NewestIntact returns the newest manifest that is not damaged, or nil. It is for
@@ -53,8 +54,9 @@ func (l *Log) NewestIntact(ctx context.Context) (*Committed, error) {
 	return nil, nil
 }
 
-// NewestForCertain returns the newest manifest, or None. It returns ErrGone if it may
-// have read a manifest that was made late in its place.
+// NewestForCertain returns the newest manifest, or None. It lists twice, and returns
+// ErrGone if what it read between may be a late manifest: one that a writer which slept
+// has made under the number, after the newest was deleted.
 func (l *Log) NewestForCertain(ctx context.Context) (*Committed, error) {
 	c, err := l.Newest(ctx)
 	if err != nil || c == nil {
@@ -63,7 +65,8 @@ func (l *Log) NewestForCertain(ctx context.Context) (*Committed, error) {
 	return c, l.checkSame(ctx, c)
 }
 
-// checkSame makes sure that c, which was read just now, is what was listed before.
+// checkSame makes sure that c, which was just read, is the object that was listed
+// before. If not, it returns ErrGone.
 func (l *Log) checkSame(ctx context.Context, c *Committed) error {
 	at, err := l.timeOf(ctx, c.Seq)
 	if err == nil && !SameObject(c.Time, at) {
@@ -86,16 +89,6 @@ func (l *Log) NewestSeq(ctx context.Context) (uint64, time.Time, error) {
 	return 0, time.Time{}, nil
 }
 
-// CheckNewest makes sure that no manifest follows c. It returns ErrFenced if one does.
-// It sends one request.
-func (l *Log) CheckNewest(ctx context.Context, c *Committed) error {
-	seq, _, err := l.newestFrom(ctx, c.Seq)
-	if err == nil && seq > c.Seq {
-		err = fmt.Errorf("%w: manifest %d of task %q is not of this owner", cause.ErrFenced, seq, l.Task)
-	}
-	return err
-}
-
 // CheckNoneAfter makes sure that the store has no manifest after number seq, which a
 // listing showed as the last. It returns ErrGone if there is one by now, and an
 // error that wraps backend.ErrUnsupported if the store has one and does not list it.
@@ -113,9 +106,17 @@ func (l *Log) CheckNoneAfter(ctx context.Context, seq uint64) error {
 	return fmt.Errorf("task %q, manifest %d: %w", l.Task, seq, cause.ErrGone)
 }
 
-// timeOf returns the time of manifest number seq, or zero if it is not there.
+// timeOf returns the time of manifest number seq, or zero if the store does not have it.
 func (l *Log) timeOf(ctx context.Context, seq uint64) (time.Time, error) {
-	for o, err := range l.Store.List(ctx, format.ManifestKey(l.Dir, seq), "") {
+	return l.timeAt(ctx, format.ManifestKey(l.Dir, seq))
+}
+
+// timeAt returns the store's time of the object with a key, or zero if it is not there.
+func (l *Log) timeAt(ctx context.Context, key string) (time.Time, error) {
+	for o, err := range l.Store.List(ctx, key, "") {
+		if err == nil && o.Key != key { // a longer key, which begins with this one
+			break
+		}
 		return o.ModTime, err
 	}
 	return time.Time{}, nil
@@ -136,9 +137,18 @@ func (l *Log) Read(ctx context.Context, seq uint64) (*format.Manifest, error) {
 	return m, nil
 }
 
-// Reread calls read until it is not overtaken by a writer: what it had found in
-// the newest manifest was retired before it had read it. Each time a newer one
-// is there, so a few times are enough.
+// Has reports whether the store has manifest number seq, without reading it.
+func (l *Log) Has(ctx context.Context, seq uint64) (bool, error) {
+	_, err := l.Store.Get(ctx, format.ManifestKey(l.Dir, seq), 0, make([]byte, 1))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Reread calls read again as long as it returns ErrGone, which means that a checkpoint
+// was retired while it was read. Each time there is a newer manifest, so a few attempts
+// are enough.
 func Reread[T any](ctx context.Context, read func() (T, error)) (v T, err error) {
 	for range 5 {
 		if v, err = read(); !errors.Is(err, cause.ErrGone) || ctx.Err() != nil {

@@ -31,16 +31,19 @@ type Log struct {
 	Task     string
 	Dir      string // the task's, in keys
 	Backoff  backend.Backoff
+
+	WrittenBy string // what this program says of itself in its manifests
+
+	SinceBoot func() time.Duration // how long the machine has been running
 }
 
 var (
-	// ErrTaken means that another manifest stands under the number of ours, which is
-	// not in the store and never will be.
+	// ErrTaken means that another manifest has the number of ours. Ours is not in the
+	// store and never will be.
 	ErrTaken = errors.New("another writer was first")
 
-	// ErrOvertaken means that a manifest is or was in the store, and that the history
-	// has gone on without its checkpoint: it never was the newest, or it was and its
-	// checkpoint has been retired since.
+	// ErrOvertaken means that another manifest has our number, or that later ones do not
+	// have our checkpoint, and that ours may have been in the history for a time.
 	ErrOvertaken = errors.New("the task has gone on without it")
 )
 
@@ -57,7 +60,8 @@ func (e takenError) Unwrap() error { return e.error }
 type Attempt struct {
 	Manifest *format.Manifest
 	data     []byte
-	inDoubt  bool // a request may have been applied, or may yet be
+	begun    time.Duration // since boot, before the first request
+	inDoubt  bool          // a request of it may have been applied, or may yet be
 }
 
 // NewAttempt returns the attempt to create m, to which it gives a token.
@@ -67,20 +71,20 @@ func (l *Log) NewAttempt(m *format.Manifest) (*Attempt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("task %q: %w", l.Task, err)
 	}
-	return &Attempt{Manifest: m, data: data}, nil
+	return &Attempt{Manifest: m, data: data, begun: l.SinceBoot()}, nil
 }
 
-// create puts a's manifest into the store and returns when it knows what came
-// of it, with the object's time. Its errors are:
+// create puts a's manifest into the store, and returns the object's time when it knows
+// that it is there. Its errors are:
 //
-//   - ErrTaken: another manifest has the number; a's was and will never be there.
+//   - ErrTaken: another manifest has the number; a's never was and never will be there.
 //   - ErrOvertaken: another has the number; a's may have been there before it.
 //   - ErrUnknown: the store did not say. Only another call of create can tell.
 //   - any other: a's manifest is not in the store and never will be.
 //
-// It sends the same request until the key is known to be taken, by us or by
-// another: a read that finds nothing would prove nothing, because a request
-// whose reply was lost may still be applied seconds later (I3).
+// It repeats the same request until the key is known to be taken, by us or by another
+// writer. A read that finds nothing would prove nothing, because a request whose reply
+// was lost may still be applied seconds later (I3).
 func (l *Log) create(ctx context.Context, a *Attempt) (time.Time, error) {
 	key := format.ManifestKey(l.Dir, a.Manifest.Seq)
 	for n := 1; ; n++ {
@@ -101,9 +105,9 @@ func (l *Log) create(ctx context.Context, a *Attempt) (time.Time, error) {
 	}
 }
 
-// refused reports whether a Create that failed with err was not applied and
-// never will be, which the contract of backend.Store promises for the errors
-// that are not worth trying again. The end of the context is not one of them.
+// refused reports whether a Create that failed with err was not applied and never will
+// be. The contract of backend.Store promises that for errors that are not retryable. It
+// does not promise it for the end of the context.
 func refused(err error) bool {
 	return !backend.Retryable(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
@@ -116,7 +120,7 @@ func (a *Attempt) fail(err error) error {
 	return &InDoubtError{fmt.Sprintf("%s manifest %d of task %q", a.Manifest.Kind, a.Manifest.Seq, a.Manifest.Task), err}
 }
 
-// An InDoubtError is an ErrUnknown that knows why.
+// An InDoubtError is an ErrUnknown with its cause, Why.
 type InDoubtError struct {
 	manifest string
 	Why      error
@@ -128,24 +132,28 @@ func (e *InDoubtError) Error() string {
 
 func (e *InDoubtError) Unwrap() []error { return []error{cause.ErrUnknown, e.Why} }
 
-// readBack settles an attempt whose key is taken: by itself, if an earlier
-// reply was lost, or by another writer.
+// readBack finds out who has taken the key of an attempt: the attempt itself, if the
+// reply to an earlier request was lost, or another writer.
 func (l *Log) readBack(ctx context.Context, a *Attempt) (time.Time, error) {
 	seq := a.Manifest.Seq
 	m, err := l.Read(ctx, seq)
 	if errors.Is(err, fs.ErrNotExist) {
-		// Taken a moment ago, and gone: only a manifest that newer ones have
-		// long followed is ever deleted.
+		// It was there a moment ago, and has been deleted. Only manifests that are long
+		// superseded by newer ones are deleted, so the number is not ours.
 		return time.Time{}, a.taken("its key was taken and is free again")
+	}
+	if errors.Is(err, cause.ErrVersion) {
+		return time.Time{}, a.taken(err.Error()) // this program did not write it
 	}
 	if err != nil {
 		a.inDoubt = true
 		return time.Time{}, a.fail(err)
 	}
 	if m.Token != a.Manifest.Token {
-		return time.Time{}, a.taken(fmt.Sprintf("manifest %d of task %q is from epoch %d, writer %s", seq, l.Task, m.Epoch, m.Writer))
+		a.inDoubt = a.inDoubt && !l.neverMade(ctx, a, m)
+		return time.Time{}, a.taken(fmt.Sprintf("manifest %d of task %q is from epoch %d, %s", seq, l.Task, m.Epoch, m.Who()))
 	}
-	a.inDoubt = true // it is ours; what remains is to learn its time
+	a.inDoubt = true // it is ours, and only its time is still missing
 	at, err := l.timeOf(ctx, seq)
 	if err != nil {
 		return time.Time{}, a.fail(err)
@@ -156,10 +164,36 @@ func (l *Log) readBack(ctx context.Context, a *Attempt) (time.Time, error) {
 	return time.Time{}, a.taken("it was made, and is gone")
 }
 
-// taken returns the error of an attempt whose number is not its own. If an
-// earlier request of it may have been applied, it may have been the newest manifest:
-// others may have gone on from it, retired and deleted it, and a manifest that came
-// late may stand under its number now.
+// neverMade reports whether it can be shown that a's manifest never was in the store:
+// manifest there has its number. It is so
+//
+//   - if there is the newest manifest. The newest is never deleted, so no other can have
+//     had the number before it;
+//   - if the newest one was made from there, which so was committed;
+//   - if there was made within half a window of a's base. Had a's manifest been there
+//     first, it would have been deleted before, and that takes a whole window (I5).
+func (l *Log) neverMade(ctx context.Context, a *Attempt, there *format.Manifest) bool {
+	newest, _, err := l.newestFrom(ctx, there.Seq)
+	if err != nil || newest == there.Seq {
+		return err == nil
+	}
+	at, err := l.timeOf(ctx, there.Seq)
+	if err != nil || at.IsZero() {
+		return false
+	}
+	if newest == there.Seq+1 {
+		next, err := l.Read(ctx, newest)
+		if err == nil && next.Base != nil && next.Base.Token == there.Token && SameObject(next.Base.Time, at) {
+			return true
+		}
+	}
+	base := a.Manifest.Base
+	return base != nil && SameObject(base.Time, at)
+}
+
+// taken returns the error of an attempt whose number another manifest has. If the attempt
+// is in doubt, its own manifest may have been the newest for a time: others may have
+// continued from it, retired it and deleted it, and the other manifest may be a late one.
 func (a *Attempt) taken(why string) error {
 	kind := ErrTaken
 	if a.inDoubt {
@@ -168,40 +202,54 @@ func (a *Attempt) taken(why string) error {
 	return takenError{fmt.Errorf("%w: %s", kind, why), a.Manifest.Seq}
 }
 
-// Claim makes a new writer the owner of the task and returns its first manifest,
-// which next makes of the newest one. From then on every earlier owner fails
-// at its next Create (I4). After ErrUnknown it may be in the history, or may yet be.
+// Claim makes a new writer the owner of the task and returns its first manifest. next
+// makes that manifest from base, the newest one, which is nil if there is none. From then
+// on every earlier owner fails at its next Create (I4). After ErrUnknown the claim may be
+// in the history, or may yet be.
 //
-// next is called again when another writer was first, and also when one has
-// gone on from what was made of it already. It gets nil if there is no manifest. Its
-// ErrGone says that base is not the newest any more, and its ErrClaimed that nothing
-// was made of it.
-func (l *Log) Claim(ctx context.Context, next func(base *Committed) (*format.Manifest, error)) (*Committed, error) {
-	unsure := false // an earlier attempt may have been the newest manifest
-	for n := 1; ; n++ {
-		c, err := l.tryClaim(ctx, next)
-		unsure = unsure || errors.Is(err, ErrOvertaken)
+// Claim starts over, and calls next again, when another writer was first, and also when
+// another writer has already continued from the claim. next may return ErrGone to say that
+// base is not the newest any more, which starts over too. A claim that is released at once
+// is not made again once it may have been in the history.
+func (l *Log) Claim(ctx context.Context, next func(base *Committed) (*format.Manifest, error)) (c *Committed, err error) {
+	err = l.compete(ctx, func(bool) (err error) {
+		c, err = l.tryClaim(ctx, next)
+		return err
+	})
+	return c, err
+}
+
+// compete calls try until it is not overtaken by another writer. again says that an
+// earlier attempt may have been the newest manifest for a time. An error of a later one
+// is ErrUnknown then.
+func (l *Log) compete(ctx context.Context, try func(again bool) error) error {
+	again := false
+	losses := contest{log: l}
+	defer losses.end(ctx)
+	for {
+		err := try(again)
+		again = again || errors.Is(err, ErrOvertaken)
 		if errors.Is(err, ErrTaken) || errors.Is(err, ErrOvertaken) || errors.Is(err, cause.ErrGone) {
-			if err = l.startOver(ctx, n, err); err == nil {
+			if err = losses.lost(ctx, err); err == nil {
 				continue
 			}
 		}
-		if err != nil && unsure && !errors.Is(err, cause.ErrUnknown) && !errors.Is(err, cause.ErrClaimed) {
+		if err != nil && again && !errors.Is(err, cause.ErrUnknown) {
 			err = fmt.Errorf("%w: %w", cause.ErrUnknown, err)
 		}
-		return c, err
+		return err
 	}
 }
 
-// startOver waits to start over after an attempt was lost.
-func (l *Log) startOver(ctx context.Context, n int, lost error) error {
-	if err := l.checkListed(ctx, lost); err != nil {
+// Refuse returns err, which was found out from base, the newest manifest: after it has
+// made sure of base. No Create will tell that another manifest was read in its place,
+// which was made late under its number. It returns ErrGone if that is so. base may
+// be nil.
+func (l *Log) Refuse(ctx context.Context, base *Committed, err error) error {
+	if base == nil {
 		return err
 	}
-	if err := l.Backoff.Wait(ctx, n); err != nil {
-		return fmt.Errorf("claim of task %q: %w", l.Task, err)
-	}
-	return nil
+	return cmp.Or(l.checkSame(ctx, base), err)
 }
 
 func (l *Log) tryClaim(ctx context.Context, next func(base *Committed) (*format.Manifest, error)) (*Committed, error) {
@@ -211,7 +259,7 @@ func (l *Log) tryClaim(ctx context.Context, next func(base *Committed) (*format.
 	}
 	m, err := next(base)
 	if err != nil {
-		return nil, err
+		return nil, l.Refuse(ctx, base, err)
 	}
 	a, err := l.NewAttempt(m)
 	if err != nil {
@@ -221,8 +269,10 @@ func (l *Log) tryClaim(ctx context.Context, next func(base *Committed) (*format.
 	if err != nil {
 		return nil, err
 	}
-	a.inDoubt = true // it is in the store, whether that comes out or not
+	a.inDoubt = true // it is in the store; whether it is in the history is not known yet
 	switch err := l.checkConditions(ctx, m); {
+	case errors.Is(err, ErrOvertaken) && m.Released:
+		return l.doneOnce(ctx, a, made, err)
 	case errors.Is(err, ErrOvertaken), errors.Is(err, backend.ErrUnsupported):
 		return nil, err
 	case err != nil:
@@ -230,61 +280,90 @@ func (l *Log) tryClaim(ctx context.Context, next func(base *Committed) (*format.
 	}
 	// If this process slept between the read and the write, the number may
 	// have been used and deleted meanwhile: see the fence window.
-	seq, at, err := l.newestFrom(ctx, m.Seq)
-	if err != nil {
-		return nil, a.fail(err)
-	}
-	if seq > m.Seq {
+	newest, _, err := l.Refresh(ctx, &Committed{m, made})
+	switch {
+	case errors.Is(err, cause.ErrFenced) && m.Released:
+		return l.doneOnce(ctx, a, made, err)
+	case errors.Is(err, cause.ErrFenced):
 		return nil, ErrOvertaken
+	case err != nil:
+		return nil, a.fail(err)
+	case newest.Seq > m.Seq: // others have amended it, and it stands
+		return newest, nil
 	}
-	if err := l.checkTimes(m.Seq, made, at); err != nil {
+	if err := l.checkTimes(m.Seq, made, newest.Time); err != nil {
 		return nil, a.fail(err)
 	}
-	return &Committed{m, at}, nil
+	return newest, nil
 }
 
-// Append makes a's manifest the one that follows base, the newest one of the same
-// writer, and returns it. listed is of the last manifest of that writer of which a
-// listing told the time; Append keeps it up to date. After ErrUnknown the outcome is
-// in doubt, and only another call with the same attempt can tell. Its other errors are
-// those of create.
+// doneOnce returns a claim that is released at once (a rollback, say, or a deletion), if
+// it is in the history although others have followed. To start over would undo what these
+// have done. So if it cannot be shown, the claim is in doubt, and not made again.
+func (l *Log) doneOnce(ctx context.Context, a *Attempt, made time.Time, why error) (*Committed, error) {
+	if l.wasFollowed(ctx, a.Manifest, made) {
+		return &Committed{a.Manifest, made}, nil
+	}
+	a.inDoubt = true
+	return nil, a.fail(why)
+}
+
+// Append commits a's manifest after base, which is the writer's own newest manifest, and
+// returns it. listed says what time the last listing gave one of this writer's manifests,
+// and when this process learned that; Append updates it. After ErrUnknown the outcome is
+// in doubt, and only another call with the same attempt can tell. An [AmendedError] says
+// that the attempt was not committed, and what the writer continues from. Append's other
+// errors are those of create; one that is ErrTaken or ErrOvertaken is also ErrFenced.
 func (l *Log) Append(ctx context.Context, a *Attempt, base *Committed, listed *clock.Stamp) (*Committed, error) {
 	made, err := l.create(ctx, a)
 	if err == nil {
 		err = l.confirm(ctx, a, made, base, listed)
 	}
 	if err != nil {
-		return nil, err
+		return l.lost(ctx, a, err)
 	}
 	return &Committed{a.Manifest, made}, nil
 }
 
-// confirm closes the hole that create-if-absent has: when base's successor was made
-// by another writer and deleted since, a create of that number succeeds. It cannot
-// have been deleted within the fence window, so there is nothing to ask unless more
-// than half of that lies between the two manifests, by the store's clock (I5).
+// confirm makes sure that the manifest which was just created is not a late one. If
+// another writer made base's successor, and it has been deleted since, a Create of that
+// number succeeds although the history has gone on. But a manifest is not deleted within
+// the fence window. So nothing needs to be checked unless more than half the window lies
+// between the two manifests, by the store's clock (I5).
 //
-// That is so if the replies tell the same time as listings do, of which the claim
-// made sure. If a reply is not what the owner's own clock would have it, something
-// may have come between: then the listing is asked as well. Nothing is decided by that
-// clock.
+// That argument needs replies and listings to tell the same time. The claim has checked
+// that, but a proxy may have been added since. If the reply's time differs from what the
+// owner's own clock predicts, confirm lists as well.
+//
+// It also needs A4. On file://, the store's clock is the machine's, which somebody may set
+// back while the owner sleeps. So confirm lists as well if more than a quarter of the
+// window has passed by the machine's time since boot, which nobody can set. The owner's
+// clocks decide nothing else.
 func (l *Log) confirm(ctx context.Context, a *Attempt, made time.Time, base *Committed, listed *clock.Stamp) error {
 	away := made.Sub(base.Time)
 	apart := made.Sub(listed.Store) - listed.Passed()
-	if away >= 0 && away <= FenceWindow/2 && apart.Abs() <= maxApart {
+	passed := l.SinceBoot() - listed.Boot
+	if away >= 0 && away <= FenceWindow/2 && apart.Abs() <= maxApart && passed <= FenceWindow/4 {
+		listed.Boot = a.begun
 		return nil
 	}
 	at, err := l.confirmByList(ctx, a, made)
 	if err == nil && !at.IsZero() {
 		*listed = clock.Now(at)
 	}
+	if err == nil {
+		listed.Boot = a.begun
+	}
 	return err
 }
 
-// AppendOnce makes m, the only manifest of its writer, a part of the history, and makes
-// sure that it is. An error that wraps ErrConflict and ErrUnknown says that others have
-// gone on, and that it may have been a part. Its other errors are those of create.
-func (l *Log) AppendOnce(ctx context.Context, m *format.Manifest) (*Committed, error) {
+// AppendOnce commits m, the only manifest of its writer. An error that wraps both
+// ErrConflict and ErrUnknown says that other writers have made later manifests, and that
+// m may have been committed before them. Its other errors are those of create.
+//
+// trusted says that the store is known to honour conditions. If not, that is made sure of
+// for a task's first manifests.
+func (l *Log) AppendOnce(ctx context.Context, m *format.Manifest, trusted bool) (*Committed, error) {
 	a, err := l.NewAttempt(m)
 	if err != nil {
 		return nil, err
@@ -292,7 +371,7 @@ func (l *Log) AppendOnce(ctx context.Context, m *format.Manifest) (*Committed, e
 	at, err := l.create(ctx, a)
 	if err == nil {
 		a.inDoubt = true
-		err = l.confirmOnce(ctx, a, at)
+		err = l.confirmOnce(ctx, a, at, trusted)
 	}
 	switch {
 	case err == nil:
@@ -307,11 +386,11 @@ func (l *Log) AppendOnce(ctx context.Context, m *format.Manifest) (*Committed, e
 	return nil, a.fail(err)
 }
 
-// confirmOnce makes sure that a save whose manifest is in the store became a
-// part of the history: what was read before it may be old, and the number may
-// have been used and deleted meanwhile.
-func (l *Log) confirmOnce(ctx context.Context, a *Attempt, made time.Time) error {
-	if a.Manifest.Seq <= 2 { // the first writer may have died before it had
+// confirmOnce makes sure that a save's manifest, which is in the store, is in the history
+// too. What the save read before may be old, and its number may have been used and
+// deleted meanwhile.
+func (l *Log) confirmOnce(ctx context.Context, a *Attempt, made time.Time, trusted bool) error {
+	if a.Manifest.Seq <= 2 && !trusted { // the first writer may have died before it did this check
 		if err := l.checkConditions(ctx, a.Manifest); err != nil {
 			return err
 		}
@@ -320,10 +399,11 @@ func (l *Log) confirmOnce(ctx context.Context, a *Attempt, made time.Time) error
 	return err
 }
 
-// confirmByList makes sure that a's manifest, which is in the store since the time that
-// the reply told, is in the history: it is the newest, or a later one retains its
-// checkpoint. Its error is ErrOvertaken if it is not, or ErrUnknown. It returns the
-// time that the listing tells, or zero if others have gone on.
+// confirmByList makes sure that a's manifest, which is in the store, is in the history:
+// it is the newest, or a later one retains its checkpoint. replied is its time in the
+// reply to the Create. If it is not in the history the error is ErrOvertaken; if that
+// cannot be found out, ErrUnknown. It returns the time in the listing, or zero if there
+// is a later manifest.
 func (l *Log) confirmByList(ctx context.Context, a *Attempt, replied time.Time) (listed time.Time, err error) {
 	a.inDoubt = true
 	seq, at, err := l.newestFrom(ctx, a.Manifest.Seq)
@@ -341,7 +421,7 @@ func (l *Log) confirmByList(ctx context.Context, a *Attempt, replied time.Time) 
 		return time.Time{}, a.fail(err)
 	}
 	if slices.ContainsFunc(all, func(r format.Retained) bool { return r.Seq == a.Manifest.Seq }) {
-		return time.Time{}, nil // others have gone on from it
+		return time.Time{}, nil // others have continued from it
 	}
-	return time.Time{}, fmt.Errorf("manifest %d of task %q: %w, to number %d", a.Manifest.Seq, l.Task, ErrOvertaken, seq)
+	return time.Time{}, a.taken(fmt.Sprintf("manifest %d of task %q is the newest", seq, l.Task))
 }

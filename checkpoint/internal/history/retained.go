@@ -11,12 +11,17 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// This file reads what the newest manifest lists, and what it names in segments.
+// This file says which checkpoints exist, and reads parts of manifests that are too large
+// for them and so lie in segments.
 
-// IntactAndAll is NewestAndAll for those who want an older checkpoint: when
-// the newest manifest cannot be read, damage says why, and c is the newest one that can.
+// IntactAndAll is NewestAndAll for callers that may be content with an older checkpoint:
+// when the newest manifest cannot be read, damage says why, and c is the newest one that
+// can be read.
 func (l *Log) IntactAndAll(ctx context.Context) (c *Committed, all []format.Retained, damage, err error) {
 	c, all, err = l.NewestAndAll(ctx)
+	if errors.Is(err, cause.ErrCorrupt) { // a bit may have flipped on its way here
+		c, all, err = l.NewestAndAll(ctx)
+	}
 	if !errors.Is(err, cause.ErrCorrupt) && !errors.Is(err, cause.ErrVersion) {
 		return c, all, nil, err
 	}
@@ -24,7 +29,10 @@ func (l *Log) IntactAndAll(ctx context.Context) (c *Committed, all []format.Reta
 	if c, err = l.NewestIntact(ctx); err != nil || c == nil {
 		return nil, nil, nil, errors.Join(damage, err)
 	}
-	all, err = l.All(ctx, c)
+	all, _, err = l.Salvage(ctx, c)
+	if errors.Is(err, cause.ErrGone) { // a newer manifest has another list, and this one's was deleted
+		err = fmt.Errorf("%w; the list of checkpoints of manifest %d is not there any more", damage, c.Seq)
+	}
 	return c, all, damage, err
 }
 
@@ -39,24 +47,25 @@ func (l *Log) NewestAndAll(ctx context.Context) (*Committed, []format.Retained, 
 	return c, all, err
 }
 
-// allForCertain returns all the checkpoints that exist, for those who might do harm
-// by a list of the past: after NewestAndAll has found the newest manifest, and before
-// it reads it, that may be retired and deleted, and a writer that slept may create
-// another manifest of its number.
+// allForCertain returns all the checkpoints that exist, for callers that would do harm by
+// relying on a late manifest. NewestAndAll may read one: after it has listed the newest
+// manifest, and before it reads it, that may be retired and deleted, and a writer that
+// slept may create another manifest of its number.
 func (l *Log) allForCertain(ctx context.Context) ([]format.Retained, error) {
 	return Reread(ctx, func() ([]format.Retained, error) {
-		c, all, err := l.NewestAndAll(ctx)
-		if err != nil || c == nil {
+		c, err := l.NewestForCertain(ctx)
+		if err != nil {
 			return nil, err
 		}
-		return all, l.checkSame(ctx, c)
+		return l.All(ctx, c)
 	})
 }
 
-// MadeLate returns those of a list of checkpoints whose manifests, as they were
-// read just now, may be others, made late under their numbers: they are not
-// retained any more, and not as old as they should be. (In a job that was copied
-// all are younger, and those that are retained are what they are all the same.)
+// MadeLate returns which of the checkpoints in read may have been read from late
+// manifests, made under their numbers after the right ones were deleted. Those are the
+// ones that are not retained any more, and whose manifests do not have the time that
+// they should have. (After a job was copied, all manifests have later times. There,
+// those that are still retained are the right ones all the same.)
 func (l *Log) MadeLate(ctx context.Context, read []format.Retained) ([]format.Retained, error) {
 	if len(read) == 0 {
 		return nil, nil
@@ -87,49 +96,15 @@ func Dropped(before, after []format.Retained) []format.Retained {
 	return slices.DeleteFunc(slices.Clone(before), func(r format.Retained) bool { return kept[r.Seq] })
 }
 
-// All lists the checkpoints of manifest c, its own first, wherever the list lies. It
-// returns ErrGone if c is not the newest any more, and its list is gone. c may be nil.
-func (l *Log) All(ctx context.Context, c *Committed) ([]format.Retained, error) {
-	if c == nil {
-		return nil, nil
-	}
-	if c.RetainedAt == nil {
-		return c.With(c.Retained), nil
-	}
-	var retained []format.Retained
-	err := l.Segments.Part(ctx, c.RetainedAt, func(data []byte) (err error) {
-		retained, err = c.DecodeRetained(data)
-		return err
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, l.missingList(ctx, c, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return c.With(retained), nil
-}
-
-// missingList tells why the retained list of manifest c is not there.
-func (l *Log) missingList(ctx context.Context, c *Committed, notFound error) error {
-	seq, _, err := l.NewestSeq(ctx)
-	if err != nil {
-		return err
-	}
-	if seq != c.Seq {
-		return l.Overtaken(c)
-	}
-	return fmt.Errorf("task %q: the newest manifest needs an object that is missing: %w: %w", l.Task, cause.ErrCorrupt, notFound)
-}
-
-// Overtaken is the error of who relies on manifest c when that is not the newest any
-// more, or may never have been in the history.
+// Overtaken returns the error for a caller that has relied on manifest c, when c is not
+// the newest any more, or may never have been in the history.
 func (l *Log) Overtaken(c *Committed) error {
 	return fmt.Errorf("task %q, manifest %d: %w", l.Task, c.Seq, cause.ErrGone)
 }
 
-// Commit is ReadCommit that tells why there is no such manifest.
-func (l *Log) Commit(ctx context.Context, r format.Retained) (*format.Manifest, error) {
+// FindCommit is ReadCommit with another error for a manifest that does not exist: it says
+// whether the checkpoint was retired or is damaged.
+func (l *Log) FindCommit(ctx context.Context, r format.Retained) (*format.Manifest, error) {
 	m, err := l.ReadCommit(ctx, r)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = l.Missing(ctx, r.Seq, err)
@@ -139,35 +114,56 @@ func (l *Log) Commit(ctx context.Context, r format.Retained) (*format.Manifest, 
 
 // ReadCommit returns the manifest of a checkpoint that is retained.
 func (l *Log) ReadCommit(ctx context.Context, r format.Retained) (*format.Manifest, error) {
-	m, err := l.Read(ctx, r.Seq)
+	m, err := l.readCommit(ctx, r.Seq)
 	if err != nil {
 		return nil, err
 	}
-	if m.Kind != format.KindCommit {
-		return nil, fmt.Errorf("manifest %s: %w: it is a %s; expected a commit", format.ManifestKey(l.Dir, r.Seq), cause.ErrCorrupt, m.Kind)
-	}
-	m.Checkpoint.Time, m.Checkpoint.CountsFrom = r.Time, r.CountsFrom
+	m.Checkpoint.Rename(r)
+	m.Checkpoint.WrittenBy = m.WrittenBy
 	return m, nil
 }
 
-// Content returns a checkpoint's content, wherever it lies.
+// readCommit reads a manifest that is to be a commit.
+func (l *Log) readCommit(ctx context.Context, seq uint64) (*format.Manifest, error) {
+	m, err := l.Read(ctx, seq)
+	if err == nil && m.Kind != format.KindCommit {
+		err = fmt.Errorf("manifest %s: %w: it is a %s; expected a commit", format.ManifestKey(l.Dir, seq), cause.ErrCorrupt, m.Kind)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Content returns a checkpoint's content, whether it is in the manifest or in a segment.
+// Each segment in it that is another task's says so.
 func (l *Log) Content(ctx context.Context, c *format.Checkpoint) (*format.Content, error) {
 	if c.Content != nil {
-		return c.Content, nil
+		return c.Content.Resolve(c.Of), nil
+	}
+	segments := l.Segments
+	if c.Of != "" {
+		var err error
+		if segments, err = segments.Of(c.Of); err != nil {
+			return nil, err
+		}
 	}
 	var content *format.Content
-	err := l.Segments.Part(ctx, c.ContentAt, func(data []byte) (err error) {
+	err := segments.Part(ctx, c.ContentAt, func(data []byte) (err error) {
 		content, err = format.DecodeContent(data)
 		return err
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, l.Missing(ctx, c.Seq, err)
 	}
-	return content, err
+	if err != nil {
+		return nil, err
+	}
+	return content.Resolve(c.Of), nil
 }
 
-// Missing tells why an object that checkpoint seq needs is not there: the
-// checkpoint has been retired, which is no fault, or it has been damaged.
+// Missing returns the reason why an object that checkpoint seq needs does not exist:
+// either the checkpoint has been retired, which is no damage, or it is damaged.
 func (l *Log) Missing(ctx context.Context, seq uint64, notFound error) error {
 	_, all, err := l.NewestAndAll(ctx)
 	if err != nil {

@@ -7,12 +7,12 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// PartMemory bounds what it takes to read parts of manifests that lie in segments, in
-// bytes, in all that a job reads at the same time, unless a single part takes more.
+// PartMemory bounds the memory, in bytes, that a job takes for reading parts of manifests
+// from segments, in all goroutines together. A single part may take more.
 const PartMemory = 64 << 20
 
-// firstRead is how much of a part is read before memory is taken for the rest, in
-// bytes: a manifest may claim more than there is.
+// firstRead is how much of a part is read, in bytes, before memory is allocated for the
+// rest: a manifest may declare a part that is larger than its segment.
 const firstRead = 1 << 20
 
 // Part reads a part of a manifest that lies in a segment, when there is memory for it,

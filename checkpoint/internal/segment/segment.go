@@ -24,9 +24,39 @@ type Reader struct {
 	Parts *semaphore.Weighted // memory for what Part reads: of PartMemory bytes
 	Task  string
 	Dir   string // the task's, in keys
+
+	foreign map[format.SegmentID]home // of segments that are other tasks'
 }
 
-// An Error is about one object, which its text names already.
+// A home is a task, and its directory.
+type home struct{ task, dir string }
+
+// Of returns a reader of another task's segments.
+func (r *Reader) Of(task string) (*Reader, error) {
+	dir, err := format.EscapeTask(task)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{Store: r.Store, Codec: r.Codec, Parts: r.Parts, Task: task, Dir: dir}, nil
+}
+
+// With returns a reader that knows which segments of a checkpoint are other tasks'.
+func (r *Reader) With(list []format.Segment) *Reader {
+	foreign := make(map[format.SegmentID]home)
+	for _, s := range list {
+		if dir, err := format.EscapeTask(s.Task); err == nil && s.Task != "" {
+			foreign[s.ID] = home{s.Task, dir}
+		}
+	}
+	if len(foreign) == 0 {
+		return r
+	}
+	out := *r
+	out.foreign = foreign
+	return &out
+}
+
+// An Error is about one object. Its text names the object.
 type Error struct {
 	Key string
 	Err error
@@ -47,11 +77,10 @@ func (r *Reader) Read(ctx context.Context, id format.SegmentID, offset int64, p 
 	return err
 }
 
-// Probe makes sure that a segment is there and has its size, by reading its last
-// byte and what may come after. Its error wraps fs.ErrNotExist or format.ErrCorrupt if
-// that is not so.
+// Probe makes sure that a segment exists and has its size, by reading its last byte and
+// what may come after it. If not, its error wraps fs.ErrNotExist or format.ErrCorrupt.
 func (r *Reader) Probe(ctx context.Context, seg format.Segment) error {
-	key := r.Key(seg.ID)
+	key := r.With([]format.Segment{seg}).Key(seg.ID)
 	var p [2]byte
 	n, err := r.Store.Get(ctx, key, seg.Size-1, p[:])
 	switch {
@@ -90,7 +119,15 @@ func (r *Reader) All(ctx context.Context) iter.Seq2[Object, error] {
 }
 
 // Key returns a segment's key.
-func (r *Reader) Key(id format.SegmentID) string { return format.SegmentKey(r.Dir, id) }
+func (r *Reader) Key(id format.SegmentID) string {
+	if h, ok := r.foreign[id]; ok {
+		return format.SegmentKey(h.dir, id)
+	}
+	return format.SegmentKey(r.Dir, id)
+}
+
+// Owner returns the task whose segment it is, or "" for the reader's own task.
+func (r *Reader) Owner(id format.SegmentID) string { return r.foreign[id].task }
 
 // Decode returns the data of a chunk whose stored bytes were read, and makes sure that
 // it is what was saved. If it is not in stored, it is appended to buf.

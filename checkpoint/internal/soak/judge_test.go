@@ -14,7 +14,7 @@ import (
 
 // A judge holds the history of one task, as it stands in the store in the end,
 // against what was told of it. No manifest is old enough to be deleted, so the
-// history is there from its first step on.
+// history is there from its first manifest on.
 type judge struct {
 	*record
 	store backend.Store
@@ -24,15 +24,15 @@ type judge struct {
 	manifests []*format.Manifest // in the order of their numbers
 	bytes     int64              // in them
 	segments  map[format.SegmentID]int64
-	retained  []uint64 // by the account of the judge, the newest first
-	savepoint map[uint64]bool
-	commits   []*attempt // in the history
+	retained  []uint64          // by the account of the judge, the newest first
+	names     map[uint64]string // of savepoints, likewise
+	commits   []*attempt        // in the history
 }
 
 func newJudge(r *record, store backend.Store, dir string) *judge {
 	return &judge{
 		record: r, store: store, dir: dir, codec: codec.New(),
-		segments: make(map[format.SegmentID]int64), savepoint: make(map[uint64]bool),
+		segments: make(map[format.SegmentID]int64), names: make(map[uint64]string),
 	}
 }
 
@@ -47,6 +47,9 @@ func (j *judge) load(ctx context.Context) error {
 			continue
 		}
 		_, seq, ok := format.ParseManifestKey(o.Key)
+		if o.Key == format.AnnouncedKey(j.dir) {
+			continue
+		}
 		if !ok {
 			return fmt.Errorf("there is an object %s", o.Key)
 		}
@@ -65,7 +68,7 @@ func (j *judge) load(ctx context.Context) error {
 	return nil
 }
 
-// history goes through all steps.
+// history reads all manifests.
 func (j *judge) history() {
 	before := new(format.Manifest)
 	for _, m := range j.manifests {
@@ -74,20 +77,28 @@ func (j *judge) history() {
 		}
 		switch {
 		case m.Epoch == before.Epoch+1 && m.Kind == format.KindClaim && m.Writer != before.Writer:
+		case m.Kind == format.KindAmend && m.Epoch == before.Epoch && m.Writer == before.Writer && m.Released == before.Released:
 		case m.Epoch == before.Epoch && m.Kind != format.KindClaim && m.Writer == before.Writer && !before.Released:
 		default:
 			j.badf("manifest %d, a %s of epoch %d, writer %s, follows epoch %d, writer %s", m.Seq, m.Kind, m.Epoch, m.Writer, before.Epoch, before.Writer)
 		}
+		if m.Base != nil && m.Base.Token != before.Token || m.Base == nil && m.Seq > 1 {
+			j.badf("manifest %d was not made from manifest %d", m.Seq, before.Seq)
+		}
 		if m.Kind == format.KindCommit {
 			j.commit(m)
 		}
-		j.retention(m)
+		j.retention(m, before)
 		before = m
 	}
+	if len(before.Held) > 0 {
+		j.badf("it holds checkpoints for forks, all of which were deleted: %+v", before.Held)
+	}
 	j.acknowledged()
+	j.named(before)
 }
 
-// commit finds out which attempt a step commits. It goes on from the commit
+// commit finds out which attempt a manifest commits. It goes on from the commit
 // before, but for such as their owner did not know to have succeeded.
 func (j *judge) commit(m *format.Manifest) {
 	if m.Checkpoint.Content == nil {
@@ -123,35 +134,113 @@ func (j *judge) commit(m *format.Manifest) {
 		}
 	}
 	j.commits = append(j.commits, a)
-	j.savepoint[m.Seq] = a.savepoint != ""
+	if m.Checkpoint.Savepoint != a.savepoint {
+		j.badf("manifest %d commits savepoint %q, want %q", m.Seq, m.Checkpoint.Savepoint, a.savepoint)
+	}
 }
 
-// retention makes sure that a step retains what the policy says, no more and no
-// less.
-func (j *judge) retention(m *format.Manifest) {
-	if m.Kind == format.KindCommit {
-		n := 0
-		kept := []uint64{m.Seq}
-		for _, seq := range j.retained {
-			if n++; n < keepLast || j.savepoint[seq] {
-				kept = append(kept, seq)
-			}
-		}
-		j.retained = kept
-	}
-	var got []uint64
-	if m.Checkpoint != nil {
-		got = append(got, m.Checkpoint.Seq)
-	}
+// retention makes sure that a manifest retains what the policy says, no more and no
+// less. Only an amendment may drop others, by a pruning, and change names.
+func (j *judge) retention(m, before *format.Manifest) {
 	if m.RetainedAt != nil {
 		j.badf("manifest %d does not say itself what it retains", m.Seq)
 	}
-	for _, r := range m.Retained {
+	var got []uint64
+	names := make(map[uint64]string)
+	for _, r := range listOf(m) {
 		got = append(got, r.Seq)
+		names[r.Seq] = r.Savepoint
 	}
-	if !slices.Equal(got, j.retained) {
-		j.badf("manifest %d retains %v, want %v", m.Seq, got, j.retained)
+	want := j.kept(before, keepLast-1)
+	switch m.Kind {
+	case format.KindCommit:
+		want = append([]uint64{m.Seq}, want...)
+		j.names[m.Seq] = names[m.Seq]
+	case format.KindAmend:
+		if want = j.retained; len(got) < len(want) {
+			want = j.kept(before, pruneLast)
+		}
+		j.changed(m, names)
+	default:
+		want = j.retained
 	}
+	if !slices.Equal(got, want) {
+		j.badf("manifest %d, a %s, retains %v, want %v", m.Seq, m.Kind, got, want)
+	}
+	for _, seq := range got {
+		if names[seq] != j.names[seq] {
+			j.badf("manifest %d, a %s, calls checkpoint %d %q, and before it was %q", m.Seq, m.Kind, seq, names[seq], j.names[seq])
+		}
+	}
+	j.retained = got
+}
+
+// kept returns what is kept of the checkpoints that manifest before retains: the last ones,
+// savepoints, and what is held for forks.
+func (j *judge) kept(before *format.Manifest, last int) (list []uint64) {
+	for i, seq := range j.retained {
+		if i < last || j.names[seq] != "" || before.Held.Has(seq) {
+			list = append(list, seq)
+		}
+	}
+	return list
+}
+
+// changed takes the names from an amendment. They are such as were asked for.
+func (j *judge) changed(m *format.Manifest, names map[uint64]string) {
+	for seq, name := range names {
+		was := j.names[seq]
+		switch {
+		case name == was:
+			continue
+		case name != "" && was == "":
+			if n := j.naming(name); n == nil || n.added == refused || n.added == done && n.seq != seq {
+				j.badf("amendment %d makes checkpoint %d savepoint %q, which nobody asked for, or was told to be refused", m.Seq, seq, name)
+			}
+		case name == "":
+			if n := j.naming(was); n == nil || n.removed == unasked || n.removed == refused {
+				j.badf("amendment %d removes savepoint %q, which nobody asked for, or was told to be refused", m.Seq, was)
+			}
+		default:
+			j.badf("amendment %d calls savepoint %q %q", m.Seq, was, name)
+		}
+		j.names[seq] = name
+	}
+}
+
+func (j *judge) naming(name string) *naming {
+	for _, n := range j.namings {
+		if n.name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// named makes sure that the savepoints which were added and not removed are there, and
+// those which were removed are not.
+func (j *judge) named(newest *format.Manifest) {
+	is := make(map[string]uint64)
+	for _, r := range listOf(newest) {
+		is[r.Savepoint] = r.Seq
+	}
+	for _, n := range j.namings {
+		seq := is[n.name]
+		if n.added == done && n.removed <= refused && seq != n.seq {
+			j.badf("savepoint %s was added to checkpoint %d and not removed, and is now %d", n.name, n.seq, seq)
+		}
+		if n.removed == done && seq != 0 {
+			j.badf("savepoint %s was removed, and is checkpoint %d", n.name, seq)
+		}
+	}
+}
+
+// listOf lists all checkpoints of a manifest, its own first.
+func listOf(m *format.Manifest) []format.Retained {
+	if m.Checkpoint == nil {
+		return m.Retained
+	}
+	return append([]format.Retained{m.Checkpoint.Retained()}, m.Retained...)
 }
 
 // acknowledged makes sure that what was acknowledged is in the history.

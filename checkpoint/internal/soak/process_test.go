@@ -16,7 +16,7 @@ import (
 const keepLast = 5
 
 var options = checkpoint.Options{
-	SegmentSize: 64 << 10, Retention: checkpoint.Retention{Last: keepLast}, Logger: slog.New(slog.DiscardHandler),
+	Memory: 1 << 20, Retention: checkpoint.Retention{Last: keepLast}, Logger: slog.New(slog.DiscardHandler),
 	// Half a second in all, so that an outage is longer than some have patience.
 	Backoff: backend.Backoff{First: 20 * time.Millisecond, Max: 200 * time.Millisecond, Attempts: 6},
 }
@@ -117,7 +117,12 @@ func (p *process) gone(ctx context.Context, r *record, err error, c *checkpoint.
 	}
 }
 
+// recordOf returns the record of a task. Of forks there is none; what goes wrong with one
+// is told of the first task.
 func (p *process) recordOf(task *checkpoint.Task) *record {
+	if isFork(task.Name()) {
+		return p.records[0]
+	}
 	for _, r := range p.records {
 		if r.task == task.Name() {
 			return r

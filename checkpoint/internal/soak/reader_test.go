@@ -95,8 +95,8 @@ func (p *process) collect(ctx context.Context) {
 				continue
 			}
 			p.add("verifications", 1)
-			if report.Err() != nil || len(report.Foreign) > 0 {
-				r.badf("verified while others go on: %v, foreign %v", report.Problems, report.Foreign)
+			if report.Err() != nil || len(report.OtherObjects) > 0 {
+				r.badf("verified while others go on: %v, beside %v", report.Problems, report.OtherObjects)
 			}
 		}
 	}

@@ -50,6 +50,7 @@ type record struct {
 	attempts map[string]*attempt
 	claimed  uint64 // the highest epoch of a claim that succeeded
 	newest   uint64 // the highest number of a commit that was acknowledged
+	namings  []*naming
 }
 
 // An attempt is one snapshot that was handed to Commit.
@@ -130,6 +131,16 @@ func (r *record) found(c *checkpoint.Checkpoint, s *state) {
 		r.badf("checkpoint %d is of attempt %s, of which its owner was told: %v", c.Seq, s.Attempt, a.err)
 	case a.seq != 0 && a.seq != c.Seq:
 		r.badf("checkpoint %d is of attempt %s, which was acknowledged as %d", c.Seq, s.Attempt, a.seq)
+	}
+}
+
+// isAttempt is found for a state that was read from a fork: it is of an attempt, which was
+// not refused.
+func (r *record) isAttempt(s *state) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.attempts[s.Attempt]; a == nil || a.refused() {
+		r.badf("a fork is of attempt %s, which nobody made, or which was refused", s.Attempt)
 	}
 }
 

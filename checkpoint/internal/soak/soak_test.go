@@ -37,8 +37,9 @@ const (
 	every = 8
 )
 
-// TestSoak lets two owners compete for each of eight tasks, beside a collector
-// and readers, each behind a network of its own that fails. In the end nothing
+// TestSoak lets two owners compete for each of eight tasks, beside a collector, readers, one
+// who adds and removes savepoints, annotates and prunes, and one who forks the tasks and
+// deletes the forks, each behind a network of its own that fails. In the end nothing
 // that was acknowledged is missing, nothing that was refused is there, at no time
 // could two owners commit, and what is stored is what is needed.
 func TestSoak(t *testing.T) {
@@ -103,6 +104,8 @@ func (s *soak) run() {
 		start(fmt.Sprintf("reader-%d", n), func(p *process) { p.read(s.Context()) })
 	}
 	start("collector", func(p *process) { p.collect(s.Context()) })
+	start("amender", func(p *process) { p.amend(s.Context()) })
+	start("forker", func(p *process) { p.fork(s.Context()) })
 	group.Go(func() error {
 		defer close(over)
 		s.watch()
@@ -148,6 +151,7 @@ func (s *soak) conclude() {
 		s.Fatal(err)
 	}
 	defer store.Close()
+	s.endForks(job)
 	for _, r := range s.records {
 		s.settle(r, job)
 		task, err := job.Task(r.task)
@@ -221,7 +225,7 @@ func (s *soak) cleanUp(r *record, task *checkpoint.Task) {
 	}
 	none := checkpoint.CollectResult{}
 	if report.Err() != nil || report.Intact != report.Checkpoints ||
-		report.Garbage != none || report.InFlight != none || report.Unclear != none || len(report.Foreign) > 0 {
+		report.Garbage != none || report.InFlight != none || report.Unclear != none || len(report.OtherObjects) > 0 {
 		r.badf("verified in the end: %+v", report)
 	}
 	s.add("checkpoints retained in the end, all whole", int64(report.Intact))
@@ -248,11 +252,18 @@ func (s *soak) judge(r *record, store backend.Store, task *checkpoint.Task) {
 }
 
 // objects counts what is left in the bucket, of which each task has its manifests
-// and segments.
+// and segments, and each fork that was deleted its manifests.
 func (s *soak) objects(store backend.Store) (n int64) {
-	for _, err := range store.List(s.Context(), "", "") {
+	for o, err := range store.List(s.Context(), "", "") {
 		if err != nil {
 			s.Fatal(err)
+		}
+		if dir, _, ok := format.ParseManifestKey(o.Key); ok && s.isForkDir(dir) {
+			s.add("manifests of forks that were deleted", 1)
+			continue
+		}
+		if strings.HasSuffix(o.Key, "/announced") { // of an amender whose last request was lost
+			continue
 		}
 		n++
 	}
@@ -262,9 +273,20 @@ func (s *soak) objects(store backend.Store) (n int64) {
 	return n
 }
 
+// isForkDir reports whether dir is a fork's, in keys.
+func (s *soak) isForkDir(dir string) bool {
+	for i := range forks {
+		if of, err := format.EscapeTask(forkName(i)); err == nil && of == dir {
+			return true
+		}
+	}
+	return false
+}
+
 // never returns what a soak is for and has not happened.
 func (s *soak) never() (list []string) {
-	must := []string{"claims", "takeovers", "commits", "fenced", "commits of unknown outcome", "restores", "reads of older checkpoints", "collections", "verifications"}
+	must := []string{"claims", "takeovers", "commits", "fenced", "commits of unknown outcome", "restores", "reads of older checkpoints", "collections", "verifications",
+		"savepoints added by others", "savepoints removed by others", "notes", "prunings", "forks", "commits in forks", "deletions of forks"}
 	for _, tr := range troubles {
 		must = append(must, string(tr))
 	}
@@ -282,7 +304,7 @@ func (s *soak) summary() {
 	for _, f := range append(slices.Clone(drawn), offline) {
 		fmt.Fprintf(&b, "%12d %s\n", fired[f], f)
 	}
-	s.Logf("%v, seed %d: %d tasks, %d owners each, %d readers, a collector\n%s"+
+	s.Logf("%v, seed %d: %d tasks, %d owners each, %d readers, a collector, an amender, a forker\n%s"+
 		"Requests that reached the server: %d, with %d bytes of bodies up and %d down. Requests that met a fault:\n%s",
 		*soakFor, *soakSeed, tasks, owners, readers, s.tally, s.requests.Load(), s.sent.Load(), s.received.Load(), &b)
 }

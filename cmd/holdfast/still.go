@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"syscall"
+
+	"github.com/holdfast-io/holdfast/internal/process"
+)
+
+// still calls copy while the program's state is consistent.
+func (s *supervisor) still(ctx context.Context, copy func(context.Context) error) error {
+	if s.group == nil || hasEnded(s.group) {
+		return copy(ctx) // there is nobody to write
+	}
+	if s.o.pre == "" && s.o.post == "" {
+		return s.pausing(ctx, copy)
+	}
+	err := s.hook(ctx, "--pre", s.o.pre)
+	if err == nil {
+		err = s.pausing(ctx, copy)
+	}
+	// What --pre has begun is ended, whatever came of it.
+	return errors.Join(err, s.hook(context.WithoutCancel(ctx), "--post", s.o.post))
+}
+
+func hasEnded(g *process.Group) bool {
+	select {
+	case <-g.Ended():
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *supervisor) pausing(ctx context.Context, copy func(context.Context) error) error {
+	if !s.o.pause {
+		return copy(ctx)
+	}
+	_, err := s.group.Paused(ctx, s.o.limit, copy)
+	return err
+}
+
+// hook runs a command by the shell. What it prints goes to stderr: stdout is the program's.
+func (s *supervisor) hook(ctx context.Context, name, command string) error {
+	if command == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.o.limit, fmt.Errorf("it took longer than --limit, %v", s.o.limit))
+	defer cancel()
+	g, err := process.Start(process.Command{
+		Args: []string{"sh", "-c", command}, Stdout: os.Stderr, Stderr: os.Stderr,
+		Env: append(os.Environ(), "HOLDFAST_STATE="+s.o.stateDir, "HOLDFAST_TASK="+s.o.task, fmt.Sprintf("HOLDFAST_PID=%d", s.group.Pid())),
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	select {
+	case <-g.Ended():
+	case <-ctx.Done():
+		g.Stop(syscall.SIGKILL, 0)
+		return fmt.Errorf("%s: %w", name, context.Cause(ctx))
+	}
+	if code := g.Code(); code != 0 {
+		return fmt.Errorf("%s has failed, with exit code %d", name, code)
+	}
+	return nil
+}
+
+// plainURL returns a store's URL without its parameters, which may change: a region, say.
+func plainURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	u.RawQuery, u.ForceQuery = "", false
+	return u.String()
+}

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"mime"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/runner"
+)
+
+// voiceVariable is the environment variable that has the URL by which a program speaks to
+// run.
+const voiceVariable = "HOLDFAST_RUN_URL"
+
+// A voice is how a program that is run says when it is consistent, and hears what to go on
+// from: HTTP on a port of this machine alone, with a secret in the path, which only who can
+// read the program's environment knows.
+type voice struct {
+	s      *supervisor
+	task   *runner.Task
+	url    string
+	secret string
+	server *http.Server
+	ready  chan struct{} // closed when task is set
+	served chan struct{} // closed when the server has ended
+
+	asking chan struct{} // full while a commit is asked for: labels and offsets are those of one
+
+	mu     sync.Mutex
+	labels map[string]string      // that the program has given last
+	asker  context.Context        // of the commit that is asked for, or was last; nil for none
+	last   *checkpoint.Checkpoint // that was committed, or restored; nil for none
+	err    error                  // of the last commit, if it has failed
+}
+
+func openVoice(s *supervisor) (*voice, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	v := &voice{s: s, secret: rand.Text(), asking: make(chan struct{}, 1), ready: make(chan struct{}), served: make(chan struct{})}
+	v.url = fmt.Sprintf("http://%s/%s", l.Addr(), v.secret)
+	v.server = &http.Server{Handler: v, ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		defer close(v.served)
+		_ = v.server.Serve(l) // until it is closed
+	}()
+	return v, nil
+}
+
+// open lets the program speak.
+func (v *voice) open() { close(v.ready) }
+
+func (v *voice) close() {
+	_ = v.server.Close() // those who still ask have no answer to come
+	<-v.served
+}
+
+// said returns the labels that the program has given.
+func (v *voice) said() map[string]string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return maps.Clone(v.labels)
+}
+
+// waits reports whether the program waits for a commit, so that it does not write.
+func (v *voice) waits() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.asker != nil && v.asker.Err() == nil
+}
+
+// committed and failed are the runner's hooks.
+func (v *voice) committed(_ context.Context, c *checkpoint.Checkpoint) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.last, v.err = c, nil
+	return nil
+}
+
+func (v *voice) failed(_ context.Context, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.err = err
+}
+
+// ServeHTTP answers the program.
+func (v *voice) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	secret, what, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if subtle.ConstantTimeCompare([]byte(secret), []byte(v.secret)) != 1 {
+		http.NotFound(w, r)
+		return
+	}
+	select {
+	case <-v.ready:
+	case <-r.Context().Done():
+		return
+	}
+	switch r.Method + " " + what {
+	case "POST commit":
+		v.commit(w, r)
+	case "GET resume":
+		answer(w, http.StatusOK, v.resume())
+	case "GET health":
+		v.health(w)
+	default:
+		http.Error(w, "ask for POST commit, GET resume or GET health", http.StatusNotFound)
+	}
+}
+
+func answer(w http.ResponseWriter, code int, doc any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(doc) // whoever asked may have gone
+}
+
+// resumeDoc is what to go on from.
+type resumeDoc struct {
+	Task       string            `json:"task"`
+	State      string            `json:"state"`
+	Checkpoint uint64            `json:"checkpoint"` // 0 for none
+	Offsets    map[string]string `json:"offsets"`
+	Labels     map[string]string `json:"labels"`
+}
+
+func (v *voice) resume() resumeDoc {
+	doc := resumeDoc{Task: v.s.o.task, State: v.s.o.stateDir, Offsets: map[string]string{}, Labels: map[string]string{}}
+	if c := v.task.Restored().Checkpoint; c != nil {
+		doc.Checkpoint = c.Seq
+		maps.Copy(doc.Offsets, c.Offsets)
+		maps.Copy(doc.Labels, c.Labels)
+	}
+	return doc
+}
+
+// healthDoc is how it goes.
+type healthDoc struct {
+	Checkpoint uint64    `json:"checkpoint"` // the last one; 0 for none
+	Time       time.Time `json:"time,omitzero"`
+	Error      string    `json:"error"` // of the last attempt; empty if it has succeeded
+}
+
+func (v *voice) health(w http.ResponseWriter) {
+	v.mu.Lock()
+	last, err := v.last, v.err
+	v.mu.Unlock()
+	if last == nil {
+		last = v.task.Restored().Checkpoint
+	}
+	var doc healthDoc
+	if last != nil {
+		doc.Checkpoint, doc.Time = last.Seq, last.Time
+	}
+	code := http.StatusOK
+	if err != nil {
+		code, doc.Error = http.StatusServiceUnavailable, oneLine(err.Error())
+	}
+	answer(w, code, doc)
+}
+
+// An asked is what a program asks for with a commit.
+type asked struct {
+	offsets, labels map[string]string
+	savepoint       string
+}
+
+func (v *voice) commit(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+	a, err := v.parse(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	c, err := v.do(r.Context(), a)
+	switch {
+	case err == nil:
+		answer(w, http.StatusOK, c)
+	case isUsage(err), errors.Is(err, checkpoint.ErrConflict):
+		http.Error(w, oneLine(err.Error()), http.StatusBadRequest)
+	case errors.Is(err, checkpoint.ErrFenced):
+		http.Error(w, oneLine(err.Error()), http.StatusConflict)
+	default:
+		http.Error(w, oneLine(err.Error()), http.StatusServiceUnavailable)
+	}
+}
+
+// parse takes what is asked for from the query or a form in the body.
+func (v *voice) parse(r *http.Request) (asked, error) {
+	a := asked{offsets: map[string]string{}, labels: map[string]string{}}
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if r.ContentLength != 0 && kind != "application/x-www-form-urlencoded" {
+		return a, backend.Invalidf("the body must be a form (application/x-www-form-urlencoded), and it is %q", kind)
+	}
+	if err := r.ParseForm(); err != nil {
+		return a, err
+	}
+	takes := map[string]func(string) error{
+		"offset": pairs(a.offsets), "label": pairs(a.labels), "savepoint": savepointName(&a.savepoint),
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Form)) {
+		take := takes[key]
+		if take == nil {
+			return a, backend.Invalidf("%q is not known: give offset=KEY=VALUE, label=KEY=VALUE or savepoint=NAME", key)
+		}
+		for _, value := range r.Form[key] {
+			if key == "label" && strings.HasPrefix(value, "runner.") {
+				return a, backend.Invalidf("%s=%s: labels that begin with runner. are taken; use another name", key, value)
+			}
+			if err := take(value); err != nil {
+				return a, backend.Invalidf("%s=%s: %v", key, value, err)
+			}
+		}
+	}
+	if len(a.offsets) > 0 && !v.s.o.whenAsked {
+		return a, backend.Invalidf("offsets need --when-asked: a checkpoint by time would put them beside a later state")
+	}
+	return a, nil
+}
+
+// do commits, and returns when that is durable.
+func (v *voice) do(ctx context.Context, a asked) (*checkpoint.Checkpoint, error) {
+	select {
+	case v.asking <- struct{}{}:
+		defer func() { <-v.asking }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	v.mu.Lock()
+	v.labels, v.asker = a.labels, ctx
+	v.mu.Unlock()
+	err := v.task.Step(ctx, func(p *runner.Position) error {
+		for key, offset := range a.offsets {
+			p.Advance(key, offset)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a.savepoint != "" {
+		return v.task.Savepoint(ctx, a.savepoint, 0)
+	}
+	return v.task.Commit(ctx)
+}

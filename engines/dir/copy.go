@@ -1,0 +1,105 @@
+package dir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/holdfast-io/holdfast/internal/filetimes"
+)
+
+// copyFile copies a regular file, and makes sure that it did not change meanwhile. The copy
+// is a new file, so that a commit which remembers the one before sees that it is another.
+func (p *pass) copyFile(name string, listed fs.FileInfo) error {
+	f, err := p.root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|openFlags, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	before, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(listed, before) || !before.Mode().IsRegular() {
+		return errMoving
+	}
+	now := entry{mode: before.Mode(), size: before.Size(), modTime: before.ModTime()}
+	trusted, err := p.trust(f, before)
+	if err != nil {
+		return err
+	}
+	if trusted {
+		now.changed, now.inode = filetimes.Identity(before)
+	}
+	tmp := p.to + ".new"
+	if err := p.copyTo(tmp, f, before); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	if err := os.Rename(tmp, p.path(name)); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	p.have[name] = now
+	return nil
+}
+
+// trust makes sure that every later change of a file changes its times. It reports whether
+// that is so: see package filetimes.
+func (p *pass) trust(f *os.File, before fs.FileInfo) (bool, error) {
+	changed, _ := filetimes.Identity(before)
+	if changed.IsZero() || !changed.Before(p.began.Add(-filetimes.Tick(changed))) {
+		return false, nil
+	}
+	return filetimes.Catch(f)
+}
+
+func (p *pass) copyTo(tmp string, f *os.File, before fs.FileInfo) error {
+	out, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	n, err := p.copyData(out, f, before.Size())
+	if err := errors.Join(err, out.Chmod(before.Mode()), out.Close()); err != nil {
+		return err
+	}
+	after, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if n != before.Size() || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
+		return errMoving
+	}
+	return os.Chtimes(tmp, before.ModTime(), before.ModTime())
+}
+
+// step is how much is copied between two looks at the context.
+const step = 8 << 20
+
+// copyData copies a file's data: at once, by sharing its blocks, where the file system
+// can.
+func (p *pass) copyData(out, f *os.File, size int64) (n int64, err error) {
+	if clone(out, f) {
+		info, err := out.Stat()
+		if err != nil {
+			return 0, err
+		}
+		return info.Size(), nil
+	}
+	for n <= size { // one byte more shows that it has grown
+		if p.ctx.Err() != nil {
+			return n, context.Cause(p.ctx)
+		}
+		k, err := io.CopyN(out, f, step)
+		n += k
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return n, fmt.Errorf("copying it: %w", err)
+		}
+	}
+	return n, nil
+}

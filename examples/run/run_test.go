@@ -1,0 +1,295 @@
+//go:build linux || darwin
+
+// Package run tests the programs in this directory, which know nothing of Go: each is
+// killed under "holdfast run" and goes on, again and again.
+package run
+
+import (
+	"bufio"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var kills = flag.Int("kills", 3, "how often each program is killed")
+
+// holdfast is the command, which TestMain builds.
+var holdfast string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "holdfast-test-")
+	if err != nil {
+		panic(err)
+	}
+	holdfast = filepath.Join(dir, "holdfast")
+	if out, err := exec.Command("go", "build", "-o", holdfast, "../../cmd/holdfast").CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("%v: %s", err, out))
+	}
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		panic(err)
+	}
+	os.Exit(code)
+}
+
+// A program is one of the examples.
+type program struct {
+	name    string
+	command []string
+	steps   string   // that it takes for a whole run
+	flags   []string // of run
+}
+
+var programs = []program{
+	{"trainer", []string{"python3", "train.py"}, "400", []string{"--when-asked"}},
+	{"counter", []string{"sh", "counter.sh"}, "100000", []string{"--pause", "--every", "200ms"}},
+	{"sqlite", []string{"python3", "sqlite.py"}, "1000", []string{"--pause", "--every", "200ms"}},
+}
+
+// need skips the test if the program cannot be run here.
+func (p *program) need(t *testing.T) {
+	t.Helper()
+	if p.command[0] == "sh" {
+		return
+	}
+	if out, err := exec.Command(p.command[0], "-c", "import sqlite3").CombinedOutput(); err != nil {
+		t.Skipf("there is no Python with sqlite3 here: %v %s", err, out)
+	}
+}
+
+// check says how a state is torn, or "".
+func (p *program) check(t *testing.T, dir string) string {
+	t.Helper()
+	out, err := exec.Command(p.command[0], append(p.command[1:len(p.command):len(p.command)], "check", dir)...).CombinedOutput()
+	if err == nil {
+		return ""
+	}
+	if !strings.HasPrefix(string(out), "torn: ") {
+		t.Fatalf("%s check: %v: %s", p.name, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// A world is a store, and a program that is run on it.
+type world struct {
+	*program
+	t          *testing.T
+	store, dir string
+}
+
+func newWorld(t *testing.T, p *program) *world {
+	dir := t.TempDir()
+	return &world{p, t, "file://" + filepath.Join(dir, "store"), filepath.Join(dir, "state")}
+}
+
+// A life is one run of the program, under holdfast run.
+type life struct {
+	*exec.Cmd
+	said   *bufio.Scanner
+	stderr strings.Builder
+}
+
+func (w *world) start() *life {
+	w.t.Helper()
+	args := append([]string{"run", w.store, w.name, "--state", w.dir}, w.flags...)
+	args = append(args, "--", "sh", "-c", `echo "pid $$"; exec "$@"`, "sh")
+	args = append(args, w.command...)
+	l := &life{Cmd: exec.Command(holdfast, append(args, w.steps)...)}
+	l.Stderr = &l.stderr
+	out, err := l.StdoutPipe()
+	if err == nil {
+		err = l.Start()
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	l.said = bufio.NewScanner(out)
+	return l
+}
+
+// hear returns the next line that begins with a word; "" if the program has ended.
+func (l *life) hear(word string) string {
+	for l.said.Scan() {
+		if rest, ok := strings.CutPrefix(l.said.Text(), word+" "); ok {
+			return rest
+		}
+	}
+	return ""
+}
+
+// hearAll lets the program speak until its end, when it closes what it returns.
+func (l *life) hearAll() <-chan struct{} {
+	silent := make(chan struct{})
+	go func() {
+		defer close(silent)
+		for l.said.Scan() {
+		}
+	}()
+	return silent
+}
+
+// TestKilled kills each program again and again, and lets it come to its end. It ends as one
+// that was never killed. Every checkpoint is one that the program can go on from.
+//
+//	go test ./examples/run -run TestKilled -kills 50 -timeout 1h
+func TestKilled(t *testing.T) {
+	for i := range programs {
+		p := &programs[i]
+		t.Run(p.name, func(t *testing.T) {
+			p.need(t)
+			calm := newWorld(t, p)
+			l := calm.start()
+			want := l.hear("sum")
+			if err := l.Wait(); err != nil || want == "" {
+				t.Fatalf("%v: %s", err, &l.stderr)
+			}
+			w := newWorld(t, p)
+			killed := 0
+			for killed < *kills && w.kill() {
+				killed++
+			}
+			l = w.start()
+			got := l.hear("sum")
+			if err := l.Wait(); err != nil || got != want {
+				t.Fatalf("it ends with %q, %v; without a kill it ends with %q\n%s", got, err, want, &l.stderr)
+			}
+			t.Logf("killed %d times", killed)
+			if killed < min(*kills, 2) {
+				t.Error("it came to its end before it was killed: let it take more steps")
+			}
+		})
+	}
+}
+
+// kill kills run or its program, and checks the newest checkpoint. It reports false if the
+// program has come to its end.
+func (w *world) kill() bool {
+	w.t.Helper()
+	l := w.start()
+	pid, _ := strconv.Atoi(l.hear("pid"))
+	ended := l.hear("from") == ""
+	silent := l.hearAll()
+	if !ended {
+		time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
+	}
+	victim := "run"
+	if rand.IntN(3) == 0 { // its program alone: run saves what that has left
+		victim = "the program"
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+	} else {
+		_ = l.Process.Signal(syscall.SIGKILL)
+	}
+	<-silent
+	err := l.Wait()
+	if err == nil {
+		return false
+	}
+	out := filepath.Join(w.t.TempDir(), "out")
+	restored, err := exec.Command(holdfast, "restore", w.store, w.name, out).CombinedOutput()
+	if err != nil && !strings.Contains(string(restored), "has no checkpoint") {
+		w.t.Fatalf("after a kill of %s: %v: %s", victim, err, restored)
+	}
+	if torn := w.check(w.t, out); err == nil && torn != "" {
+		w.t.Fatalf("after a kill of %s, the checkpoint is %s", victim, torn)
+	}
+	return true
+}
+
+// TestNaiveCopyIsTorn shows that each program's state is torn by a copy that is made beside
+// it, and that the checkpoints of the same run are not.
+func TestNaiveCopyIsTorn(t *testing.T) {
+	for i := range programs {
+		p := &programs[i]
+		t.Run(p.name, func(t *testing.T) {
+			p.need(t)
+			w := newWorld(t, p)
+			w.steps = "1000000000"
+			l := w.start()
+			l.hear("at")
+			silent := l.hearAll()
+			defer func() {
+				_ = l.Process.Signal(syscall.SIGTERM)
+				<-silent
+				_ = l.Wait() // SIGTERM has ended it
+			}()
+			torn := ""
+			for n := 0; torn == "" && n < 50; n++ {
+				dir := filepath.Join(t.TempDir(), "copy")
+				if err := copySlowly(dir, w.dir); err != nil {
+					t.Fatal(err)
+				}
+				torn = p.check(t, dir)
+			}
+			if torn == "" {
+				t.Fatal("50 copies were not torn")
+			}
+			t.Logf("a copy is %s", torn)
+			for n := range 5 {
+				time.Sleep(200 * time.Millisecond)
+				out := filepath.Join(t.TempDir(), "out")
+				if said, err := exec.Command(holdfast, "restore", w.store, w.name, out).CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, said)
+				}
+				if torn := p.check(t, out); torn != "" {
+					t.Errorf("checkpoint %d is %s", n, torn)
+				}
+			}
+		})
+	}
+}
+
+// copySlowly copies the files of a directory, as cp does on a busy machine: one after the
+// other, in small pieces.
+func copySlowly(to, from string) error {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		err := copyFile(filepath.Join(to, e.Name()), filepath.Join(from, e.Name()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return nil
+}
+
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	for buf := make([]byte, 64<<10); ; time.Sleep(time.Millisecond) {
+		n, err := in.Read(buf)
+		if _, werr := out.Write(buf[:n]); werr != nil {
+			return werr
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
