@@ -79,7 +79,7 @@ var inForks = []mistake{
 		name:   "a hold is given up by age, and the fork's number is left free",
 		file:   "checkpoint/fork.go",
 		old:    `_, err = fork.log.AppendOnce(ctx, fork.deletion(s), true)`,
-		new:    `err = ctx.Err()`,
+		new:    `_, err = fork, ctx.Err()`,
 		breaks: "I8",
 		tests:  by("checkpoint", "TestHoldOfAForkUnderWay"),
 	},

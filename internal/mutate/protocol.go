@@ -334,7 +334,7 @@ var inOwners = []mistake{
 		file: "checkpoint/owner.go",
 		old:  `o.pending = &pending{a, b, others}`,
 		new: `o.pending = &pending{a, b, others}
-		o.cleaner.retire(o.existing, others, o.base, nil)`,
+		o.cleaner.retire(o.existing, others, o.base, o.base, nil)`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestSegmentsOfFailedCommitsAreDeleted"),
 	},
