@@ -16,7 +16,7 @@ var inRuns = []mistake{
 		name:   "a file may be written to while it is copied",
 		file:   "engines/dir/copy.go",
 		old:    `if n != before.Size() || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {`,
-		new:    `if n != before.Size() {`,
+		new:    `if n != before.Size() && n != after.Size() {`,
 		breaks: "a cut is its directory",
 		tests:  by("engines/dir", "TestFileThatIsWrittenToIsCopiedAgain"),
 	},

@@ -72,7 +72,7 @@ var inStandbys = []mistake{
 		name:   "an amendment is a sign of life",
 		file:   "runner/follow.go",
 		old:    "|| seqOf(next) != seqOf(&v.status)",
-		new:    "|| next.Seq != v.status.Manifest",
+		new:    "|| next.Manifest != v.status.Manifest",
 		breaks: "only the owner gives signs of life",
 		tests:  by("runner", "TestNoSignOfLife"),
 	},
