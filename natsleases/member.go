@@ -85,7 +85,7 @@ func (m *member) run(ctx context.Context, updates <-chan jetstream.KeyValueEntry
 		case <-end:
 			end = nil
 			for _, l := range m.held {
-				m.stop(l)
+				m.stop(l) //nolint:contextcheck // ctx has ended, and the time of grace goes on
 			}
 		case <-m.workers.Grace().Done():
 			return m.leave(work) // Run waits for what still runs
@@ -159,7 +159,7 @@ func (m *member) renew(ctx context.Context) {
 	for _, l := range m.held {
 		if l.lost && !l.leaving {
 			m.log.WarnContext(ctx, "a lease was lost", "task", l.task)
-			m.lose(l)
+			m.lose(l) //nolint:contextcheck // it ends with the time of grace
 		}
 	}
 	m.sweep(ctx)
@@ -232,7 +232,7 @@ func (m *member) balance(ctx context.Context) {
 	for _, task := range slices.Backward(tasks) {
 		if l := m.held[task]; have > want && l != nil && !l.leaving {
 			m.log.InfoContext(ctx, "a task is given back: there are other processes to work on it", "task", task)
-			m.stop(l)
+			m.stop(l) //nolint:contextcheck // it ends with the time of grace
 			have--
 		}
 	}

@@ -104,7 +104,7 @@ func (w *world) process(name string, kv keyValue, opts Options, bad string) *pro
 			}
 			return w.open(name, task, r)
 		})
-		p.ended <- errors.Join(err, job.Close(context.Background()))
+		p.ended <- errors.Join(err, job.Close(context.Background())) //nolint:contextcheck // ctx has ended
 	}()
 	return p
 }
