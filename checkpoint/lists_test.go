@@ -374,24 +374,40 @@ func TestPieceIsMissing(t *testing.T) {
 
 // A reader that loses the race to the deletion of a piece reads the newest manifest again.
 func TestPieceIsDeletedWhileItIsRead(t *testing.T) {
-	inWorld(t, func(w *world) {
-		o, _ := w.ownerWith(keepAll)
-		n := w.fullList(o)
-		commit(w, o, at(n+1))
-		synctest.Wait()
-		var gets atomic.Int64 // checkpoints are read side by side
-		task := w.hookedTask(keepAll, func(verb, _ string) {
-			if verb != "get" {
-				return
+	for name, read := range map[string]func(w *world, task *checkpoint.Task) error{
+		"by a reader": func(w *world, task *checkpoint.Task) error {
+			list, err := task.List(w.Context())
+			if len(list) != 300 {
+				w.Errorf("%d checkpoints", len(list))
 			}
-			if gets.Add(1) == 2 { // of the index, after that of the manifest
-				mustDo(t, second(w.mustTask().Prune(w.Context(), checkpoint.Retention{Last: 300}, checkpoint.PruneOptions{})))
-			}
+			return err
+		},
+		"by an amender": func(w *world, task *checkpoint.Task) error {
+			_, err := task.AddSavepoint(w.Context(), "x", checkpoint.SavepointOptions{})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				o, _ := w.ownerWith(keepAll)
+				n := w.fullList(o)
+				commit(w, o, at(n+1))
+				synctest.Wait()
+				var gets atomic.Int64 // checkpoints are read side by side
+				task := w.hookedTask(keepAll, func(verb, _ string) {
+					if verb != "get" {
+						return
+					}
+					if gets.Add(1) == 2 { // of the index, after that of the manifest
+						mustDo(t, second(w.mustTask().Prune(w.Context(), checkpoint.Retention{Last: 300}, checkpoint.PruneOptions{})))
+					}
+				})
+				if err := read(w, task); err != nil {
+					t.Error(err)
+				}
+			})
 		})
-		if list, err := task.List(w.Context()); err != nil || len(list) != 300 {
-			t.Errorf("%d checkpoints, %v", len(list), err)
-		}
-	})
+	}
 }
 
 func (w *world) mustTask() *checkpoint.Task {

@@ -177,8 +177,9 @@ func TestPartLargerThanTheMemory(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(checkpoint.Options{Memory: 1 << 20})
 		s := with(1, 100<<10)
-		for i := range 20_000 {
-			s.Offsets[fmt.Sprintf("partition-%d", i)] = fmt.Sprintf("%x", noise(20 + i%7)[:20])
+		data := noise(800 << 10) // more than half of Memory, however it is compressed
+		for i := range len(data) / 64 {
+			s.Offsets[fmt.Sprint(i)] = fmt.Sprintf("%x", data[64*i:64*(i+1)])
 		}
 		commit(w, o, s)
 		w.wantReadable()

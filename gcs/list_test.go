@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -281,6 +282,24 @@ func TestDeleteCancelled(t *testing.T) {
 	if !errors.As(err, &joined) || len(joined.Unwrap()) > 2*deleteParallel {
 		t.Errorf("got %v, want no more errors than keys under way", err)
 	}
+}
+
+// What was asked for is deleted, and the rest is not, and that is told.
+func TestDeleteCutShort(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var asked atomic.Int32
+	w := &wire{answer: func(*request) (*http.Response, error) {
+		if asked.Add(1) == deleteParallel {
+			cancel() // and all that are under way succeed
+		}
+		return respond(204, ""), nil
+	}}
+	keys := make([]string, 10*deleteParallel)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%03d", i)
+	}
+	err := w.open(t, Options{}).Delete(ctx, keys...)
+	wantKind(t, err, context.Canceled)
 }
 
 func TestDeleteNothing(t *testing.T) {

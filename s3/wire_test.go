@@ -362,6 +362,7 @@ func TestGetOnTheWire(t *testing.T) {
 		{"empty object", 0, func() *http.Response { return respondError(416, "InvalidRange") }, "", nil},
 		{"beyond the end", 10, func() *http.Response { return respondError(416, "InvalidRange") }, "", backend.ErrRange},
 		{"range ignored", 2, func() *http.Response { return respond(200, "abcdefghij") }, "", backend.ErrUnsupported},
+		{"all of a short object, in place of its end", 2, func() *http.Response { return respond(200, "abc") }, "", backend.ErrUnsupported},
 		{"no length", 0, func() *http.Response {
 			r := respond(200, "abcdefghij")
 			r.Header.Del("Content-Length")

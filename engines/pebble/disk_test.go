@@ -206,6 +206,77 @@ func TestCommitEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// soon is for how long a test looks whether something happens that must not.
+const soon = 100 * time.Millisecond
+
+// A cut is made when the flush of all that was written has ended, and not before.
+func TestCutWaitsForItsFlush(t *testing.T) {
+	d, opts := newDisk(), small()
+	opts.FS = d
+	e := mustOpen(t, newPlace(t), opts)
+	mustWrite(t, e, "a", "1")
+	slow := make(chan struct{})
+	d.set(slow, false)
+	src, remove := mustCut(t, e)
+	select {
+	case <-e.last.done:
+		t.Error("the cut is made, and its flush is not")
+	case <-time.After(soon):
+	}
+	close(slow)
+	c := mustCommit(t, mustClaim(t, "mem://"+t.Name()), src)
+	if err := remove(); err != nil {
+		t.Error(err)
+	}
+	wantState(t, mustRestore(t, c), map[string]string{"a": "1"})
+}
+
+// Tables that are ingested while the cut's directory is written fail it.
+func TestIngestionWhileACutIsWritten(t *testing.T) {
+	d, opts, hung := newDisk(), small(), make(chan struct{})
+	opts.FS = d
+	e := mustOpen(t, newPlace(t), opts)
+	mustWrite(t, e, "a", "1")
+	d.hung = hung
+	src, remove := mustCut(t, e)
+	<-d.asks // its table
+	<-d.asks // its link
+	e.gate.ingested()
+	close(hung)
+	_, err := mustClaim(t, "mem://"+t.Name()).Commit(t.Context(), checkpoint.Snapshot{State: src})
+	if !errors.Is(err, errIngested) {
+		t.Errorf("%v; want errIngested", err)
+	}
+	if err := remove(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The database is closed when the cut that is being made has come to its end.
+func TestCloseWaitsForACut(t *testing.T) {
+	d, p, opts, hung := newDisk(), newPlace(t), small(), make(chan struct{})
+	opts.FS = d
+	e := mustOpen(t, p, opts)
+	mustWrite(t, e, "a", "1")
+	d.hung = hung
+	_, remove := mustCut(t, e)
+	<-d.asks // its table
+	<-d.asks // its link
+	closed := make(chan error, 1)
+	go func() { closed <- e.Close() }()
+	select {
+	case err := <-closed:
+		t.Errorf("it is closed (%v), and a cut is being made", err)
+		closed <- nil
+	case <-time.After(soon):
+	}
+	close(hung)
+	if err := errors.Join(<-closed, remove()); err != nil {
+		t.Error(err)
+	}
+	wantNoCuts(t, p)
+}
+
 // Whoever closes the engine while a cut is made does not wait for the disk's sake
 // alone: the commit fails, and says why.
 func TestCloseWhileACutIsMade(t *testing.T) {

@@ -57,7 +57,7 @@ var inEngines = []mistake{
 		old:    `if err := c.e.gate.waitFlushed(c.ctx, flushed); err != nil {`,
 		new:    `if err := c.ctx.Err(); err != nil {`,
 		breaks: "a cut holds all that was written",
-		tests:  by("engines/pebble", "TestCloseWhileACutIsMade"),
+		tests:  by("engines/pebble", "TestCutWaitsForItsFlush"),
 	},
 	{
 		name:   "a table is known by its name and size",

@@ -160,7 +160,7 @@ var slips = []mistake{
 		old:    `case s.Seq >= h.First:`,
 		new:    `case s.Seq > h.First:`,
 		breaks: "I7",
-		tests:  by("checkpoint", "TestForkIsKilledAnywhere", "TestHoldOfAForkUnderWay"),
+		tests:  by("checkpoint", "TestVerifyTellsOfNeedlessHolds"),
 	},
 	{
 		name:   "a collection does not say that it could not ask for a fork",
@@ -379,7 +379,7 @@ var slips = []mistake{
 		old:    `return c.e.gate.broken()`,
 		new:    `return nil`,
 		breaks: "a cut is of one moment",
-		tests:  by("engines/pebble", "TestIngestionFailsTheCutThatIsBeingMade"),
+		tests:  by("engines/pebble", "TestIngestionWhileACutIsWritten"),
 	},
 	{
 		name:   "a cut that was finished when it was given up stays",
@@ -395,7 +395,7 @@ var slips = []mistake{
 		old:    `last.stop(ErrClosed)`,
 		new:    `last.cancel(ErrClosed)`,
 		breaks: "no use after close",
-		tests:  by("engines/pebble", "TestCloseWhileACutIsMade"),
+		tests:  by("engines/pebble", "TestCloseWaitsForACut"),
 	},
 
 	// Drivers, and the swap of directories.
@@ -429,7 +429,7 @@ var slips = []mistake{
 		old:    `failed[i] = s.error("delete", key, ctx.Err())`,
 		new:    `_ = i`,
 		breaks: "errors are told",
-		tests:  by("gcs", "TestDeleteCancelled"),
+		tests:  by("gcs", "TestDeleteCutShort"),
 	},
 	{
 		name:   "a name that may not be durable was refused",
