@@ -203,6 +203,36 @@ func TestSaveHonoursItsContextInCleanUp(t *testing.T) {
 	})
 }
 
+// A save that its caller gives up deletes what it has sent, although its context has ended.
+func TestSaveThatIsGivenUpLeavesNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		ctx, cancel := context.WithCancel(w.Context())
+		job := newJob(t, cancelAfterPut{w.bucket.Open(), cancel}, checkpoint.Options{Memory: 1 << 20})
+		task, err := job.Task("orders/7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := task.Save(ctx, with(1, 300<<10), checkpoint.SaveOptions{}); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v; want that it was cancelled", err)
+		}
+		if left := w.objects(""); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	})
+}
+
+// cancelAfterPut is a store whose user gives up when something was put into it.
+type cancelAfterPut struct {
+	backend.Store
+	cancel func()
+}
+
+func (s cancelAfterPut) Put(ctx context.Context, key string, data []byte) (backend.Object, error) {
+	o, err := s.Store.Put(ctx, key, data)
+	s.cancel()
+	return o, err
+}
+
 // hangingDelete is a service that accepts the connection and never answers.
 type hangingDelete struct {
 	backend.Store

@@ -489,7 +489,7 @@ var onceSurvived = []mistake{
 		old:    `return at.Sub(before).Abs() <= FenceWindow/2 }`,
 		new:    `return at.Sub(before).Abs() <= FenceWindow }`,
 		breaks: "I1, I5",
-		tests:  by("checkpoint", "TestCollectorReadsAManifestThatCameLate", "TestCollectorReadsALateManifestThatIsDeleted", "TestCollectorReadsARetainedManifestThatCameLate", "TestCleanerReadsAManifestThatCameLate", "TestCleanUpReadsAManifestThatCameLate", "TestRetainedManifestThatCameLate", "TestCollectorReadsALateManifestThatRetainsWhatIsKept", "TestCommitThatWasRetiredBeforeItWasSettled"),
+		tests:  by("checkpoint/internal/history", "TestSameObject"),
 	},
 	{
 		name:   "an owner does not look when its last commit seems to come later than the new one",
@@ -497,7 +497,7 @@ var onceSurvived = []mistake{
 		old:    `if away >= 0 && away <= FenceWindow/2 && apart`,
 		new:    `if away <= FenceWindow/2 && apart`,
 		breaks: "I5",
-		tests:  by("checkpoint", "TestOwnerMeetsAnotherClock", "TestClockIsSetBackWhileAnOwnerSleeps", "TestSleeperIsFencedWhenItsNumberIsFreeAgain", "TestStoreClockIsSetBack", "TestOwnerBehindAProxyWithAWrongClock"),
+		tests:  by("checkpoint/internal/history", "TestCommitSeemsToComeBeforeTheOneBefore"),
 	},
 	{
 		name:   "a manifest that is there, and whose time is not known, counts as refused",
@@ -505,7 +505,7 @@ var onceSurvived = []mistake{
 		old:    `a.inDoubt = true // it is ours, and only its time is still missing`,
 		new:    ``,
 		breaks: "I3",
-		tests:  by("checkpoint", "TestCommitWhoseOutcomeIsUnclear", "TestContextEndsDuringCommit", "TestCommitWhoseContextEndsInTheRequest", "TestSegmentsOfACommitInDoubtAreKept", "TestAmendedCommitInDoubt"),
+		tests:  by("checkpoint/internal/history", "TestManifestIsThereAndItsTimeIsNotKnown"),
 	},
 	{
 		name:   "a newest manifest that is gone was the right one",
@@ -513,7 +513,7 @@ var onceSurvived = []mistake{
 		old:    `if err == nil && !SameObject(c.Time, at) {`,
 		new:    `if err == nil && !at.IsZero() && !SameObject(c.Time, at) {`,
 		breaks: "I1",
-		tests:  by("checkpoint", "TestCollectorReadsAManifestThatCameLate", "TestCollectorReadsALateManifestThatIsDeleted", "TestCollectorReadsARetainedManifestThatCameLate", "TestCleanerReadsAManifestThatCameLate", "TestCleanUpReadsAManifestThatCameLate", "TestRetainedManifestThatCameLate", "TestCollectorReadsALateManifestThatRetainsWhatIsKept", "TestCommitThatWasRetiredBeforeItWasSettled", "TestSleeperIsFencedWhateverItReads", "TestPrunerReadsALateManifest"),
+		tests:  by("checkpoint/internal/history", "TestNewestManifestIsGoneWhenItWasRead"),
 	},
 	{
 		name:   "a retained manifest that is gone was the right one",
@@ -521,7 +521,7 @@ var onceSurvived = []mistake{
 		old:    `if !SameObject(r.Time, at) {`,
 		new:    `if !at.IsZero() && !SameObject(r.Time, at) {`,
 		breaks: "I1",
-		tests:  by("checkpoint", "TestCollectorReadsAManifestThatCameLate", "TestCollectorReadsALateManifestThatIsDeleted", "TestCollectorReadsARetainedManifestThatCameLate", "TestCleanerReadsAManifestThatCameLate", "TestCleanUpReadsAManifestThatCameLate", "TestRetainedManifestThatCameLate", "TestCollectorReadsALateManifestThatRetainsWhatIsKept", "TestCommitThatWasRetiredBeforeItWasSettled"),
+		tests:  by("checkpoint/internal/history", "TestRetainedManifestIsGoneWhenItWasRead"),
 	},
 	{
 		name:   "what an owner has read of a late manifest is remembered",
@@ -537,7 +537,7 @@ var onceSurvived = []mistake{
 		old:    `context.WithTimeout(context.WithoutCancel(ctx), discardTime)`,
 		new:    `context.WithTimeout(ctx, discardTime)`,
 		breaks: "I7",
-		tests:  by("checkpoint", "TestSaveHonoursItsContextInCleanUp", "TestSegmentsOfAStateThatCannotBeReadAreDeleted", "TestSegmentsOfFailedCommitsAreDeleted"),
+		tests:  by("checkpoint", "TestSaveThatIsGivenUpLeavesNothing"),
 	},
 	{
 		name:   "directories get their modes before their children",
@@ -553,6 +553,6 @@ var onceSurvived = []mistake{
 		old:    `for _, dir := range seen[i:] {`,
 		new:    `for _, dir := range seen[i:i] {`,
 		breaks: "I1",
-		tests:  by("local", "TestDeleteSettlesWhatWasFound", "TestEveryStepOfDeleteFails"),
+		tests:  by("local", "TestEveryStepOfDeleteFails"),
 	},
 }
