@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"sigs.k8s.io/yaml"
 )
@@ -75,7 +74,7 @@ func checkQuery(metrics map[string]metric, expr string) string {
 				known[l] = true
 			}
 			for _, matcher := range n.LabelMatchers {
-				if l := matcher.Name; l != labels.MetricName && !m.labels[l] && !target[l] {
+				if l := matcher.Name; l != "__name__" && !m.labels[l] && !target[l] {
 					wrong = n.Name + " has no label " + l
 				}
 			}
