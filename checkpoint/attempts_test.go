@@ -169,19 +169,28 @@ func TestNoKeyIsWrittenTwice(t *testing.T) {
 	t.Run("after a rollback", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			all := checkpoint.Options{Retention: checkpoint.Retention{Last: checkpoint.KeepAll}}
-			o, _ := w.ownerWith(all)
-			for n := range 400 {
-				commit(w, o, at(n))
+			task, before := use(w, all)
+			o := claim(w, task)
+			untilSent := func() (commits int) { // until one sends a piece of the list
+				for sent := len(before.keys); len(before.keys) == sent; commits++ {
+					commit(w, o, at(commits))
+				}
+				return commits
 			}
-			task, store := use(w, all)
-			again, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(7)})
-			if err != nil {
-				t.Fatal(err)
+			untilSent()
+			for range untilSent() - 1 {
+				commit(w, o, at(1))
 			}
-			w.Cleanup(func() { _ = again.Close(context.Background()) })
-			commit(w, again, with(1, 100<<10))
-			commit(w, again, with(2, 100<<10))
-			store.requireNew(w, 2)
+			again, store := use(w, all)
+			heir, err := again.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(107)})
+			if err != nil || len(store.keys) == 0 {
+				t.Fatalf("the rollback has sent %d segments, %v", len(store.keys), err)
+			}
+			w.Cleanup(func() { _ = heir.Close(context.Background()) })
+			sent := len(store.keys)
+			commit(w, heir, with(1, 100<<10))
+			commit(w, heir, with(2, 100<<10))
+			store.requireNew(w, sent+2)
 		})
 	})
 }

@@ -83,6 +83,30 @@ func TestManifestsAreRemovedUnderAnOwner(t *testing.T) {
 	}
 }
 
+// The manifest that the last look has seen is removed, and no other one.
+func TestManifestOfTheLastLookIsRemoved(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var seen uint64
+		var o *checkpoint.Owner
+		task := w.hookedTask(checkpoint.Options{}, func(verb, key string) {
+			if verb == "list" && key == format.ManifestPrefix(dir) && o != nil {
+				seen = w.newestSeq()
+			}
+		})
+		o = claim(w, task)
+		if _, err := w.commitUntil(o, 30, 30*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if newest := w.newestSeq(); seen < 3 || seen+2 > newest {
+			t.Fatalf("the last look was at manifest %d of %d", seen, newest)
+		}
+		w.remove(format.ManifestKey(dir, seen))
+		if _, err := w.commitUntil(o, 100, 30*time.Second); !errors.Is(err, checkpoint.ErrLost) {
+			t.Errorf("%v; want ErrLost", err)
+		}
+	})
+}
+
 // An owner looks rarely, and finds nothing wrong with what it deletes itself, what
 // collectors delete, and what others amend.
 func TestOwnerLooksRarely(t *testing.T) {

@@ -318,6 +318,21 @@ func (w *Workers) Lost(ctx context.Context, task string) error {
 	return err
 }
 
+// Done returns a channel that is closed when a task has ended, whoever ended it, and all that
+// it held is closed: at once if it does not run.
+func (w *Workers) Done(task string) <-chan struct{} {
+	if t := w.task(task); t != nil {
+		return t.Done()
+	}
+	none := make(chan struct{})
+	close(none)
+	return none
+}
+
+// Grace returns a context for what an Assign does when its own context has ended, such as
+// Stop: it ends when the time of RunOptions.Grace is over.
+func (w *Workers) Grace() context.Context { return w.grace }
+
 func isClosed(c <-chan struct{}) bool {
 	select {
 	case <-c:

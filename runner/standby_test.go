@@ -409,7 +409,7 @@ func TestOutageIsNoSilence(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		waited := make(chan Why)
 		go func() {
-			why, _ := s.Wait(ctx, 5*time.Second)
+			why, _ := s.Wait(ctx, time.Minute)
 			waited <- why
 		}()
 		time.Sleep(10 * time.Second)
@@ -419,6 +419,7 @@ func TestOutageIsNoSilence(t *testing.T) {
 			ownersStore.Arm(outage)
 			time.Sleep(5 * time.Minute)
 			store.Heal()
+			time.Sleep(20 * time.Second) // the standby looks before the owner has told that it lives
 			ownersStore.Heal()
 			time.Sleep(5 * time.Minute)
 		}

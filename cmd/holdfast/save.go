@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,10 +104,8 @@ func nonEmpty(dst *string) func(string) error {
 
 // savepointName returns a flag's function that takes the name of a new savepoint.
 func savepointName(dst *string) func(string) error {
-	return func(v string) error {
-		*dst = v
-		return checkpoint.CheckSavepointName(v)
-	}
+	take := nonEmpty(dst)
+	return func(v string) error { return cmp.Or(take(v), checkpoint.CheckSavepointName(v)) }
 }
 
 // patterns returns a flag's function that collects patterns of file names.

@@ -74,7 +74,7 @@ var inRemovals = []mistake{
 		old:    `seen = append(seen, Seen{since.Seq - 1, since.Time})`,
 		new:    `seen = append(seen, Seen{since.Seq, since.Time})`,
 		breaks: "A5",
-		tests:  by("checkpoint", "TestManifestsAreRemovedUnderAnOwner"),
+		tests:  by("checkpoint", "TestManifestOfTheLastLookIsRemoved"),
 	},
 	{
 		name:   "manifests that were deleted because they are old count as removed",
