@@ -77,7 +77,7 @@ func (m *monitor) observe(task string) error {
 		}
 		o.ObserveInt64(ready, up, by)
 		if n := m.epoch.Load(); n > 0 {
-			o.ObserveInt64(epoch, int64(n), by) //nolint:gosec // a manifest's numbers are below 2^63
+			o.ObserveInt64(epoch, int64(n), by) // below 2^63, as all numbers in manifests
 		}
 		if last := m.restoreTest.Load(); last != nil {
 			o.ObserveFloat64(age, max(0, time.Since(last.At).Seconds()), by)

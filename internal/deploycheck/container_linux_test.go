@@ -58,7 +58,7 @@ func TestContainer(t *testing.T) {
 	store := (&url.URL{Scheme: "file", Path: filepath.Join(volume, "store")}).String()
 	cmd := command(t, "unshare", "--pid", "--fork", "--mount-proc", "--kill-child",
 		"setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all",
-		holdfast, "run", store, "a", "--state", filepath.Join(volume, "state"), "--pause", "--every", "100ms", "--", "sh", "-c", `
+		holdfast, "run", store, "a", "--state", filepath.Join(volume, "state"), "--pause", "--every", "100ms", "--metrics", "127.0.0.1:0", "--", "sh", "-c", `
 			grep -q '^PPid:[[:space:]]*1$' /proc/$PPID/status || { echo "run is not below process 1" >&2; exit 97; }
 			( setsid sh -c 'sleep 0.2' & ) # an orphan
 			echo 1 >"$HOLDFAST_STATE/n"

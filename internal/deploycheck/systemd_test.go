@@ -1,6 +1,7 @@
 package deploycheck
 
 import (
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,6 +45,32 @@ func TestSystemdUnit(t *testing.T) {
 		if verify(t, wrong) == "" {
 			t.Errorf("%s is not found", name)
 		}
+	}
+}
+
+// TestSystemdUnitRuns runs the command line of the unit, as instance orders, with directories
+// of this test's in place of the system's.
+func TestSystemdUnitRuns(t *testing.T) {
+	start := regexp.MustCompile(`(?m)^ExecStart=(.*)$`).FindSubmatch(file(t, unit))
+	if start == nil {
+		t.Fatal("the unit starts nothing")
+	}
+	dir := t.TempDir()
+	holdfast := filepath.Join(dir, "holdfast")
+	mustRun(t, command(t, "go", "build", "-o", holdfast, "./cmd/holdfast"))
+	if err := os.MkdirAll(filepath.Join(dir, "holdfast-run", "orders"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "orders"), []byte("#!/bin/sh\necho 1 >$HOLDFAST_STATE/n\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	args := strings.Fields(strings.NewReplacer("%i", "orders", "%S", dir, "/usr/local/bin", dir, "/usr/local/lib/holdfast-run", dir).Replace(string(start[1])))
+	store := (&url.URL{Scheme: "file", Path: filepath.Join(dir, "store")}).String()
+	cmd := command(t, args[0], args[1:]...)
+	cmd.Env = append(cmd.Env, "HOLDFAST_URL="+store)
+	mustRun(t, cmd)
+	if out := mustRun(t, command(t, holdfast, "ls", store)); !strings.Contains(out, "orders") {
+		t.Errorf("no checkpoint of orders in\n%s", out)
 	}
 }
 
