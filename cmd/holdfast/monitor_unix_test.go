@@ -186,3 +186,26 @@ func TestRunIsReady(t *testing.T) {
 	mustWrite(t, filepath.Join(filepath.Dir(r.dir), "end"), "")
 	x.end()
 }
+
+// TestRunTellsThatItWasFenced: until its program has ended, a run that was fenced says so, and
+// is not ready. Its successor has a higher epoch.
+func TestRunTellsThatItWasFenced(t *testing.T) {
+	r := newRunTest(t)
+	x, url := r.startMonitored(fileURL(r.store), `trap : TERM; touch "$HOLDFAST_STATE/ready"
+		while ! [ -e "$HOLDFAST_STATE/../end" ]; do sleep 0.01; done`, "--every", "100ms", "--grace", "1m")
+	eventually(t, "the program", r.hasFile("ready"))
+	before, _ := scrape(t, url)
+	second := &runTest{t, r.store, r.dir + "2"}
+	second.start("true", "--take-over").wantEnd(0, "")
+	eventually(t, "the fence in the metrics", func() bool {
+		got, _ := scrape(t, url)
+		return got[`holdfast_commit_failures_total{kind="fenced"}`] == 1 && got[`holdfast_run_ready{holdfast_task="a"}`] == 0
+	})
+	if epoch := before[`holdfast_run_epoch{holdfast_task="a"}`]; epoch == 0 || float64(r.status().Epoch) <= epoch {
+		t.Errorf("the fenced run had epoch %v, and now it is %d", epoch, r.status().Epoch)
+	}
+	mustWrite(t, filepath.Join(filepath.Dir(r.dir), "end"), "")
+	if code := x.end(); code != 124 {
+		t.Errorf("exit code %d", code)
+	}
+}
