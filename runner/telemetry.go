@@ -46,6 +46,9 @@ type telemetry struct {
 // an upload may take minutes.
 var seconds = metric.WithExplicitBucketBoundaries(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
+// sizeBounds are the bounds of a histogram of sizes, from 1 KiB to 1 TiB.
+var sizeBounds = metric.WithExplicitBucketBoundaries(1<<10, 1<<13, 1<<16, 1<<19, 1<<22, 1<<25, 1<<28, 1<<31, 1<<34, 1<<37, 1<<40)
+
 func newTelemetry(r *Runner) (*telemetry, error) {
 	meters, tracers := r.opts.MeterProvider, r.opts.TracerProvider
 	if meters == nil {
@@ -78,7 +81,7 @@ func (t *telemetry) instruments(m metric.Meter) error {
 		metric.WithDescription("Time of a commit's phase: wait, cut (the pause of the loop) or upload."))
 	t.restoreTime, errs[2] = m.Float64Histogram("holdfast.restore.duration", metric.WithUnit("s"), seconds,
 		metric.WithDescription("Time to restore all stores of a task."))
-	t.stateBytes, errs[3] = m.Int64Histogram("holdfast.commit.state_size", metric.WithUnit("By"),
+	t.stateBytes, errs[3] = m.Int64Histogram("holdfast.commit.state_size", metric.WithUnit("By"), sizeBounds,
 		metric.WithDescription("Size of the state in a checkpoint."))
 	t.newBytes, errs[4] = m.Int64Counter("holdfast.commit.stored", metric.WithUnit("By"),
 		metric.WithDescription("Bytes stored for checkpoints."))

@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
@@ -281,6 +282,27 @@ func TestFailuresAreCountedFromZero(t *testing.T) {
 		slices.Sort(counted)
 		if !slices.Equal(counted, documented) {
 			t.Errorf("counted from zero: %q\ndocumented:        %q", counted, documented)
+		}
+	})
+}
+
+// A histogram of sizes tells states of different sizes apart. OpenTelemetry's own bounds end
+// at 10,000.
+func TestBoundsOfSizes(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		reader := sdkmetric.NewManualReader()
+		r := w.runner(w.job(), Options{Interval: Manual, MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))})
+		for _, size := range []int64{100, 100 << 10, 100 << 20, 100 << 30, 100 << 40} {
+			r.telemetry.stored(t.Context(), &checkpoint.Checkpoint{Bytes: size})
+		}
+		var data metricdata.ResourceMetrics
+		if err := reader.Collect(t.Context(), &data); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range data.ScopeMetrics[0].Metrics {
+			if h, ok := m.Data.(metricdata.Histogram[int64]); ok && slices.Max(h.DataPoints[0].BucketCounts) != 1 {
+				t.Errorf("%s: %v in %v", m.Name, h.DataPoints[0].BucketCounts, h.DataPoints[0].Bounds)
+			}
 		}
 	})
 }
