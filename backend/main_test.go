@@ -24,6 +24,7 @@ func TestConformance(t *testing.T) {
 		"limit-1": func(s backend.Store) backend.Store { return backend.Limit(s, 1) },
 		"retry":   func(s backend.Store) backend.Store { return backend.Retry(s, backend.Backoff{}) },
 		"meter":   meter.Wrap,
+		"traced":  backend.Traced,
 		"all": func(s backend.Store) backend.Store {
 			s = meter.Wrap(backend.Prefix(s, "jobs/orders/"))
 			return backend.Retry(backend.Limit(s, 4), backend.Backoff{})

@@ -70,6 +70,9 @@ func parseURL(rawURL string) (*url.URL, error) {
 	if errors.As(err, new(url.EscapeError)) {
 		return nil, Invalidf("the store URL has a %% without two hexadecimal digits after it; write %%25 for a %% in a path")
 	}
+	if strings.Contains(rawURL, "://arn:") {
+		return nil, Invalidf("the store URL has an ARN in it; give the name of one bucket, as in s3://bucket/path")
+	}
 	if err != nil {
 		return nil, Invalidf("the store URL cannot be parsed; it looks like s3://bucket/path or file:///path")
 	}

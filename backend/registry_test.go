@@ -39,6 +39,7 @@ func TestRegistryOpen(t *testing.T) {
 		{"s3://bucket/%zz", "the store URL has a % without two hexadecimal digits after it; write %25 for a % in a path"},
 		{"s3://bucket/50%", "the store URL has a % without two hexadecimal digits after it; write %25 for a % in a path"},
 		{"s3://id:hunter%2@bucket", "the store URL has a % without two hexadecimal digits after it; write %25 for a % in a path"},
+		{"s3://arn:aws:s3::111122223333:accesspoint/x.mrap/jobs", "the store URL has an ARN in it; give the name of one bucket, as in s3://bucket/path"},
 		{"s3://bucket/a\nb", "the store URL cannot be parsed; it looks like s3://bucket/path or file:///path"},
 		{"s3://bucket/jobs#hunter2", `store URL "s3://bucket/jobs" has a fragment (#...); write %23 for a # in a path`},
 		{"s3://bucket/jobs#", `store URL "s3://bucket/jobs" has a fragment (#...); write %23 for a # in a path`},

@@ -25,7 +25,7 @@ func (s *retrying) Create(ctx context.Context, key string, data []byte) (Object,
 }
 
 func (s *retrying) Put(ctx context.Context, key string, data []byte) (o Object, err error) {
-	err = s.try(ctx, func() error {
+	err = s.try(ctx, func(ctx context.Context) error {
 		o, err = s.store.Put(ctx, key, data)
 		return err
 	})
@@ -33,7 +33,7 @@ func (s *retrying) Put(ctx context.Context, key string, data []byte) (o Object, 
 }
 
 func (s *retrying) Get(ctx context.Context, key string, offset int64, p []byte) (n int, err error) {
-	err = s.try(ctx, func() error {
+	err = s.try(ctx, func(ctx context.Context) error {
 		n, err = s.store.Get(ctx, key, offset, p)
 		return err
 	})
@@ -41,7 +41,7 @@ func (s *retrying) Get(ctx context.Context, key string, offset int64, p []byte) 
 }
 
 func (s *retrying) Delete(ctx context.Context, keys ...string) error {
-	return s.try(ctx, func() error { return s.store.Delete(ctx, keys...) })
+	return s.try(ctx, func(ctx context.Context) error { return s.store.Delete(ctx, keys...) })
 }
 
 // List continues after the last key that it has yielded: if one page of a long
@@ -52,7 +52,7 @@ func (s *retrying) List(ctx context.Context, prefix, after string) iter.Seq2[Obj
 		after := after // each range over the sequence begins after the caller's key
 		for n := 1; ; n++ {
 			var failed error
-			for o, err := range s.store.List(ctx, prefix, after) {
+			for o, err := range s.store.List(WithAttempt(ctx, n), prefix, after) {
 				if err != nil {
 					failed = err
 					break
@@ -76,9 +76,9 @@ func (s *retrying) List(ctx context.Context, prefix, after string) iter.Seq2[Obj
 func (s *retrying) Close() error { return s.store.Close() }
 
 // try runs op until it succeeds, fails permanently, or has used up its attempts.
-func (s *retrying) try(ctx context.Context, op func() error) error {
+func (s *retrying) try(ctx context.Context, op func(ctx context.Context) error) error {
 	for n := 1; ; n++ {
-		err := op()
+		err := op(WithAttempt(ctx, n))
 		if err == nil {
 			return nil
 		}

@@ -165,7 +165,7 @@ func New(store backend.Store, opts Options) (*Job, error) {
 		clock:     time.Now, //nolint:forbidigo // see there
 		sinceBoot: clock.SinceBoot,
 	}
-	store = backend.Limit(j.meter.Wrap(store), opts.Requests)
+	store = backend.Limit(backend.Traced(j.meter.Wrap(store)), opts.Requests)
 	j.store = backend.Retry(j.life.wrap(store), opts.Backoff)
 	return j, nil
 }

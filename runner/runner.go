@@ -73,6 +73,7 @@ func (r *Runner) own(ctx context.Context, t *Task) (*Task, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(t.ctx, func() { cancel(context.Cause(t.ctx)) })() // drained, say
+	r.telemetry.zero(ctx)
 	if err := t.start(ctx); err != nil {
 		return nil, fmt.Errorf("task %q: %w", t.name, err)
 	}

@@ -13,14 +13,22 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	nooptrace "go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
 const scope = "github.com/holdfast-io/holdfast/runner"
 
+// kinds are those of failures.
+var kinds = []string{
+	"fenced", kindTimeout, "panic", "unknown", string(atSettle), string(atWait), string(atHook), string(atCut),
+	string(atUpload), string(atComplete), "after", "startpoint", "heartbeat",
+}
+
 // telemetry is what a runner tells OpenTelemetry. docs/runner.md lists it.
 type telemetry struct {
 	tracer trace.Tracer
+	traces bool // there is somebody to be told of spans
 
 	commitTime   metric.Float64Histogram
 	phaseTime    metric.Float64Histogram
@@ -38,6 +46,9 @@ type telemetry struct {
 // an upload may take minutes.
 var seconds = metric.WithExplicitBucketBoundaries(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
+// sizeBounds are the bounds of a histogram of sizes, from 1 KiB to 1 TiB.
+var sizeBounds = metric.WithExplicitBucketBoundaries(1<<10, 1<<13, 1<<16, 1<<19, 1<<22, 1<<25, 1<<28, 1<<31, 1<<34, 1<<37, 1<<40)
+
 func newTelemetry(r *Runner) (*telemetry, error) {
 	meters, tracers := r.opts.MeterProvider, r.opts.TracerProvider
 	if meters == nil {
@@ -46,8 +57,19 @@ func newTelemetry(r *Runner) (*telemetry, error) {
 	if tracers == nil {
 		tracers = nooptrace.NewTracerProvider()
 	}
-	t := &telemetry{tracer: tracers.Tracer(scope)}
+	t := &telemetry{tracer: tracers.Tracer(scope), traces: r.opts.TracerProvider != nil}
 	return t, errors.Join(t.instruments(meters.Meter(scope)), t.observe(meters.Meter(scope), r))
+}
+
+// zero makes the counters be there before a task gives them anything to count. Prometheus
+// sees no increase in a counter that first appears with its first failure.
+func (t *telemetry) zero(ctx context.Context) {
+	for _, kind := range kinds {
+		t.failures.Add(ctx, 0, metric.WithAttributes(attribute.String("kind", kind)))
+	}
+	t.newBytes.Add(ctx, 0)
+	t.coalescings.Add(ctx, 0)
+	t.heldTime.Add(ctx, 0)
 }
 
 // instruments makes the instruments that are told of what happens.
@@ -59,7 +81,7 @@ func (t *telemetry) instruments(m metric.Meter) error {
 		metric.WithDescription("Time of a commit's phase: wait, cut (the pause of the loop) or upload."))
 	t.restoreTime, errs[2] = m.Float64Histogram("holdfast.restore.duration", metric.WithUnit("s"), seconds,
 		metric.WithDescription("Time to restore all stores of a task."))
-	t.stateBytes, errs[3] = m.Int64Histogram("holdfast.commit.state_size", metric.WithUnit("By"),
+	t.stateBytes, errs[3] = m.Int64Histogram("holdfast.commit.state_size", metric.WithUnit("By"), sizeBounds,
 		metric.WithDescription("Size of the state in a checkpoint."))
 	t.newBytes, errs[4] = m.Int64Counter("holdfast.commit.stored", metric.WithUnit("By"),
 		metric.WithDescription("Bytes stored for checkpoints."))
@@ -137,13 +159,32 @@ func (t *telemetry) close() error { return t.registration.Unregister() }
 // begin begins a span, which the returned function ends.
 func (t *telemetry) begin(ctx context.Context, name, task string) (context.Context, func(error)) {
 	ctx, span := t.tracer.Start(ctx, name, trace.WithAttributes(attribute.String("holdfast.task", task)))
-	return ctx, func(err error) {
-		if err != nil {
-			span.RecordError(err)
-			span.SetStatus(codes.Error, err.Error())
-		}
-		span.End()
+	if t.traces {
+		ctx = backend.WithTrace(ctx, t.request)
 	}
+	return ctx, func(err error) { end(span, err) }
+}
+
+// request begins the span of a request to the store. A clean-up in the background is no part
+// of a span that has ended: the trace of a claim would go on for as long as its owner lives.
+func (t *telemetry) request(ctx context.Context, r backend.Request) (context.Context, func(keys, bytes int, err error)) {
+	if !trace.SpanFromContext(ctx).IsRecording() {
+		return ctx, func(int, int, error) {}
+	}
+	ctx, span := t.tracer.Start(ctx, "holdfast.store."+r.Verb, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		attribute.String("holdfast.key", r.Key), attribute.Int("holdfast.attempt", r.Attempt)))
+	return ctx, func(keys, bytes int, err error) {
+		span.SetAttributes(attribute.Int("holdfast.keys", keys), attribute.Int("holdfast.bytes", bytes))
+		end(span, err)
+	}
+}
+
+func end(span trace.Span, err error) {
+	if err != nil {
+		span.RecordError(err)
+		span.SetStatus(codes.Error, err.Error())
+	}
+	span.End()
 }
 
 func (t *telemetry) phase(ctx context.Context, phase string, d time.Duration) {

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"regexp"
@@ -16,6 +17,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
@@ -153,8 +156,16 @@ func TestMetricsAndSpans(t *testing.T) {
 			}
 		}
 		var ended []string
+		requests := make(map[string]int64)
 		for _, s := range spans.Ended() {
+			if verb, ok := strings.CutPrefix(s.Name(), "holdfast.store."); ok {
+				requests[verb+" of "+parentOf(s, spans.Ended())] += attributesOf(s)["holdfast.bytes"].AsInt64()
+				continue
+			}
 			ended = append(ended, s.Name()+" "+strings.ToLower(s.Status().Code.String()))
+		}
+		if requests["create of holdfast.own"] <= 0 || requests["create of holdfast.commit"] <= 0 {
+			t.Errorf("bytes of the requests that spans tell of: %v", requests)
 		}
 		want := []string{"holdfast.own unset", "holdfast.commit unset", "holdfast.commit error", "holdfast.commit error", "holdfast.commit error"}
 		if !slices.Equal(ended, want) {
@@ -173,6 +184,125 @@ func TestMetricsAndSpans(t *testing.T) {
 		}
 		if _, ok := metrics(t, reader)["holdfast.store.requests list"]; ok {
 			t.Error("a drained runner is still observed")
+		}
+	})
+}
+
+func attributesOf(s sdktrace.ReadOnlySpan) map[attribute.Key]attribute.Value {
+	found := make(map[attribute.Key]attribute.Value)
+	for _, kv := range s.Attributes() {
+		found[kv.Key] = kv.Value
+	}
+	return found
+}
+
+// parentOf returns the name of the span in which s is.
+func parentOf(s sdktrace.ReadOnlySpan, all []sdktrace.ReadOnlySpan) string {
+	for _, p := range all {
+		if p.SpanContext().SpanID() == s.Parent().SpanID() {
+			return p.Name()
+		}
+	}
+	return "none"
+}
+
+// A request that is tried again has a span for each attempt, which says which one it is.
+func TestRequestsThatAreRepeated(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		spans := tracetest.NewSpanRecorder()
+		var store *faultstore.Store
+		r := w.runner(w.job(faulty(&store)), Options{
+			Interval: Manual, TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
+		})
+		task, _ := w.own(r, "a")
+		before := len(spans.Ended())
+		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", On: 1})
+		if _, err := task.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range spans.Ended()[before:] {
+			if s.Name() == "holdfast.store.create" {
+				got = append(got, fmt.Sprint(attributesOf(s)["holdfast.attempt"].AsInt64(), " ", s.Status().Code, " ", attributesOf(s)["holdfast.bytes"].AsInt64() > 0))
+			}
+		}
+		if want := []string{"1 Error true", "2 Unset true"}; !slices.Equal(got, want) {
+			t.Errorf("attempts %q; want %q", got, want)
+		}
+	})
+}
+
+// A clean-up goes on after the claim or the commit that has begun it. Its requests are no
+// part of a trace that would never end.
+func TestRequestsAfterTheirSpan(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		spans := tracetest.NewSpanRecorder()
+		r := w.runner(w.job(), Options{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))})
+		ctx, ended := r.telemetry.begin(t.Context(), "holdfast.own", "a")
+		_, end := r.telemetry.request(ctx, backend.Request{Verb: "get", Key: "during", Attempt: 1})
+		end(1, 0, nil)
+		ended(nil)
+		_, end = r.telemetry.request(ctx, backend.Request{Verb: "delete", Key: "after", Attempt: 1})
+		end(1, 0, nil)
+		var got []string
+		for _, s := range spans.Ended() {
+			got = append(got, s.Name())
+		}
+		if want := []string{"holdfast.store.get", "holdfast.own"}; !slices.Equal(got, want) {
+			t.Errorf("spans %q; want %q", got, want)
+		}
+	})
+}
+
+// The counter of each documented kind of failure is there before the first one, because
+// Prometheus does not see an increase in a counter that is new.
+func TestFailuresAreCountedFromZero(t *testing.T) {
+	doc, err := os.ReadFile("../docs/runner.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile("(?m)^\\| `holdfast.commit.failures` \\| `kind` \\|([^|]*)\\|").FindStringSubmatch(string(doc))
+	if row == nil {
+		t.Fatal("docs/runner.md has no row for holdfast.commit.failures")
+	}
+	var documented []string
+	for _, m := range regexp.MustCompile("`([a-z]+)`").FindAllStringSubmatch(row[1], -1) {
+		documented = append(documented, m[1])
+	}
+	inWorld(t, func(t *testing.T, w *world) {
+		reader := sdkmetric.NewManualReader()
+		w.own(w.runner(w.job(), Options{Interval: Manual, MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))}), "a")
+		var counted []string
+		for name, v := range metrics(t, reader) {
+			if kind, ok := strings.CutPrefix(name, "holdfast.commit.failures "); ok && v == 0 {
+				counted = append(counted, kind)
+			}
+		}
+		slices.Sort(documented)
+		slices.Sort(counted)
+		if !slices.Equal(counted, documented) {
+			t.Errorf("counted from zero: %q\ndocumented:        %q", counted, documented)
+		}
+	})
+}
+
+// A histogram of sizes tells states of different sizes apart. OpenTelemetry's own bounds end
+// at 10,000.
+func TestBoundsOfSizes(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		reader := sdkmetric.NewManualReader()
+		r := w.runner(w.job(), Options{Interval: Manual, MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))})
+		for _, size := range []int64{100, 100 << 10, 100 << 20, 100 << 30, 100 << 40} {
+			r.telemetry.stored(t.Context(), &checkpoint.Checkpoint{Bytes: size})
+		}
+		var data metricdata.ResourceMetrics
+		if err := reader.Collect(t.Context(), &data); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range data.ScopeMetrics[0].Metrics {
+			if h, ok := m.Data.(metricdata.Histogram[int64]); ok && slices.Max(h.DataPoints[0].BucketCounts) != 1 {
+				t.Errorf("%s: %v in %v", m.Name, h.DataPoints[0].BucketCounts, h.DataPoints[0].Bounds)
+			}
 		}
 	})
 }

@@ -265,6 +265,9 @@ func checkEndpoint(name, endpoint string) error {
 	if err != nil || e.Hostname() == "" || !validPort(e.Port()) || e.Scheme != "http" && e.Scheme != "https" {
 		return backend.Invalidf("%s %q must look like https://host or http://host:port", name, endpoint)
 	}
+	if strings.HasSuffix(e.Hostname(), ".accesspoint.s3-global.amazonaws.com") {
+		return backend.Invalidf("%s %q is a Multi-Region Access Point, in which each region would let an owner of its own commit; use one bucket behind it", name, endpoint)
+	}
 	if e.RawQuery != "" || e.ForceQuery || e.Fragment != "" {
 		e.RawQuery, e.ForceQuery, e.Fragment = "", false, "" // they may contain a secret
 		return backend.Invalidf("%s %q has something after a ? or #; leave that out", name, e)
@@ -301,12 +304,23 @@ func checkBucket(bucket string) error {
 	switch {
 	case bucket == "":
 		return backend.Invalidf("no bucket in the URL; it looks like s3://bucket/path")
+	case isMultiRegion(bucket):
+		return backend.Invalidf("bucket %q is a Multi-Region Access Point, in which each region would let an owner of its own commit; give the name of one bucket behind it", bucket)
+	case strings.HasPrefix(bucket, "arn:"):
+		return backend.Invalidf("bucket %q is an ARN; give the bucket's name, or the alias of an access point in one region", bucket)
 	case strings.Contains(bucket, ":"):
 		return backend.Invalidf("bucket %q has a port; a service other than AWS goes into the parameter endpoint", bucket)
 	case strings.Trim(bucket, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "":
 		return backend.Invalidf("bucket %q has characters that no bucket's name has", bucket)
 	}
 	return nil
+}
+
+// isMultiRegion reports whether a bucket's name is the alias or the ARN of a Multi-Region
+// Access Point: both end with .mrap, and the ARN has no region. It sends each request to the
+// closest bucket, which knows nothing of what was just created in another.
+func isMultiRegion(bucket string) bool {
+	return strings.HasSuffix(bucket, ".mrap") || strings.HasPrefix(bucket, "arn:") && strings.Contains(bucket, ":s3::")
 }
 
 // maxKeyLen is the length of the longest key that S3 accepts, in bytes.

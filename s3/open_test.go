@@ -109,6 +109,9 @@ func TestOpenRefuses(t *testing.T) {
 		{url: "s3:///jobs", text: "no bucket in the URL"},
 		{url: "s3://127.0.0.1:9000/bucket?region=r", text: "goes into the parameter endpoint"},
 		{url: "s3://buck!et?region=r", text: "has characters that no bucket's name has"},
+		{url: "s3://mfzwi23gnjvgw.mrap/jobs?region=r", text: `bucket "mfzwi23gnjvgw.mrap" is a Multi-Region Access Point`},
+		{url: "s3://arn:aws:s3::111122223333:accesspoint/mfzwi23gnjvgw.mrap/jobs?region=r", text: "has an ARN in it; give the name of one bucket"},
+		{url: "s3://bucket?endpoint=https://mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com", text: "is a Multi-Region Access Point"},
 		{url: "s3://bucket?endpoint=127.0.0.1:9000", text: "must look like https://host or http://host:port"},
 		{url: "s3://bucket?endpoint=ftp://h", text: "must look like https://host"},
 		{url: "s3://bucket?endpoint=http://key:secret@h", text: "holds credentials"},
@@ -152,6 +155,24 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("%q is missing from %q", test.text, err)
 			}
 		})
+	}
+}
+
+// A program that makes its own client may give an ARN in place of the bucket's name. The SDK
+// would take it.
+func TestNewRefusesARNs(t *testing.T) {
+	client := sdk.New(testOptions(&wire{}))
+	for bucket, text := range map[string]string{
+		"arn:aws:s3::111122223333:accesspoint/mfzwi23gnjvgw.mrap":    "is a Multi-Region Access Point, in which each region would let an owner of its own commit",
+		"arn:aws-cn:s3::111122223333:accesspoint/mfzwi23gnjvgw.mrap": "is a Multi-Region Access Point",
+		"arn:aws:s3:eu-west-1:111122223333:accesspoint/mine":         "is an ARN; give the bucket's name, or the alias of an access point in one region",
+	} {
+		if s, err := New(client, bucket, "jobs", Options{}); s != nil || !errors.Is(err, backend.ErrInvalid) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v; want %q", bucket, err, text)
+		}
+	}
+	if s, err := New(client, "mine-a1b2c3-s3alias", "jobs", Options{}); err != nil || s == nil {
+		t.Errorf("the alias of an access point: %v", err)
 	}
 }
 

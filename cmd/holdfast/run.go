@@ -29,6 +29,7 @@ type runFlags struct {
 	grace            time.Duration
 	adopt, takeOver  bool
 	noSaveOnFailure  bool
+	metrics          string // where to listen; "" for nowhere
 	exclude          []string
 	immutable        []string
 	keep             checkpoint.Retention
@@ -99,6 +100,7 @@ func (o *runFlags) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.adopt, "adopt", false, "make what is in DIR the first checkpoint of a new task")
 	f.BoolVar(&o.takeOver, "take-over", false, "run although the task is claimed: its owner is fenced")
 	f.BoolVar(&o.noSaveOnFailure, "no-save-on-failure", false, "save no last checkpoint if COMMAND fails")
+	f.Func("metrics", "answer at `ADDR`, such as 127.0.0.1:9464: /metrics for Prometheus, and /ready, which is 200 while COMMAND runs on the restored state", listenAddress(&o.metrics))
 	f.Func("exclude", "files and directories with names like `PATTERN`, such as '*.tmp', are no part of the state, and are gone when the next run restores DIR; may be repeated", patterns(&o.exclude))
 	f.Func("immutable", "files with names like `PATTERN`, such as '*.sst', are never written again: link, and do not copy them; may be repeated", patterns(&o.immutable))
 	keepFlags(cmd, &o.keep)

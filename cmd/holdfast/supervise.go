@@ -28,11 +28,12 @@ type supervisor struct {
 	job  *checkpoint.Job
 	task *checkpoint.Task // to look at, beside its owner
 
-	owned *runner.Task
-	voice *voice
-	group *process.Group // nil before it was started
-	work  sync.WaitGroup // of goroutines that end with the group
-	last  atomic.Bool    // the program has ended, and the last checkpoint is to be saved
+	owned   *runner.Task
+	voice   *voice
+	monitor *monitor       // nil without --metrics
+	group   *process.Group // nil before it was started
+	work    sync.WaitGroup // of goroutines that end with the group
+	last    atomic.Bool    // the program has ended, and the last checkpoint is to be saved
 }
 
 // run is the life of a program. ctx ends when this process is asked to end before the
@@ -43,6 +44,13 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.close()) }()
+	if s.o.metrics != "" {
+		if s.monitor, err = openMonitor(s.o.metrics, s.o.task); err != nil {
+			return err
+		}
+		defer s.monitor.close()
+		s.p.note("metrics are at http://%s/metrics", s.monitor.listener.Addr())
+	}
 	if err := s.mayClaim(ctx); err != nil {
 		return err
 	}
@@ -64,6 +72,7 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		return errors.Join(err, s.owned.ReleaseAsIs(context.WithoutCancel(ctx)), s.drain(r)) //nolint:contextcheck // likewise
 	}
 	s.voice.open()
+	s.setReady(true)
 	if !s.o.whenAsked {
 		// Not before: a cut looks whether there is a program to stand still.
 		if err := r.SetInterval(s.o.every); err != nil {
@@ -71,15 +80,28 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		}
 	}
 	why := s.watch(ctx, signals)
+	s.setReady(false)
 	return s.finish(r, why) //nolint:contextcheck // likewise
 }
 
 // options are those of a runner that ends a program for nothing but a lost claim: a store
 // that cannot be reached for hours is no reason to stop what is computed.
 func (s *supervisor) options() runner.Options {
-	return runner.Options{
+	opts := runner.Options{
 		Interval: runner.Manual, MaxShare: maxShare, MaxDelay: math.MaxInt64 / 4, MaxFailures: math.MaxInt, MaxTimeouts: math.MaxInt,
 		Logger: slog.New(noteHandler{p: s.p, least: slog.LevelWarn}), // the program's messages stand beside
+	}
+	if s.monitor != nil {
+		opts.MeterProvider = s.monitor.provider
+	}
+	return opts
+}
+
+// setReady says to those who ask whether the program runs on the restored state.
+func (s *supervisor) setReady(ready bool) {
+	if s.monitor != nil {
+		s.monitor.epoch.Store(s.owned.Epoch())
+		s.monitor.ready.Store(ready)
 	}
 }
 
@@ -187,8 +209,10 @@ type reason struct {
 // watch waits for the end of the program, and ends it when that is asked for or the task is
 // lost.
 func (s *supervisor) watch(ctx context.Context, signals <-chan os.Signal) (why reason) {
-	tick := time.NewTicker(s.o.every)
+	tick, tests := time.NewTicker(s.o.every), time.NewTicker(restoreTestInterval)
 	defer tick.Stop()
+	defer tests.Stop()
+	s.lookForRestoreTest(ctx)
 	lost := s.owned.Context().Done()
 	fenced := make(chan error, 1)
 	if ctx.Err() != nil { // the signal came before anyone passed it on
@@ -213,12 +237,44 @@ func (s *supervisor) watch(ctx context.Context, signals <-chan os.Signal) (why r
 			s.group.Signal(sig.(syscall.Signal))
 		case <-tick.C:
 			s.remind(ctx, fenced)
+		case <-tests.C:
+			s.lookForRestoreTest(ctx)
 		}
 	}
 }
 
+// restoreTestInterval is how often run looks when a restore was last tested. Each look costs
+// two requests.
+const restoreTestInterval = 10 * time.Minute
+
+// lookForRestoreTest finds out when a restore of the task was last tested, for the metrics.
+func (s *supervisor) lookForRestoreTest(ctx context.Context) {
+	if s.monitor == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTestInterval)
+	s.work.Go(func() { // the end of the program does not wait for the store
+		defer cancel()
+		select {
+		case <-s.group.Ended():
+		case <-ctx.Done():
+		}
+	})
+	s.work.Go(func() {
+		defer cancel()
+		last, err := s.task.LastRestoreTest(ctx)
+		switch {
+		case err == nil:
+			s.monitor.restoreTest.Store(last)
+		case !hasEnded(s.group):
+			s.p.note("when a restore was last tested cannot be read, and is looked for again in %v: %v", restoreTestInterval, err)
+		}
+	})
+}
+
 // stop asks the program to end, and sees to it that it does.
 func (s *supervisor) stop() {
+	s.setReady(false)
 	s.work.Go(func() { s.group.Stop(syscall.SIGTERM, s.o.grace) })
 }
 

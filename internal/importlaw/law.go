@@ -36,8 +36,12 @@ var (
 	// speaks HTTP.
 	otelSDK = []string{"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/internal/global"}
 
+	// How metrics leave a program is the program's to choose. (Google's SDK and Pebble have
+	// something of both.)
+	exporters = []string{"go.opentelemetry.io/otel/exporters", "github.com/prometheus"}
+
 	databases = []string{"github.com/cockroachdb"}
-	heavy     = slices.Concat(sdks, databases)
+	heavy     = slices.Concat(sdks, databases, otelSDK, exporters)
 )
 
 // law has a row for every tree of the module: an idea without a place in the
@@ -76,12 +80,12 @@ var law = []tree{
 		"what is in the store is described without the code that puts it there"},
 	{"internal/atomicdir", []string{"internal/filelock"}, heavy,
 		"directories are the operating system's"},
-	{"runner", []string{"checkpoint", "backend", "internal/filelock"}, slices.Concat(heavy, otelSDK),
+	{"runner", []string{"checkpoint", "backend", "internal/filelock"}, heavy,
 		"it stands on the engine and locks its run directories; of OpenTelemetry it knows the API, and the program chooses the SDK"},
 	{"engines", []string{"runner", "checkpoint", "internal/filelock", "internal/filetimes"}, slices.Concat(aws, clients, gocloud), // Pebble takes protobuf along
 		"an engine knows its database and no store; only a program that uses that database links it"},
 	{"cmd", []string{"engines", "runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local", "internal", "internal/filelock"}, databases,
-		"a command stands on the layers, not on examples, and knows no database"},
+		"a command stands on the layers, not on examples, and knows no database; it alone chooses how metrics leave the program"},
 	{"examples", []string{"engines", "runner", "checkpoint", "backend", "s3", "gcs", "local"}, nil,
 		"an example uses what any host program may use"},
 	{"bench", []string{"engines", "runner", "checkpoint", "backend", "s3", "gcs", "local", "internal", "internal/filelock"}, nil,

@@ -91,7 +91,7 @@ func (l *Log) create(ctx context.Context, a *Attempt) (time.Time, error) {
 		if ctx.Err() != nil {
 			return time.Time{}, a.fail(ctx.Err())
 		}
-		o, err := l.Store.Create(ctx, key, a.data)
+		o, err := l.Store.Create(backend.WithAttempt(ctx, n), key, a.data)
 		if err == nil {
 			return o.ModTime, nil
 		}
