@@ -3,8 +3,11 @@ package checkpoint_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -304,5 +307,68 @@ func TestCleanUpReadsAManifestThatCameLate(t *testing.T) {
 			t.Error(err)
 		}
 		w.wantReadable()
+	})
+}
+
+// files returns a state of files that hardly compress, each in segments of its own.
+func files(names ...string) checkpoint.Snapshot {
+	fsys := make(fstest.MapFS)
+	for _, name := range names {
+		fsys[name] = &fstest.MapFile{Data: slices.Concat(noise(100<<10), []byte(name)), Mode: 0o600}
+		rand.NewChaCha8([32]byte{name[0]}).Read(fsys[name].Data)
+	}
+	return checkpoint.Snapshot{State: checkpoint.FS(fsys), Offsets: map[string]string{"in": strings.Join(names, "")}}
+}
+
+// The same, and then the next clean-up of that owner, which knows no better: what was read of
+// the late manifest must be forgotten.
+func TestCleanUpForgetsAManifestThatCameLate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		two := checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: 2}}
+		first, _ := w.ownerWith(two)      // 1
+		commit(w, first, files("a", "b")) // 2
+		sleeper, _, _ := w.open(two, faultstore.Fault{Kind: faultstore.Delay, Verb: "create", On: 1, For: 6 * time.Hour})
+		saved := make(chan error)
+		go func() { saved <- second(sleeper.Save(w.Context(), at(99), checkpoint.SaveOptions{Fence: true})) }() // as number 3
+		synctest.Wait()
+		named := files("a", "b")
+		named.Savepoint = "x"
+		commit(w, first, named) // 3, with the same segments
+		time.Sleep(2 * checkpoint.FenceWindow)
+
+		owner, _ := w.ownerWith(two, faultstore.Fault{Kind: faultstore.Delay, Verb: "get", Key: format.ManifestKey(dir, 3), On: 1, For: 12 * time.Hour}) // 4
+		commit(w, owner, files("a"))                                                                                                                     // 5 drops number 2
+		commit(w, owner, files("c"))
+		commit(w, owner, files("d")) // 7 drops number 5
+		synctest.Wait()
+		task, _, _ := w.open(two)
+		back, err := task.Claim(w.Context(), checkpoint.ClaimOptions{At: checkpoint.Seq(3)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Cleanup(func() { _ = back.Close(context.Background()) })
+		mustDo(t, second(task.RemoveSavepoint(w.Context(), "x")))
+		for range 3 { // with the same segments; they retire number 3
+			commit(w, back, files("a", "b"))
+			time.Sleep(checkpoint.FenceWindow + time.Minute)
+		}
+		commit(w, back, files("a", "b"))
+		synctest.Wait()
+		if w.exists(format.ManifestKey(dir, 3)) {
+			t.Fatal("manifest 3 has not been deleted")
+		}
+		if err := <-saved; !errors.Is(err, checkpoint.ErrConflict) {
+			t.Errorf("save: %v", err)
+		}
+		if m := w.manifest(3); m.Kind != format.KindCommit || !m.Released {
+			t.Fatalf("number 3 is %+v", m)
+		}
+		time.Sleep(12 * time.Hour)
+		if err := owner.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if r, _ := w.verify(allData); len(r.Problems) > 0 || r.Intact != 2 {
+			t.Errorf("%d intact, %v", r.Intact, r.Problems)
+		}
 	})
 }

@@ -94,7 +94,7 @@ func (d *dropping) holds(ctx context.Context, base *history.Committed, all []for
 		}
 		if needed {
 			return nil, nil, fmt.Errorf("task %q: %w: %q (checkpoint %d), and that checkpoint cannot be read: %v; bring it back, or delete or detach the fork first",
-				d.task.Name(), ErrHeld, h.Task, h.Seq, err)
+				d.task.Name(), ErrHeld, h.Task, h.Seq, err) //nolint:errorlint // its kind is not that of this error
 		}
 	}
 	return held, missing, nil

@@ -529,7 +529,7 @@ var onceSurvived = []mistake{
 		old:    "delete(named, r.Seq)\n\t\tc.spareUnknown(needless)",
 		new:    "_ = r\n\t\tc.spareUnknown(needless)",
 		breaks: "I1",
-		tests:  by("checkpoint", "TestCollectorReadsAManifestThatCameLate", "TestCollectorReadsALateManifestThatIsDeleted", "TestCollectorReadsARetainedManifestThatCameLate", "TestCleanerReadsAManifestThatCameLate", "TestCleanUpReadsAManifestThatCameLate", "TestRetainedManifestThatCameLate", "TestCollectorReadsALateManifestThatRetainsWhatIsKept", "TestCommitThatWasRetiredBeforeItWasSettled"),
+		tests:  by("checkpoint", "TestCleanUpForgetsAManifestThatCameLate"),
 	},
 	{
 		name:   "a save whose context has ended leaves its segments",
