@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,8 +57,8 @@ func (t *Task) Detach(ctx context.Context, opts DetachOptions) (*Checkpoint, err
 		if err := t.dropForeign(ctx); err != nil {
 			return nil, err
 		}
-		if err := t.dropHoldOf(ctx, source); err != nil {
-			return nil, err
+		if err := t.dropHoldOf(ctx, source); err != nil { // the fork is detached all the same
+			t.job.opts.Logger.WarnContext(ctx, "the fork is detached, and its source does not know it yet", "task", t.Name(), "source", source.Task, "err", err)
 		}
 	}
 	return t.Latest(ctx)
@@ -97,6 +98,12 @@ func (t *Task) saveDetached(ctx context.Context, opts DetachOptions) error {
 	_, err = t.Save(ctx, Snapshot{
 		Offsets: c.Offsets, OffsetsAre: c.OffsetsAre, Labels: c.Labels, State: state, Progress: opts.Progress,
 	}, SaveOptions{Fence: opts.Fence})
+	if errors.Is(err, ErrUnknown) {
+		return err
+	}
+	if err != nil { // to the save, what is missing in the store looks like a change of the state
+		err = cmp.Or(t.requireSegments(ctx, c), err)
+	}
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/clock"
@@ -247,7 +248,7 @@ func (t *Task) neededHolds(ctx context.Context, held format.Holds) (needed forma
 func (t *Task) isNeeded(ctx context.Context, h format.Hold, lost, dryRun bool) (bool, error) {
 	fork, s, need, err := t.forkOf(ctx, h)
 	switch {
-	case err != nil || need == needed:
+	case err != nil || need == needed || need == making:
 		return true, err
 	case need == removed:
 		return !lost, nil
@@ -267,7 +268,8 @@ func (t *Task) isNeeded(ctx context.Context, h format.Hold, lost, dryRun bool) (
 type need int
 
 const (
-	needed  need = iota // it does, or may yet
+	needed  need = iota // it does
+	making              // it may yet: it was not made, and its number is free
 	ended               // it does not any more
 	unmade              // it was not made within the fence window, and its number is free
 	removed             // someone has removed its manifests
@@ -295,6 +297,8 @@ func (t *Task) forkOf(ctx context.Context, h format.Hold) (fork *Task, s *histor
 		n = removed
 	case t.job.clock().Sub(h.Time).Abs() > FenceWindow:
 		n = unmade
+	default:
+		n = making
 	}
 	return fork, s, n, err
 }
@@ -315,7 +319,8 @@ func (e *fullError) Unwrap() error { return ErrConflict }
 type heldError struct {
 	task    string
 	held    format.Holds
-	removed []string // those of the forks whose manifests someone has removed
+	removed []string      // those of the forks whose manifests someone has removed
+	making  []format.Hold // those that do not exist yet
 }
 
 func (e *heldError) Error() string {
@@ -327,20 +332,29 @@ func (e *heldError) Error() string {
 	for _, name := range e.removed {
 		text += fmt.Sprintf("; someone has removed %q: 'holdfast gc --lost' of %q ends what is held for it", name, e.task)
 	}
+	for _, h := range e.making {
+		text += fmt.Sprintf("; %q is being made, or whoever was to make it has given up: then 'holdfast gc' of %q ends what is held for it, from %s on",
+			h.Task, e.task, h.Time.Add(FenceWindow).UTC().Format(time.RFC3339))
+	}
 	return text
 }
 
 func (e *heldError) Unwrap() error { return ErrHeld }
 
-// explain returns err. If it is a heldError, it is to say which forks someone has removed.
+// explain returns err. If it is a heldError, it is to say which forks someone has removed, and
+// which do not exist yet.
 func (t *Task) explain(ctx context.Context, err error) error {
 	held := (*heldError)(nil)
 	if !errors.As(err, &held) {
 		return err
 	}
 	for _, h := range held.held {
-		if need, err := t.needOf(ctx, h); err == nil && need == removed {
+		switch need, err := t.needOf(ctx, h); {
+		case err != nil:
+		case need == removed:
 			held.removed = append(held.removed, h.Task)
+		case need == making:
+			held.making = append(held.making, h)
 		}
 	}
 	return err

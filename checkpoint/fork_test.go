@@ -391,6 +391,10 @@ func TestHoldOfAForkUnderWay(t *testing.T) {
 				commit(w, o, with(2, 100<<10))
 				commit(w, o, with(3, 100<<10))
 				mustDo(w, w.collectNamed(source))
+				_, err := w.mustTask().Delete(w.Context(), checkpoint.DeleteOptions{})
+				if !errors.Is(err, checkpoint.ErrHeld) || !strings.Contains(err.Error(), `"try" is being made`) {
+					t.Errorf("deletion: %v; want that a fork is being made", err)
+				}
 			}
 		})
 		if _, err := task.Fork(w.Context(), "try", checkpoint.ForkOptions{}); err != nil || !collected {

@@ -39,6 +39,10 @@ type VerifyReport struct {
 	// OtherObjects are keys in the task's directory that this library has not made.
 	OtherObjects []string `json:"other_objects"`
 
+	// Forks are those for which checkpoints of this task are kept: Repair drops none of these,
+	// damaged or not.
+	Forks []ForkInfo `json:"forks,omitempty"`
+
 	// Unheld is set if the task is a fork, and needs data of a task that does not keep it:
 	// the data may be deleted. See [Task.Detach].
 	Unheld *ForkInfo `json:"unheld,omitempty"`
@@ -112,6 +116,9 @@ func (v *verifier) report() *VerifyReport {
 	r := &VerifyReport{
 		Task: v.task.Name(), Damaged: []uint64{}, Problems: []Problem{}, OtherObjects: []string{},
 		DataRead: v.live, RestoreTest: v.recorded, Unheld: v.unheld, NeedlessHolds: v.needless,
+	}
+	if v.newest != nil {
+		_, r.Forks = forks(v.newest.Manifest)
 	}
 	r.OtherObjects = append(r.OtherObjects, v.otherObjects...)
 	r.Deleted = v.newest != nil && v.unreadable == 0 && v.newest.Kind == format.KindDeleted

@@ -71,7 +71,7 @@ func (v *verifier) forks(ctx context.Context) error {
 			continue // what is wrong with the fork is for its own verification to say
 		case err != nil:
 			return fmt.Errorf("task %q holds checkpoint %d for task %q: %w", v.task.Name(), h.Seq, h.Task, err)
-		case need != needed:
+		case need != needed && need != making:
 			v.needless = append(v.needless, NeedlessHold{ForkInfo{h.Task, h.Seq}, need == removed})
 		}
 	}

@@ -184,8 +184,10 @@ func (l *verifyLine) damage() error {
 // next says what can be done about what is damaged.
 func (l *verifyLine) next() string {
 	switch {
-	case len(l.Problems) == 0: // but manifests were lost
+	case len(l.Problems) == 0 && l.Lost.Segments > 0:
 		return afterLoss
+	case len(l.Problems) == 0: // the error says what to do
+		return ""
 	case slices.ContainsFunc(l.Damaged, func(seq uint64) bool { return seq > l.Manifest }): // the newest manifest
 		return "bring that object back from a backup; if there is none, let the job commit once more or, " +
 			"if nothing writes to the task, move the object out of the store, and then verify with --repair"
@@ -194,11 +196,23 @@ func (l *verifyLine) next() string {
 			"that 'holdfast ls TASK' still shows, and gives up the others"
 	case l.Intact == 0:
 		return "bring what is missing or damaged back from a backup; or, if the state is still there, save it with 'holdfast save --full'"
+	case l.Repaired != nil && l.keptFor() != "":
+		return fmt.Sprintf("what is left is kept for the fork %q: delete that ('holdfast rm'), and then verify with --repair", l.keptFor())
 	case l.Repaired != nil: // what is left is intact as long as the newest manifest repeats it
 		return "what is left can be restored until the next save: save again, and then verify with --repair"
 	default:
 		return "bring what is missing or damaged back from a backup; if there is none, 'holdfast verify --data --repair' drops the checkpoints that need it"
 	}
+}
+
+// keptFor returns a fork for which a damaged checkpoint is kept that is left, or "".
+func (l *verifyLine) keptFor() string {
+	for _, f := range l.Forks {
+		if slices.Contains(l.Repaired.Left, f.Seq) {
+			return f.Task
+		}
+	}
+	return ""
 }
 
 func (l *verifyLine) repair(ctx context.Context, task *checkpoint.Task, opts checkpoint.RepairOptions) error {

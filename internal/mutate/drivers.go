@@ -10,7 +10,7 @@ var inBackend = []mistake{
 		file: "backend/retry.go",
 		old:  `return s.store.Create(ctx, key, data)`,
 		new: `var o Object
-	err := s.try(ctx, func() (err error) {
+	err := s.try(ctx, func(ctx context.Context) (err error) {
 		o, err = s.store.Create(ctx, key, data)
 		return err
 	})

@@ -226,7 +226,7 @@ var inRepairs = []mistake{
 	{
 		name:   "what is needed is said to be kept in vain",
 		file:   "checkpoint/verify_forks.go",
-		old:    `case need != needed:`,
+		old:    `case need != needed && need != making:`,
 		new:    `case need != ended:`,
 		breaks: "no false alarm",
 		tests:  by("checkpoint", "TestVerifyTellsOfNeedlessHolds"),
