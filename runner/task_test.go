@@ -115,12 +115,11 @@ func TestStepThatIsHalfDone(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		task, h := w.own(w.runner(w.job(), Options{Interval: Manual}), "a")
 		h.mustAdd(task)
-		began := make(chan struct{})
+		began, committed := make(chan struct{}), make(chan error)
 		go func() {
 			<-began
-			if _, err := task.Commit(t.Context()); !errors.Is(err, ErrHalfDone) {
-				t.Errorf("a commit of half a step: %v", err)
-			}
+			_, err := task.Commit(t.Context())
+			committed <- err
 		}()
 		err := task.Step(t.Context(), func(p *Position) error {
 			close(began)
@@ -130,6 +129,9 @@ func TestStepThatIsHalfDone(t *testing.T) {
 		})
 		if !errors.Is(err, ErrHalfDone) {
 			t.Error(err)
+		}
+		if err := <-committed; !errors.Is(err, ErrHalfDone) {
+			t.Errorf("a commit of half a step: %v", err)
 		}
 		<-task.Done()
 		wantCause(t, task, ErrHalfDone)

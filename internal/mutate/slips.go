@@ -197,7 +197,7 @@ var slips = []mistake{
 	{
 		name: "the source lets a fork's data go before the fork does without",
 		file: "checkpoint/detach.go",
-		old: `		if err := t.dropForeign(ctx); err != nil {`,
+		old:  `		if err := t.dropForeign(ctx); err != nil {`,
 		new: `		_ = t.dropHoldOf(ctx, source)
 		if err := t.dropForeign(ctx); err != nil {`,
 		breaks: "I8",
