@@ -314,8 +314,9 @@ func TestCleanUpReadsAManifestThatCameLate(t *testing.T) {
 func files(names ...string) checkpoint.Snapshot {
 	fsys := make(fstest.MapFS)
 	for _, name := range names {
-		fsys[name] = &fstest.MapFile{Data: slices.Concat(noise(100<<10), []byte(name)), Mode: 0o600}
-		rand.NewChaCha8([32]byte{name[0]}).Read(fsys[name].Data)
+		data := make([]byte, 100<<10)
+		_, _ = rand.NewChaCha8([32]byte{name[0]}).Read(data)
+		fsys[name] = &fstest.MapFile{Data: data, Mode: 0o600}
 	}
 	return checkpoint.Snapshot{State: checkpoint.FS(fsys), Offsets: map[string]string{"in": strings.Join(names, "")}}
 }
