@@ -92,18 +92,21 @@ func TestChangeIsStoppedAnywhere(t *testing.T) {
 		args   []string
 		done   func(t *testing.T, url string) bool
 		says   string // after the change; empty if it sends no request after that
+		look   string // where to look if the outcome is unknown
 	}{
-		{"rm", nil, []string{"rm", "URL", "orders"}, shows("was deleted", "show", "orders"), `; task "orders" was deleted; 'holdfast gc' deletes what is left of it`},
-		{"rm of a fork", []string{"fork", "URL", "orders", "try"}, []string{"rm", "URL", "try"}, shows("was deleted", "show", "try"), `; task "try" was deleted; `},
-		{"note", nil, []string{"note", "URL", "orders", "a word"}, shows("a word", "show", "orders"), "; checkpoint 1 was changed\n"},
-		{"savepoint add", nil, []string{"savepoint", "add", "URL", "orders", "good"}, shows("good", "ls", "orders"), "; checkpoint 1 was changed\n"},
+		{"rm", nil, []string{"rm", "URL", "orders"}, shows("was deleted", "show", "orders"), `; task "orders" was deleted; 'holdfast gc' deletes what is left of it`, "holdfast ls"},
+		{"rm of a fork", []string{"fork", "URL", "orders", "try"}, []string{"rm", "URL", "try"}, shows("was deleted", "show", "try"), `; task "try" was deleted; `, "holdfast ls"},
+		{"note", nil, []string{"note", "URL", "orders", "a word"}, shows("a word", "show", "orders"), "; checkpoint 1 was changed\n", "holdfast ls"},
+		{"savepoint add", nil, []string{"savepoint", "add", "URL", "orders", "good"}, shows("good", "ls", "orders"), "; checkpoint 1 was changed\n", "holdfast ls"},
 		{"savepoint rm", []string{"savepoint", "add", "URL", "orders", "good"}, []string{"savepoint", "rm", "URL", "orders", "good"},
-			not(shows("good", "ls", "orders")), "; checkpoint 1 was changed\n"},
-		{"fork", nil, []string{"fork", "URL", "orders", "try"}, shows("try", "ls"), ""},
-		{"startpoint set", nil, []string{"startpoint", "set", "URL", "orders", "p", "--at", "7"}, shows("offset 7", "startpoint ls", "orders"), ""},
+			not(shows("good", "ls", "orders")), "; checkpoint 1 was changed\n", "holdfast ls"},
+		{"fork", nil, []string{"fork", "URL", "orders", "try"}, shows("try", "ls"), "", "holdfast ls --json"},
+		{"fork --detach", []string{"fork", "URL", "orders", "try"}, []string{"fork", "--detach", "URL", "try"}, shows("\n2 ", "ls", "try"),
+			"", "holdfast ls"},
+		{"startpoint set", nil, []string{"startpoint", "set", "URL", "orders", "p", "--at", "7"}, shows("offset 7", "startpoint ls", "orders"), "", "holdfast startpoint ls"},
 		{"startpoint rm", []string{"startpoint", "set", "URL", "orders", "p", "--at", "7"}, []string{"startpoint", "rm", "URL", "orders", "p"},
-			not(shows("offset 7", "startpoint ls", "orders")), ""},
-		{"rollback", []string{"save", "URL", "orders", "STATE"}, []string{"rollback", "URL", "orders", "1"}, shows("(newest)", "ls", "orders"), ""},
+			not(shows("offset 7", "startpoint ls", "orders")), "", "holdfast startpoint ls"},
+		{"rollback", []string{"save", "URL", "orders", "STATE"}, []string{"rollback", "URL", "orders", "1"}, shows("(newest)", "ls", "orders"), "", "holdfast ls"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			state, said := makeState(t, "state "), false
@@ -120,6 +123,9 @@ func TestChangeIsStoppedAnywhere(t *testing.T) {
 				said = said || tells
 				if r.code == 0 && !done || tells && !done || done && strings.Contains(r.stderr, "nothing was") || unknown && !r.wrote {
 					t.Errorf("stopped %s request %d: done %v; exit code %d, %s", s.how, s.at, done, r.code, r.stderr)
+				}
+				if unknown && !strings.Contains(r.stderr, "look with '"+c.look+"'") {
+					t.Errorf("stopped %s request %d: %s does not say %s", s.how, s.at, r.stderr, c.look)
 				}
 				if r.code != 0 && r.code != exitFailed {
 					t.Errorf("stopped %s request %d: exit code %d, %s", s.how, s.at, r.code, r.stderr)
