@@ -75,7 +75,11 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	text := e.Op + " " + strings.Trim(e.Store+"/"+e.Key, "/") + ": " + e.Err.Error()
+	where := strings.Trim(e.Store+"/"+e.Key, "/")
+	if strings.HasSuffix(where, ":") { // of a URL that has nothing but its scheme
+		where += "//"
+	}
+	text := e.Op + " " + where + ": " + e.Err.Error()
 	if e.Advice != "" {
 		text += "; " + e.Advice
 	}

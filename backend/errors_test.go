@@ -23,6 +23,7 @@ func TestErrorText(t *testing.T) {
 		{backend.Error{Op: "list", Store: "gs://bucket", Err: cause}, "list gs://bucket: it broke"},
 		{backend.Error{Op: "list", Store: "gs://bucket", Key: "a/", Err: cause}, "list gs://bucket/a: it broke"},
 		{backend.Error{Op: "delete", Key: "a", Err: cause}, "delete a: it broke"},
+		{backend.Error{Op: "open", Store: "s3://", Err: cause}, "open s3://: it broke"},
 		{backend.Error{Op: "open", Store: "s3://bucket", Err: cause, Advice: "create it"}, "open s3://bucket: it broke; create it"},
 	} {
 		if got := tt.err.Error(); got != tt.want {

@@ -34,7 +34,8 @@ type CollectResult struct {
 	Manifests int   `json:"manifests"`
 	Bytes     int64 `json:"bytes"` // of segments and manifests together
 
-	// Deleted says that the task was deleted, and not claimed since. Only Collect sets it.
+	// Deleted says that the task was deleted, and not claimed since. Only Collect and Delete
+	// set it.
 	Deleted bool `json:"-"`
 }
 

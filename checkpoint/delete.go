@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/history"
@@ -13,9 +14,11 @@ import (
 type DeleteOptions struct {
 	// Fence lets a task be deleted although it is claimed, which fences its owner.
 	Fence bool
-	// DryRun changes nothing, and only finds out what would be deleted, or why not. With
-	// ErrHeld, it says what would be deleted if the forks were deleted first.
+	// DryRun changes nothing, and only finds out what would be deleted, or why not.
 	DryRun bool
+	// After names tasks that a dry run takes to be deleted already: who deletes several
+	// tasks deletes forks first.
+	After []string
 }
 
 // Delete deletes a task: all its checkpoints, savepoints among them. It cannot be undone.
@@ -24,9 +27,9 @@ type DeleteOptions struct {
 //
 // It returns ErrNoCheckpoint if there is no such task, ErrClaimed for a task that is
 // claimed, unless the options say otherwise, and ErrHeld if forks need its data. After
-// ErrUnknown the task may have been deleted, or may yet be. If the error is none of these,
-// the task may be deleted, with data left for the next collection: CollectResult says what
-// is gone. Manifests that are younger than the fence window are always left for the first
+// ErrUnknown the task may have been deleted, or may yet be. If CollectResult.Deleted is set,
+// it was deleted, whatever the error, and what is left is for the next collection. After any
+// other error it was not. Manifests that are younger than the fence window are always left for the first
 // collection after that.
 func (t *Task) Delete(ctx context.Context, opts DeleteOptions) (CollectResult, error) {
 	ctx, end, err := t.job.life.begin(ctx)
@@ -48,6 +51,7 @@ func (t *Task) Delete(ctx context.Context, opts DeleteOptions) (CollectResult, e
 		return CollectResult{}, t.explain(ctx, err)
 	}
 	done, _, err := t.collect(ctx, CollectOptions{})
+	done.Deleted = true
 	if s := before.Source; s != nil {
 		err = errors.Join(err, t.dropHoldOf(ctx, s))
 	}
@@ -99,15 +103,15 @@ func (t *Task) deleteNothing(ctx context.Context, opts DeleteOptions) (all Colle
 		return all, err
 	}
 	if base != nil {
-		if base.Held, err = t.neededHolds(ctx, base.Held); err != nil {
-			return all, err
+		held := base.Held
+		if base.Held, err = t.neededHolds(ctx, t.heldAfter(ctx, held, opts.After)); err != nil {
+			return all, fmt.Errorf("%w; %w", &heldError{task: t.Name(), held: held}, err)
 		}
 	}
-	err = t.mayDelete(ctx, base, opts)
-	if err != nil && !errors.Is(err, ErrHeld) {
-		return all, err
+	if err := t.mayDelete(ctx, base, opts); err != nil {
+		return all, t.explain(ctx, err)
 	}
-	refused, now := err, t.job.clock()
+	now := t.job.clock()
 	for o, err := range t.job.store.List(ctx, t.log.Dir+"/", "") {
 		if err != nil {
 			return all, err
@@ -118,7 +122,20 @@ func (t *Task) deleteNothing(ctx context.Context, opts DeleteOptions) (all Colle
 			all.add(CollectResult{Manifests: 1, Bytes: o.Size})
 		}
 	}
-	return all, t.explain(ctx, refused)
+	return all, nil
+}
+
+// heldAfter returns what is held once the tasks of these names are deleted. A deletion takes
+// the next number of its task, and so ends a hold for a fork that has that number or an
+// earlier one.
+func (t *Task) heldAfter(ctx context.Context, held format.Holds, names []string) format.Holds {
+	return slices.DeleteFunc(slices.Clone(held), func(h format.Hold) bool {
+		if !slices.Contains(names, h.Task) {
+			return false
+		}
+		_, s, _, err := t.forkOf(ctx, h)
+		return err == nil && s.Seq+1 >= h.First
+	})
 }
 
 // dropHoldOf makes a source hold nothing for this task any more.

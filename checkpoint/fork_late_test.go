@@ -281,6 +281,10 @@ func TestDeleteDryRun(t *testing.T) {
 		task, _ := w.named(source, checkpoint.Options{})
 		dry, errDry := task.Delete(w.Context(), checkpoint.DeleteOptions{Fence: true, DryRun: true})
 		wet, errWet := task.Delete(w.Context(), checkpoint.DeleteOptions{Fence: true})
+		if deleted := wet.Deleted; !deleted {
+			t.Errorf("%+v; it does not say that the task was deleted", wet)
+		}
+		wet.Deleted = false
 		if dry != wet || (errDry == nil) != (errWet == nil) {
 			t.Errorf("%+v, %v; %+v, %v", dry, errDry, wet, errWet)
 		}

@@ -243,3 +243,20 @@ func TestClocksThatAgreeCostNothing(t *testing.T) {
 		}
 	})
 }
+
+// A save tells the time of its checkpoint as everyone else sees it, in a listing.
+// Replies may tell it less precisely: those of S3 do so to the second.
+func TestSaveTellsTheListedTime(t *testing.T) {
+	inWorld(t, func(w *world) {
+		ahead := -300 * time.Millisecond
+		task, _ := w.behindProxy(&ahead, keepAll)
+		c, err := task.Save(w.Context(), with(1, 100<<10), checkpoint.SaveOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := task.List(w.Context())
+		if err != nil || len(list) != 1 || !list[0].Time.Equal(c.Time) {
+			t.Errorf("saved at %v; listed: %+v, %v", c.Time, list, err)
+		}
+	})
+}

@@ -51,7 +51,7 @@ func (v *Verdict) Removed() bool { return len(v.KeptBy) == 0 }
 // commit goes on from there.
 //
 // A failure to delete is logged and fails nothing: the owner deletes it with its next
-// commit, or [Task.Collect] once the task was claimed again. Prune returns ErrNoCheckpoint
+// commit or, if the task is released, [Task.Collect] does. Prune returns ErrNoCheckpoint
 // if there is no checkpoint. After ErrUnknown the task may have been pruned, or may yet
 // be; after any other error it was not.
 func (t *Task) Prune(ctx context.Context, keep Retention, opts PruneOptions) (PruneResult, error) {
@@ -125,7 +125,7 @@ func (t *Task) prune(ctx context.Context, keep Retention) (PruneResult, error) {
 	freed, _, err := t.deleteDropped(ctx, p.dropped, list)
 	out.Segments, out.Bytes = freed.Segments, freed.Bytes
 	if err != nil {
-		t.job.opts.Logger.WarnContext(ctx, "not all that only the dropped checkpoints needed is deleted; the task's owner does it, or the first collection after the next claim",
+		t.job.opts.Logger.WarnContext(ctx, "not all that only the dropped checkpoints needed is deleted; the task's owner does it or, if the task is not claimed, the next 'holdfast gc'",
 			"task", t.Name(), "err", err)
 	}
 	return out, nil

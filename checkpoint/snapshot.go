@@ -77,7 +77,7 @@ func (s *Snapshot) expiresAfter() int64 {
 func CheckSavepointName(name string) error {
 	bad := len(name) > 128 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl)
 	if bad || isNumber(name) || strings.TrimSpace(name) == "" || name == (Ref{}).String() {
-		return backend.Invalidf("savepoint name %.140q: use up to 128 bytes of text that is not a number, not blank and not %q", name, Ref{})
+		return backend.Invalidf("savepoint name %.140q: use up to 128 bytes of text without control characters, that is not a number, not blank and not %q", name, Ref{})
 	}
 	return nil
 }

@@ -64,8 +64,9 @@ func (s *Startpoint) check() error {
 // time: a job that runs is not disturbed, and must be restarted. The state is that of the
 // checkpoint all the same; whether it fits the other position is for the caller to know.
 //
-// SetStartpoint returns ErrNoCheckpoint if there is no such task. It sends four requests. If
-// it fails in another way, the startpoint may have been set.
+// SetStartpoint returns ErrNoCheckpoint if there is no such task. It sends four requests.
+// After ErrUnknown the startpoint may have been set, or may yet be; after any other error it
+// was not.
 func (t *Task) SetStartpoint(ctx context.Context, s Startpoint) (Startpoint, error) {
 	if err := s.check(); err != nil {
 		return Startpoint{}, err
@@ -99,10 +100,13 @@ func (t *Task) SetStartpoint(ctx context.Context, s Startpoint) (Startpoint, err
 	if err != nil {
 		return Startpoint{}, err
 	}
+	if err := ctx.Err(); err != nil {
+		return Startpoint{}, err
+	}
 	id := format.StartpointAfter(last)
 	o, err := t.job.store.Put(ctx, format.StartpointKey(t.log.Dir, id), data)
 	if err != nil {
-		return Startpoint{}, err
+		return Startpoint{}, unlessRefused(err)
 	}
 	return startpointOf(id, &f, o.ModTime), nil
 }
@@ -157,7 +161,8 @@ func (t *Task) startpointObjects(ctx context.Context) func(yield func(startpoint
 }
 
 // RemoveStartpoints removes startpoints by their ids, in one request. One that is not there
-// is no error. A startpoint that is set meanwhile has another id, and stays.
+// is no error. A startpoint that is set meanwhile has another id, and stays. After ErrUnknown
+// some may have been removed, or may yet be.
 func (t *Task) RemoveStartpoints(ctx context.Context, ids ...string) error {
 	keys := make([]string, len(ids))
 	for i, s := range ids {
@@ -175,7 +180,19 @@ func (t *Task) RemoveStartpoints(ctx context.Context, ids ...string) error {
 		return err
 	}
 	defer end()
-	return t.job.store.Delete(ctx, keys...)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return unlessRefused(t.job.store.Delete(ctx, keys...))
+}
+
+// unlessRefused returns the error of a request that was sent to change something. It is
+// ErrUnknown unless the store has refused the request.
+func unlessRefused(err error) error {
+	if err == nil || history.Refused(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }
 
 // collectRecords deletes what lies beside the checkpoints of a task that s, its newest

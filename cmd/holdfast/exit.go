@@ -67,6 +67,9 @@ func explainKind(ctx context.Context, err error) (string, int) {
 	if isUsage(err) {
 		return oneLine(err.Error()), exitUsage
 	}
+	if c := (changed{}); errors.As(err, &c) {
+		return explainChanged(ctx, c.what, err), codeAfterChange(err)
+	}
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		if !errors.Is(err, checkpoint.ErrUnknown) {
 			return fmt.Sprintf("stopped (%v); %s", context.Cause(ctx), nextAfter(err, "nothing was saved or replaced")), exitFailed
@@ -88,6 +91,35 @@ func explainKind(ctx context.Context, err error) (string, int) {
 		text += "; " + next
 	}
 	return text, exitFailed
+}
+
+// A changed is the error of a command that has made the change that was asked for, and has
+// failed after that: while it cleaned up, or read or printed the result. What is said of the
+// kind of such an error ("nothing was changed", "try again") does not hold then.
+type changed struct {
+	what string // that was done
+	err  error
+}
+
+func (c changed) Error() string { return c.what + ", but " + c.err.Error() }
+func (c changed) Unwrap() error { return c.err }
+
+func explainChanged(ctx context.Context, what string, err error) string {
+	text := oneLine(err.Error())
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		text = fmt.Sprintf("stopped (%v); %s", context.Cause(ctx), oneLine(what))
+	}
+	if next := nextAfter(err, ""); next != "" {
+		text += "; " + next
+	}
+	return text
+}
+
+func codeAfterChange(err error) int {
+	if errors.Is(err, checkpoint.ErrCorrupt) {
+		return exitCorrupt
+	}
+	return exitFailed
 }
 
 // advised reports whether the driver has said what to do about an error of this

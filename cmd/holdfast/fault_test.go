@@ -316,6 +316,9 @@ func (fullDevice) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 func TestResultIsNotPrinted(t *testing.T) {
 	state := makeState(t, "state ")
 	_, url := newHook(t, time.Now)
+	ok(t, "save", url, "other", state)
+	ok(t, "save", url, "another", state)
+	ok(t, "startpoint", "set", url, "other", "p", "--at", "7")
 	for _, c := range []struct {
 		args []string
 		want string
@@ -323,6 +326,15 @@ func TestResultIsNotPrinted(t *testing.T) {
 		{[]string{"save", url, "orders", state}, "holdfast: checkpoint 1 was saved, but the result could not be printed: no space left on device\n"},
 		{[]string{"restore", url, "orders", filepath.Join(t.TempDir(), "out")}, "holdfast: checkpoint 1 was restored, but the result could not be printed: no space left on device\n"},
 		{[]string{"ls", url}, "holdfast: the result could not be printed: no space left on device\n"},
+		{[]string{"startpoint", "rm", url, "other", "p"}, "holdfast: 1 startpoint of task \"other\" was removed, but the result could not be printed: no space left on device\n"},
+		{[]string{"startpoint", "set", url, "orders", "p", "--at", "7"}, "holdfast: a startpoint of task \"orders\" was set, but the result could not be printed: no space left on device\n"},
+		{[]string{"gc", url}, "holdfast: what no checkpoint needs was deleted, but the result could not be printed: no space left on device\n"},
+		{[]string{"gc", url, "--dry-run"}, "holdfast: the result could not be printed: no space left on device\n"},
+		{[]string{"prune", url, "--all-tasks", "--keep-last", "1"}, "holdfast: what the policy does not keep was dropped, but the result could not be printed: no space left on device\n"},
+		{[]string{"verify", url, "--repair"}, "holdfast: what could be repaired was repaired, but the result could not be printed: no space left on device\n"},
+		{[]string{"rm", url, "orders", "--dry-run"}, "holdfast: the result could not be printed: no space left on device\n"},
+		{[]string{"rm", url, "orders"}, "holdfast: task \"orders\" was deleted, but the result could not be printed: no space left on device\n"},
+		{[]string{"rm", url, "--all-tasks"}, "holdfast: 2 of 2 tasks were deleted, but the result could not be printed: no space left on device\n"},
 	} {
 		var stderr strings.Builder
 		code := run(t.Context(), c.args, fullDevice{}, &stderr, func(string) string { return "" })

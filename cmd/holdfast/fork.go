@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -75,17 +76,16 @@ type forked struct {
 func (p *program) fork(ctx context.Context, url, name, to string, opts checkpoint.ForkOptions) error {
 	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
 		seq, err := task.Fork(ctx, to, opts)
+		if errors.Is(err, checkpoint.ErrUnknown) {
+			return advice{err, "it may have been done: look with 'holdfast ls --json', which shows the forks of a task, before you do it again"}
+		}
 		if err != nil {
 			return absent(ctx, task, err)
 		}
 		doc := forked{Task: to, Seq: seq, Of: name}
-		err = p.print(doc, func(w *bytes.Buffer) {
+		return p.printDone(fmt.Sprintf("task %q was made", to), doc, func(w *bytes.Buffer) {
 			fmt.Fprintf(w, "forked %s: checkpoint %d of %s\n", strconv.Quote(name), seq, strconv.Quote(to))
 		})
-		if err != nil {
-			return fmt.Errorf("task %q was made, but %w", to, err)
-		}
-		return nil
 	})
 }
 
@@ -96,15 +96,14 @@ func (p *program) detach(ctx context.Context, url, name string, opts checkpoint.
 		opts.Progress = report
 		c, err := task.Detach(ctx, opts)
 		stop()
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) && !errors.Is(err, checkpoint.ErrUnknown) { // it has several steps
+			return advice{err, "what was saved or dropped until then stays so, and the same command goes on with the rest"}
+		}
 		if err != nil {
 			return absent(ctx, task, err)
 		}
-		err = p.print(c, func(w *bytes.Buffer) {
+		return p.printDone(fmt.Sprintf("task %q was detached", name), c, func(w *bytes.Buffer) {
 			fmt.Fprintf(w, "%s needs no other task's data: %s, %s\n", title(c), files(c), size(c.Bytes))
 		})
-		if err != nil {
-			return fmt.Errorf("task %q was detached, but %w", name, err)
-		}
-		return nil
 	})
 }

@@ -58,7 +58,8 @@ type gcLine struct {
 	checkpoint.CollectResult
 	Error string `json:"error,omitempty"` // why not all was
 
-	err error
+	err  error
+	gone bool // the task was deleted by this command
 }
 
 func (p *program) gc(ctx context.Context, url, name string, opts checkpoint.CollectOptions) error {
@@ -78,7 +79,7 @@ func (p *program) gc(ctx context.Context, url, name string, opts checkpoint.Coll
 			}
 			return line
 		})
-		if name != "" && lines[0].err != nil && lines[0].CollectResult == (checkpoint.CollectResult{}) {
+		if name != "" && lines[0].err != nil && lines[0].CollectResult == (checkpoint.CollectResult{Deleted: lines[0].Deleted}) {
 			return lines[0].err
 		}
 		if len(lines) == 0 && !p.asJSON {
@@ -88,7 +89,13 @@ func (p *program) gc(ctx context.Context, url, name string, opts checkpoint.Coll
 			return l.Deleted && l.err == nil && l.Segments+l.Manifests == 0
 		})
 		p.noteVersions(job)
-		if err := p.print(lines, func(w *bytes.Buffer) { gcTable(w, lines, opts.DryRun) }); err != nil {
+		human := func(w *bytes.Buffer) { gcTable(w, lines, opts.DryRun) }
+		if opts.DryRun {
+			err = p.print(lines, human)
+		} else {
+			err = p.printDone("what no checkpoint needs was deleted", lines, human)
+		}
+		if err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -118,7 +125,7 @@ func gcTable(w *bytes.Buffer, lines []gcLine, dryRun bool) {
 	rows := [][]string{{"TASK", "SEGMENTS", "MANIFESTS", "SIZE"}}
 	all := checkpoint.CollectResult{}
 	for _, l := range lines {
-		if l.err != nil && l.Segments+l.Manifests == 0 {
+		if l.err != nil && !l.gone && l.Segments+l.Manifests == 0 {
 			rows = append(rows, []string{printable(l.Task), "failed", "", ""})
 			continue
 		}

@@ -118,17 +118,18 @@ type taskLine struct {
 
 	err     error
 	deleted bool
+	absent  bool // it never was
 	lost    bool // it has no manifest, and had some
 }
 
 func (p *program) listTasks(ctx context.Context, url string) error {
 	return p.withJob(ctx, url, checkpoint.Retention{}, func(job *checkpoint.Job) error {
-		list, err := p.taskLines(ctx, job)
+		list, deleted, err := p.taskLines(ctx, job)
 		if err != nil {
 			return err
 		}
 		if len(list) == 0 && !p.asJSON {
-			p.note("there are no tasks under %s yet", url)
+			p.noteNoTasks(url, deleted)
 		}
 		if err := p.print(list, func(w *bytes.Buffer) { taskTable(w, list) }); err != nil {
 			return err
@@ -137,15 +138,25 @@ func (p *program) listTasks(ctx context.Context, url string) error {
 	})
 }
 
-// taskLines describes all tasks that were not deleted. One that cannot be read does
-// not hide the others: its line says why.
-func (p *program) taskLines(ctx context.Context, job *checkpoint.Job) ([]taskLine, error) {
+// noteNoTasks says that there are no tasks, and whether there were some.
+func (p *program) noteNoTasks(url string, deleted bool) {
+	if deleted {
+		p.note("%s", deletedTasks(url, ""))
+		return
+	}
+	p.note("there are no tasks under %s yet", url)
+}
+
+// taskLines describes all tasks that were not deleted, and reports whether some were. One
+// that cannot be read does not hide the others: its line says why.
+func (p *program) taskLines(ctx context.Context, job *checkpoint.Job) (list []taskLine, deleted bool, err error) {
 	tasks, err := tasksOf(ctx, job, "")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	list := eachTask(p, "listing", tasks, func(task *checkpoint.Task) taskLine { return describeTask(ctx, task) })
-	return slices.DeleteFunc(list, func(l taskLine) bool { return l.deleted }), ctx.Err()
+	list = eachTask(p, "listing", tasks, func(task *checkpoint.Task) taskLine { return describeTask(ctx, task) })
+	deleted = slices.ContainsFunc(list, func(l taskLine) bool { return l.deleted })
+	return slices.DeleteFunc(list, func(l taskLine) bool { return l.deleted || l.absent }), deleted, ctx.Err()
 }
 
 func describeTask(ctx context.Context, task *checkpoint.Task) taskLine {
@@ -154,7 +165,7 @@ func describeTask(ctx context.Context, task *checkpoint.Task) taskLine {
 	if err != nil {
 		line.Error, line.lost = oneLine(err.Error()), errors.Is(err, checkpoint.ErrLost)
 	} else {
-		line.deleted = status.Deleted || status.Manifest == 0
+		line.deleted, line.absent = status.Deleted, status.Manifest == 0
 	}
 	return line
 }

@@ -36,6 +36,15 @@ func (p *program) print(doc any, human func(*bytes.Buffer)) error {
 	return nil
 }
 
+// printDone prints the result of a command that has done what it was to do. A failure to
+// print says so.
+func (p *program) printDone(what string, doc any, human func(*bytes.Buffer)) error {
+	if err := p.print(doc, human); err != nil {
+		return changed{what, err}
+	}
+	return nil
+}
+
 // table writes rows with their columns aligned. An empty cell shows as "-".
 func table(w *bytes.Buffer, rows [][]string) {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)

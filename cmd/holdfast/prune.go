@@ -76,13 +76,22 @@ func (p *program) prune(ctx context.Context, url, name string, keep checkpoint.R
 		if r.err != nil {
 			return absent(ctx, task, r.err)
 		}
-		err := p.print(r, r.human)
-		if err != nil && !opts.DryRun {
-			err = fmt.Errorf("%d checkpoints were dropped, but %w", r.Dropped, err)
+		if opts.DryRun || r.Dropped == 0 {
+			return p.print(r, r.human)
 		}
-		return err
+		dropped := counted(r.Dropped, "checkpoint was", "checkpoints were") + " dropped"
+		if err := p.printDone(dropped, r, r.human); err != nil {
+			return err
+		}
+		if ctx.Err() != nil { // while it deleted what only these needed
+			return advice{changed{dropped, ctx.Err()}, deletedLater}
+		}
+		return nil
 	})
 }
+
+// deletedLater says what becomes of what an interrupted prune has not deleted.
+const deletedLater = "what is left of them goes with the owner's next commit or, if the task is not claimed, with the next 'holdfast gc'"
 
 // pruneTask prunes one task.
 func pruneTask(ctx context.Context, task *checkpoint.Task, keep checkpoint.Retention, opts checkpoint.PruneOptions) pruneResult {
@@ -119,7 +128,13 @@ func (p *program) pruneAll(ctx context.Context, url string, keep checkpoint.Rete
 		if len(lines) == 0 && !p.asJSON {
 			p.note("there are no tasks with checkpoints under %s", url)
 		}
-		if err := p.print(lines, func(w *bytes.Buffer) { pruneTable(w, lines) }); err != nil {
+		human := func(w *bytes.Buffer) { pruneTable(w, lines) }
+		if opts.DryRun {
+			err = p.print(lines, human)
+		} else {
+			err = p.printDone("what the policy does not keep was dropped", lines, human)
+		}
+		if err != nil {
 			return err
 		}
 		if ctx.Err() != nil {

@@ -118,8 +118,12 @@ func TestPruneIsStoppedAnywhere(t *testing.T) {
 			switch {
 			case r.code == 0 && !pruned:
 				t.Errorf("stopped at request %d: it reports success, but did not prune", at)
-			case r.code != 0 && pruned && !strings.Contains(r.stderr, "it may have been pruned"):
+			case r.code == 0:
+				t.Errorf("stopped at request %d: exit code 0", at)
+			case pruned && !strings.Contains(r.stderr, "it may have been pruned") && !strings.Contains(r.stderr, "); 1 checkpoint was dropped; "):
 				t.Errorf("stopped at request %d: it pruned, but says %s", at, r.stderr)
+			case !pruned && strings.Contains(r.stderr, "dropped"):
+				t.Errorf("stopped at request %d: it did not prune, but says %s", at, r.stderr)
 			case r.code != 0 && r.code != exitFailed:
 				t.Errorf("stopped at request %d: exit code %d", at, r.code)
 			}

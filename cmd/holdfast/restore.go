@@ -60,13 +60,9 @@ func (p *program) restore(ctx context.Context, url, name, dir, at string, opts c
 		if err != nil {
 			return err
 		}
-		err = p.print(c, func(w *bytes.Buffer) {
+		return p.printDone(fmt.Sprintf("checkpoint %d was restored", c.Seq), c, func(w *bytes.Buffer) {
 			fmt.Fprintf(w, "restored %s to %s: %s, %s\n", title(c), printable(dir), files(c), size(c.Bytes))
 		})
-		if err != nil {
-			return fmt.Errorf("checkpoint %d was restored, but %w", c.Seq, err)
-		}
-		return nil
 	})
 }
 

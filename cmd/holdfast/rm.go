@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -55,24 +57,76 @@ func (p *program) rm(ctx context.Context, url, name string, opts checkpoint.Dele
 			return advice{none, "correct the URL"}
 		}
 		lines := deleteTasks(ctx, p, tasks, opts)
-		if name != "" && lines[0].err != nil && (opts.DryRun || lines[0].CollectResult == (checkpoint.CollectResult{})) {
+		if name != "" && lines[0].err != nil && !lines[0].gone {
 			return absent(ctx, tasks[0], lines[0].err)
 		}
 		if name == "" {
-			lines = existing(lines, opts.DryRun)
+			lines = existing(lines)
 		}
 		if len(lines) == 0 && !p.asJSON {
-			p.note("all tasks under %s were deleted before", url)
+			p.note("%s before", deletedTasks(url, ""))
 		}
 		p.noteVersions(job)
-		if err := p.print(lines, func(w *bytes.Buffer) { gcTable(w, lines, opts.DryRun) }); err != nil {
+		if err := p.printDeleted(lines, opts.DryRun); err != nil {
 			return err
 		}
+		if ctx.Err() != nil && name == "" && !opts.DryRun && slices.ContainsFunc(lines, func(l gcLine) bool { return l.err != nil }) {
+			return advice{ctx.Err(), howMany(lines) + "; the same command goes on with the rest"}
+		}
+		slices.SortStableFunc(lines, func(a, b gcLine) int { return followsFromOthers(a.err) - followsFromOthers(b.err) })
 		return p.firstFailure(len(lines), func(i int) error { return lines[i].err })
 	})
 }
 
-// deleteTasks deletes tasks. A task that forks need is tried again when they are deleted.
+// printDeleted prints what was deleted. A failure to print says which task that was, or how many.
+func (p *program) printDeleted(lines []gcLine, dryRun bool) error {
+	human := func(w *bytes.Buffer) { gcTable(w, lines, dryRun) }
+	if dryRun {
+		return p.print(lines, human)
+	}
+	what := howMany(lines)
+	if len(lines) == 1 && lines[0].gone {
+		what = lines[0].deleted()
+	}
+	return p.printDone(what, lines, human)
+}
+
+func (l *gcLine) deleted() string { return fmt.Sprintf("task %q was deleted", l.Task) }
+
+// howMany says how many tasks were deleted, and of how many that is not known.
+func howMany(lines []gcLine) string {
+	deleted, unknown := 0, 0
+	for _, l := range lines {
+		switch {
+		case l.gone:
+			deleted++
+		case errors.Is(l.err, checkpoint.ErrUnknown):
+			unknown++
+		}
+	}
+	text := fmt.Sprintf("%d of %s deleted", deleted, counted(len(lines), "task was", "tasks were"))
+	if unknown > 0 {
+		text += fmt.Sprintf(", and of %d it is not known", unknown)
+	}
+	return text
+}
+
+// followsFromOthers ranks why a task was not deleted: that forks need its data, or that it is
+// claimed, is what happens to it, and not what is wrong with the store.
+func followsFromOthers(err error) int {
+	switch {
+	case errors.Is(err, checkpoint.ErrCorrupt):
+		return 0
+	case errors.Is(err, checkpoint.ErrHeld):
+		return 2
+	case errors.Is(err, checkpoint.ErrClaimed):
+		return 1
+	}
+	return 0
+}
+
+// deleteTasks deletes tasks. A task that forks need is tried again when one of the others is
+// deleted; a dry run takes that to be done.
 func deleteTasks(ctx context.Context, p *program, tasks []*checkpoint.Task, opts checkpoint.DeleteOptions) []gcLine {
 	tick, stop := p.followTasks("deleting", len(tasks))
 	defer stop()
@@ -80,24 +134,35 @@ func deleteTasks(ctx context.Context, p *program, tasks []*checkpoint.Task, opts
 	for again := true; again; {
 		again = false
 		for i, task := range tasks {
-			if lines[i].Task != "" && !errors.Is(lines[i].err, checkpoint.ErrHeld) {
+			if lines[i].gone || lines[i].Task != "" && !errors.Is(lines[i].err, checkpoint.ErrHeld) {
 				continue
 			}
-			done, err := task.Delete(ctx, opts)
-			if errors.Is(err, checkpoint.ErrCorrupt) && !errors.Is(err, checkpoint.ErrLost) {
-				err = advice{err, undeletable}
-			}
-			if !errors.Is(err, checkpoint.ErrHeld) {
+			lines[i] = deleteTask(ctx, task, opts)
+			if !errors.Is(lines[i].err, checkpoint.ErrHeld) {
 				tick()
 			}
-			lines[i] = gcLine{Task: task.Name(), CollectResult: done, err: err}
-			if err != nil {
-				lines[i].Error = oneLine(err.Error())
+			if lines[i].err == nil || lines[i].gone {
+				opts.After = append(opts.After, task.Name())
+				again = true
 			}
-			again = again || err == nil && !opts.DryRun
 		}
 	}
 	return lines
+}
+
+func deleteTask(ctx context.Context, task *checkpoint.Task, opts checkpoint.DeleteOptions) gcLine {
+	done, err := task.Delete(ctx, opts)
+	line := gcLine{Task: task.Name(), CollectResult: done, err: err, gone: done.Deleted}
+	switch {
+	case err == nil:
+		return line
+	case line.gone:
+		line.err = advice{changed{line.deleted(), err}, "'holdfast gc' deletes what is left of it"}
+	case errors.Is(err, checkpoint.ErrCorrupt) && !errors.Is(err, checkpoint.ErrLost):
+		line.err = advice{err, undeletable}
+	}
+	line.Error = oneLine(line.err.Error())
+	return line
 }
 
 // undeletable says what to do about a task whose newest manifest is damaged. What that holds
@@ -106,17 +171,7 @@ const undeletable = "bring that object back from a backup; if there is none, and
 	"move the object out of the store and delete the task again"
 
 // existing returns the lines of tasks that were there: one that was deleted before is in
-// the store still, to be told of. In a dry run of all tasks, forks are no reason not to
-// delete one: they would be deleted first.
-func existing(lines []gcLine, dryRun bool) (list []gcLine) {
-	list = []gcLine{}
-	for _, l := range lines {
-		if dryRun && errors.Is(l.err, checkpoint.ErrHeld) {
-			l.err, l.Error = nil, ""
-		}
-		if !errors.Is(l.err, checkpoint.ErrNoCheckpoint) {
-			list = append(list, l)
-		}
-	}
-	return list
+// the store still, to be told of.
+func existing(lines []gcLine) []gcLine {
+	return slices.DeleteFunc(lines, func(l gcLine) bool { return errors.Is(l.err, checkpoint.ErrNoCheckpoint) })
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -59,27 +58,15 @@ func (p *program) rollback(ctx context.Context, url, name string, at checkpoint.
 		}
 		c, err := task.Rollback(ctx, at, opts)
 		if err != nil {
-			return absent(ctx, task, inDoubt(ctx, err))
+			return absent(ctx, task, err)
 		}
 		doc := rolledBack{Checkpoint: c}
 		if before.Latest != nil && followed(ctx, task, before) {
 			doc.Replaces = &before.Latest.Seq
 		}
-		err = p.print(doc, func(w *bytes.Buffer) { fmt.Fprintln(w, doc.sentence()) })
-		if err != nil {
-			return fmt.Errorf("checkpoint %d is the newest again, but %w", c.Seq, err)
-		}
-		return nil
+		what := fmt.Sprintf("checkpoint %d is the newest again", c.Seq)
+		return p.printDone(what, doc, func(w *bytes.Buffer) { fmt.Fprintln(w, doc.sentence()) })
 	})
-}
-
-// inDoubt returns the error of a rollback that was stopped as one of unknown
-// outcome: its step may have been made before it was.
-func inDoubt(ctx context.Context, err error) error {
-	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) || errors.Is(err, checkpoint.ErrUnknown) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", checkpoint.ErrUnknown, err)
 }
 
 // followed reports whether the task's last step is the first one after before:

@@ -164,13 +164,9 @@ func (p *program) save(ctx context.Context, url, name string, from source, s che
 		if err != nil {
 			return err
 		}
-		err = p.print(c, func(w *bytes.Buffer) {
+		return p.printDone(fmt.Sprintf("checkpoint %d was saved", c.Seq), c, func(w *bytes.Buffer) {
 			fmt.Fprintf(w, "saved %s: %s, %s; %s\n", title(c), files(c), size(c.Bytes), stored(c))
 		})
-		if err != nil {
-			return fmt.Errorf("checkpoint %d was saved, but %w", c.Seq, err)
-		}
-		return nil
 	})
 }
 

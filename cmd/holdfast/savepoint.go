@@ -170,20 +170,18 @@ func (p *program) amend(ctx context.Context, url, name string, change func(conte
 	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
 		seq, err := change(ctx, task)
 		if err != nil {
-			return absent(ctx, task, inDoubt(ctx, err))
+			return absent(ctx, task, err)
 		}
+		done := fmt.Sprintf("checkpoint %d was changed", seq)
 		c, err := task.Get(ctx, checkpoint.Seq(seq))
 		if errors.Is(err, checkpoint.ErrNoCheckpoint) || errors.Is(err, checkpoint.ErrGone) {
 			p.note("checkpoint %d was changed, and has been removed by now", seq)
 			c, err = &checkpoint.Checkpoint{Task: name, Seq: seq}, nil
 		}
 		if err != nil {
-			return fmt.Errorf("it was done, but %w", err)
+			return changed{done, err}
 		}
-		if err := p.print(c, func(w *bytes.Buffer) { fmt.Fprintln(w, amended(c)) }); err != nil {
-			return fmt.Errorf("it was done, but %w", err)
-		}
-		return nil
+		return p.printDone(done, c, func(w *bytes.Buffer) { fmt.Fprintln(w, amended(c)) })
 	})
 }
 

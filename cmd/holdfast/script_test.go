@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/zeebo/blake3"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
 // TestScripts runs the scripts in testdata/script. Beside testscript's own
@@ -23,6 +26,7 @@ import (
 //	newer FILE           make a manifest one of a newer version
 //	deleted FILE         make a manifest say that its task was deleted
 //	socket FILE          make a Unix socket
+//	claim TASK           claim a task of the store, as an owner that then dies
 //	noise FILE SEED      make a file too large for a manifest: 100,000 bytes that cannot be compressed
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -39,6 +43,7 @@ func TestScripts(t *testing.T) {
 			"newer":   cmdNewer,
 			"deleted": cmdDeleted,
 			"socket":  cmdSocket,
+			"claim":   cmdClaim,
 			"noise":   cmdNoise,
 		},
 		RequireExplicitExec: true,
@@ -127,6 +132,20 @@ func cmdSocket(ts *testscript.TestScript, _ bool, args []string) {
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	ts.Check(l.Close())
 	ts.Check(os.Rename(filepath.Join(dir, "s"), ts.MkAbs(args[0])))
+}
+
+func cmdClaim(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: claim TASK")
+	}
+	ctx := context.Background()
+	job, err := checkpoint.Open(ctx, ts.Getenv("URL"), checkpoint.Options{})
+	ts.Check(err)
+	defer job.Close(ctx) //nolint:errcheck // nothing hangs on it
+	task, err := job.Task(args[0])
+	ts.Check(err)
+	_, err = task.Claim(ctx, checkpoint.ClaimOptions{})
+	ts.Check(err)
 }
 
 func cmdNoise(ts *testscript.TestScript, _ bool, args []string) {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
@@ -83,9 +85,9 @@ func (p *program) setStartpoint(ctx context.Context, url, name string, s checkpo
 	return p.withTask(ctx, url, name, checkpoint.Retention{}, func(task *checkpoint.Task) error {
 		s, err := task.SetStartpoint(ctx, s)
 		if err != nil {
-			return absent(ctx, task, err)
+			return absent(ctx, task, lookForStartpoints(err))
 		}
-		return p.print(s, func(w *bytes.Buffer) {
+		return p.printDone(fmt.Sprintf("a startpoint of task %q was set", name), s, func(w *bytes.Buffer) {
 			fmt.Fprintf(w, "task %s reads %s from %s when it is started next\n", strconv.Quote(name), printable(s.Partition), where(&s))
 		})
 	})
@@ -127,12 +129,15 @@ func (p *program) listStartpoints(ctx context.Context, url, name string) error {
 		if len(list) == 0 && damage != nil {
 			return damage
 		}
+		if len(list) == 0 {
+			if err := requireTask(ctx, task); err != nil {
+				return err
+			}
+			list = []checkpoint.Startpoint{}
+		}
 		if len(list) == 0 && !p.asJSON {
 			p.note("task %q has no startpoint", name)
 			return nil
-		}
-		if list == nil {
-			list = []checkpoint.Startpoint{}
 		}
 		err := p.print(list, func(w *bytes.Buffer) {
 			rows := [][]string{{"PARTITION", "FROM", "SET", "BY", "ID"}}
@@ -178,21 +183,43 @@ func (p *program) removeStartpoints(ctx context.Context, url, name, which string
 			}
 		}
 		if len(ids) == 0 && damage != nil { // an id of one that cannot be read is a way out
-			if err := task.RemoveStartpoints(ctx, which); err == nil {
-				ids = append(ids, which)
-			} else {
-				return damage
-			}
+			ids = append(ids, which)
 		}
 		if len(ids) == 0 {
-			text := fmt.Sprintf("task %q has no startpoint of %s; 'holdfast startpoint ls' lists what there is", name, printable(which))
-			return said{text, checkpoint.ErrNoCheckpoint}
+			none := said{fmt.Sprintf("task %q has no startpoint of %s", name, printable(which)), checkpoint.ErrNoCheckpoint}
+			return advice{none, "'holdfast startpoint ls' lists what there is"}
 		}
-		if err := task.RemoveStartpoints(ctx, ids...); err != nil {
-			return err
+		err := task.RemoveStartpoints(ctx, ids...)
+		if errors.Is(err, backend.ErrInvalid) { // it is no id
+			return damage
 		}
-		return p.print(ids, func(w *bytes.Buffer) {
+		if err != nil {
+			return lookForStartpoints(err)
+		}
+		removed := fmt.Sprintf("%d startpoints of task %q were removed", len(ids), name)
+		if len(ids) == 1 {
+			removed = fmt.Sprintf("1 startpoint of task %q was removed", name)
+		}
+		return p.printDone(removed, ids, func(w *bytes.Buffer) {
 			fmt.Fprintf(w, "removed %s of task %s\n", counted(len(ids), "startpoint", "startpoints"), strconv.Quote(name))
 		})
 	})
+}
+
+// lookForStartpoints returns err. If the outcome of a change to startpoints is unknown, it says
+// where to look.
+func lookForStartpoints(err error) error {
+	if !errors.Is(err, checkpoint.ErrUnknown) {
+		return err
+	}
+	return advice{err, "it may have been done: look with 'holdfast startpoint ls' before you do it again"}
+}
+
+// requireTask returns ErrNoCheckpoint if there is no such task, or if it was deleted.
+func requireTask(ctx context.Context, task *checkpoint.Task) error {
+	status, err := task.Status(ctx)
+	if err == nil && (status.Manifest == 0 || status.Deleted) {
+		return absent(ctx, task, checkpoint.ErrNoCheckpoint)
+	}
+	return err
 }

@@ -112,7 +112,13 @@ func (p *program) verify(ctx context.Context, url, name string, opts verifyOptio
 			p.noteHolds(l)
 		}
 		p.noteVersions(job)
-		if err := p.print(lines, func(w *bytes.Buffer) { verifyTables(w, lines) }); err != nil {
+		human := func(w *bytes.Buffer) { verifyTables(w, lines) }
+		if opts.repair {
+			err = p.printDone("what could be repaired was repaired", lines, human)
+		} else {
+			err = p.print(lines, human)
+		}
+		if err != nil {
 			return err
 		}
 		if ctx.Err() != nil {

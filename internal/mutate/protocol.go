@@ -22,8 +22,8 @@ var inTheProtocol = []mistake{
 	{
 		name: "a read that finds nothing decides",
 		file: "checkpoint/internal/history/protocol.go",
-		old:  `a.inDoubt = a.inDoubt || !refused(err)`,
-		new: `a.inDoubt = a.inDoubt || !refused(err)
+		old:  `a.inDoubt = a.inDoubt || !Refused(err)`,
+		new: `a.inDoubt = a.inDoubt || !Refused(err)
 		if _, err := l.Read(ctx, a.Manifest.Seq); errors.Is(err, fs.ErrNotExist) {
 			a.inDoubt = false
 		}`,
@@ -33,8 +33,8 @@ var inTheProtocol = []mistake{
 	{
 		name:   "a refusal makes an earlier open request forgotten",
 		file:   "checkpoint/internal/history/protocol.go",
-		old:    `a.inDoubt = a.inDoubt || !refused(err)`,
-		new:    `a.inDoubt = !refused(err)`,
+		old:    `a.inDoubt = a.inDoubt || !Refused(err)`,
+		new:    `a.inDoubt = !Refused(err)`,
 		breaks: "I3",
 		tests:  by("checkpoint", "TestCommitWhoseOutcomeIsUnclear"),
 	},
@@ -392,8 +392,8 @@ var inSaves = []mistake{
 	{
 		name:   "a save does not make sure that it is in the history",
 		file:   "checkpoint/internal/history/protocol.go",
-		old:    `_, err := l.confirmByList(ctx, a, made)`,
-		new:    `err := ctx.Err()`,
+		old:    `listed, err := l.confirmByList(ctx, a, made)`,
+		new:    `listed, err := time.Time{}, ctx.Err()`,
 		breaks: "I5",
 		tests:  by("checkpoint", "TestSaveThatIsNotConfirmedIsUnknown", "TestSaveThatWasRetiredAtOnceIsUnknown"),
 	},

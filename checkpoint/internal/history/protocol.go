@@ -98,17 +98,17 @@ func (l *Log) create(ctx context.Context, a *Attempt) (time.Time, error) {
 		if errors.Is(err, backend.ErrExist) {
 			return l.readBack(ctx, a)
 		}
-		a.inDoubt = a.inDoubt || !refused(err)
+		a.inDoubt = a.inDoubt || !Refused(err)
 		if err := l.Backoff.Again(ctx, n, err); err != nil {
 			return time.Time{}, a.fail(err)
 		}
 	}
 }
 
-// refused reports whether a Create that failed with err was not applied and never will
+// Refused reports whether a Create that failed with err was not applied and never will
 // be. The contract of backend.Store promises that for errors that are not retryable. It
 // does not promise it for the end of the context.
-func refused(err error) bool {
+func Refused(err error) bool {
 	return !backend.Retryable(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
@@ -371,7 +371,7 @@ func (l *Log) AppendOnce(ctx context.Context, m *format.Manifest, trusted bool) 
 	at, err := l.create(ctx, a)
 	if err == nil {
 		a.inDoubt = true
-		err = l.confirmOnce(ctx, a, at, trusted)
+		at, err = l.confirmOnce(ctx, a, at, trusted)
 	}
 	switch {
 	case err == nil:
@@ -388,15 +388,19 @@ func (l *Log) AppendOnce(ctx context.Context, m *format.Manifest, trusted bool) 
 
 // confirmOnce makes sure that a save's manifest, which is in the store, is in the history
 // too. What the save read before may be old, and its number may have been used and
-// deleted meanwhile.
-func (l *Log) confirmOnce(ctx context.Context, a *Attempt, made time.Time, trusted bool) error {
+// deleted meanwhile. It returns the manifest's time: that of the listing, which everyone else
+// sees, if there is one. The reply may tell it to the second only.
+func (l *Log) confirmOnce(ctx context.Context, a *Attempt, made time.Time, trusted bool) (time.Time, error) {
 	if a.Manifest.Seq <= 2 && !trusted { // the first writer may have died before it did this check
 		if err := l.checkConditions(ctx, a.Manifest); err != nil {
-			return err
+			return made, err
 		}
 	}
-	_, err := l.confirmByList(ctx, a, made)
-	return err
+	listed, err := l.confirmByList(ctx, a, made)
+	if listed.IsZero() {
+		return made, err
+	}
+	return listed, err
 }
 
 // confirmByList makes sure that a's manifest, which is in the store, is in the history:
