@@ -27,6 +27,11 @@
 // savepoint, [Task.List]; then [Checkpoint.Restore] into a directory,
 // [Checkpoint.FS] for a file system that fetches what is read, and [Checkpoint.Entries].
 //
+// The latest checkpoint, also called the current one, is that which the task goes on from:
+// the last one that was committed or, after a rollback, the one to which the task was rolled
+// back. The newest manifest is the last one of all: an amendment makes another manifest, and
+// no checkpoint.
+//
 // # Care
 //
 // [Task.AddSavepoint], [Task.RenameSavepoint], [Task.RemoveSavepoint] and [Task.Annotate]
