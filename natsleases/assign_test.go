@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -95,13 +96,13 @@ func TestNobodyReachesNATS(t *testing.T) {
 
 // A request that was applied, and whose reply was lost, costs no lease, whichever it is.
 func TestRepliesAreLost(t *testing.T) {
-	for n := 1; n < 40; n++ {
+	for n := 1; n < 20; n++ {
 		inWorld(t, 3, func(t *testing.T, w *world) {
 			b := newFakeBucket()
 			client := b.client()
 			client.replies = n
 			only := w.process("only", client, Options{Expiry: expiry}, "")
-			time.Sleep(10 * expiry)
+			time.Sleep(6 * expiry)
 			w.wantParts(fmt.Sprintf("the reply of request %d is lost", n), 3)
 			if client.replies != 0 {
 				t.Errorf("there are less than %d requests", n)
@@ -112,6 +113,97 @@ func TestRepliesAreLost(t *testing.T) {
 			w.leave(only)
 		})
 	}
+}
+
+// The tasks of a process that ends are others' as soon as each is given back: they do not wait
+// for the slowest.
+func TestSlowTaskHoldsNoOtherUp(t *testing.T) {
+	inWorld(t, 6, func(t *testing.T, w *world) {
+		b := newFakeBucket()
+		first := w.join("first", b)
+		time.Sleep(expiry)
+		second := w.join("second", b)
+		time.Sleep(expiry)
+		w.mu.Lock()
+		for task, by := range w.works {
+			if by["first"] {
+				w.slow = task
+			}
+		}
+		w.mu.Unlock()
+		first.end()
+		time.Sleep(expiry / 2)
+		if parts, _ := w.parts(); !slices.Equal(parts, []int{5, 1}) {
+			t.Errorf("%v; want that five tasks are the other's, and one is being given back", parts)
+		}
+		w.leave(first)
+		time.Sleep(expiry)
+		w.wantParts("all are given back", 6)
+		w.mu.Lock()
+		w.slow = ""
+		w.mu.Unlock()
+		time.Sleep(slowCut) // one may be under way
+		w.leave(second)
+	})
+}
+
+// A task that the process whose part it is cannot start is started by another one.
+func TestAnotherProcessTakesWhatOneCannotStart(t *testing.T) {
+	inWorld(t, 4, func(t *testing.T, w *world) {
+		b := newFakeBucket()
+		first := w.process("first", b.client(), Options{Expiry: expiry}, w.tasks[0])
+		time.Sleep(expiry)
+		second := w.join("second", b)
+		time.Sleep(8 * expiry)
+		if _, once := w.parts(); !once {
+			t.Error("a task is worked on by nobody")
+		}
+		w.leave(first, second)
+	})
+}
+
+// A watch that ends, or that tells nothing any more, is made anew: processes that come later
+// are seen.
+func TestWatchIsMadeAnew(t *testing.T) {
+	for name, end := range map[string]bool{"it ends": true, "it tells nothing": false} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, 4, func(t *testing.T, w *world) {
+				b := newFakeBucket()
+				first := w.join("first", b)
+				time.Sleep(expiry)
+				first.client.makeDeaf(end)
+				time.Sleep(3 * expiry)
+				w.wantParts("nothing is told", 4)
+				second := w.join("second", b)
+				time.Sleep(2 * expiry)
+				w.wantParts("another one has come", 2, 2)
+				w.leave(first, second)
+			})
+		})
+	}
+}
+
+// A bucket that has lost its keys, and tells nobody, is filled again. No task stops.
+func TestBucketLosesItsKeys(t *testing.T) {
+	inWorld(t, 4, func(t *testing.T, w *world) {
+		b := newFakeBucket()
+		first, second := w.join("first", b), w.join("second", b)
+		time.Sleep(expiry)
+		before := w.started()
+		b.forget("")
+		time.Sleep(3 * expiry)
+		w.wantParts("the keys are gone", 2, 2)
+		if n := w.started() - before; n > 0 {
+			t.Errorf("%d tasks were started anew", n)
+		}
+		third := w.join("third", b)
+		time.Sleep(2 * expiry)
+		w.wantParts("another one has come", 2, 1, 1)
+		w.leave(first, second)
+		time.Sleep(2 * expiry)
+		w.wantParts("the others have left", 4)
+		w.leave(third)
+	})
 }
 
 // A process that sleeps for longer than Expiry loses its tasks, and fences nobody when it
@@ -249,7 +341,7 @@ func TestOnAServer(t *testing.T) {
 	w.eventually("three processes", 2, 2, 2)
 	w.leave(second)
 	w.eventually("one left", 3, 3)
-	if _, err := kv.Put(context.Background(), taskKey(w.tasks[0]), holder{"other", "a stranger"}.encode()); err != nil {
+	if _, err := kv.Put(context.Background(), taskKey(w.tasks[0]), holder{ID: "other", Name: "a stranger"}.encode()); err != nil {
 		t.Fatal(err)
 	}
 	if err := kv.Delete(context.Background(), taskKey(w.tasks[1])); err != nil {

@@ -3,6 +3,7 @@ package natsleases
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,18 @@ type fakeBucket struct {
 	mu       sync.Mutex
 	revision uint64
 	entries  map[string]fakeEntry
-	clients  []*fakeClient
+	watchers []*fakeWatcher
+}
+
+// forget takes a key away, or all of them if it is "", without a word to who watches.
+func (b *fakeBucket) forget(key string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k := range b.entries {
+		if key == "" || k == key {
+			delete(b.entries, k)
+		}
+	}
 }
 
 type fakeEntry struct {
@@ -38,8 +50,21 @@ type fakeClient struct {
 	*fakeBucket
 	cut     bool // no request gets through, and no update comes
 	replies int  // how many requests are applied before one loses its reply; 0 for no such
+}
+
+// A fakeWatcher is a watch of a fakeClient.
+type fakeWatcher struct {
+	*fakeClient
 	updates chan jetstream.KeyValueEntry
 	late    []fakeEntry // updates that come when the connection is there again
+	ended   bool        // updates is closed
+}
+
+func (w *fakeWatcher) end() {
+	if !w.ended {
+		close(w.updates)
+	}
+	w.ended = true
 }
 
 func newFakeBucket() *fakeBucket { return &fakeBucket{entries: make(map[string]fakeEntry)} }
@@ -52,12 +77,29 @@ var errNoReply = errors.New("no reply")
 func (c *fakeClient) setCut(cut bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cut = cut; !cut {
-		for _, e := range c.late {
-			c.updates <- e
-		}
-		c.late = nil
+	if c.cut = cut; cut {
+		return
 	}
+	for _, w := range c.watchers {
+		if w.fakeClient == c {
+			for _, e := range w.late {
+				w.updates <- e
+			}
+			w.late = nil
+		}
+	}
+}
+
+// makeDeaf has all present watches of the connection tell nothing any more; or end them.
+func (c *fakeClient) makeDeaf(end bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watchers = slices.DeleteFunc(c.watchers, func(w *fakeWatcher) bool {
+		if w.fakeClient == c && end {
+			w.end()
+		}
+		return w.fakeClient == c
+	})
 }
 
 // write writes a key if allowed says so of what it has.
@@ -73,11 +115,11 @@ func (c *fakeClient) write(ctx context.Context, key string, value []byte, op jet
 	c.revision++
 	e := fakeEntry{key, value, c.revision, op}
 	c.entries[key] = e
-	for _, other := range c.clients {
-		if other.cut {
-			other.late = append(other.late, e)
+	for _, w := range c.watchers {
+		if w.cut {
+			w.late = append(w.late, e)
 		} else {
-			other.updates <- e
+			w.updates <- e
 		}
 	}
 	if c.replies > 0 {
@@ -139,14 +181,22 @@ func (c *fakeClient) WatchAll(ctx context.Context, _ ...jetstream.WatchOpt) (jet
 	if err := c.wait(ctx); err != nil {
 		return nil, err
 	}
-	c.updates = make(chan jetstream.KeyValueEntry, 1<<16)
+	w := &fakeWatcher{fakeClient: c, updates: make(chan jetstream.KeyValueEntry, 1<<16)}
 	for _, e := range c.entries {
-		c.updates <- e
+		w.updates <- e
 	}
-	c.updates <- nil
-	c.clients = append(c.clients, c)
-	return c, nil
+	w.updates <- nil
+	c.watchers = append(c.watchers, w)
+	return w, nil
 }
 
-func (c *fakeClient) Updates() <-chan jetstream.KeyValueEntry { return c.updates }
-func (c *fakeClient) Stop() error                             { return nil }
+func (w *fakeWatcher) Updates() <-chan jetstream.KeyValueEntry { return w.updates }
+
+// Stop closes the channel, as that of NATS does.
+func (w *fakeWatcher) Stop() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.watchers = slices.DeleteFunc(w.watchers, func(o *fakeWatcher) bool { return o == w })
+	w.end()
+	return nil
+}

@@ -6,15 +6,16 @@ import (
 	"strings"
 )
 
-// The keys of a bucket: "task." and a task's name for its lease, and "member." and an id for
-// each process.
+// The keys of a bucket: "task." and a task's name for its lease, which names a process, and
+// "member." and an id for the sign of a process that it is there. A lease counts for as long as
+// the sign of its process is fresh.
 const (
 	taskPrefix   = "task."
 	memberPrefix = "member."
 )
 
-// taskKey returns the key of a task's lease. A byte that a key or a subject of NATS cannot
-// have, and a dot, is "=" and two hex digits.
+// taskKey returns the key of a task's lease. Each byte but letters, digits, "-", "_" and "/" is
+// "=" and two hex digits.
 func taskKey(task string) string {
 	var b strings.Builder
 	b.WriteString(taskPrefix)
@@ -33,6 +34,9 @@ func taskKey(task string) string {
 type holder struct {
 	ID   string `json:"id,omitempty"`   // random, one for each call of Assign; "" for a lease that was given back
 	Name string `json:"name,omitempty"` // for people
+
+	// Leaving is set in the sign of a process that takes nothing any more.
+	Leaving bool `json:"leaving,omitempty"`
 }
 
 func (h holder) encode() []byte {

@@ -3,19 +3,20 @@ package natsleases
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/runner"
 )
 
 // A member is one process among those that divide the tasks. All of it belongs to the
-// goroutine of run, but for what is sent to ended.
+// goroutine of run, but for what is sent to its channels.
 type member struct {
 	kv      keyValue
 	workers workers
@@ -23,237 +24,199 @@ type member struct {
 	id      string
 	log     *slog.Logger
 
-	seen  map[string]sighting  // what the bucket has, by key
-	held  map[string]*lease    // by task
-	rest  map[string]time.Time // tasks that have ended by themselves: until when they are not taken again
-	ended chan *lease          // each lease of held comes here once, when its task runs no more
+	held    map[string]*lease    // by task
+	rest    map[string]time.Time // tasks that are not taken again before a time
+	ended   chan *lease          // each lease of held comes here once, when its task runs no more
+	leaving bool                 // this process takes nothing any more, and gives back what it has
+	grace   context.Context      // of what is done in the end
+	parts   []string             // the members that the last balance has counted
+	checked int                  // how many leases check has looked for
 
-	renewed time.Time // when renew began last
-	touched time.Time // when NATS was last told that this process is there
-	since   time.Time // since when it was told so without a gap
-}
-
-// A sighting is what a key had when it was seen.
-type sighting struct {
-	holder
-	revision uint64
-	at       time.Time // by this process's clock
+	view
 }
 
 // A lease says that this process works on a task.
 type lease struct {
 	task     string
-	revision uint64                  // of its key; touched by renew alone while that runs
+	revision uint64                  // of its key
 	leaving  bool                    // the task is to end here
-	end      context.CancelCauseFunc // of its start, if that has not succeeded yet
 	lost     bool                    // somebody else has the lease
+	adopted  time.Time               // since when it is this process's beyond its part; zero if it is not
+	end      context.CancelCauseFunc // of its start, if that has not succeeded yet
 	err      error                   // why the task was not started; set when it comes to member.ended
 }
 
-// renewals is how often a lease is renewed within Options.Expiry, and concurrently is how
-// many requests are under way at once.
+// signs is how often a process says that it is there within Options.Expiry, maxRequest bounds
+// the time of one request, and maxLeaving how many tasks are given back to others at once: a
+// task stands while it waits for its last commit. adoption is for how many times Expiry a
+// process keeps a task that another one should have.
 const (
-	renewals     = 4
-	concurrently = 16
+	signs      = 4
+	maxRequest = 2 * time.Second
+	maxLeaving = 8
+	adoption   = 30
 )
 
-// run works on this process's part of the tasks until ctx ends, and then gives it back.
-func (m *member) run(ctx context.Context, updates <-chan jetstream.KeyValueEntry) error {
-	if !m.look(ctx, updates) {
-		return context.Cause(ctx)
-	}
-	ticker := time.NewTicker(m.opts.Expiry / renewals)
+func (m *member) request(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, min(m.opts.Expiry/signs, maxRequest))
+}
+
+// run works on this process's part of the tasks until ctx ends, and then gives it back. It
+// returns an error if the bucket cannot be watched, or if a task can never be started.
+func (m *member) run(ctx context.Context) (err error) {
+	ticker := time.NewTicker(m.opts.Expiry / signs)
 	defer ticker.Stop()
-	work, end := context.WithoutCancel(ctx), ctx.Done()
-	m.renew(work)
+	defer m.unwatch()
+	m.watch(ctx)
+	m.sign(ctx)
+	end := ctx.Done()
 	for {
-		if end != nil {
-			m.balance(ctx)
-		} else if len(m.held) == 0 {
-			return m.leave(work)
+		if m.leaving && len(m.held) == 0 {
+			m.leave(ctx)
+			return err
 		}
+		m.balance(ctx)
 		select {
-		case e, ok := <-updates:
-			if !ok {
-				updates = nil // the connection was closed: what was seen grows old
+		case w := <-m.watched:
+			if why := m.watches(w); why != nil {
+				end, err = nil, why
+				m.stopAll()
 			}
-			m.note(e)
+		case e, ok := <-m.updates:
+			if !ok {
+				m.updates = nil // watchAgain begins anew
+			}
+			m.noteAll(e, ok)
 		case l := <-m.ended:
-			m.giveBack(work, l)
+			m.giveBack(l)                                           //nolint:contextcheck // also when ctx has ended
+			if errors.Is(l.err, backend.ErrInvalid) && !l.leaving { // it can never be started
+				end, err = nil, l.err
+				m.stopAll()
+			}
 		case <-ticker.C:
-			m.renew(work)
+			m.sign(ctx)
+			m.watchAgain(ctx)
+			m.check(ctx)
+			m.sweep(ctx)
 		case <-end:
 			end = nil
-			for _, l := range m.held {
-				m.stop(l) //nolint:contextcheck // ctx has ended, and the time of grace goes on
-			}
-		case <-m.workers.Grace().Done():
-			return m.leave(work) // Run waits for what still runs
+			m.stopAll()
+		case <-m.grace.Done():
+			m.leave(ctx)
+			return err // Run waits for what still runs
 		}
 	}
 }
 
-// look waits until all is seen that the bucket has. It reports whether it is.
-func (m *member) look(ctx context.Context, updates <-chan jetstream.KeyValueEntry) bool {
-	for {
-		select {
-		case e, ok := <-updates:
-			if !ok || e == nil { // nil comes after what there was
-				return true
-			}
-			m.note(e)
-		case <-ctx.Done():
-			return false
+// noteAll notes an update, and all others that are there.
+func (m *member) noteAll(e jetstream.KeyValueEntry, ok bool) {
+	for ; ok; e, ok = m.next() {
+		m.note(e)
+		if l := m.heldBy(e); l != nil {
+			m.log.Warn("a lease was lost", "task", l.task)
+			m.lose(l)
 		}
 	}
 }
 
-// note remembers what was seen.
-func (m *member) note(e jetstream.KeyValueEntry) {
-	switch {
-	case e == nil, e.Revision() < m.seen[e.Key()].revision: // the second: this process has changed it since
-	case e.Operation() != jetstream.KeyValuePut:
-		delete(m.seen, e.Key())
-	default:
-		m.seen[e.Key()] = sighting{decode(e.Value()), e.Revision(), time.Now()}
+// heldBy returns the lease of this process that an update says is somebody else's, or nil.
+func (m *member) heldBy(e jetstream.KeyValueEntry) *lease {
+	if e == nil {
+		return nil
 	}
+	for _, l := range m.held {
+		if taskKey(l.task) == e.Key() && e.Revision() > l.revision && decode(e.Value()).ID != m.id {
+			return l
+		}
+	}
+	return nil
 }
 
-// isFresh reports whether what was seen was renewed within Options.Expiry. The time in which
-// this process did not reach NATS, or slept, does not count: others may not have reached it
-// either.
-func (m *member) isFresh(s sighting) bool {
-	from := s.at
-	if m.since.After(from) {
-		from = m.since
+// sign says that this process is there. If NATS does not hear it, the tasks go on: see the
+// package's documentation.
+func (m *member) sign(ctx context.Context) { //nolint:contextcheck // likewise
+	if m.leaving {
+		ctx = m.grace
 	}
-	return time.Since(from) < m.opts.Expiry
-}
-
-// inTouch reports whether this process has reached NATS lately.
-func (m *member) inTouch() bool { return time.Since(m.touched) < m.opts.Expiry/2 }
-
-// renew renews all leases, and the sign that this process is there. What cannot be renewed
-// because NATS is not there stays: see the package's documentation.
-func (m *member) renew(ctx context.Context) {
-	m.renewed = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, m.opts.Expiry/renewals)
+	ctx, cancel := m.request(ctx)
 	defer cancel()
-	var group errgroup.Group
-	group.SetLimit(concurrently)
-	group.Go(func() error {
-		_, err := m.kv.Put(ctx, memberPrefix+m.id, m.me())
-		if err == nil {
-			m.touch()
-		}
-		return err
-	})
-	for _, l := range m.held {
-		if !l.lost {
-			group.Go(func() error { return m.renewOne(ctx, l) })
-		}
+	if _, err := m.kv.Put(ctx, memberPrefix+m.id, m.me()); err != nil {
+		m.log.WarnContext(ctx, "the leases could not be renewed; the tasks go on", "err", err)
+		return
 	}
-	if err := group.Wait(); err != nil {
-		m.log.WarnContext(ctx, "leases could not be renewed; the tasks go on", "err", err)
-	}
-	for _, l := range m.held {
-		if l.lost && !l.leaving {
-			m.log.WarnContext(ctx, "a lease was lost", "task", l.task)
-			m.lose(l) //nolint:contextcheck // it ends with the time of grace
-		}
-	}
-	m.sweep(ctx)
+	m.heard = time.Now()
 }
 
-// touch notes that NATS was reached.
-func (m *member) touch() {
-	if !m.inTouch() {
-		m.since = time.Now()
-	}
-	m.touched = time.Now()
-}
-
-func (m *member) me() []byte { return holder{m.id, m.opts.Name}.encode() }
-
-func (m *member) renewOne(ctx context.Context, l *lease) error {
-	revision, err := m.kv.Update(ctx, taskKey(l.task), m.me(), l.revision)
-	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-		revision, err = m.renewAgain(ctx, l)
-	}
-	if err == nil && !l.lost {
-		l.revision = revision
-	}
-	return err
-}
-
-// renewAgain renews a lease whose revision is another one than the last that is known: it
-// was renewed, and the reply was lost, or somebody else has it.
-func (m *member) renewAgain(ctx context.Context, l *lease) (uint64, error) {
-	e, err := m.kv.Get(ctx, taskKey(l.task))
-	if errors.Is(err, jetstream.ErrKeyNotFound) || err == nil && decode(e.Value()).ID != m.id {
-		l.lost = true
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	return m.kv.Update(ctx, taskKey(l.task), m.me(), e.Revision())
-}
-
-// sweep removes the signs of processes that are long gone. One that lives all the same
-// makes another.
-func (m *member) sweep(ctx context.Context) {
-	for key, s := range m.seen {
-		if strings.HasPrefix(key, memberPrefix) && time.Since(s.at) > 10*m.opts.Expiry {
-			_ = m.kv.Delete(ctx, key) // or the next time
-		}
-	}
-}
+func (m *member) me() []byte { return holder{m.id, m.opts.Name, m.leaving}.encode() }
 
 // balance takes or gives back tasks until this process has its part.
 func (m *member) balance(ctx context.Context) {
-	if !m.inTouch() {
+	if m.leaving || !m.complete || !m.inTouch() {
 		return
 	}
-	have, want, first := len(m.held), m.part(), m.rank()
+	ids := m.members()
+	same := slices.Equal(ids, m.parts)
 	for _, l := range m.held {
-		if l.leaving {
-			have--
+		if !same || time.Since(l.adopted) > adoption*m.opts.Expiry { // whoever should have it may be able to by now
+			l.adopted = time.Time{}
 		}
 	}
-	tasks := m.opts.Tasks
-	for i := range tasks {
-		task := tasks[(i+first)%len(tasks)]
-		late := time.Since(m.renewed) > m.opts.Expiry/renewals // what is held comes first
-		if have < want && !late && m.isFree(task) && m.take(ctx, task) {
+	m.parts = ids
+	m.takeMore(ctx, ids)
+	m.stopSome(ids)
+}
+
+// takeMore takes tasks that are free: those of this process's part, and those that whoever
+// should take them does not take.
+func (m *member) takeMore(ctx context.Context, ids []string) {
+	have, want, tasks := 0, m.part(ids), m.opts.Tasks
+	for _, l := range m.held {
+		if !l.leaving && l.adopted.IsZero() {
 			have++
 		}
 	}
-	for _, task := range slices.Backward(tasks) {
-		if l := m.held[task]; have > want && l != nil && !l.leaving {
-			m.log.InfoContext(ctx, "a task is given back: there are other processes to work on it", "task", task)
-			m.stop(l) //nolint:contextcheck // it ends with the time of grace
-			have--
+	first := slices.Index(ids, m.id) * len(tasks) / len(ids) // so that not all try for the same
+	for i := range tasks {
+		task := tasks[(i+first)%len(tasks)]
+		since, free := m.isFree(task)
+		stuck := time.Since(since) > m.opts.Expiry
+		if !free || have >= want && !stuck {
+			continue
+		}
+		if ctx.Err() != nil || time.Since(m.heard) > m.opts.Expiry/signs {
+			return // others are to hear of this process in time
+		}
+		if m.take(ctx, task, have >= want) && have < want {
+			have++
 		}
 	}
 }
 
-// members returns the ids of the processes that are there, this one too, in an order that all
-// of them agree on.
-func (m *member) members() []string {
-	ids := []string{m.id}
-	for key, s := range m.seen {
-		if id, ok := strings.CutPrefix(key, memberPrefix); ok && id != m.id && m.isFresh(s) {
-			ids = append(ids, id)
+// stopSome gives tasks back that are others' part.
+func (m *member) stopSome(ids []string) {
+	have, leaving := 0, 0
+	for _, l := range m.held {
+		switch {
+		case l.leaving:
+			leaving++
+		case l.adopted.IsZero():
+			have++
 		}
 	}
-	slices.Sort(ids)
-	return ids
+	for _, task := range slices.Backward(m.opts.Tasks) {
+		l := m.held[task]
+		if l == nil || l.leaving || !l.adopted.IsZero() || have <= m.part(ids) || leaving >= maxLeaving {
+			continue
+		}
+		m.log.Info("a task is given back: there are other processes to work on it", "task", task)
+		m.stop(l)
+		have--
+		leaving++
+	}
 }
 
 // part returns how many tasks are this process's.
-func (m *member) part() int {
-	ids := m.members()
+func (m *member) part(ids []string) int {
 	part, more := len(m.opts.Tasks)/len(ids), len(m.opts.Tasks)%len(ids)
 	if slices.Index(ids, m.id) < more {
 		part++
@@ -261,48 +224,70 @@ func (m *member) part() int {
 	return part
 }
 
-// rank returns where in the list of tasks this process begins to look for free ones, so that
-// not all try for the same.
-func (m *member) rank() int {
-	ids := m.members()
-	return slices.Index(ids, m.id) * len(m.opts.Tasks) / len(ids)
-}
-
-// isFree reports whether a task may be taken: nobody has it, or whoever had it has not
-// renewed the lease for long. A lease of this process that it does not know of is one that it
-// took without being told so.
-func (m *member) isFree(task string) bool {
+// isFree reports whether a task may be taken, and since when. A lease of this process that it
+// does not know of is one that it took without being told so.
+func (m *member) isFree(task string) (since time.Time, free bool) {
 	if m.held[task] != nil || time.Now().Before(m.rest[task]) {
-		return false
+		return time.Time{}, false
 	}
 	s, ok := m.seen[taskKey(task)]
-	return !ok || s.ID == "" || s.ID == m.id || !m.isFresh(s)
+	switch {
+	case !ok:
+		return m.since, true
+	case s.ID == m.id:
+		return time.Now(), true
+	case s.ID == "":
+		return later(s.at, m.since), true
+	}
+	since, free = m.endOf(s.ID)
+	return later(since, s.at), free
 }
 
-// take takes a task, and starts it. It reports whether it is this process's.
-func (m *member) take(ctx context.Context, task string) bool {
-	ctx, cancel := context.WithTimeout(ctx, m.opts.Expiry/renewals)
+// take takes a task, and starts it. It reports whether it is this process's. beyond says that
+// it is not of its part.
+func (m *member) take(ctx context.Context, task string, beyond bool) bool {
+	asking, cancel := m.request(ctx)
 	defer cancel()
 	key := taskKey(task)
 	s, ok := m.seen[key]
 	var revision uint64
 	var err error
 	if ok {
-		revision, err = m.kv.Update(ctx, key, m.me(), s.revision)
+		revision, err = m.kv.Update(asking, key, m.me(), s.revision)
 	} else {
-		revision, err = m.kv.Create(ctx, key, m.me())
+		revision, err = m.kv.Create(asking, key, m.me())
 	}
 	if err != nil {
-		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) && !errors.Is(err, jetstream.ErrKeyExists) {
+		m.rest[task] = time.Now().Add(m.opts.Expiry / signs)
+		if isConflict(err) { // somebody else was first
+			m.lookAgain(asking, key)
+		} else if ctx.Err() == nil {
 			m.log.WarnContext(ctx, "a lease could not be taken", "task", task, "err", err)
 		}
-		m.rest[task] = time.Now().Add(m.opts.Expiry / renewals) // somebody else was first, or NATS is not there
 		return false
 	}
 	m.log.InfoContext(ctx, "a lease was taken", "task", task, "from", s.Name)
-	m.seen[key] = sighting{holder{m.id, m.opts.Name}, revision, time.Now()}
-	m.start(ctx, &lease{task: task, revision: revision})
+	m.seen[key] = sighting{holder{ID: m.id, Name: m.opts.Name}, revision, time.Now()}
+	l := &lease{task: task, revision: revision}
+	if beyond {
+		l.adopted = time.Now()
+	}
+	m.start(ctx, l)
 	return true
+}
+
+func isConflict(err error) bool {
+	return errors.Is(err, jetstream.ErrKeyRevisionMismatch) || errors.Is(err, jetstream.ErrKeyExists)
+}
+
+// lookAgain corrects what was seen of a key: the bucket may have lost what no update tells of.
+func (m *member) lookAgain(ctx context.Context, key string) {
+	switch e, err := m.kv.Get(ctx, key); {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		delete(m.seen, key)
+	case err == nil && e.Revision() != m.seen[key].revision:
+		m.seen[key] = sighting{decode(e.Value()), e.Revision(), time.Now()}
+	}
 }
 
 // start works on a task until it ends.
@@ -318,50 +303,120 @@ func (m *member) start(ctx context.Context, l *lease) {
 }
 
 // stop ends a task here, with a last commit. What came of it, Run and the log tell.
-func (m *member) stop(l *lease) { m.end(l, runner.ErrReleased, m.workers.Stop) }
+func (m *member) stop(l *lease) {
+	if !l.leaving {
+		m.end(l, runner.ErrReleased, m.workers.Stop)
+	}
+}
+
+// stopAll ends all tasks here. First others are told to count on this process no more.
+func (m *member) stopAll() {
+	m.leaving = true
+	for _, l := range m.held {
+		m.stop(l)
+	}
+	m.sign(m.grace)
+}
 
 // lose ends a task here without a commit: somebody else has its lease.
-func (m *member) lose(l *lease) { m.end(l, runner.ErrAbandoned, m.workers.Lost) }
+func (m *member) lose(l *lease) {
+	if !l.lost {
+		l.lost = true
+		m.end(l, runner.ErrAbandoned, m.workers.Lost)
+	}
+}
 
 func (m *member) end(l *lease, why error, do func(context.Context, string) error) {
-	if l.leaving {
-		return
-	}
 	l.leaving = true
 	l.end(why) // do does not see a start that has not begun yet
-	go func() { _ = do(m.workers.Grace(), l.task) }()
+	go func() { _ = do(m.grace, l.task) }()
 }
 
 // giveBack lets others have a task that does not run here any more.
-func (m *member) giveBack(ctx context.Context, l *lease) {
+func (m *member) giveBack(l *lease) {
 	delete(m.held, l.task)
 	l.end(nil)
-	if l.err != nil && !l.leaving {
-		m.log.WarnContext(ctx, "a task could not be started", "task", l.task, "err", l.err)
-	}
-	if !l.leaving || l.lost {
+	switch {
+	case l.err != nil && !l.leaving: // others come first
+		m.log.Warn("a task could not be started; it is tried again", "task", l.task, "err", l.err)
+		m.rest[l.task] = time.Now().Add(3 * m.opts.Expiry)
+	case !l.leaving || l.lost:
 		m.rest[l.task] = time.Now().Add(m.opts.Expiry)
 	}
 	if l.lost {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.opts.Expiry/renewals)
+	ctx, cancel := m.request(m.grace)
 	defer cancel()
-	revision, err := m.kv.Update(ctx, taskKey(l.task), holder{}.encode(), l.revision)
+	key := taskKey(l.task)
+	revision, err := m.kv.Update(ctx, key, holder{}.encode(), l.revision)
 	switch {
 	case err == nil:
-		m.seen[taskKey(l.task)] = sighting{holder{}, revision, time.Now()}
-	case !errors.Is(err, jetstream.ErrKeyRevisionMismatch):
-		m.log.WarnContext(ctx, "a lease could not be given back; it expires", "task", l.task, "err", err)
+		m.seen[key] = sighting{holder{}, revision, time.Now()}
+	case isConflict(err):
+		m.lookAgain(ctx, key)
+	default:
+		m.log.Warn("a lease could not be given back; it expires", "task", l.task, "err", err)
 	}
 }
 
 // leave takes the sign away that this process is there.
-func (m *member) leave(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, m.opts.Expiry/renewals)
+func (m *member) leave(ctx context.Context) {
+	ctx, cancel := m.request(context.WithoutCancel(ctx))
 	defer cancel()
 	if err := m.kv.Delete(ctx, memberPrefix+m.id); err != nil {
 		m.log.WarnContext(ctx, "others are not told that this process ends; they find out", "err", err)
 	}
-	return nil
+}
+
+// check looks whether the bucket still has one of this process's leases, another one each time.
+// If not, it has lost them, and no update tells of that: they are written anew.
+func (m *member) check(ctx context.Context) {
+	var held []*lease
+	for _, task := range m.opts.Tasks {
+		if l := m.held[task]; l != nil && !l.leaving {
+			held = append(held, l)
+		}
+	}
+	if m.leaving || len(held) == 0 {
+		return
+	}
+	m.checked++
+	asking, cancel := m.request(ctx)
+	defer cancel()
+	_, err := m.kv.Get(asking, taskKey(held[m.checked%len(held)].task))
+	if !errors.Is(err, jetstream.ErrKeyNotFound) {
+		return
+	}
+	m.log.WarnContext(ctx, "the bucket has lost leases; they are written anew")
+	for _, l := range held {
+		revision, err := m.kv.Create(asking, taskKey(l.task), m.me())
+		if err == nil {
+			l.revision = revision
+			m.seen[taskKey(l.task)] = sighting{holder{ID: m.id, Name: m.opts.Name}, revision, time.Now()}
+		}
+	}
+}
+
+// sweep removes the signs of processes that are long gone.
+func (m *member) sweep(ctx context.Context) {
+	if m.leaving || !m.complete || !m.inTouch() {
+		return
+	}
+	for key, s := range m.seen {
+		if !strings.HasPrefix(key, memberPrefix) || time.Since(later(s.at, m.since)) <= 10*m.opts.Expiry {
+			continue
+		}
+		delete(m.seen, key)
+		if s.ID != "" {
+			ctx, cancel := m.request(ctx)
+			_ = m.kv.Delete(ctx, key, jetstream.LastRevision(s.revision)) // or the next process does it
+			cancel()
+		}
+	}
+}
+
+// errWatch means that the bucket cannot be watched.
+func errWatch(bucket string, err error) error {
+	return fmt.Errorf("watching the leases in bucket %q: %w", bucket, err)
 }

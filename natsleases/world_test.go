@@ -38,7 +38,12 @@ type world struct {
 	works  map[string]map[string]bool // by task: the processes that work on it
 	starts int                        // of tasks
 	fenced int                        // ends of tasks that were fenced
+
+	slow string // a task whose cuts take long
 }
+
+// slowCut is how long a cut of that task takes.
+const slowCut = 20 * time.Second
 
 func newWorld(t *testing.T, tasks int) *world {
 	w := &world{t: t, bucket: mem.NewBucket(time.Now), dir: t.TempDir(), works: make(map[string]map[string]bool)}
@@ -79,7 +84,7 @@ func (w *world) process(name string, kv keyValue, opts Options, bad string) *pro
 	}
 	opts.Tasks, opts.Name, opts.Logger = w.tasks, name, silent
 	run := runner.RunOptions{
-		Job: job, Dir: filepath.Join(w.dir, name), Options: runner.Options{Interval: time.Second, Logger: silent},
+		Job: job, Dir: filepath.Join(w.dir, name), Options: runner.Options{Interval: 3 * time.Second, Logger: silent},
 		Assign: func(ctx context.Context, workers *runner.Workers) error { return assign(ctx, kv, workers, opts) },
 		Ended: Fenced(func(task string, err error) error {
 			if bad == "" {
@@ -179,6 +184,12 @@ func (c *counter) Process(ctx context.Context) error {
 
 func (c *counter) Cut(_ context.Context, dir string) (runner.Cut, error) {
 	n := strconv.Itoa(c.n)
+	c.w.mu.Lock()
+	slow := c.task == c.w.slow
+	c.w.mu.Unlock()
+	if slow {
+		time.Sleep(slowCut)
+	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return runner.Cut{}, err
 	}

@@ -209,7 +209,7 @@ func (t *Task) takeCut(ctx context.Context, a *attempt) (checkpoint.Snapshot, er
 	if cut.Offsets != nil {
 		offsets = cut.Offsets
 	}
-	a.moved = t.startpoints.progressed(offsets, cut.Offsets != nil, t.offsets)
+	a.moved = t.startpoints.progressed(offsets, cut.Offsets != nil, t.offsets, t.restored.starts.wasAsked)
 	s := checkpoint.Snapshot{Offsets: offsets, OffsetsAre: t.spec.OffsetsAre, Labels: t.label(&cut, t.startpoints.usedBy(a.moved))}
 	if name := savepointOf(a.requests); name != nil {
 		s.Savepoint, s.SavepointExpiresAfter = name.name, name.expires
@@ -406,7 +406,11 @@ func (t *Task) failed(ctx context.Context, a *attempt, err error) {
 	a.give()
 	if t.work.Err() == nil {
 		t.runner.telemetry.failed(ctx, kind)
-		t.log.WarnContext(ctx, "a checkpoint failed; the one before stands", "kind", kind, "final", a.final != nil, "err", err)
+		what := "a checkpoint failed; the one before stands"
+		if a.stage == atComplete {
+			what = "what the last checkpoint has prepared is not completed; there is no other one before that is done"
+		}
+		t.log.WarnContext(ctx, what, "kind", kind, "final", a.final != nil, "err", err)
 	}
 	if hook := t.spec.Hooks.Failed; hook != nil {
 		ctx, cancel := t.forHook(ctx) // the attempt's may have ended

@@ -34,11 +34,18 @@ type counter struct {
 func open(_ context.Context, _ string, restored *runner.Restored) (runner.Worker, error) {
 	c := &counter{counts: make(map[string]int)}
 	start, err := restored.Start("words")
-	if err != nil || start.At != runner.Checkpointed {
-		return c, err // there is no checkpoint yet
-	}
-	if c.next, err = strconv.Atoi(start.Offset); err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case start.At == runner.Checkpointed:
+		c.next, err = strconv.Atoi(start.Offset)
+	case start.At == runner.Newest:
+		c.next = len(input)
+	case start.At == runner.AtTime:
+		err = errors.New("the words have no times")
+	} // or from the oldest on, which is 0
+	if err != nil || restored.IsNew("") {
+		return c, err
 	}
 	data, err := os.ReadFile(filepath.Join(restored.Dir(""), "counts.json"))
 	if err != nil {

@@ -79,10 +79,13 @@ type starts struct {
 	inputs  map[string]Input
 	offsets map[string]string // of the checkpoint, without those to be ignored
 	orders  map[string]Start  // by startpoints, by partition
+
+	mu    sync.Mutex
+	asked map[string]bool // partitions for which the host has asked where to begin
 }
 
 func newStarts(task string, inputs map[string]Input, offsets map[string]string, orders map[string]Start) *starts {
-	s := &starts{task, inputs, maps.Clone(offsets), orders}
+	s := &starts{task: task, inputs: inputs, offsets: maps.Clone(offsets), orders: orders, asked: make(map[string]bool)}
 	for partition, in := range inputs {
 		if in.Ignore {
 			delete(s.offsets, partition)
@@ -93,6 +96,9 @@ func newStarts(task string, inputs map[string]Input, offsets map[string]string, 
 
 // start is the rule for the beginning.
 func (s *starts) start(partition string) (Start, error) {
+	s.mu.Lock()
+	s.asked[partition] = true
+	s.mu.Unlock()
 	if order, ok := s.orders[partition]; ok {
 		return order, nil
 	}
@@ -100,6 +106,12 @@ func (s *starts) start(partition string) (Start, error) {
 		return Start{At: Checkpointed, Offset: offset}, nil
 	}
 	return s.rule(partition, s.inputs[partition].withDefaults().Missing, "the checkpoint has no offset of it")
+}
+
+func (s *starts) wasAsked(partition string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked[partition]
 }
 
 // outOfRange is the rule for an offset that is gone.

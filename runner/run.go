@@ -129,6 +129,11 @@ func (w *Workers) tellOfLate() {
 			t.log.Warn("the time of grace is over, and the task is still at work: Run waits until Process, Cut or Close has returned")
 		}
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name := range w.starts {
+		w.runner.opts.Logger.Warn("the time of grace is over, and the task is still being started: Run waits until that has ended", "task", name)
+	}
 }
 
 func (o *RunOptions) check() error {
@@ -263,7 +268,9 @@ func (w *Workers) enterStart(task string, end context.CancelCauseFunc) (leave fu
 	}
 	s := &taskStart{end, make(chan struct{})}
 	w.starts[task] = s
+	w.running.Add(1) // Run does not return before
 	return func() {
+		defer w.running.Done()
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(w.starts, task)
@@ -432,7 +439,10 @@ func (w *Workers) ended(t *Task, err error) error {
 func (w *Workers) process(t *Task, worker Worker) (atEnd bool, err error) {
 	for {
 		err := t.Step(t.Context(), func(p *Position) (err error) {
-			atEnd, err = processed(p.Context(), worker)
+			var worked bool
+			if atEnd, worked, err = processed(p.Context(), worker); worked {
+				t.startpoints.stepped.Store(true)
+			}
 			return err
 		})
 		switch {
@@ -444,8 +454,9 @@ func (w *Workers) process(t *Task, worker Worker) (atEnd bool, err error) {
 	}
 }
 
-// processed calls Process once. Its error means that the state may be half changed.
-func processed(ctx context.Context, worker Worker) (atEnd bool, err error) {
+// processed calls Process once. worked says that it was not interrupted. Its error means that
+// the state may be half changed.
+func processed(ctx context.Context, worker Worker) (atEnd, worked bool, err error) {
 	err = guard("Process", func() error {
 		err := worker.Process(ctx)
 		if err == io.EOF { //nolint:errorlint // one that is wrapped is that of something that broke, as a connection
@@ -454,9 +465,9 @@ func processed(ctx context.Context, worker Worker) (atEnd bool, err error) {
 		return err
 	})
 	if err != nil && !isOnlyTheEndOf(ctx, err) {
-		return false, fmt.Errorf("%w: %w", ErrHalfDone, err)
+		return false, false, fmt.Errorf("%w: %w", ErrHalfDone, err)
 	}
-	return atEnd, nil
+	return atEnd, err == nil, nil
 }
 
 // isOnlyTheEndOf reports whether err says that ctx has ended, and nothing else: what is

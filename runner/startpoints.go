@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
@@ -16,6 +17,8 @@ type startpoints struct {
 	ids    map[string][]string // by partition: those that no checkpoint says were used
 	used   []string            // the others: they are to be removed, and of no effect
 	before map[string]string   // the offsets of the checkpoint that the task went on from
+
+	stepped atomic.Bool // a step has succeeded since the task was opened
 }
 
 // usedLabel, among a checkpoint's labels, has the ids of startpoints that were used and may
@@ -67,14 +70,15 @@ func startOf(p checkpoint.Startpoint) Start {
 }
 
 // progressed returns the partitions with startpoints that have made progress in a cut. at are
-// its offsets: the host's own, if it keeps them, and then all that is known is that one is
-// not the one from before; otherwise steps have advanced them.
-func (s *startpoints) progressed(at map[string]string, hosts bool, steps *offsets) []string {
+// its offsets: the host's own, if it keeps them. Then one has moved that is not where it was
+// before, or that a host which has asked where to begin gives after a step: it may have come
+// back to where it was. Otherwise steps have advanced them.
+func (s *startpoints) progressed(at map[string]string, hosts bool, steps *offsets, asked func(partition string) bool) []string {
 	var list []string
 	for partition := range s.ids {
 		offset, ok := at[partition]
 		before, had := s.before[partition]
-		moved := ok && (!had || offset != before)
+		moved := ok && (!had || offset != before || s.stepped.Load() && asked(partition))
 		if !hosts {
 			moved = steps.advanced(partition)
 		}

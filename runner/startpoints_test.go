@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -226,21 +227,81 @@ func TestStartpointThatCouldNotBeRemoved(t *testing.T) {
 // A Worker says itself how far it is. Its startpoint is used when that is not where the
 // checkpoint was.
 func TestStartpointOfAWorker(t *testing.T) {
-	s := &startpoints{ids: map[string][]string{"a": {"1"}, "b": {"2"}}, before: map[string]string{"a": "5"}}
+	asked := func(partition string) bool { return partition != "b" }
 	for _, c := range []struct {
-		at   map[string]string
-		want string
+		stepped bool
+		at      map[string]string
+		want    string
 	}{
-		{map[string]string{}, ""},
-		{map[string]string{"a": "5"}, ""},
-		{map[string]string{"a": "0"}, "a"},
-		{map[string]string{"a": "5", "b": "1"}, "b"},
-		{map[string]string{"a": "6", "b": "1", "c": "1"}, "a b"},
+		{false, map[string]string{}, ""},
+		{false, map[string]string{"a": "5"}, ""},
+		{false, map[string]string{"a": "0"}, "a"},
+		{false, map[string]string{"a": "5", "b": "1"}, "b"},
+		{false, map[string]string{"a": "6", "b": "1", "c": "1"}, "a b"},
+		{true, map[string]string{"a": "5", "b": "2"}, "a"}, // it came back to where it was
+		{true, map[string]string{}, ""},
 	} {
-		got := s.progressed(c.at, true, nil)
+		s := &startpoints{ids: map[string][]string{"a": {"1"}, "b": {"2"}}, before: map[string]string{"a": "5", "b": "2"}}
+		s.stepped.Store(c.stepped)
+		got := s.progressed(c.at, true, nil, asked)
 		slices.Sort(got)
 		if strings.Join(got, " ") != c.want {
-			t.Errorf("%v: %q; want %q", c.at, got, c.want)
+			t.Errorf("%v, after a step: %v: %q; want %q", c.at, c.stepped, got, c.want)
 		}
 	}
 }
+
+// A Worker that has read its input again up to where it was has used its startpoint.
+func TestStartpointOfAWorkerThatIsBackWhereItWas(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		r := w.runner(w.job(), Options{Interval: Manual})
+		task, _ := w.own(r, "a")
+		advance(t, task, map[string]string{"in": "3"})
+		if err := task.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.setStartpoint(checkpoint.Startpoint{Partition: "in", At: checkpoint.StartAtOldest})
+		starts := 0
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			opts := w.runOptions()
+			opts.Tasks = []string{"a"}
+			err := Run(ctx, opts, func(_ context.Context, _ string, restored *Restored) (Worker, error) {
+				start, err := restored.Start("in")
+				if start.At == Oldest {
+					starts++
+				}
+				return &rereader{next: map[StartAt]int{Checkpointed: 3}[start.At]}, err
+			})
+			cancel()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if starts != 1 {
+			t.Errorf("the startpoint was used %d times", starts)
+		}
+		w.wantStartpoints()
+	})
+}
+
+// A rereader is a Worker whose input has three records.
+type rereader struct{ next int }
+
+func (r *rereader) Process(ctx context.Context) error {
+	if r.next == 3 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	r.next++
+	return nil
+}
+
+func (r *rereader) Cut(context.Context, string) (Cut, error) {
+	return Cut{
+		Stores:  map[string]checkpoint.Source{"": checkpoint.Stream("n", strings.NewReader("3"))},
+		Offsets: map[string]string{"in": strconv.Itoa(r.next)},
+	}, nil
+}
+
+func (r *rereader) Close() error { return nil }

@@ -3,7 +3,6 @@ package runner
 import (
 	"cmp"
 	"context"
-	"maps"
 	"slices"
 	"strings"
 
@@ -50,7 +49,11 @@ const storesLabel = "runner.stores"
 // prepared, and with the ids of startpoints that were used.
 func (t *Task) label(c *Cut, used []string) map[string]string {
 	labels := make(map[string]string)
-	maps.Copy(labels, c.Labels)
+	for name, value := range c.Labels {
+		if !strings.HasPrefix(name, "runner.") { // those of a checkpoint that the host has read, say
+			labels[name] = value
+		}
+	}
 	if len(t.spec.Stores) > 0 {
 		labels[storesLabel] = strings.Join(slices.Sorted(slices.Values(t.spec.Stores)), "/")
 	}

@@ -54,6 +54,34 @@ func TestEndedMayStartAndStopTasks(t *testing.T) {
 	}
 }
 
+// Run does not return before a start has ended that its Assign has left behind.
+func TestRunWaitsForStarts(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		opened := false
+		opts := w.runOptions()
+		opts.Assign = func(ctx context.Context, workers *Workers) error {
+			started := make(chan struct{})
+			go func() {
+				close(started)
+				_ = workers.Start(ctx, "a")
+			}()
+			<-started
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err := Run(ctx, opts, func(context.Context, string, *Restored) (Worker, error) {
+			time.Sleep(10 * time.Minute)
+			opened = true
+			return nil, errHost
+		})
+		if !opened {
+			t.Errorf("Run has returned (%v) before the start had ended", err)
+		}
+	})
+}
+
 // What Stop and Lost end may still be starting: it gives up, and does not run later.
 func TestTaskIsTakenAwayWhileItStarts(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -58,6 +58,9 @@ It counts in place of an earlier startpoint of the partition.`,
 			if at == "" {
 				return wrongUsage(cmd, "say from where to read: --at oldest, newest, an offset or a time")
 			}
+			if lower := strings.ToLower(at); lower != at && (lower == "oldest" || lower == "newest") {
+				return wrongUsage(cmd, "--at %s: write %s, or offset:%s if that is an offset", at, lower, at)
+			}
 			return p.setStartpoint(cmd.Context(), url, args[0], startpointAt(args[1], at))
 		},
 	}

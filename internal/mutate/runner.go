@@ -407,8 +407,8 @@ var inRunner = []mistake{
 	{
 		name:   "a worker that fails is committed at the end",
 		file:   "runner/run.go",
-		old:    "return false, fmt.Errorf(\"%w: %w\", ErrHalfDone, err)",
-		new:    "return false, fmt.Errorf(\"%w\", err)",
+		old:    "return false, false, fmt.Errorf(\"%w: %w\", ErrHalfDone, err)",
+		new:    "return false, false, fmt.Errorf(\"%w\", err)",
 		breaks: "offsets and state together",
 		tests:  by("runner", "TestRunWhenAWorkerFails"),
 	},

@@ -175,10 +175,18 @@ var inStandbys = []mistake{
 	{
 		name:   "an offset that the host gives again is progress",
 		file:   "runner/startpoints.go",
-		old:    "moved := ok && (!had || offset != before)",
-		new:    "moved := ok && (!had || offset != before || hosts)",
+		old:    "s.stepped.Load() && asked(partition))",
+		new:    "asked(partition))",
 		breaks: "a startpoint is never lost before progress",
 		tests:  by("runner", "TestStartpointOfAWorker"),
+	},
+	{
+		name:   "a Worker that is back where it was uses its startpoint for ever",
+		file:   "runner/startpoints.go",
+		old:    "s.stepped.Load() && asked(partition))",
+		new:    "s.stepped.Load() && asked(partition) && hosts && !had)",
+		breaks: "a startpoint is used once",
+		tests:  by("runner", "TestStartpointOfAWorkerThatIsBackWhereItWas"),
 	},
 	{
 		name:   "a startpoint that could not be removed is used again",
