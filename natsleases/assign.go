@@ -46,7 +46,8 @@ import (
 // Options say what is divided, and how.
 type Options struct {
 	// Tasks are all tasks of the job. They are to be the same in each process. While they are
-	// not, as in a deploy that adds tasks, some may wait for Expiry before anyone takes them.
+	// not, as in a deploy that adds tasks, some may wait for twice Expiry before anyone takes
+	// them.
 	Tasks []string
 
 	// Expiry is after how long without a sign of a process its tasks are taken over. It is

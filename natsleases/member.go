@@ -179,7 +179,7 @@ func (m *member) takeMore(ctx context.Context, ids []string) {
 	for i := range tasks {
 		task := tasks[(i+first)%len(tasks)]
 		since, free := m.isFree(task)
-		stuck := time.Since(since) > m.opts.Expiry
+		stuck := time.Since(since) > 2*m.opts.Expiry // longer than a process leaves a task alone that it has lost
 		if !free || have >= want && !stuck {
 			continue
 		}
