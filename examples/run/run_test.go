@@ -54,7 +54,7 @@ type program struct {
 var programs = []program{
 	{"trainer", []string{"python3", "train.py"}, "400", []string{"--when-asked"}},
 	{"counter", []string{"sh", "counter.sh"}, "100000", []string{"--pause", "--every", "200ms"}},
-	{"sqlite", []string{"python3", "sqlite.py"}, "1000", []string{"--pause", "--every", "200ms"}},
+	{"sqlite", []string{"python3", "sqlite.py"}, "3000", []string{"--pause", "--every", "200ms"}},
 }
 
 // need skips the test if the program cannot be run here.
@@ -150,13 +150,16 @@ func TestKilled(t *testing.T) {
 			p.need(t)
 			calm := newWorld(t, p)
 			l := calm.start()
+			l.hear("from")
+			began := time.Now()
 			want := l.hear("sum")
+			took := time.Since(began)
 			if err := l.Wait(); err != nil || want == "" {
 				t.Fatalf("%v: %s", err, &l.stderr)
 			}
 			w := newWorld(t, p)
 			killed := 0
-			for killed < *kills && w.kill() {
+			for killed < *kills && w.kill(took/3) { // so that it lives twice at least, however quick it is
 				killed++
 			}
 			l = w.start()
@@ -172,16 +175,16 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// kill kills run or its program, and checks the newest checkpoint. It reports false if the
-// program has come to its end.
-func (w *world) kill() bool {
+// kill kills run or its program within a time, and checks the newest checkpoint. It reports
+// false if the program has come to its end.
+func (w *world) kill(within time.Duration) bool {
 	w.t.Helper()
 	l := w.start()
 	pid, _ := strconv.Atoi(l.hear("pid"))
 	ended := l.hear("from") == ""
 	silent := l.hearAll()
 	if !ended {
-		time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
+		time.Sleep(rand.N(max(min(within, 600*time.Millisecond), time.Millisecond)))
 	}
 	victim := "run"
 	if rand.IntN(3) == 0 { // its program alone: run saves what that has left
