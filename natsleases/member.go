@@ -3,7 +3,6 @@ package natsleases
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -121,7 +120,7 @@ func (m *member) noteAll(e jetstream.KeyValueEntry, ok bool) {
 
 // heldBy returns the lease of this process that an update says is somebody else's, or nil.
 func (m *member) heldBy(e jetstream.KeyValueEntry) *lease {
-	if e == nil {
+	if e == nil || !strings.HasPrefix(e.Key(), taskPrefix) {
 		return nil
 	}
 	for _, l := range m.held {
@@ -162,19 +161,29 @@ func (m *member) balance(ctx context.Context) {
 		}
 	}
 	m.parts = ids
-	m.takeMore(ctx, ids)
-	m.stopSome(ids)
+	want := m.part(ids)
+	m.takeMore(ctx, ids, want)
+	m.stopSome(want)
+}
+
+// counts returns how many tasks of its part this process has, and how many are ending here.
+func (m *member) counts() (have, leaving int) {
+	for _, l := range m.held {
+		switch {
+		case l.leaving:
+			leaving++
+		case l.adopted.IsZero():
+			have++
+		}
+	}
+	return have, leaving
 }
 
 // takeMore takes tasks that are free: those of this process's part, and those that whoever
 // should take them does not take.
-func (m *member) takeMore(ctx context.Context, ids []string) {
-	have, want, tasks := 0, m.part(ids), m.opts.Tasks
-	for _, l := range m.held {
-		if !l.leaving && l.adopted.IsZero() {
-			have++
-		}
-	}
+func (m *member) takeMore(ctx context.Context, ids []string, want int) {
+	tasks := m.opts.Tasks
+	have, _ := m.counts()
 	first := slices.Index(ids, m.id) * len(tasks) / len(ids) // so that not all try for the same
 	for i := range tasks {
 		task := tasks[(i+first)%len(tasks)]
@@ -193,19 +202,11 @@ func (m *member) takeMore(ctx context.Context, ids []string) {
 }
 
 // stopSome gives tasks back that are others' part.
-func (m *member) stopSome(ids []string) {
-	have, leaving := 0, 0
-	for _, l := range m.held {
-		switch {
-		case l.leaving:
-			leaving++
-		case l.adopted.IsZero():
-			have++
-		}
-	}
+func (m *member) stopSome(want int) {
+	have, leaving := m.counts()
 	for _, task := range slices.Backward(m.opts.Tasks) {
 		l := m.held[task]
-		if l == nil || l.leaving || !l.adopted.IsZero() || have <= m.part(ids) || leaving >= maxLeaving {
+		if l == nil || l.leaving || !l.adopted.IsZero() || have <= want || leaving >= maxLeaving {
 			continue
 		}
 		m.log.Info("a task is given back: there are other processes to work on it", "task", task)
@@ -414,9 +415,4 @@ func (m *member) sweep(ctx context.Context) {
 			cancel()
 		}
 	}
-}
-
-// errWatch means that the bucket cannot be watched.
-func errWatch(bucket string, err error) error {
-	return fmt.Errorf("watching the leases in bucket %q: %w", bucket, err)
 }

@@ -2,6 +2,7 @@ package natsleases
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -63,7 +64,7 @@ func (m *member) watches(w watched) error {
 	if w.err != nil {
 		w.stop()
 		if m.since.IsZero() {
-			return errWatch(m.kv.Bucket(), w.err)
+			return fmt.Errorf("watching the leases in bucket %q: %w", m.kv.Bucket(), w.err)
 		}
 		m.log.Warn("the leases cannot be watched; it is tried again", "err", w.err)
 		return nil

@@ -125,6 +125,12 @@ var troubles = []faultstore.Fault{
 
 // Every kind of fault at every call of two lives of a task, and then a recovery.
 func TestEveryFaultAtEveryCall(t *testing.T) {
+	underEveryFault(t, underFault)
+}
+
+// underEveryFault plays with each kind of fault at the first call, then at the second, up to
+// the last. play reports whether the fault struck.
+func underEveryFault(t *testing.T, play func(t *testing.T, w *world, fault faultstore.Fault) bool) {
 	for _, fault := range troubles {
 		name := string(fault.Kind) + " " + fault.Verb
 		if fault.Err != nil {
@@ -134,7 +140,7 @@ func TestEveryFaultAtEveryCall(t *testing.T) {
 			t.Parallel() // most of the time is the disk's
 			for fault.On = 1; ; fault.On++ {
 				struck := false
-				inWorld(t, func(t *testing.T, w *world) { struck = underFault(t, w, fault) })
+				inWorld(t, func(t *testing.T, w *world) { struck = play(t, w, fault) })
 				if !struck {
 					break
 				}

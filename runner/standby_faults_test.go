@@ -13,29 +13,7 @@ import (
 // the owner. Whatever comes of it, its directory is free afterwards or the task's, and what
 // was acknowledged is there.
 func TestStandbyUnderEveryFault(t *testing.T) {
-	for _, fault := range troubles {
-		name := string(fault.Kind) + " " + fault.Verb
-		if fault.Err != nil {
-			name += " " + fault.Err.Error()
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel() // most of the time is the disk's
-			for fault.On = 1; ; fault.On++ {
-				struck := false
-				inWorld(t, func(t *testing.T, w *world) { struck = standbyUnderFault(t, w, fault) })
-				if !struck {
-					break
-				}
-				if t.Failed() {
-					t.Fatalf("at call %d", fault.On)
-				}
-			}
-			t.Logf("%d calls", fault.On-1)
-			if fault.On < 3 {
-				t.Error("it struck hardly any call")
-			}
-		})
-	}
+	underEveryFault(t, standbyUnderFault)
 }
 
 // standbyUnderFault reports whether the fault struck.
