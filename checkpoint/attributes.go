@@ -19,8 +19,7 @@ func (r *restorer) setAttributes(ctx context.Context) error {
 	if err := r.eachFile(ctx, r.setAttributesOf); err != nil {
 		return err
 	}
-	for i := range slices.Backward(r.tree.nodes) {
-		n := &r.tree.nodes[i]
+	for _, n := range slices.Backward(r.tree.nodes) {
 		if n.Mode.IsRegular() || n.Path == "." {
 			continue
 		}
@@ -37,7 +36,7 @@ func (r *restorer) finish() func(*os.Root) error {
 	if len(r.tree.nodes) == 0 || r.tree.nodes[0].Path != "." {
 		return nil
 	}
-	return func(*os.Root) error { return r.setAttributesOf(&r.tree.nodes[0]) }
+	return func(*os.Root) error { return r.setAttributesOf(r.tree.nodes[0]) }
 }
 
 // setAttributesOf sets the mode, time and owner of a file or directory; of a link, only

@@ -3,12 +3,10 @@ package checkpoint_test
 import (
 	"fmt"
 	"io/fs"
-	"math"
 	"testing"
 	"testing/fstest"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
-	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/internal/faultstore"
 )
 
@@ -64,29 +62,4 @@ func (w *world) commitAfterFailedGet(k int) bool {
 		w.Errorf("the state is\n%s\nwant\n%s", got, want)
 	}
 	return true
-}
-
-// A state may be far larger than what is stored of it, or only claim to be. Memory is
-// allocated only for what exists.
-func TestStateThatClaimsToBeHuge(t *testing.T) {
-	for _, size := range []int64{1 << 50, math.MaxInt64} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				o, _ := w.owner()
-				c := commit(w, o, with(1, 100<<10))
-				m := w.manifest(c.Seq)
-				m.Kind, m.Seq = format.KindClaim, c.Seq+1
-				m.Checkpoint.Time, m.Checkpoint.Bytes = c.Time, size
-				w.put(m)
-				task, _, _ := w.process()
-				huge, err := task.Latest(w.Context())
-				if err != nil {
-					w.Fatal(err)
-				}
-				if err := huge.Restore(w.Context(), t.TempDir(), checkpoint.RestoreOptions{}); err != nil {
-					w.Error(err)
-				}
-			})
-		})
-	}
 }

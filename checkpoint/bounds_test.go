@@ -31,7 +31,7 @@ type file struct {
 // bounds checks that the parts of a checkpoint are within the limits that readers
 // enforce. It computes them independently. All tests that keep account of what random
 // programs have saved call it.
-func (a *account) bounds(c *format.Checkpoint, files []file, tree []format.Chunk) error {
+func (a *account) bounds(c *format.Checkpoint, files []file, leaves []format.Leaf) error {
 	count, size := 0, int64(0)
 	for _, f := range files {
 		if !f.Mode.IsRegular() {
@@ -48,12 +48,17 @@ func (a *account) bounds(c *format.Checkpoint, files []file, tree []format.Chunk
 	if count != c.Files || size != c.Bytes {
 		return fmt.Errorf("%d files of %d bytes; the manifest says %d of %d", count, size, c.Files, c.Bytes)
 	}
-	if err := cutBetween(tree, 1<<10, 8<<10); err != nil {
-		return fmt.Errorf("list of files: %w", err)
+	for _, l := range leaves {
+		if err := cutBetween(l.Chunks, 1<<10, 8<<10); err != nil {
+			return fmt.Errorf("leaf %q: %w", l.First, err)
+		}
+	}
+	if err := cutBetween(a.list, 1<<10, 8<<10); err != nil {
+		return fmt.Errorf("list of leaves: %w", err)
 	}
 	if a.content.TreeSize > 0 {
-		if err := tableOf(a.content.Tree, tree, 1<<10); err != nil {
-			return fmt.Errorf("list of files: %w", err)
+		if err := tableOf(a.content.TreeAt, a.list, 1<<10); err != nil {
+			return fmt.Errorf("list of leaves: %w", err)
 		}
 	}
 	for _, at := range a.spilled {

@@ -3,11 +3,11 @@ package checkpoint
 import (
 	"context"
 	"errors"
-	"fmt"
+	"iter"
 	"maps"
+	"slices"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
-	"github.com/holdfast-io/holdfast/checkpoint/internal/cut"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
@@ -15,7 +15,7 @@ import (
 // baseline is none.
 type baseline struct {
 	*Checkpoint
-	tree *tree // nil if it was not read
+	tree *lazyTree // nil if it was not read
 }
 
 // baseline returns a checkpoint, which may be nil, as what a new one is compared
@@ -51,26 +51,22 @@ type built struct {
 	segments   []string        // keys of what was uploaded for it
 	lists      []string        // keys of what was uploaded for the list beside it
 
-	tree *tree  // nil if it is not in memory
-	undo func() // takes what was added to the baseline's catalog out again
+	tree *lazyTree // nil if it is not in memory
+	undo func()    // takes what was added to the baseline's catalog out again
 }
 
 // build uploads the data that a snapshot has and base does not have. Its segments are
 // numbered from first on. When it fails, built.segments holds what may have been uploaded.
 func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first format.SegmentID) (built, error) {
-	w, err := s.State.scan(ctx)
+	w, err := s.State.scan()
 	if err != nil {
 		return built{}, err
 	}
 	defer func() { _ = w.close() }() // it was only read
-	if err := w.checkOwners(); err != nil {
-		return built{}, err
-	}
 	if w.full {
 		base = new(baseline)
 	}
-	b := &builder{task: t, scan: w, base: base, meter: &meter{report: s.Progress}}
-	b.meter.add(total(w.nodes))
+	b := &builder{task: t, scan: w, base: base, meter: &meter{report: s.Progress}, opened: make(map[int][]*found)}
 	if err := b.begin(ctx, first); err != nil {
 		return built{}, err
 	}
@@ -98,21 +94,30 @@ type builder struct {
 	base  *baseline
 	same  bool // the state is the same as base's
 	meter *meter
+	todo  []*found // the files that are to be read
 
-	catalog *catalog.Catalog // of the chunks that base has, and of the new ones
+	unread Progress // AllFiles and AllBytes of those that were found and need not be read
+	late   []int    // leaves of base that were read after mark
+
+	// opened has what is in leaves of base in which the scan found nothing changed, and which
+	// are stored again all the same, by their index.
+	opened map[int][]*found
+
+	catalog *catalog.Catalog // of the chunks that base has, as far as they were read, and of the new ones
 	mark    catalog.Mark     // where the new ones begin
 	packer  *packer
 	sparse  []bool  // which segments of base are not to be named by the new checkpoint
 	tabled  []*node // nodes whose tables were made by this builder
 }
 
-// begin finds out whether the state is the same as base's, and if not, loads what it has
-// to be compared with.
+// begin lists the state, finds out what has changed since base, and reads what of base it
+// has to be compared with.
 func (b *builder) begin(ctx context.Context, first format.SegmentID) error {
-	sum := fingerprint(b.scan.nodes)
-	b.same = b.base.Checkpoint != nil && sum != format.Hash{} && sum == b.base.content.Fingerprint && !b.scan.reread
+	if err := b.list(ctx); err != nil {
+		return err
+	}
 	if !b.same && !b.scan.empty() {
-		if err := b.base.load(ctx); err != nil {
+		if err := b.readBase(ctx); err != nil {
 			return err
 		}
 	}
@@ -127,15 +132,178 @@ func (b *builder) begin(ctx context.Context, first format.SegmentID) error {
 	return nil
 }
 
-func (b *builder) undo() { b.catalog.Reset(b.mark) }
+// list lists the state. It leaves out the leaves of base in which nothing has changed.
+func (b *builder) list(ctx context.Context) error {
+	if !b.scan.empty() {
+		if err := b.base.load(ctx); err != nil {
+			return err
+		}
+	}
+	m := &matcher{leaves: b.leaves(), want: func(int) bool { return true }}
+	if b.scan.reread || len(b.scan.streams) > 0 {
+		m.leaves = nil
+	}
+	if err := b.scan.list(ctx, m); err != nil {
+		return err
+	}
+	if err := b.scan.checkOwners(); err != nil {
+		return err
+	}
+	b.meter.add(b.scan.total())
+	b.same = len(m.leaves) > 0 && !slices.ContainsFunc(b.scan.spans, func(s span) bool { return !s.kept })
+	return nil
+}
 
-// load reads the baseline's tree. If that is damaged, the baseline becomes the zero one:
-// the new checkpoint then stores everything itself.
+// leaves returns those of base.
+func (b *builder) leaves() []leaf {
+	if b.base.tree == nil {
+		return nil
+	}
+	return b.base.tree.leaves
+}
+
+// readBase reads what the state is to be compared with, and finds out which files are to be
+// read. If that is damaged, the baseline becomes the zero one: the new checkpoint then stores
+// everything itself.
+func (b *builder) readBase(ctx context.Context) error {
+	err := b.compare(ctx)
+	if err != nil && damaged(err) {
+		b.task.saveAnew(ctx, b.base.Seq, err)
+		*b.base = baseline{}
+		err = b.listAnew(ctx)
+	}
+	if err == nil {
+		b.meter.add(Progress{Files: b.scan.kept.AllFiles + b.unread.AllFiles, Bytes: b.scan.kept.AllBytes + b.unread.AllBytes})
+	}
+	return err
+}
+
+// readAllShare decides how much of base is read: everything if it takes less than this
+// fraction, 1/readAllShare, of the memory for lists. Then a file that was copied or renamed is
+// found again.
+const readAllShare = 4
+
+// compare reads those leaves of base in which something has changed, and the tables of files
+// that have changed.
+func (b *builder) compare(ctx context.Context) error {
+	t, c := b.base.tree, b.base.Checkpoint
+	if t == nil {
+		b.match()
+		return nil
+	}
+	var changed, joined []int
+	for i, s := range b.scan.spans {
+		if !s.kept && s.leaf >= 0 {
+			changed = append(changed, s.leaf)
+		}
+		if b.joins(i) {
+			joined = append(joined, s.leaf-1)
+		}
+	}
+	if b.scan.spans[0].leaf < 0 || c.listMemory() < b.task.job.data.lists/readAllShare {
+		if err := t.readAll(ctx, c); err != nil {
+			return err
+		}
+	}
+	if err := t.read(ctx, c, append(changed, joined...)); err != nil {
+		return err
+	}
+	for _, i := range joined {
+		b.opened[i] = asFound(t.leaves[i].nodes)
+	}
+	return t.readTables(ctx, c, b.match())
+}
+
+// joins reports whether what is in span i is to be stored together with the leaf before it:
+// that one has room, and nothing begins a leaf here any more.
+func (b *builder) joins(i int) bool {
+	s := b.scan.spans[i]
+	if i == 0 || s.kept || s.from == s.to || !b.scan.spans[i-1].kept || format.StartsLeaf(b.scan.found[s.from].Path) {
+		return false
+	}
+	size := int64(0)
+	for _, id := range b.leaves()[s.leaf-1].chunks {
+		size += b.base.tree.Size(id)
+	}
+	return size < format.LeafSize
+}
+
+// listAnew lists the state once more, without leaving anything out.
+func (b *builder) listAnew(ctx context.Context) error {
+	w, before := b.scan, b.scan.total()
+	w.found, w.spans, w.kept = nil, nil, Progress{}
+	b.todo, b.unread = nil, Progress{}
+	clear(b.opened)
+	if err := w.list(ctx, new(matcher)); err != nil {
+		return err
+	}
+	now := w.total()
+	b.meter.add(Progress{AllFiles: now.AllFiles - before.AllFiles, AllBytes: now.AllBytes - before.AllBytes})
+	b.match()
+	return nil
+}
+
+// open makes what is in leaves of base a part of what is stored again.
+func (b *builder) open(ctx context.Context, leaves []int) error {
+	t := b.base.tree
+	for _, i := range leaves {
+		if t.leaves[i].nodes == nil {
+			b.late = append(b.late, i)
+		}
+	}
+	if err := t.read(ctx, b.base.Checkpoint, leaves); err != nil {
+		return err
+	}
+	for _, i := range leaves {
+		b.opened[i] = asFound(t.leaves[i].nodes)
+	}
+	return nil
+}
+
+// asFound returns nodes of base as what a scan would find if nothing changed.
+func asFound(nodes []*node) []*found {
+	list := make([]*found, len(nodes))
+	for i, n := range nodes {
+		list[i] = &found{*n, fileStamp{changed: n.ChangeTime, inode: n.Inode}}
+	}
+	return list
+}
+
+// all yields all that is to be stored, but for what stays in leaves as they are.
+func (b *builder) all() iter.Seq[*found] {
+	return func(yield func(*found) bool) {
+		for _, s := range b.scan.spans {
+			for _, f := range b.in(s) {
+				if !yield(f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// in returns what is in a span, or nothing if that stays in its leaf as it is.
+func (b *builder) in(s span) []*found {
+	if s.kept {
+		return b.opened[s.leaf]
+	}
+	return b.scan.found[s.from:s.to]
+}
+
+func (b *builder) undo() {
+	for _, i := range b.late {
+		b.base.tree.leaves[i].nodes = nil
+	}
+	b.catalog.Reset(b.mark)
+}
+
+// load reads the baseline's list of leaves. If that is damaged, the baseline becomes the zero
+// one: the new checkpoint then stores everything itself.
 func (b *baseline) load(ctx context.Context) (err error) {
 	if b.Checkpoint == nil || b.tree != nil {
 		return nil
 	}
-	b.tree, err = b.Checkpoint.tree(ctx)
+	b.tree, err = b.Checkpoint.lazyTree(ctx)
 	if err != nil && damaged(err) {
 		b.task.saveAnew(ctx, b.Seq, err)
 		*b, err = baseline{}, nil
@@ -173,35 +341,28 @@ func (b *builder) build(ctx context.Context, s *Snapshot) (out built, err error)
 }
 
 func (b *builder) summary() *format.Checkpoint {
-	all := total(b.scan.nodes)
+	all := b.scan.total()
 	return &format.Checkpoint{Files: all.AllFiles, Bytes: all.AllBytes}
 }
 
 // state packs the state, if there is one, and sets in c where its data is.
-func (b *builder) state(ctx context.Context, c *format.Content) (*tree, error) {
+func (b *builder) state(ctx context.Context, c *format.Content) (*lazyTree, error) {
 	if b.scan.empty() {
 		return nil, nil
 	}
 	if b.same {
 		old := b.base.content
-		c.Segments, c.Tree, c.TreeSize, c.Inline, c.Fingerprint = old.Segments, old.Tree, old.TreeSize, old.Inline, old.Fingerprint
-		all := total(b.scan.nodes)
+		c.Segments, c.Tree, c.TreeAt, c.TreeSize, c.Inline = old.Segments, old.Tree, old.TreeAt, old.TreeSize, old.Inline
+		all := b.scan.total()
 		b.meter.add(Progress{Files: all.AllFiles, Bytes: all.AllBytes})
 		return b.base.tree, nil
 	}
 	if err := b.packFiles(ctx); err != nil {
 		return nil, err
 	}
-	t, err := b.packTree()
+	t, err := b.packTree(c)
 	if err != nil {
 		return nil, err
-	}
-	c.Tree, c.Fingerprint = t.chunkList(t.list), fingerprint(t.nodes)
-	if t.table != nil {
-		c.Tree = t.chunkList(t.table)
-		for _, id := range t.list {
-			c.TreeSize += t.Size(id)
-		}
 	}
 	if b.packer.inlined {
 		c.Inline = b.packer.takeInline()
@@ -228,82 +389,6 @@ func (b *builder) packFiles(ctx context.Context) error {
 		err = b.compareAll(ctx, l)
 	}
 	return l.finish(err)
-}
-
-// packTree packs the files' tables and the list of files. If the whole state is small, it
-// becomes inline data of the manifest.
-func (b *builder) packTree() (*tree, error) {
-	at := b.packer.point()
-	t, err := b.tree()
-	if err != nil || !b.packer.small() {
-		return t, err
-	}
-	b.packer.inlineFrom(at) // the tables above name segments, so they are made again
-	for _, n := range b.tabled {
-		n.table = nil
-	}
-	return b.tree()
-}
-
-func (b *builder) tree() (*tree, error) {
-	t := &tree{Catalog: b.catalog, nodes: b.scan.nodes}
-	var enc format.TreeEncoder
-	for i := range t.nodes {
-		n := &t.nodes[i]
-		if n.table == nil && len(n.chunks) > format.MaxEntryChunks {
-			b.tabled = append(b.tabled, n)
-			var err error
-			if n.table, err = b.packTable(n.chunks); err != nil {
-				return nil, err
-			}
-		}
-		if err := enc.Add(t.entry(n)); err != nil {
-			return nil, fmt.Errorf("this state cannot be stored: %w", err)
-		}
-	}
-	var err error
-	if t.list, err = b.packAll(enc.Bytes()); err == nil && len(t.list) > format.MaxTreeChunks {
-		t.table, err = b.packTable(t.list)
-	}
-	return t, err
-}
-
-// packTable packs a table that lists chunks.
-func (b *builder) packTable(chunks []catalog.ID) ([]catalog.ID, error) {
-	return b.packAll(format.AppendTable(nil, func(yield func(format.Chunk) bool) {
-		for _, id := range chunks {
-			if !yield(b.catalog.Chunk(id)) {
-				return
-			}
-		}
-	}))
-}
-
-// packAll packs those chunks of a table or of a list of files that are new, and returns
-// all of them.
-func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
-	var list []catalog.ID
-	var buf []byte
-	for len(data) > 0 {
-		n := cut.Meta.Next(data, true)
-		hash := format.Sum(data[:n])
-		id, ok := b.find(hash)
-		if !ok {
-			stored := data[:n]
-			e, encoded := b.task.job.codec.Encode(buf[:0], stored)
-			if e != format.Raw {
-				stored = encoded
-			}
-			buf = encoded // its memory is used again
-			var err error
-			if id, err = b.packer.add(hash, n, e, stored); err != nil {
-				return nil, err
-			}
-		}
-		list = append(list, id)
-		data = data[n:]
-	}
-	return list, nil
 }
 
 // storeContent returns the content itself if it is small enough for the manifest.

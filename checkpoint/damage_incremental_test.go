@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -436,38 +437,54 @@ func testDamagedBase(t *testing.T, pick func(*part) bool, damage func([]byte) []
 	}
 }
 
-// The size that a manifest states is not trusted: memory is allocated for what can be
-// read.
+// The size that a manifest and a list of leaves state is not trusted: memory is allocated for
+// what can be read, and a state that has less is refused.
 func TestSizeOfAStateIsNotTakenOnTrust(t *testing.T) {
-	for _, size := range []int64{1 << 34, 1 << 62} {
-		inWorld(t, func(w *world) {
-			o, _ := w.owner()
-			made := commit(w, o, with(1, 100<<10))
-			m := w.manifest(made.Seq)
-			m.Seq, m.Checkpoint.Seq, m.Checkpoint.Bytes = m.Seq+1, m.Seq+1, size
-			w.put(m)
-			task, _, _ := w.process()
-			c, err := task.Latest(w.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			_, err = c.FS(w.Context())
-			if err == nil {
-				_, err = c.Entries(w.Context())
-			}
-			if err == nil {
-				err = c.Restore(w.Context(), filepath.Join(tempDir(w), "state"), checkpoint.RestoreOptions{})
-			}
-			runtime.ReadMemStats(&after)
-			if err != nil {
-				t.Errorf("%d bytes: %v", size, err)
-			}
-			if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
-				t.Errorf("%d bytes: %d MiB were allocated", size, n>>20)
-			}
-		})
+	for _, size := range []int64{1 << 34, 1 << 62, math.MaxInt64} {
+		for _, both := range []bool{false, true} {
+			t.Run(fmt.Sprint(size, " in the list too ", both), func(t *testing.T) {
+				inWorld(t, func(w *world) { w.claimTooMuch(size, both) })
+			})
+		}
+	}
+}
+
+func (w *world) claimTooMuch(size int64, inList bool) {
+	o, _ := w.owner()
+	made := commit(w, o, with(1, 100<<10))
+	m := w.manifest(made.Seq)
+	if inList {
+		leaves, err := format.DecodeLeaves(m.Checkpoint.Content.Tree, m.Checkpoint.Files, m.Checkpoint.Bytes)
+		if err != nil {
+			w.Fatal(err)
+		}
+		leaves[0].Bytes = size
+		m.Checkpoint.Content.Tree = oneLeaf(w, leaves[0])
+	}
+	m.Seq, m.Checkpoint.Seq, m.Checkpoint.Bytes = m.Seq+1, m.Seq+1, size
+	w.put(m)
+	task, _, _ := w.process()
+	c, err := task.Latest(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	for name, read := range map[string]func() error{
+		"file system": func() error { _, err := c.FS(w.Context()); return err },
+		"entries":     func() error { _, err := c.Entries(w.Context()); return err },
+		"restore": func() error {
+			return c.Restore(w.Context(), filepath.Join(tempDir(w), "state"), checkpoint.RestoreOptions{})
+		},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := read()
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, checkpoint.ErrCorrupt) {
+			w.Errorf("%s: %v; want ErrCorrupt", name, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
+			w.Errorf("%s: %d MiB were allocated", name, n>>20)
+		}
 	}
 }
 

@@ -283,7 +283,11 @@ func TestChunkOutsideTheCheckpointIsFound(t *testing.T) {
 		}
 		tree := encoder.Bytes()
 		m.Seq, m.Checkpoint.Seq = 3, 3
-		m.Checkpoint.Content = &format.Content{Inline: tree, Tree: []format.Chunk{{Size: int64(len(tree)), Hash: format.Sum(tree)}}}
+		m.Checkpoint.Files, m.Checkpoint.Bytes = 1, 10
+		m.Checkpoint.Content = &format.Content{Inline: tree, Tree: oneLeaf(t, format.Leaf{
+			First: "s", Files: 1, Bytes: 10, Uses: []format.Use{{Segment: elsewhere.ID, Bytes: 10}},
+			Chunks: []format.Chunk{{Size: int64(len(tree)), Hash: format.Sum(tree)}},
+		})}
 		w.put(m)
 		task, _, store := w.process()
 		forged, err := task.Latest(w.Context())
@@ -296,6 +300,16 @@ func TestChunkOutsideTheCheckpointIsFound(t *testing.T) {
 			t.Errorf("err = %v, want ErrCorrupt without a request", err)
 		}
 	})
+}
+
+// oneLeaf returns a list of one leaf.
+func oneLeaf(t tester, l format.Leaf) []byte {
+	t.Helper()
+	data, err := format.EncodeLeaves([]format.Leaf{l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // A restore that finds damage does not change its target.

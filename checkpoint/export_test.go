@@ -37,3 +37,7 @@ func TakeMemory(j *Job) (giveBack func()) {
 	}
 	return func() { j.data.buffers.Release(j.data.most) }
 }
+
+// BaselineMemory returns how many bytes of memory what o knows of its last checkpoint is
+// counted for.
+func BaselineMemory(o *Owner) int64 { return o.baseline.tree.size() }

@@ -183,7 +183,7 @@ func (f *openFile) load(ctx context.Context) error {
 // table reads the file's table.
 func (f *openFile) table(ctx context.Context) (*catalog.Catalog, []catalog.ID, error) {
 	l, e := f.fs.c.loaderOf(f.fs.places), f.info.e
-	own, err := l.addAll((&tree{Catalog: f.fs.catalog}).chunkList(e.table)) // in the loader's catalog
+	own, err := l.addAll(f.fs.catalog.Chunks(e.table)) // in the loader's catalog
 	if err != nil {
 		return nil, nil, f.fs.c.damaged(err)
 	}

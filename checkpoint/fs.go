@@ -44,7 +44,7 @@ func (c *Checkpoint) FS(ctx context.Context) (fs.FS, error) {
 	}
 	f := &stateFS{ctx: ctx, c: c, places: l.places, catalog: l.catalog, nodes: make(map[string]*node), dirs: make(map[string][]*node)}
 	f.nodes["."] = &node{Entry: format.Entry{Path: ".", Mode: fs.ModeDir | 0o755}}
-	err = l.entries(ctx, func(e *format.Entry) error {
+	err = l.entries(ctx, func(_ *leaf, e *format.Entry) error {
 		n, err := l.node(e)
 		if err != nil {
 			return err

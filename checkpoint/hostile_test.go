@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,39 +68,56 @@ func (f *forger) cut(data []byte, size int) (list []format.Chunk) {
 	return list
 }
 
-// tree stores a list of files, and returns a content with it.
-func (f *forger) tree(entries []format.Entry) *format.Content {
+// tree stores entries as one leaf.
+func (f *forger) tree(entries []format.Entry) leaf {
 	f.Helper()
 	var enc format.TreeEncoder
 	for i := range entries {
+		if e := &entries[i]; len(e.Table) > 0 {
+			e.Uses = []format.Use{{Segment: f.segment, Bytes: 1}}
+		}
 		if err := enc.Add(&entries[i]); err != nil {
 			f.Fatal(err)
 		}
 	}
-	c := new(format.Content)
-	f.list(c, f.cut(enc.Bytes(), int(format.MetaCut.Max)))
+	return leaf{entries[0].Path, f.cut(enc.Bytes(), int(format.MetaCut.Max))}
+}
+
+// A leaf is one that holds a whole tree, or claims to.
+type leaf struct {
+	first  string
+	chunks []format.Chunk
+}
+
+// list returns a content with a list of one leaf.
+func (f *forger) list(l leaf, files int, size int64) *format.Content {
+	body := append(binary.AppendUvarint(nil, uint64(len(l.first))), l.first...)
+	body = binary.AppendUvarint(body, uint64(files))
+	body = binary.AppendUvarint(body, uint64(size))
+	body = append(body, 0)                       // no fingerprint
+	body = binary.AppendUvarint(body, uint64(1)) // one segment
+	id := binary.BigEndian.AppendUint64(nil, f.segment.Epoch)
+	id = append(id, f.segment.Writer[:]...)
+	body = append(body, binary.BigEndian.AppendUint32(id, f.segment.N)...)
+	body = format.AppendTable(append(body, 1), slices.Values(l.chunks))
+	data := append(binary.AppendUvarint(nil, uint64(len(body))), body...)
+	if len(data) <= 4<<10 {
+		return &format.Content{Tree: data}
+	}
+	c := &format.Content{TreeAt: f.cut(data, int(format.MetaCut.Max))}
+	if len(c.TreeAt) > format.MaxTreeChunks {
+		c.TreeSize = int64(len(data))
+		c.TreeAt = f.cut(format.AppendTable(nil, slices.Values(c.TreeAt)), int(format.MetaCut.Max))
+	}
 	return c
 }
 
-// list makes chunks the list of files of a content.
-func (f *forger) list(c *format.Content, chunks []format.Chunk) {
-	c.Tree, c.TreeSize = chunks, 0
-	if len(chunks) <= format.MaxTreeChunks {
-		return
-	}
-	for i := range chunks {
-		c.TreeSize += chunks[i].Size
-	}
-	c.Tree = f.cut(format.AppendTable(nil, slices.Values(chunks)), int(format.MetaCut.Max))
-}
-
-// commit stores a content as checkpoint seq.
-func (f *forger) commit(seq uint64, content *format.Content, files int, size int64) {
+// commit stores a tree as checkpoint seq.
+func (f *forger) commit(seq uint64, tree leaf, files int, size int64) {
 	f.Helper()
+	content := f.list(tree, files, size)
 	c := &format.Checkpoint{Seq: seq, Epoch: 1, Files: files, Bytes: size, Content: content}
-	if len(content.Tree) > 0 {
-		content.Segments = []format.Segment{{ID: f.segment, Size: int64(len(f.stored))}}
-	}
+	content.Segments = []format.Segment{{ID: f.segment, Size: int64(len(f.stored))}}
 	data, err := json.Marshal(content)
 	if err != nil {
 		f.Fatal(err)
@@ -224,7 +242,7 @@ var hostiles = []hostile{
 	{
 		name:    "files of small chunks that share a table",
 		forge:   func(f *forger) { f.saved(f.tabled(8, f.chunk([]byte("x")), 1<<16)) },
-		refused: "are cut into at most",
+		refused: "a leaf ends after",
 	},
 	{
 		name:    "a file of many small chunks",
@@ -299,9 +317,8 @@ var hostiles = []hostile{
 		name: "an entry without end",
 		forge: func(f *forger) {
 			piece := f.chunk(make([]byte, metaMax))
-			c := new(format.Content)
-			f.list(c, slices.Concat([]format.Chunk{f.chunk([]byte("\x80\x80\x80\x80\x04"))}, slices.Repeat([]format.Chunk{piece}, 1<<16)))
-			f.commit(1, c, 1, 1<<20)
+			chunks := slices.Concat([]format.Chunk{f.chunk([]byte("\x80\x80\x80\x80\x04"))}, slices.Repeat([]format.Chunk{piece}, 1<<16))
+			f.commit(1, leaf{"f", chunks}, 1, 1<<20)
 		},
 		refused: "is shorter than 1024 bytes",
 	},
@@ -309,11 +326,10 @@ var hostiles = []hostile{
 		name: "an entry of 512 MiB",
 		forge: func(f *forger) {
 			piece := f.chunk(make([]byte, metaMax))
-			c := new(format.Content)
-			f.list(c, slices.Concat([]format.Chunk{f.chunk(repeat([]byte("\x80\x80\x80\x80\x02"), metaMax))}, slices.Repeat([]format.Chunk{piece}, 1<<16)))
-			f.commit(1, c, 1, 1<<20)
+			chunks := slices.Concat([]format.Chunk{f.chunk(repeat([]byte("\x80\x80\x80\x80\x02"), metaMax))}, slices.Repeat([]format.Chunk{piece}, 1<<16))
+			f.commit(1, leaf{"f", chunks}, 1, 1<<20)
 		},
-		refused: "entry 1 has 536870912 bytes; at most",
+		refused: "a leaf ends after",
 	},
 	{
 		name: "deep directories",
@@ -328,7 +344,7 @@ var hostiles = []hostile{
 	{
 		name: "a content of 64 MiB of nothing",
 		forge: func(f *forger) {
-			text := slices.Concat([]byte(`{"tree":[{}`), repeat([]byte(`,{}`), format.MaxChunk/3*3-30), []byte(`]}`))
+			text := slices.Concat([]byte(`{"tree_at":[{}`), repeat([]byte(`,{}`), format.MaxChunk/3*3-30), []byte(`]}`))
 			f.manifest(1, f.spilled(text), nil)
 		},
 		refused: "at most 64 times as many are",
@@ -337,7 +353,7 @@ var hostiles = []hostile{
 		name: "a content of as much as can be",
 		forge: func(f *forger) {
 			letters := []byte(base64.StdEncoding.EncodeToString(noise(32 << 10)))
-			text := slices.Concat([]byte(`{"tree":[{}`), repeat([]byte(`,{}`), 3*600_000), []byte(`],"labels":{"`), letters, []byte(`":""}}`))
+			text := slices.Concat([]byte(`{"tree_at":[{}`), repeat([]byte(`,{}`), 3*600_000), []byte(`],"labels":{"`), letters, []byte(`":""}}`))
 			f.manifest(1, f.spilled(text), nil)
 		},
 		refused: "chunk without a hash",

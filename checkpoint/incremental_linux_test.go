@@ -111,9 +111,10 @@ type course struct {
 	did  *repackStats
 	opts checkpoint.Options
 
-	dir  string // the live state
-	edit *editor
-	old  string // an old copy of it
+	dir   string // the live state
+	edit  *editor
+	old   string // an old copy of it
+	small bool   // it has many small files
 
 	owner *checkpoint.Owner
 	store *faultstore.Store
@@ -142,7 +143,7 @@ func (c *course) run() {
 	actions := c.edit.changes()
 	for name, action := range map[string]func(){
 		"commit": c.commit, "commit again": c.commit, "many commits": c.manyCommits, "many files": c.manyFiles, "save": c.save,
-		"restart": c.restart, "fail": c.fail, "forget": c.forget, "lose a reply": c.loseReply,
+		"restart": c.restart, "small files": c.smallFiles, "fail": c.fail, "forget": c.forget, "lose a reply": c.loseReply,
 		"restore": c.restore, "resume": c.resume, "go back": c.rollBack,
 	} {
 		actions[name] = func(*rapid.T) { action() }
@@ -164,7 +165,45 @@ func (c *course) begin() {
 			c.t.Fatal(err)
 		}
 	}
+	if c.small = rapid.SampledFrom([]int{0, 0, 1}).Draw(c.t, "small files") == 1; c.small {
+		err := c.edit.root.MkdirAll("m", 0o755)
+		for i := range manySmall {
+			err = errors.Join(err, c.edit.root.WriteFile(fmt.Sprintf("m/%03d", i), fmt.Append(nil, i), 0o644))
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		settle(c.t, c.dir)
+	}
 }
+
+// smallFiles writes and removes some of many small files, which take several leaves: a few of
+// them, or many in a row.
+func (c *course) smallFiles() {
+	if !c.small {
+		c.t.Skip("there are none in this course")
+	}
+	for range rapid.IntRange(1, 4).Draw(c.t, "edits") {
+		n, many := rapid.IntRange(0, manySmall-1).Draw(c.t, "first"), rapid.SampledFrom([]int{1, 1, 150}).Draw(c.t, "many")
+		remove := rapid.Bool().Draw(c.t, "remove")
+		for i := n; i < min(n+many, manySmall); i++ {
+			name := fmt.Sprintf("m/%03d", i)
+			if remove {
+				_ = c.edit.root.Remove(name) // which may be gone
+			} else if err := c.edit.root.WriteFile(name, fmt.Append(nil, i, rapid.Uint8().Draw(c.t, "content")), 0o644); err != nil {
+				c.t.Skip(err)
+			}
+		}
+	}
+	if err := c.edit.root.WriteFile("m/last", nil, 0o644); err != nil {
+		c.t.Skip(err)
+	}
+	settle(c.t, filepath.Join(c.dir, "m/last")) // so that what is written next has another time
+}
+
+// manySmall small files take some three leaves, more of them than there is memory for if there
+// is little.
+const manySmall = 400
 
 // source chooses how the live state is read, and returns it with its digest.
 func (c *course) source() (checkpoint.Source, string) {

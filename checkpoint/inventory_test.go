@@ -138,7 +138,8 @@ func (s *inventory) decode(c *format.Chunk, inline []byte) ([]byte, error) {
 type account struct {
 	content *format.Content
 	data    []format.Chunk // of files, in order, with repetitions
-	meta    []format.Chunk // of tables and of the list of files
+	meta    []format.Chunk // of tables, leaves and their list
+	list    []format.Chunk // of the list of leaves
 	spilled []format.Chunk // parts of its manifest, the list of the others aside
 }
 
@@ -164,34 +165,99 @@ func (a *account) read(s *inventory, m *format.Manifest) (err error) {
 			return err
 		}
 	}
-	list := []format.Chunk(a.content.Tree)
-	if size := a.content.TreeSize; size > 0 { // what was read so far is the table of the tree
-		if list, err = a.table(s, list, size); err != nil {
+	leaves, err := a.leaves(s, m.Checkpoint)
+	if err != nil {
+		return err
+	}
+	var tree []byte
+	var files []file
+	for i := range leaves {
+		data, err := a.join(s, leaves[i].Chunks)
+		if err != nil {
+			return err
+		}
+		before := len(files)
+		entries, err := format.DecodeTree(append(tree, data...))
+		if err != nil {
+			return err
+		}
+		tree = append(tree, data...)
+		for _, e := range entries[before:] {
+			f := file{e, e.Chunks}
+			if e.Table != nil {
+				if f.chunks, err = a.table(s, e.Table, e.Size); err != nil {
+					return err
+				}
+			}
+			files = append(files, f)
+			a.data = append(a.data, f.chunks...)
+		}
+		if err := says(&leaves[i], files[before:]); err != nil {
 			return err
 		}
 	}
-	tree, err := a.join(s, list)
-	if err != nil {
-		return err
-	}
-	entries, err := format.DecodeTree(tree)
-	if err != nil {
-		return err
-	}
-	files := make([]file, len(entries))
-	for i, e := range entries {
-		files[i] = file{e, e.Chunks}
-		if e.Table != nil {
-			if files[i].chunks, err = a.table(s, e.Table, e.Size); err != nil {
-				return err
-			}
-		}
-		a.data = append(a.data, files[i].chunks...)
-	}
-	if err := a.bounds(m.Checkpoint, files, list); err != nil {
+	if err := a.bounds(m.Checkpoint, files, leaves); err != nil {
 		return err
 	}
 	return a.check()
+}
+
+// leaves returns the leaves of a checkpoint's tree.
+func (a *account) leaves(s *inventory, c *format.Checkpoint) ([]format.Leaf, error) {
+	data := a.content.Tree
+	if list := []format.Chunk(a.content.TreeAt); len(list) > 0 {
+		var err error
+		if size := a.content.TreeSize; size > 0 { // what was read so far is the table of the list
+			if list, err = a.table(s, list, size); err != nil {
+				return nil, err
+			}
+		}
+		a.list = list
+		if data, err = a.join(s, list); err != nil {
+			return nil, err
+		}
+	}
+	return format.DecodeLeaves(data, c.Files, c.Bytes)
+}
+
+// says checks what a leaf says of its files: a save relies on that.
+func says(l *format.Leaf, files []file) error {
+	if l.First != files[0].Path {
+		return fmt.Errorf("leaf %q begins with %q", l.First, files[0].Path)
+	}
+	all := make(map[format.SegmentID]int64)
+	for _, f := range files {
+		own := make(map[format.SegmentID]int64)
+		add := func(to map[format.SegmentID]int64, chunks []format.Chunk) {
+			seen := make(map[format.Chunk]bool)
+			for _, c := range chunks {
+				if !seen[c] {
+					seen[c] = true
+					to[c.Segment] += c.StoredSize()
+				}
+			}
+		}
+		add(own, f.chunks)
+		if f.Table != nil && !maps.Equal(own, mapOf(f.Uses)) {
+			return fmt.Errorf("file %q uses %v, and says %v", f.Path, own, f.Uses)
+		}
+		add(own, f.Table)
+		for id, bytes := range own {
+			all[id] += bytes
+		}
+	}
+	if !maps.Equal(all, mapOf(l.Uses)) {
+		return fmt.Errorf("leaf %q uses %v, and says %v", l.First, all, l.Uses)
+	}
+	return nil
+}
+
+func mapOf(uses []format.Use) map[format.SegmentID]int64 {
+	m := make(map[format.SegmentID]int64)
+	for _, u := range uses {
+		m[u.Segment] = u.Bytes
+	}
+	return m
 }
 
 // table returns the chunks of size bytes that a table describes.

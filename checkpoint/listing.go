@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/zeebo/blake3"
-
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -26,17 +24,25 @@ type node struct {
 }
 
 // A scan is a state that was opened, and what was found in it, in the order of
-// format.ComparePaths.
+// format.ComparePaths. What is in leaves of the checkpoint before in which nothing changed is
+// not in memory.
 type scan struct {
 	*Source
 	fsys  fs.FS
 	close func() error
 	began time.Time
-	nodes []node
-	seen  []fileStamp // seen[i] belongs to nodes[i]
+	found []*found
+	spans []span
+	kept  Progress // of the leaves in which nothing changed: AllFiles and AllBytes
 
 	unkept      int    // how many have attributes that a checkpoint does not keep
 	firstUnkept string // the first of these
+}
+
+// A found is what a scan has found.
+type found struct {
+	node
+	seen fileStamp
 }
 
 // A fileStamp is what this save has seen of a file. Its change time and inode tell whether
@@ -50,35 +56,65 @@ type fileStamp struct {
 	read    bool      // its content was read for this save
 }
 
-// scan opens the state and lists what is in it.
-func (s *Source) scan(ctx context.Context) (*scan, error) {
+// scan opens the state. list lists what is in it.
+func (s *Source) scan() (*scan, error) {
 	now := time.Now() //nolint:forbidigo // what is compared with it are files' times, not the protocol's
 	w := &scan{Source: s, began: now, close: func() error { return nil }}
 	if err := s.check(); err != nil {
 		return nil, err
 	}
 	if s.open == nil {
-		w.addStreams()
 		return w, nil
 	}
 	var err error
-	if w.fsys, w.close, err = s.open(); err != nil {
-		return nil, err
-	}
-	err = fs.WalkDir(w.fsys, ".", func(path string, d fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
+	w.fsys, w.close, err = s.open()
+	return w, err
+}
+
+// list lists what is in the state. It leaves out the leaves of a tree that m finds unchanged.
+func (w *scan) list(ctx context.Context, m *matcher) error {
+	m.begin(w)
+	if w.open != nil {
+		err := fs.WalkDir(w.fsys, ".", func(path string, d fs.DirEntry, err error) error {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err == nil {
+				m.enter(path)
+				err = w.add(path, d)
+			}
+			if err == nil {
+				m.add(w.found[len(w.found)-1])
+			}
+			return w.fail(path, err)
+		})
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			err = w.add(path, d)
-		}
-		return w.fail(path, err)
-	})
-	if err != nil {
-		return nil, errors.Join(err, w.close())
 	}
 	w.addStreams()
-	return w, nil
+	m.end()
+	return nil
+}
+
+// again lists what is in the file system once more.
+func (w *scan) again(ctx context.Context, m *matcher) (*scan, error) {
+	files := *w.Source
+	files.streams = nil
+	second := &scan{Source: &files, fsys: w.fsys, began: w.began}
+	return second, second.list(ctx, m)
+}
+
+// total returns a Progress with the number and size of all regular files.
+func (w *scan) total() Progress {
+	p := w.kept
+	for _, f := range w.found {
+		if f.Mode.IsRegular() {
+			p.AllFiles++
+			p.AllBytes += f.Size
+		}
+	}
+	return p
 }
 
 // add adds what is at path.
@@ -87,38 +123,37 @@ func (w *scan) add(path string, d fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
-	w.nodes, w.seen = append(w.nodes, node{Entry: format.Entry{Path: path}}), append(w.seen, fileStamp{})
-	n := w.describe(len(w.nodes)-1, info)
+	f := &found{node: node{Entry: format.Entry{Path: path}}}
+	w.found = append(w.found, f)
+	w.describe(f, info)
 	switch {
 	case !fs.ValidPath(path):
 		return errors.New("the name is not valid UTF-8, which a checkpoint cannot hold; rename it")
-	case n.Mode.IsDir():
-	case n.Mode.Type() == fs.ModeSymlink:
-		n.Target, err = readLink(w.fsys, path)
-	case n.Mode.IsRegular():
+	case f.Mode.IsDir():
+	case f.Mode.Type() == fs.ModeSymlink:
+		f.Target, err = readLink(w.fsys, path)
+	case f.Mode.IsRegular():
 	default:
-		err = fmt.Errorf("it is a %s, which a checkpoint cannot hold; leave it out of the directory", typeName(n.Mode))
+		err = fmt.Errorf("it is a %s, which a checkpoint cannot hold; leave it out of the directory", typeName(f.Mode))
 	}
 	return err
 }
 
-// describe copies what info says into node i, and returns the node. A file that changed
-// less than a tick before the scan began may be written to again without another change
-// time, so its change time is treated as unknown.
-func (w *scan) describe(i int, info fs.FileInfo) *node {
-	n, seen := &w.nodes[i], &w.seen[i]
-	n.Mode, n.ModTime = info.Mode(), info.ModTime()
-	n.Owner = w.ownerOf(info)
-	seen.changed, seen.inode = filetimes.Identity(info)
-	n.Size, n.ChangeTime, n.Inode = 0, time.Time{}, 0
-	if !n.Mode.IsRegular() {
-		return n
+// describe copies what info says into f. A file that changed less than a tick before the
+// scan began may be written to again without another change time, so its change time is
+// treated as unknown.
+func (w *scan) describe(f *found, info fs.FileInfo) {
+	f.Mode, f.ModTime = info.Mode(), info.ModTime()
+	f.Owner = w.ownerOf(info)
+	f.seen.changed, f.seen.inode = filetimes.Identity(info)
+	f.Size, f.ChangeTime, f.Inode = 0, time.Time{}, 0
+	if !f.Mode.IsRegular() {
+		return
 	}
-	n.Size = info.Size()
-	if seen.changed.Before(w.began.Add(-filetimes.Tick(seen.changed))) {
-		n.ChangeTime, n.Inode = seen.changed, seen.inode
+	f.Size = info.Size()
+	if f.seen.changed.Before(w.began.Add(-filetimes.Tick(f.seen.changed))) {
+		f.ChangeTime, f.Inode = f.seen.changed, f.seen.inode
 	}
-	return n
 }
 
 // fail returns err, which occurred at path, with the name of the file.
@@ -168,23 +203,4 @@ func typeName(m fs.FileMode) string {
 		return "device"
 	}
 	return "file of an unknown kind"
-}
-
-// fingerprint returns a hash of all that is known of a state without opening its files.
-// If two scans of a state have the same fingerprint, nothing has changed between them. It
-// returns zero if there is a file whose changes might not show in it.
-func fingerprint(nodes []node) (sum format.Hash) {
-	h := blake3.New()
-	var b []byte
-	for i := range nodes {
-		n := &nodes[i]
-		if n.Mode.IsRegular() && n.ChangeTime.IsZero() {
-			return format.Hash{}
-		}
-		b = fmt.Appendf(b[:0], "%q %q %d %d %d.%d %d.%d %d %v\n", n.Path, n.Target, n.Mode, n.Size,
-			n.ModTime.Unix(), n.ModTime.Nanosecond(), n.ChangeTime.Unix(), n.ChangeTime.Nanosecond(), n.Inode, n.Owner)
-		_, _ = h.Write(b) // which never fails
-	}
-	h.Sum(sum[:0])
-	return sum
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A loader reads a checkpoint's list of files, and the tables of the files. It trusts
+// A loader reads a checkpoint's tree, and the tables of the files. It trusts
 // neither: they must agree with the manifest, and be such as a writer makes. So damaged or
 // hostile objects cannot make a reader take more memory or time than the manifest
-// declares. A loader has a part of one list or table in memory at a time.
+// declares. A loader has some leaves, or a part of one table, in memory at a time.
 type loader struct {
 	c       *Checkpoint
 	catalog *catalog.Catalog // of all chunks so far
@@ -20,7 +20,7 @@ type loader struct {
 	numbers map[format.SegmentID]int // of segments in the catalog
 	held    []int64                  // by number: how many bytes of the segment are in chunks
 
-	list  []catalog.ID // the chunks of the list of files
+	list  []catalog.ID // the chunks of the list of leaves, if that is stored
 	table []catalog.ID // the chunks of the table that lists these, if there is one
 }
 
@@ -36,6 +36,23 @@ func (c *Checkpoint) newLoader() (*loader, error) {
 func (c *Checkpoint) loaderOf(places format.Places) *loader {
 	all := catalog.New(0)
 	return &loader{c: c, catalog: all, set: all.Set(), places: places, numbers: make(map[format.SegmentID]int)}
+}
+
+// loaderIn returns a loader that adds to a catalog of chunks which were read before.
+func (c *Checkpoint) loaderIn(all *catalog.Catalog) (*loader, error) {
+	l, err := c.newLoader()
+	if err != nil {
+		return nil, err
+	}
+	l.catalog, l.set = all, all.Set()
+	for i, s := range all.Segments() {
+		l.numbers[s.ID] = i
+	}
+	l.held = make([]int64, len(all.Segments()))
+	for id := range catalog.ID(all.Len()) {
+		l.held[all.SegmentOf(id)] += all.StoredSize(id)
+	}
+	return l, nil
 }
 
 // add checks that a chunk is within its segment, and adds it to the catalog. Chunks do not
@@ -81,68 +98,113 @@ func (l *loader) addAll(chunks []format.Chunk) ([]catalog.ID, error) {
 	return list, nil
 }
 
-// partSize is how many bytes of tables, or of the list of files, are read at a time.
+// partSize is how many bytes of tables, or of leaves, are read at a time.
 const partSize = 8 << 20
 
-// inParts reads chunks, some at a time, and calls use with their data in order.
-func (l *loader) inParts(ctx context.Context, ids []catalog.ID, use func(part []byte) error) error {
+// entries reads the whole list of files, and calls do with each entry.
+func (l *loader) entries(ctx context.Context, do func(*leaf, *format.Entry) error) error {
+	list, err := l.leaves(ctx)
+	if err != nil {
+		return err
+	}
+	all := make([]*leaf, len(list))
+	for i := range list {
+		all[i] = &leaf{Leaf: list[i]}
+		if all[i].chunks, err = l.addAll(list[i].Chunks); err != nil {
+			return l.c.damaged(err)
+		}
+	}
+	return l.eachLeaf(ctx, all, true, do)
+}
+
+// eachLeaf reads leaves, and calls do with each entry. whole says that they are all leaves of
+// the tree.
+func (l *loader) eachLeaf(ctx context.Context, leaves []*leaf, whole bool, do func(*leaf, *format.Entry) error) error {
 	var buf []byte
-	for len(ids) > 0 {
-		n := 0
-		for size := int64(0); n < len(ids) && size < partSize; n++ {
-			size += l.catalog.Size(ids[n])
+	var decoder format.TreeDecoder
+	for len(leaves) > 0 {
+		n, size, ids := 0, int64(0), []catalog.ID(nil)
+		for ; n < len(leaves) && size < partSize; n++ {
+			size += l.sizeOf(leaves[n].chunks)
+			ids = append(ids, leaves[n].chunks...)
 		}
 		var err error
-		if buf, err = l.c.join(ctx, l.catalog, ids[:n], buf); err != nil {
+		if buf, err = l.c.join(ctx, l.catalog, ids, buf); err != nil {
 			return err
 		}
-		if err := use(buf); err != nil {
-			return err
+		data := buf
+		for _, of := range leaves[:n] {
+			k := l.sizeOf(of.chunks)
+			decoder.Begin(&of.Leaf, whole)
+			if err := l.decode(&decoder, of, data[:k], do); err != nil {
+				return err
+			}
+			data = data[k:]
 		}
-		ids = ids[n:]
+		leaves = leaves[n:]
 	}
 	return nil
 }
 
-// entries reads the list of files, and calls do with each entry.
-func (l *loader) entries(ctx context.Context, do func(*format.Entry) error) error {
-	if err := l.findList(ctx); err != nil {
-		return err
+func (l *loader) sizeOf(chunks []catalog.ID) (size int64) {
+	for _, id := range chunks {
+		size += l.catalog.Size(id)
 	}
-	decoder := format.NewTreeDecoder(l.c.Files, l.c.Bytes)
-	err := l.inParts(ctx, l.list, func(part []byte) error {
-		for e, err := range decoder.Add(part) {
-			if err != nil {
-				return l.c.damaged(err)
-			}
-			if err := do(&e); err != nil {
-				return err
-			}
+	return size
+}
+
+// decode calls do with each entry of a leaf.
+func (l *loader) decode(d *format.TreeDecoder, of *leaf, data []byte, do func(*leaf, *format.Entry) error) error {
+	for e, err := range d.Add(data) {
+		if err != nil {
+			return l.c.damaged(err)
 		}
-		return nil
-	})
-	if err != nil {
-		return err
+		if err := do(of, &e); err != nil {
+			return err
+		}
 	}
-	if err := decoder.End(); err != nil {
+	if err := d.End(); err != nil {
 		return l.c.damaged(err)
 	}
 	return nil
 }
 
-// findList finds out which chunks the list of files consists of.
+// leaves reads the list of leaves.
+func (l *loader) leaves(ctx context.Context) ([]format.Leaf, error) {
+	data, err := l.listOfLeaves(ctx)
+	if err != nil {
+		return nil, err
+	}
+	leaves, err := format.DecodeLeaves(data, l.c.Files, l.c.Bytes)
+	if err != nil {
+		return nil, l.c.damaged(fmt.Errorf("list of leaves: %w", err))
+	}
+	return leaves, nil
+}
+
+func (l *loader) listOfLeaves(ctx context.Context) (data []byte, err error) {
+	if len(l.c.content.TreeAt) == 0 {
+		return l.c.content.Tree, nil
+	}
+	if err := l.findList(ctx); err != nil {
+		return nil, err
+	}
+	return l.c.join(ctx, l.catalog, l.list, nil)
+}
+
+// findList finds out which chunks the list of leaves consists of.
 func (l *loader) findList(ctx context.Context) error {
 	c := l.c.content
-	err := format.MetaCut.Check(c.Tree)
+	err := format.MetaCut.Check(c.TreeAt)
 	if err == nil && c.TreeSize > 0 {
-		err = format.MetaCut.CheckTable(c.Tree, c.TreeSize)
+		err = format.MetaCut.CheckTable(c.TreeAt, c.TreeSize)
 	}
 	var chunks []catalog.ID
 	if err == nil {
-		chunks, err = l.addAll(c.Tree)
+		chunks, err = l.addAll(c.TreeAt)
 	}
 	if err != nil {
-		return l.c.damaged(fmt.Errorf("list of files: %w", err))
+		return l.c.damaged(fmt.Errorf("list of leaves: %w", err))
 	}
 	if c.TreeSize == 0 {
 		l.list = chunks

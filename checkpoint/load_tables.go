@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -13,9 +14,9 @@ import (
 )
 
 // A table is a stored list of chunks that is being read: those of a large file, or those
-// of the list of files.
+// of the list of leaves.
 type table struct {
-	path    string // the file's; "" is the list of files
+	path    string // the file's; "" is the list of leaves
 	decoder *format.TableDecoder
 	cut     format.CutChecker
 	found   func([]catalog.ID) // is called with the chunks that the table lists, some at a time
@@ -127,7 +128,7 @@ func (r *tableReader) addEach(t *table, chunks iter.Seq2[format.Chunk, error]) e
 
 func (t *table) fail(c *Checkpoint, err error) error {
 	if t.path == "" {
-		return c.damaged(fmt.Errorf("table of the list of files: %w", err))
+		return c.damaged(fmt.Errorf("table of the list of leaves: %w", err))
 	}
 	return c.damaged(fmt.Errorf("table of file %q: %w", t.path, err))
 }
@@ -149,12 +150,11 @@ const maxChunks = math.MaxUint32
 
 // tables reads the tables of all files, and sets each file's chunks. Files with equal
 // tables share one list of chunks in memory, if it is a long one.
-func (l *loader) tables(ctx context.Context, nodes []node) error {
+func (l *loader) tables(ctx context.Context, nodes []*node) error {
 	r := tableReader{l: l}
 	first := make(map[tableID]*node)
 	var others []*node
-	for i := range nodes {
-		n := &nodes[i]
+	for _, n := range nodes {
 		if n.table == nil {
 			continue
 		}
@@ -182,10 +182,10 @@ func (l *loader) tables(ctx context.Context, nodes []node) error {
 }
 
 // count makes sure that the chunks of all files can be counted.
-func (l *loader) count(nodes []node) error {
-	n := int64(0) // an int has 32 bits on some machines
-	for i := range nodes {
-		if n += int64(len(nodes[i].chunks)); n > maxChunks {
+func (l *loader) count(nodes []*node) error {
+	sum := int64(0) // an int has 32 bits on some machines
+	for _, n := range nodes {
+		if sum += int64(len(n.chunks)); sum > maxChunks {
 			return l.c.damaged(fmt.Errorf("%w: more than %d chunks", ErrCorrupt, uint32(maxChunks)))
 		}
 	}
@@ -199,30 +199,57 @@ type survey struct {
 	data *catalog.Used // the chunks that are data of files
 }
 
-// survey reads the list of files, and all tables.
+// survey reads the list of files, and all tables. It makes sure that leaves and files use no
+// segment that they do not say: a save relies on that.
 func (c *Checkpoint) survey(ctx context.Context) (*survey, error) {
 	l, err := c.newLoader()
 	if err != nil {
 		return nil, err
 	}
 	s := &survey{l.catalog, new(catalog.Used)}
-	found := func(ids []catalog.ID) { s.Use(s.data, ids) }
 	r := tableReader{l: l}
 	seen := make(map[tableID]bool)
-	err = l.entries(ctx, func(e *format.Entry) error {
+	var wrong error
+	note := func(what string, said []format.Use, ids []catalog.ID) {
+		if id, ok := s.unsaid(said, ids); ok && wrong == nil {
+			wrong = c.damaged(fmt.Errorf("%w: %s has data in segment %s, and does not say so", ErrCorrupt, what, id))
+		}
+	}
+	err = l.entries(ctx, func(of *leaf, e *format.Entry) error {
 		n, err := l.node(e)
-		if err != nil || n.table == nil {
-			found(n.chunks)
+		if err != nil {
 			return err
 		}
-		if id := idOf(&n); !seen[id] {
-			seen[id] = true
-			return r.add(ctx, n.table, newTable(n.Path, n.Size, format.DataCut, found))
+		s.Use(s.data, n.chunks)
+		note(fmt.Sprintf("leaf %q", of.First), of.Uses, slices.Concat(n.chunks, n.table))
+		id := idOf(&n)
+		if n.table == nil || seen[id] {
+			return nil
 		}
-		return nil
+		seen[id] = true
+		found := func(ids []catalog.ID) {
+			s.Use(s.data, ids)
+			note(fmt.Sprintf("file %q", n.Path), n.Uses, ids)
+			note(fmt.Sprintf("leaf %q", of.First), of.Uses, ids)
+		}
+		return r.add(ctx, n.table, newTable(n.Path, n.Size, format.DataCut, found))
 	})
 	if err == nil {
 		err = r.end(ctx)
 	}
-	return s, err
+	return s, cmp.Or(err, wrong)
+}
+
+// unsaid returns a segment that chunks are in, and that is not in a list.
+func (s *survey) unsaid(said []format.Use, ids []catalog.ID) (id format.SegmentID, found bool) {
+	last := -1
+	for _, chunk := range ids {
+		if n := s.SegmentOf(chunk); n != last {
+			last, id = n, s.Segments()[n].ID
+			if _, ok := slices.BinarySearchFunc(said, id, func(u format.Use, id format.SegmentID) int { return u.Segment.Compare(id) }); !ok {
+				return id, true
+			}
+		}
+	}
+	return id, false
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// A list of thousands of files has a table of its own, so the manifest stays small,
-// and what did not change is not stored again.
+// A list of thousands of files lies in leaves, whose list lies in the segments too, so the
+// manifest stays small, and what did not change is not stored again.
 func TestManyFiles(t *testing.T) {
 	inWorld(t, func(w *world) {
 		o, _ := w.ownerWith(checkpoint.Options{Memory: 4 << 20})
@@ -21,7 +21,7 @@ func TestManyFiles(t *testing.T) {
 			return commit(w, o, checkpoint.Snapshot{State: checkpoint.FS(files)})
 		}
 		first := save()
-		if m := w.manifest(first.Seq); m.Checkpoint.Content == nil || m.Checkpoint.Content.TreeSize == 0 {
+		if m := w.manifest(first.Seq); m.Checkpoint.Content == nil || len(m.Checkpoint.Content.TreeAt) == 0 {
 			t.Errorf("the content of the first is %+v", m.Checkpoint)
 		}
 		files["d25/f2500"] = &fstest.MapFile{Data: []byte("another"), Mode: 0o600}

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"context"
 	"slices"
 
@@ -32,7 +33,7 @@ func (t *Task) Newer(ctx context.Context, than uint64) (s Status, ok bool, err e
 // request. If it returns false they may still be the same, but stored in another way.
 func (c *Checkpoint) SameState(other *Checkpoint) bool {
 	a, b := c.content, other.content
-	return a.TreeSize == b.TreeSize && slices.EqualFunc(a.Tree, b.Tree, func(a, b format.Chunk) bool {
+	return bytes.Equal(a.Tree, b.Tree) && a.TreeSize == b.TreeSize && slices.EqualFunc(a.TreeAt, b.TreeAt, func(a, b format.Chunk) bool {
 		return a.Size == b.Size && a.Hash == b.Hash
 	})
 }

@@ -561,7 +561,7 @@ func (o *Owner) advance(p *pending, made *history.Committed) {
 	if p.content != nil {
 		o.baseline = &baseline{o.task.describe(o.base.Current(), p.content), p.tree}
 		if p.tree != nil {
-			p.tree.forget()
+			p.tree.forget(o.task.job.data.lists)
 		}
 	}
 	if made.Released {

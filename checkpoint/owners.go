@@ -27,9 +27,9 @@ func (w *scan) checkOwners() error {
 	if !w.owners {
 		return nil
 	}
-	for i := range w.nodes {
-		if n := &w.nodes[i]; n.Owner == nil {
-			return w.fail(n.Path, fmt.Errorf("%w: who owns it is not known here", ErrFileOwners))
+	for _, f := range w.found {
+		if f.Owner == nil {
+			return w.fail(f.Path, fmt.Errorf("%w: who owns it is not known here", ErrFileOwners))
 		}
 	}
 	return nil
@@ -56,8 +56,8 @@ func (r *restorer) checkOwners() error {
 // giveToAll gives one file to every owner in the tree.
 func (r *restorer) giveToAll(name string) error {
 	seen := make(map[format.Owner]bool)
-	for i := range r.tree.nodes {
-		o := r.tree.nodes[i].Owner
+	for _, n := range r.tree.nodes {
+		o := n.Owner
 		if seen[*o] {
 			continue
 		}

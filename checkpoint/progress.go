@@ -32,9 +32,9 @@ func (m *meter) add(done Progress) {
 }
 
 // total returns a Progress with the number and size of all regular files.
-func total(nodes []node) (p Progress) {
-	for i := range nodes {
-		if n := &nodes[i]; n.Mode.IsRegular() {
+func total(nodes []*node) (p Progress) {
+	for _, n := range nodes {
+		if n.Mode.IsRegular() {
 			p.AllFiles++
 			p.AllBytes += n.Size
 		}

@@ -101,7 +101,7 @@ func (c *Checkpoint) Entries(ctx context.Context) ([]Entry, error) {
 		return nil, err
 	}
 	entries := []Entry{}
-	err = l.entries(ctx, func(e *format.Entry) error {
+	err = l.entries(ctx, func(_ *leaf, e *format.Entry) error {
 		if _, err := l.node(e); err != nil {
 			return err
 		}

@@ -21,68 +21,106 @@ func (b *builder) compareAll(ctx context.Context, l *pipeline) error {
 	if w.open == nil {
 		return nil // a stream
 	}
-	next := 0 // index of the next node; WalkDir has the same order
-	err := fs.WalkDir(w.fsys, ".", func(path string, d fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return w.fail(path, err)
-		}
-		next = w.skipMade(next)
-		if next == len(w.nodes) || format.ComparePaths(path, w.nodes[next].Path) < 0 {
-			return w.fail(path, errAdded)
-		}
-		if path != w.nodes[next].Path {
-			return fs.SkipAll // the node was removed
-		}
-		next++
-		return w.fail(path, b.compareNode(l, next-1, d))
-	})
-	next = w.skipMade(next)
-	if err == nil && next < len(w.nodes) {
-		err = w.fail(w.nodes[next].Path, errRemoved)
+	m := &matcher{want: func(i int) bool { return w.spans[i].kept }}
+	if w.spans[0].leaf >= 0 {
+		m.leaves = b.leaves()
 	}
-	return err
+	now, err := w.again(ctx, m)
+	if err != nil {
+		return err
+	}
+	for i, s := range w.spans {
+		at := now.spans[i]
+		then := w.found[s.from:s.to]
+		if s.kept && at.kept {
+			continue
+		}
+		if s.kept {
+			if then, err = b.reopen(ctx, s.leaf, now.found[at.from:at.to]); err != nil {
+				return err
+			}
+		}
+		if err := b.compareSpan(ctx, l, then, now.found[at.from:at.to]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// skipMade returns the index of the first node from i on that is in the file system.
-func (w *scan) skipMade(i int) int {
-	for i < len(w.nodes) && w.seen[i].made {
-		i++
+// reopen returns what is in a leaf in which the first listing found nothing changed, and the
+// second did, as if the first had found it.
+func (b *builder) reopen(ctx context.Context, leaf int, now []*found) ([]*found, error) {
+	if b.opened[leaf] == nil {
+		if err := b.open(ctx, []int{leaf}); err != nil {
+			return nil, err
+		}
 	}
-	return i
+	then := b.opened[leaf]
+	inodes := make(map[string]uint64)
+	for _, f := range now {
+		inodes[f.Path] = f.seen.inode
+	}
+	var files []*node
+	for _, f := range then {
+		if f.Mode.IsRegular() {
+			files = append(files, &f.node)
+		} else {
+			f.seen.inode = inodes[f.Path] // it is not known what it was; a link's time and target tell
+		}
+	}
+	return then, b.base.tree.readTables(ctx, b.base.Checkpoint, files)
+}
+
+// compareSpan compares what was found to what is there now.
+func (b *builder) compareSpan(ctx context.Context, l *pipeline, then, now []*found) error {
+	w := b.scan
+	for _, f := range then {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case f.seen.made:
+			continue
+		case len(now) == 0 || format.ComparePaths(now[0].Path, f.Path) > 0:
+			return w.fail(f.Path, errRemoved)
+		case now[0].Path != f.Path:
+			return w.fail(now[0].Path, errAdded)
+		}
+		if err := w.fail(f.Path, b.compareNode(l, f, now[0])); err != nil {
+			return err
+		}
+		now = now[1:]
+	}
+	if len(now) > 0 {
+		return w.fail(now[0].Path, errAdded)
+	}
+	return nil
 }
 
 // compareNode compares a node to what the file system has now under its name.
-func (b *builder) compareNode(l *pipeline, i int, d fs.DirEntry) error {
-	info, err := d.Info()
-	if err != nil {
-		return err
-	}
-	w, n := b.scan, &b.scan.nodes[i]
-	err = w.differs(i, info)
-	if err != nil && n.Mode.IsRegular() {
+func (b *builder) compareNode(l *pipeline, f, now *found) error {
+	w := b.scan
+	err := f.differs(now)
+	if err != nil && f.Mode.IsRegular() {
 		// A directory's list may be older than its files: on Windows, it is for a file
 		// with several links. So ask for the file itself.
-		if info, err = fs.Lstat(w.fsys, n.Path); err == nil {
-			err = w.differs(i, info)
+		var info fs.FileInfo
+		if info, err = fs.Lstat(w.fsys, f.Path); err == nil {
+			w.describe(now, info)
+			err = f.differs(now)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	n.Mode, n.Owner = info.Mode(), w.ownerOf(info)
+	f.Mode, f.Owner = now.Mode, now.Owner
 	switch {
-	case n.Mode.IsDir():
-		n.ModTime = info.ModTime() // it differs if a file was added and removed again
-	case n.Mode.Type() == fs.ModeSymlink:
-		return w.compareLink(n)
-	case w.isImmutable(n.Path), w.isWriteOnce(n.Path) && !w.seen[i].read:
+	case f.Mode.IsDir():
+		f.ModTime = now.ModTime // it differs if a file was added and removed again
+	case f.Mode.Type() == fs.ModeSymlink:
+	case w.isImmutable(f.Path), w.isWriteOnce(f.Path) && !f.seen.read:
 	default:
-		now, _ := filetimes.Identity(info)
-		if now != w.seen[i].changed || w.seen[i].read && w.unsettled(now) {
-			return b.readAgain(l, n)
+		if now.seen.changed != f.seen.changed || f.seen.read && w.unsettled(now.seen.changed) {
+			return b.readAgain(l, &f.node)
 		}
 	}
 	return nil
@@ -94,29 +132,18 @@ func (w *scan) unsettled(changed time.Time) bool {
 	return !changed.IsZero() && !changed.Before(w.began.Add(-filetimes.Tick(changed)))
 }
 
-// differs returns an error if a node was replaced or written to, by what info says of it
-// now.
-func (w *scan) differs(i int, info fs.FileInfo) error {
-	n := &w.nodes[i]
-	_, inode := filetimes.Identity(info)
-	link := n.Mode.Type() == fs.ModeSymlink // links are replaced, never written to
+// differs returns an error if a node was replaced or written to, by what is said of it now.
+func (f *found) differs(now *found) error {
+	link := f.Mode.Type() == fs.ModeSymlink // links are replaced, never written to
 	switch {
-	case info.Mode().Type() != n.Mode.Type():
+	case now.Mode.Type() != f.Mode.Type():
 		return errReplaced
-	case n.Mode.IsDir():
+	case f.Mode.IsDir():
 		return nil
-	case inode != w.seen[i].inode, link && !info.ModTime().Equal(n.ModTime):
+	case now.seen.inode != f.seen.inode, link && (!now.ModTime.Equal(f.ModTime) || now.Target != f.Target):
 		return errReplaced
-	case !link && (info.Size() != n.Size || !info.ModTime().Equal(n.ModTime)):
+	case !link && (now.Size != f.Size || !now.ModTime.Equal(f.ModTime)):
 		return errWritten
 	}
 	return nil
-}
-
-func (w *scan) compareLink(n *node) error {
-	target, err := readLink(w.fsys, n.Path)
-	if err == nil && target != n.Target {
-		err = errReplaced
-	}
-	return err
 }

@@ -45,73 +45,122 @@ func (b *builder) repack(ctx context.Context, l *pipeline) error {
 		return err
 	}
 	any := len(b.scan.streams) > 0 // for streams, segments were chosen before
-	for b.choose(b.needed()) {
+	for {
+		needed, err := b.needed()
+		if err != nil {
+			return err
+		}
+		if !b.choose(needed) {
+			break
+		}
 		any = true // the list of files changes too, so less of other segments may be needed
 	}
 	if !any {
 		return nil
 	}
+	if err := b.openSparse(ctx); err != nil {
+		return err
+	}
 	m := repacker{builder: b, l: l, at: make(map[catalog.ID]int)}
-	for i := range b.scan.nodes {
-		n := &b.scan.nodes[i]
-		if b.scan.seen[i].made {
+	for f := range b.all() {
+		if f.seen.made {
 			continue // a stream can be read only once
 		}
-		if err := b.scan.fail(n.Path, m.store(ctx, n)); err != nil {
+		if err := b.scan.fail(f.Path, m.store(ctx, &f.node)); err != nil {
 			return err
 		}
 	}
 	if err := l.wait(); err != nil {
 		return err
 	}
-	for i := range b.scan.nodes {
-		n := &b.scan.nodes[i]
-		if err := b.scan.fail(n.Path, m.replace(n)); err != nil {
+	for f := range b.all() {
+		if err := b.scan.fail(f.Path, m.replace(&f.node)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// needed returns the chunks of base that the new checkpoint will need, as far as is known
-// by now.
-func (b *builder) needed() *catalog.Used {
-	used := new(catalog.Used)
-	for i := range b.scan.nodes {
-		b.catalog.Use(used, b.scan.nodes[i].chunks)
-		b.catalog.Use(used, b.scan.nodes[i].table)
+// openSparse reads the leaves and tables that refer to segments which are not worth keeping.
+func (b *builder) openSparse(ctx context.Context) error {
+	sparse := make(map[format.SegmentID]bool)
+	for i, s := range b.catalog.Segments()[:b.mark.Segments] {
+		sparse[s.ID] = b.sparse[i]
 	}
-	b.catalog.Use(used, b.listed())
-	b.catalog.Use(used, b.base.tree.table) // an estimate; it is a thirtieth of the list, so it hardly matters
-	return used
+	uses := func(list []format.Use) bool {
+		return slices.ContainsFunc(list, func(u format.Use) bool { return sparse[u.Segment] })
+	}
+	var leaves []int
+	for i, l := range b.leaves() {
+		if b.isKept(i) && (uses(l.Uses) || slices.ContainsFunc(l.chunks, b.isSparse)) {
+			leaves = append(leaves, i)
+		}
+	}
+	if err := b.open(ctx, leaves); err != nil {
+		return err
+	}
+	var tables []*node
+	for f := range b.all() {
+		if f.isUnread() && (uses(f.Uses) || slices.ContainsFunc(f.table, b.isSparse)) {
+			tables = append(tables, &f.node)
+		}
+	}
+	return b.base.tree.readTables(ctx, b.base.Checkpoint, tables)
 }
 
-// listed returns the chunks of base's list of files that the new list will have too. With
-// many small files, most of the data is in that list.
-func (b *builder) listed() (ids []catalog.ID) {
-	t := &tree{Catalog: b.catalog}
-	var enc format.TreeEncoder
-	for i := range b.scan.nodes {
-		n := b.scan.nodes[i]
-		if n.table == nil && len(n.chunks) > format.MaxEntryChunks {
-			n.table = n.chunks[:1] // a stand-in: its table will be another than before
-		}
-		e := t.entry(&n)
-		if slices.ContainsFunc(n.chunks, b.isSparse) || slices.ContainsFunc(n.table, b.isSparse) {
-			e.ModTime = e.ModTime.Add(1) // a stand-in: its entry will be another than before
-		}
-		if enc.Add(e) != nil {
-			return nil // the error will occur again when the tree is packed
+// isKept reports whether a leaf of base is in the new tree as it is, as far as is known.
+func (b *builder) isKept(i int) bool {
+	s := b.scan.spans[min(i, len(b.scan.spans)-1)]
+	return s.leaf == i && s.kept && b.opened[i] == nil
+}
+
+// needed returns the chunks of base that the new checkpoint will need, as far as is known
+// by now.
+func (b *builder) needed() (*catalog.Used, error) {
+	c := b.base.tree.counter()
+	for i := range b.leaves() {
+		if b.isKept(i) {
+			c.leaf(&b.leaves()[i])
 		}
 	}
-	for data := enc.Bytes(); len(data) > 0; {
-		k := cut.Meta.Next(data, true)
-		if id, ok := b.catalog.Find(format.Sum(data[:k])); ok {
-			ids = append(ids, id)
-		}
-		data = data[k:]
+	for f := range b.all() {
+		c.node(&f.node)
 	}
-	return ids
+	listed, err := b.listed()
+	c.Use(&c.used, listed)
+	c.Use(&c.used, b.base.tree.list) // an estimate; it is a fiftieth of the leaves, so it hardly matters
+	c.Use(&c.used, b.base.tree.table)
+	return &c.used, err
+}
+
+// listed returns the chunks of base's leaves that leaves which are made anew will have too.
+// With many small files, most of the data is in leaves.
+func (b *builder) listed() (ids []catalog.ID, err error) {
+	err = b.eachLeaf(b.expectedEntry, func(int) {}, func(_ []*node, data []byte) error {
+		for len(data) > 0 {
+			k := cut.Meta.Next(data, true)
+			if id, ok := b.catalog.Find(format.Sum(data[:k])); ok {
+				ids = append(ids, id)
+			}
+			data = data[k:]
+		}
+		return nil
+	})
+	return ids, err
+}
+
+// expectedEntry returns a node as it will be stored, or a stand-in if that is not known yet:
+// an entry that is in no leaf of base.
+func (b *builder) expectedEntry(n *node) (*format.Entry, error) {
+	e := b.entry(n)
+	switch {
+	case n.table == nil && len(n.chunks) > format.MaxEntryChunks:
+		e.Table, e.Chunks = e.Chunks[:1], nil // it gets a table
+		e.Uses = []format.Use{{Bytes: 1}}
+	case slices.ContainsFunc(n.chunks, b.isSparse), slices.ContainsFunc(n.table, b.isSparse):
+		e.ModTime = e.ModTime.Add(1) // its chunks are stored again
+	}
+	return e, nil
 }
 
 // choose adds to b.sparse the segments of base that are not worth keeping: those of which
@@ -270,7 +319,7 @@ func (m *repacker) replace(n *node) error {
 		n.chunks[i] = m.moved[at]
 	}
 	if !shared || slices.ContainsFunc(n.table, m.isSparse) {
-		n.table = nil // the table lists other chunks now, so it is made again
+		n.table, n.Uses = nil, nil // the table lists other chunks now, so it is made again
 	}
 	return nil
 }

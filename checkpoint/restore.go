@@ -142,8 +142,8 @@ const handlers = 8
 // error: on a file system that ignores the case of names, two files must not become one.
 // A file of a single chunk is made later, when that chunk is written.
 func (r *restorer) makeNodes(ctx context.Context) error {
-	for i := range r.tree.nodes {
-		if err := makeNode(r.root, &r.tree.nodes[i]); err != nil {
+	for _, n := range r.tree.nodes {
+		if err := makeNode(r.root, n); err != nil {
 			return err
 		}
 	}
@@ -183,14 +183,14 @@ func (r *restorer) eachFile(ctx context.Context, do func(*node) error) error {
 	share := (len(r.tree.nodes) + handlers - 1) / handlers
 	for nodes := range slices.Chunk(r.tree.nodes, max(share, 1)) {
 		group.Go(func() error {
-			for i := range nodes {
+			for _, n := range nodes {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				if !nodes[i].Mode.IsRegular() {
+				if !n.Mode.IsRegular() {
 					continue
 				}
-				if err := do(&nodes[i]); err != nil {
+				if err := do(n); err != nil {
 					return err
 				}
 			}
@@ -229,13 +229,12 @@ func newRestorer(root *os.Root, t *tree, m *meter) *restorer {
 		have: make([]atomic.Bool, t.Len()), left: make([]atomic.Int64, len(t.nodes)),
 	}
 	all := total(t.nodes)
-	for i := range t.nodes {
-		n := &t.nodes[i]
+	for i, n := range t.nodes {
 		r.left[i].Store(n.Size)
 		if n.Mode.IsRegular() && n.Size == 0 {
 			all.Files++
 		}
-		for _, id := range t.nodes[i].chunks {
+		for _, id := range n.chunks {
 			r.first[id+1]++
 		}
 	}
@@ -245,9 +244,9 @@ func newRestorer(root *os.Root, t *tree, m *meter) *restorer {
 	r.locations = make([]location, r.first[t.Len()])
 	m.add(all)
 	next := slices.Clone(r.first)
-	for i := range t.nodes {
+	for i, n := range t.nodes {
 		offset := int64(0)
-		for _, id := range t.nodes[i].chunks {
+		for _, id := range n.chunks {
 			r.locations[next[id]] = location{uint32(i), offset}
 			next[id]++
 			offset += t.Size(id)
@@ -317,7 +316,7 @@ func isZero(p []byte) bool {
 // A writer writes to one file after the other. It is used by one goroutine.
 type writer struct {
 	root   *os.Root
-	nodes  []node
+	nodes  []*node
 	synced bool // see restorer
 
 	file *os.File // nil if none is open
@@ -374,7 +373,7 @@ func (w *writer) open(node uint32) (err error) {
 		}
 	}
 	w.node = node
-	if n := &w.nodes[node]; len(n.chunks) == 1 {
+	if n := w.nodes[node]; len(n.chunks) == 1 {
 		w.file, err = newFile(w.root, n)
 	} else {
 		w.file, err = w.root.OpenFile(filepath.FromSlash(n.Path), os.O_WRONLY, 0)

@@ -16,10 +16,9 @@ func (b *builder) readFiles(l *pipeline) error {
 	if err := b.readStreams(l); err != nil {
 		return err
 	}
-	todo := b.toRead()
-	defer b.scan.writeAhead(todo)()
-	for _, i := range todo {
-		if err := b.scan.fail(b.scan.nodes[i].Path, b.readFile(l, i)); err != nil {
+	defer b.scan.writeAhead(b.todo)()
+	for _, f := range b.todo {
+		if err := b.scan.fail(f.Path, b.readFile(l, f)); err != nil {
 			return err
 		}
 		b.meter.add(Progress{Files: 1})
@@ -27,51 +26,65 @@ func (b *builder) readFiles(l *pipeline) error {
 	return nil
 }
 
-// toRead returns the indexes of the files that are to be read. The others get the chunks
-// that they have in base.
-func (b *builder) toRead() (list []int) {
-	var old []node // base's nodes that have not been passed yet
-	if b.base.tree != nil {
-		old = b.base.tree.nodes
-	}
-	for i := range b.scan.nodes {
-		n := &b.scan.nodes[i]
-		if b.scan.seen[i].made || !n.Mode.IsRegular() && !n.Mode.IsDir() {
+// match finds out which files are to be read. The others get the chunks that they have in
+// base. It returns the files of base whose chunks may be found again in what is read: those
+// that have changed, or are no longer there.
+func (b *builder) match() (old []*node) {
+	rest := b.oldNodes()
+	for _, f := range b.scan.found {
+		if f.seen.made || !f.Mode.IsRegular() && !f.Mode.IsDir() {
 			continue
 		}
-		for len(old) > 0 && format.ComparePaths(old[0].Path, n.Path) < 0 {
-			old = old[1:]
+		for len(rest) > 0 && format.ComparePaths(rest[0].Path, f.Path) < 0 {
+			old, rest = append(old, rest[0]), rest[1:]
 		}
-		if n.Mode.IsDir() {
-			if len(old) == 0 || old[0].Path != n.Path {
-				b.scan.noteUnkeptOf(n.Path)
+		isOld := len(rest) > 0 && rest[0].Path == f.Path
+		switch {
+		case f.Mode.IsDir():
+			if !isOld {
+				b.scan.noteUnkeptOf(f.Path)
 			}
-			continue
+		case !isOld || !b.scan.unchanged(&f.node, rest[0]):
+			b.todo = append(b.todo, f)
+		default:
+			f.keep(rest[0])
+			b.unread.AllFiles++
+			b.unread.AllBytes += f.Size
+			rest = rest[1:]
 		}
-		if len(old) == 0 || !b.scan.unchanged(n, &old[0]) {
-			list = append(list, i)
-			continue
-		}
-		n.chunks, n.table = old[0].chunks, old[0].table
-		// If the file was not read because of a promise (Immutable, WriteOnce), its
-		// present times prove nothing. Should a later save come without the promise, it
-		// must compare with the times that the file had when it was read.
-		n.ChangeTime, n.Inode = old[0].ChangeTime, old[0].Inode
-		b.meter.add(Progress{Files: 1, Bytes: n.Size})
 	}
-	return list
+	return append(old, rest...)
+}
+
+// keep makes f what it was in base.
+func (f *found) keep(old *node) {
+	f.chunks, f.table, f.Uses = old.chunks, old.table, old.Uses
+	// If the file was not read because of a promise (Immutable, WriteOnce), its
+	// present times prove nothing. Should a later save come without the promise, it
+	// must compare with the times that the file had when it was read.
+	f.ChangeTime, f.Inode = old.ChangeTime, old.Inode
+}
+
+// oldNodes returns what base has in the leaves that the scan did not find unchanged.
+func (b *builder) oldNodes() (nodes []*node) {
+	for i, l := range b.leaves() {
+		if s := b.scan.spans[min(i, len(b.scan.spans)-1)]; !s.kept {
+			nodes = append(nodes, l.nodes...)
+		}
+	}
+	return nodes
 }
 
 // writeAhead starts to write the dirty pages of the files that readFile will protect.
-func (w *scan) writeAhead(todo []int) (stop func()) {
+func (w *scan) writeAhead(todo []*found) (stop func()) {
 	dir, ok := w.fsys.(interface{ writeAhead([]string) (stop func()) })
 	if !ok {
 		return func() {}
 	}
 	var names []string
-	for _, i := range todo {
-		if n := &w.nodes[i]; !n.ChangeTime.IsZero() {
-			names = append(names, n.Path)
+	for _, f := range todo {
+		if !f.ChangeTime.IsZero() {
+			names = append(names, f.Path)
 		}
 	}
 	return dir.writeAhead(names)
@@ -99,39 +112,38 @@ func (w *scan) unchanged(n, old *node) bool {
 // if every later write will change them. To ensure that for writes through memory maps,
 // the file's pages are write-protected before it is read: what was written before is read,
 // and what is written later changes the times.
-func (b *builder) readFile(l *pipeline, i int) error {
-	n := &b.scan.nodes[i]
-	f, before, err := openRegular(b.scan.fsys, n.Path)
+func (b *builder) readFile(l *pipeline, f *found) error {
+	file, before, err := openRegular(b.scan.fsys, f.Path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	b.scan.noteUnkept(n.Path, hasUnkept(f))
-	known := !n.ChangeTime.IsZero()
+	defer file.Close()
+	b.scan.noteUnkept(f.Path, hasUnkept(file))
+	known := !f.ChangeTime.IsZero()
 	if known {
-		if known, err = filetimes.Catch(f); err != nil {
+		if known, err = filetimes.Catch(file); err != nil {
 			return err
 		}
 	}
-	read, err := l.add(f, cut.Data, &n.chunks)
+	read, err := l.add(file, cut.Data, &f.chunks)
 	if err != nil {
 		return err
 	}
-	after, err := f.Stat()
+	after, err := file.Stat()
 	if err != nil {
 		return err
 	}
 	if err := compare(before, after, read); err != nil {
 		return err
 	}
-	b.scan.describe(i, after)
-	b.scan.seen[i].read = true
+	b.scan.describe(f, after)
+	f.seen.read = true
 	if !known {
-		n.ChangeTime, n.Inode = time.Time{}, 0
+		f.ChangeTime, f.Inode = time.Time{}, 0
 	}
 	was, _ := filetimes.Identity(before)
-	if was != b.scan.seen[i].changed {
-		return b.readAgain(l, n)
+	if was != f.seen.changed {
+		return b.readAgain(l, &f.node)
 	}
 	return nil
 }

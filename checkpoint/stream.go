@@ -18,13 +18,13 @@ func (w *scan) addStreams() {
 		return
 	}
 	have := make(map[string]bool)
-	for i := range w.nodes {
-		have[w.nodes[i].Path] = true
+	for _, f := range w.found {
+		have[f.Path] = true
 	}
 	add := func(name string, mode fs.FileMode, seen fileStamp) {
 		if !have[name] {
 			have[name] = true
-			w.nodes, w.seen = append(w.nodes, node{Entry: format.Entry{Path: name, Mode: mode}}), append(w.seen, seen)
+			w.found = append(w.found, &found{node{Entry: format.Entry{Path: name, Mode: mode}}, seen})
 		}
 	}
 	for _, s := range w.streams {
@@ -33,21 +33,7 @@ func (w *scan) addStreams() {
 		}
 		add(s.name, 0o644, fileStamp{made: true, stream: s.reader})
 	}
-	w.sort()
-}
-
-// sort brings the nodes into the order of a tree.
-func (w *scan) sort() {
-	order := make([]int, len(w.nodes))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(a, b int) int { return format.ComparePaths(w.nodes[a].Path, w.nodes[b].Path) })
-	nodes, seen := make([]node, len(order)), make([]fileStamp, len(order))
-	for to, from := range order {
-		nodes[to], seen[to] = w.nodes[from], w.seen[from]
-	}
-	w.nodes, w.seen = nodes, seen
+	slices.SortFunc(w.found, func(a, b *found) int { return format.ComparePaths(a.Path, b.Path) })
 }
 
 // readStreams packs the streams, one after the other. Which chunks of base are
@@ -56,11 +42,11 @@ func (b *builder) readStreams(l *pipeline) error {
 	if len(b.scan.streams) > 0 && b.base.tree != nil {
 		b.choose(b.base.tree.need())
 	}
-	for i := range b.scan.nodes {
-		if b.scan.seen[i].stream == nil {
+	for _, f := range b.scan.found {
+		if f.seen.stream == nil {
 			continue
 		}
-		if err := b.readStream(l, i); err != nil {
+		if err := b.readStream(l, f); err != nil {
 			return err
 		}
 	}
@@ -69,15 +55,15 @@ func (b *builder) readStreams(l *pipeline) error {
 
 // readStream packs one stream. A Read that waits for its writer is ended, if that
 // can be done, when an upload has failed or the save's context has ended.
-func (b *builder) readStream(l *pipeline, i int) (err error) {
-	n, from := &b.scan.nodes[i], stream{b.scan.nodes[i].Path, b.scan.seen[i].stream}
+func (b *builder) readStream(l *pipeline, f *found) (err error) {
+	from := stream{f.Path, f.seen.stream}
 	uploads := b.packer.ctx
 	stop := context.AfterFunc(uploads, func() { from.interrupt(context.Cause(uploads)) })
-	n.Size, err = l.add(from.reader, cut.Data, &n.chunks)
+	f.Size, err = l.add(from.reader, cut.Data, &f.chunks)
 	interrupted := !stop()
 	switch {
 	case err == nil:
-		b.meter.add(Progress{Files: 1, AllBytes: n.Size})
+		b.meter.add(Progress{Files: 1, AllBytes: f.Size})
 		return nil
 	case interrupted:
 		return context.Cause(uploads)

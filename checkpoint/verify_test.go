@@ -286,7 +286,14 @@ func TestVerifyDamagedStructure(t *testing.T) {
 			m := w.manifest(seq)
 			var chunks []format.Chunk
 			if c := m.Checkpoint.Content; c != nil {
-				chunks = append(chunks, c.Tree...)
+				chunks = append(chunks, c.TreeAt...)
+				leaves, err := format.DecodeLeaves(c.Tree, m.Checkpoint.Files, m.Checkpoint.Bytes)
+				if err != nil && len(c.Tree) > 0 {
+					t.Fatal(err)
+				}
+				for _, l := range leaves {
+					chunks = append(chunks, l.Chunks...)
+				}
 			} else {
 				chunks = append(chunks, *m.Checkpoint.ContentAt)
 			}
@@ -657,8 +664,11 @@ func TestVerifyDistinguishesChunks(t *testing.T) {
 				}
 				content := &format.Content{
 					Segments: []format.Segment{{ID: right.Segment, Size: int64(len(right.stored))}},
-					Tree:     []format.Chunk{{Size: int64(len(enc.Bytes())), Hash: format.Sum(enc.Bytes())}},
 					Inline:   enc.Bytes(),
+					Tree: oneLeaf(t, format.Leaf{
+						First: "f", Files: 1, Bytes: c.Size, Uses: []format.Use{{Segment: c.Segment, Bytes: c.StoredSize()}},
+						Chunks: []format.Chunk{{Size: int64(len(enc.Bytes())), Hash: format.Sum(enc.Bytes())}},
+					}),
 				}
 				seq := uint64(i + 1)
 				at := w.put(&format.Manifest{

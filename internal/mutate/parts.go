@@ -36,32 +36,35 @@ var inParts = []mistake{
 	{
 		name: "a stream is looked for in the directory",
 		file: "checkpoint/recheck.go",
-		old: `		next = w.skipMade(next)
-		if next`,
-		new:    `		if next`,
+		old: `		case f.seen.made:
+			continue
+`,
+		new:    ``,
 		breaks: "a save of parts fails",
 		tests:  by("checkpoint", "TestJoin"),
 	},
 	{
-		name:   "no file is looked at again",
-		file:   "checkpoint/recheck.go",
-		old:    `return w.fail(path, b.compareNode(l, next-1, d))`,
-		new:    `return nil`,
+		name: "no file is looked at again",
+		file: "checkpoint/recheck.go",
+		old: `if err := w.fail(f.Path, b.compareNode(l, f, now[0])); err != nil {
+			return err
+		}`,
+		new:    ``,
 		breaks: "a checkpoint of two moments",
 		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead", "TestChangeInAPart"),
 	},
 	{
 		name:   "a write in the same tick passes",
 		file:   "checkpoint/recheck.go",
-		old:    `if now != w.seen[i].changed || w.seen[i].read && w.unsettled(now) {`,
-		new:    `if now != w.seen[i].changed {`,
+		old:    `if now.seen.changed != f.seen.changed || f.seen.read && w.unsettled(now.seen.changed) {`,
+		new:    `if now.seen.changed != f.seen.changed {`,
 		breaks: "a checkpoint of two moments",
 		tests:  by("checkpoint", "TestWriteInTheSameTick"),
 	},
 	{
 		name:   "the times of a file that was not opened are relied on",
 		file:   "checkpoint/scan.go",
-		old:    `n.ChangeTime, n.Inode = old[0].ChangeTime, old[0].Inode`,
+		old:    `f.ChangeTime, f.Inode = old.ChangeTime, old.Inode`,
 		new:    ``,
 		breaks: "what a save stores",
 		tests:  by("checkpoint", "TestPromiseThatIsTakenBack"),

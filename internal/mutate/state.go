@@ -13,9 +13,9 @@ var inStates = []mistake{
 	},
 	{
 		name:   "files that have one table each have a list of their own, renumbered twice",
-		file:   "checkpoint/tree.go",
-		old:    `if seen[&n.chunks[0]] {`,
-		new:    `if false {`,
+		file:   "checkpoint/lazytree.go",
+		old:    `if len(list) > 0 && !seen[&list[0]] {`,
+		new:    `if len(list) > 0 {`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestFilesThatShareATable"),
 	},
@@ -62,26 +62,27 @@ var inStates = []mistake{
 		tests:  by("checkpoint", "TestFailedUploadLeavesTheBase", "TestSegmentsOfFailedCommitsAreDeleted"),
 	},
 	{
-		name:   "a commit whose upload failed stays in the base's catalog",
-		file:   "checkpoint/build.go",
-		old:    `func (b *builder) undo() { b.catalog.Reset(b.mark) }`,
-		new:    `func (b *builder) undo() {}`,
+		name: "a commit whose upload failed stays in the base's catalog",
+		file: "checkpoint/build.go",
+		old: `	b.catalog.Reset(b.mark)
+}`,
+		new:    `}`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestFailedCommitLeavesTheBase"),
 	},
 	{
 		name:   "the same list of files is enough, though the save is to read all",
 		file:   "checkpoint/build.go",
-		old:    `sum == b.base.content.Fingerprint && !b.scan.reread`,
-		new:    `sum == b.base.content.Fingerprint`,
+		old:    `if b.scan.reread || len(b.scan.streams) > 0 {`,
+		new:    `if len(b.scan.streams) > 0 {`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestWhatIsOpened"),
 	},
 	{
 		name: "tables that were made before the state became inline data stay",
-		file: "checkpoint/build.go",
+		file: "checkpoint/packtree.go",
 		old: `for _, n := range b.tabled {
-		n.table = nil
+		n.table, n.Uses = nil, nil
 	}`,
 		new:    ``,
 		breaks: "I1",
@@ -93,7 +94,18 @@ var inStates = []mistake{
 		old:    `*b, err = baseline{}, nil`,
 		new:    `*b = baseline{}`,
 		breaks: "a new checkpoint does not need it",
-		tests:  by("checkpoint", "TestDamagedBaseIsNotBuiltUpon", "TestCommitAfterTheBaseCouldNotBeRead"),
+		tests:  by("checkpoint", "TestDamagedBaseIsNotBuiltUpon", "TestCommitAfterTheBaseCouldNotBeRead", "TestDamagedLeaves"),
+	},
+	{
+		name: "a leaf that cannot be read stops the next save",
+		file: "checkpoint/build.go",
+		old: `		*b.base = baseline{}
+		err = b.listAnew(ctx)
+`,
+		new: `		*b.base = baseline{}
+`,
+		breaks: "a new checkpoint does not need it",
+		tests:  by("checkpoint", "TestDamagedBaseIsNotBuiltUpon", "TestDamagedLeaves"),
 	},
 	{
 		name:   "segments of one save get one number",
@@ -152,16 +164,18 @@ var inStates = []mistake{
 	{
 		name:   "a file's attributes are lost without a word",
 		file:   "checkpoint/scan.go",
-		old:    `b.scan.noteUnkept(n.Path, hasUnkept(f))`,
+		old:    `b.scan.noteUnkept(f.Path, hasUnkept(file))`,
 		new:    ``,
 		breaks: "what is lost is told",
 		tests:  by("checkpoint", "TestSaveTellsOfAttributes"),
 	},
 	{
-		name:   "a directory's ACL is lost without a word",
-		file:   "checkpoint/scan.go",
-		old:    `if len(old) == 0 || old[0].Path != n.Path {`,
-		new:    `if len(old) > 0 && old[0].Path != n.Path {`,
+		name: "a directory's ACL is lost without a word",
+		file: "checkpoint/scan.go",
+		old: `			if !isOld {
+`,
+		new: `			if isOld {
+`,
 		breaks: "what is lost is told",
 		tests:  by("checkpoint", "TestSaveTellsOfAttributes"),
 	},
@@ -184,7 +198,7 @@ var inStates = []mistake{
 	{
 		name:   "a table stays although what it lists has moved",
 		file:   "checkpoint/repack.go",
-		old:    `n.table = nil // the table lists other chunks now, so it is made again`,
+		old:    `n.table, n.Uses = nil, nil // the table lists other chunks now, so it is made again`,
 		new:    `_ = n.table`,
 		breaks: "I1",
 		tests:  by("checkpoint", "TestWhatIsRepacked", "TestIncrementalCheckpointsGiveBackTheirState"),
@@ -192,8 +206,8 @@ var inStates = []mistake{
 	{
 		name:   "files that changed a moment ago are taken for known",
 		file:   "checkpoint/listing.go",
-		old:    `if seen.changed.Before(w.began.Add(-filetimes.Tick(seen.changed))) {`,
-		new:    `if seen.changed.Before(w.began) {`,
+		old:    `if f.seen.changed.Before(w.began.Add(-filetimes.Tick(f.seen.changed))) {`,
+		new:    `if f.seen.changed.Before(w.began) {`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestFileOfTheSameTickIsOpenedAgain"),
 	},
@@ -207,7 +221,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a state is the same although a file's changes may go unseen",
-		file:   "checkpoint/listing.go",
+		file:   "checkpoint/match.go",
 		old:    `if n.Mode.IsRegular() && n.ChangeTime.IsZero() {`,
 		new:    `if n.Mode.IsRegular() && n.ModTime.IsZero() {`,
 		breaks: "a checkpoint is its state",
@@ -215,25 +229,28 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a state is the same although an inode is another",
-		file:   "checkpoint/listing.go",
-		old:    `n.ChangeTime.Nanosecond(), n.Inode, n.Owner)`,
-		new:    `n.ChangeTime.Nanosecond(), 0, n.Owner)`,
+		file:   "checkpoint/match.go",
+		old:    `b = binary.AppendUvarint(b, n.Inode)`,
+		new:    ``,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestEveryTraceOfAChangeIsSeen"),
 	},
 	{
 		name:   "a state is the same although its owners are others",
-		file:   "checkpoint/listing.go",
-		old:    `n.ChangeTime.Nanosecond(), n.Inode, n.Owner)`,
-		new:    `n.ChangeTime.Nanosecond(), n.Inode, "")`,
+		file:   "checkpoint/match.go",
+		old:    `if o := n.Owner; o != nil {`,
+		new:    `if o := n.Owner; o != nil && o.UID > 1<<31 {`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestChangeOfAnOwnerIsSeen"),
 	},
 	{
-		name:   "times are told apart by 64 bits of nanoseconds",
-		file:   "checkpoint/listing.go",
-		old:    `n.ModTime.Unix(), n.ModTime.Nanosecond(), `,
-		new:    `n.ModTime.UnixNano(), 0, `,
+		name: "times are told apart by 64 bits of nanoseconds",
+		file: "checkpoint/match.go",
+		old: `b = binary.AppendVarint(b, n.ModTime.Unix())
+	b = binary.AppendVarint(b, int64(n.ModTime.Nanosecond()))
+`,
+		new: `b = binary.AppendVarint(b, n.ModTime.UnixNano())
+`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestTimesThatDifferBy584YearsAreNotTheSame"),
 	},
@@ -256,18 +273,18 @@ var inStates = []mistake{
 	{
 		name:   "a file may be written to while it is read, with its time put back",
 		file:   "checkpoint/scan.go",
-		old:    `if was != b.scan.seen[i].changed {`,
-		new:    `if was.IsZero() && was != b.scan.seen[i].changed {`,
+		old:    `if was != f.seen.changed {`,
+		new:    `if was.IsZero() && was != f.seen.changed {`,
 		breaks: "a checkpoint is its state",
 		tests:  by("checkpoint", "TestFileServersClockIsBehind"),
 	},
 	{
 		name: "a file's times are relied on wherever it is",
 		file: "checkpoint/scan.go",
-		old: `if known, err = filetimes.Catch(f); err != nil {
+		old: `if known, err = filetimes.Catch(file); err != nil {
 			return err
 		}`,
-		new: `if _, err = filetimes.Catch(f); err != nil {
+		new: `if _, err = filetimes.Catch(file); err != nil {
 			return err
 		}`,
 		breaks: "a checkpoint is its state",
@@ -285,21 +302,21 @@ var inStates = []mistake{
 		name: "a file is protected from unseen writes when it was read",
 		file: "checkpoint/scan.go",
 		old: `	if known {
-		if known, err = filetimes.Catch(f); err != nil {
+		if known, err = filetimes.Catch(file); err != nil {
 			return err
 		}
 	}
-	read, err := l.add(f, cut.Data, &n.chunks)
+	read, err := l.add(file, cut.Data, &f.chunks)
 	if err != nil {
 		return err
 	}
 `,
-		new: `	read, err := l.add(f, cut.Data, &n.chunks)
+		new: `	read, err := l.add(file, cut.Data, &f.chunks)
 	if err != nil {
 		return err
 	}
 	if known {
-		if known, err = filetimes.Catch(f); err != nil {
+		if known, err = filetimes.Catch(file); err != nil {
 			return err
 		}
 	}
@@ -325,34 +342,38 @@ var inStates = []mistake{
 		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
 	},
 	{
-		name:   "a file may come while others are read",
-		file:   "checkpoint/recheck.go",
-		old:    `return w.fail(path, errAdded)`,
-		new:    `return nil`,
+		name: "a file may come while others are read",
+		file: "checkpoint/recheck.go",
+		old: `	if len(now) > 0 {
+`,
+		new: `	if len(now) > 1000 {
+`,
 		breaks: "a checkpoint is the state of one moment",
 		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
 	},
 	{
-		name:   "a file may go while others are read",
-		file:   "checkpoint/recheck.go",
-		old:    `if err == nil && next < len(w.nodes) {`,
-		new:    `if err == nil && next == 0 {`,
+		name: "a file may go while others are read",
+		file: "checkpoint/recheck.go",
+		old: `			return w.fail(f.Path, errRemoved)
+`,
+		new: `			continue
+`,
 		breaks: "a checkpoint is the state of one moment",
 		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
 	},
 	{
 		name:   "a file may be replaced while others are read",
 		file:   "checkpoint/recheck.go",
-		old:    `case inode != w.seen[i].inode, link`,
-		new:    `case inode == 0 && w.seen[i].inode != 0, link`,
+		old:    `case now.seen.inode != f.seen.inode, link`,
+		new:    `case now.seen.inode == 0 && f.seen.inode != 0, link`,
 		breaks: "a checkpoint is the state of one moment",
 		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
 	},
 	{
 		name:   "a file may be written to while others are read, with its time put back",
 		file:   "checkpoint/recheck.go",
-		old:    `if now != w.seen[i].changed || w.seen[i].read && w.unsettled(now) {`,
-		new:    `if now.IsZero() {`,
+		old:    `if now.seen.changed != f.seen.changed || f.seen.read && w.unsettled(now.seen.changed) {`,
+		new:    `if now.seen.changed.IsZero() {`,
 		breaks: "a checkpoint is the state of one moment",
 		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
 	},
@@ -590,5 +611,117 @@ var inRestores = []mistake{
 		new:    `if dir == link {`,
 		breaks: "nothing but the target is touched",
 		tests:  by("internal/atomicdir", "TestLinksOfOthersAreNotFollowed", "TestLinksOfOthersOnTheWay"),
+	},
+	{
+		name: "what is in leaves that were left out may change while others are read",
+		file: "checkpoint/recheck.go",
+		old: `		if s.kept && at.kept {
+`,
+		new: `		if s.kept {
+`,
+		breaks: "a checkpoint is the state of one moment",
+		tests:  by("checkpoint", "TestLeavesThatChangeWhileAnotherIsRead"),
+	},
+	{
+		name:   "a file in a leaf that was left out has no inode",
+		file:   "checkpoint/build.go",
+		old:    `list[i] = &found{*n, fileStamp{changed: n.ChangeTime, inode: n.Inode}}`,
+		new:    `list[i] = &found{*n, fileStamp{changed: n.ChangeTime}}`,
+		breaks: "no false alarm",
+		tests:  by("checkpoint", "TestLeavesThatChangeWhileAnotherIsRead"),
+	},
+	{
+		name:   "leaves that refer to data which is stored again stay",
+		file:   "checkpoint/repack.go",
+		old:    `if b.isKept(i) && (uses(l.Uses) || slices.ContainsFunc(l.chunks, b.isSparse)) {`,
+		new:    `if b.isKept(i) && slices.ContainsFunc(l.chunks, b.isSparse) {`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestDataOfLeavesThatAreNotRead"),
+	},
+	{
+		name:   "leaves whose own data is stored again stay",
+		file:   "checkpoint/repack.go",
+		old:    `if b.isKept(i) && (uses(l.Uses) || slices.ContainsFunc(l.chunks, b.isSparse)) {`,
+		new:    `if b.isKept(i) && uses(l.Uses) {`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestLeafInAManifest"),
+	},
+	{
+		name: "a leaf that was read late stays after a commit that failed",
+		file: "checkpoint/build.go",
+		old: `		b.base.tree.leaves[i].nodes = nil
+`,
+		new: `		_ = i
+`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestDataOfLeavesThatAreNotRead"),
+	},
+	{
+		name: "what a leaf that was left out needs is forgotten",
+		file: "checkpoint/lazytree.go",
+		old: `	if l.nodes == nil {
+		c.uses(l.Uses)
+	}
+`,
+		new:    ``,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestDataOfLeavesThatAreNotRead"),
+	},
+	{
+		name: "what a table that was not read lists is forgotten",
+		file: "checkpoint/lazytree.go",
+		old: `	if n.isUnread() {
+		c.uses(n.Uses)
+	}
+`,
+		new:    ``,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestTableThatIsNotRead"),
+	},
+	{
+		name: "a leaf does not say what its tables list",
+		file: "checkpoint/packtree.go",
+		old: `			uses[u.Segment] += u.Bytes
+`,
+		new: `			_ = u
+`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestIncrementalCheckpointsGiveBackTheirState"),
+	},
+	{
+		name: "leaves do not grow together again",
+		file: "checkpoint/build.go",
+		old: `		if b.joins(i) {
+`,
+		new: `		if b.joins(i) && i < 0 {
+`,
+		breaks: "the cost follows the change",
+		tests:  by("checkpoint", "TestLeavesBeginWhereTheyBegan"),
+	},
+	{
+		name:   "all leaves are read",
+		file:   "checkpoint/build.go",
+		old:    `c.listMemory() < b.task.job.data.lists/readAllShare {`,
+		new:    `true {`,
+		breaks: "the cost follows the change",
+		tests:  by("checkpoint", "TestCostFollowsTheChange"),
+	},
+	{
+		name: "nothing of a file that is gone is found again",
+		file: "checkpoint/scan.go",
+		old: `	return append(old, rest...)
+`,
+		new: `	return nil
+`,
+		breaks: "the cost follows the change",
+		tests:  by("checkpoint", "TestRenamedFileInAForest"),
+	},
+	{
+		name:   "verify does not look at what leaves say",
+		file:   "checkpoint/load_tables.go",
+		old:    `return s, cmp.Or(err, wrong)`,
+		new:    `return s, err`,
+		breaks: "what is damaged is found",
+		tests:  by("checkpoint", "TestVerifyLeavesThatSayTooLittle"),
 	},
 }

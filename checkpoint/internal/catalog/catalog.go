@@ -106,8 +106,16 @@ type Set struct {
 	unfound map[chunk]ID // the chunks for which Find returns another one
 }
 
-// Set returns a Set of the chunks in an empty catalog.
-func (c *Catalog) Set() *Set { return &Set{c, make(map[chunk]ID)} }
+// Set returns a Set of the chunks that a catalog has.
+func (c *Catalog) Set() *Set {
+	s := &Set{c, make(map[chunk]ID)}
+	for i, ch := range c.chunks {
+		if c.byHash[key(ch.hash)] != ID(i) {
+			s.unfound[ch] = ID(i)
+		}
+	}
+	return s
+}
 
 // Add returns the ID of a chunk that is stored in segment number segment. It adds the chunk
 // if the catalog does not have it, and reports whether it did.
@@ -143,6 +151,15 @@ func (c *Catalog) Chunk(id ID) format.Chunk {
 		Segment: c.segments[ch.segment].ID, Offset: int64(ch.offset), Size: int64(ch.size),
 		Stored: int64(ch.stored), Encoding: ch.encoding, Hash: ch.hash,
 	}
+}
+
+// Chunks returns the chunks of a list.
+func (c *Catalog) Chunks(list []ID) []format.Chunk {
+	chunks := make([]format.Chunk, len(list))
+	for i, id := range list {
+		chunks[i] = c.Chunk(id)
+	}
+	return chunks
 }
 
 // SegmentOf returns the number of the segment that a chunk lies in.
@@ -223,12 +240,18 @@ func (c *Catalog) Use(u *Used, list []ID) {
 	}
 }
 
+// UseBytes adds chunks of a segment to the set that the catalog does not have.
+func (c *Catalog) UseBytes(u *Used, segment int, bytes int64) {
+	c.Use(u, nil) // makes room
+	u.Bytes[segment] += bytes
+}
+
 // Has reports whether a chunk is in the set.
 func (u *Used) Has(id ID) bool {
 	return int(id/64) < len(u.seen) && u.seen[id/64]&(1<<(id%64)) != 0
 }
 
-// Keep removes all chunks that are not in a set, and all segments without chunks. The
+// Keep removes all chunks that are not in a set, and all segments without such chunks. The
 // chunks that are kept get new IDs. The function that it returns replaces the old IDs in
 // a list by the new ones; it must be called exactly once for each list.
 func (c *Catalog) Keep(u *Used) (renumber func([]ID)) {

@@ -122,5 +122,6 @@ func (c *claims) maxEntry() uint64 {
 		return math.MaxUint64
 	}
 	const others = 2*MaxPath + 64<<10
-	return others + uint64(MetaCut.MaxTableOf(DataCut.MaxTableOf(c.bytes)))
+	uses := useLen * min(DataCut.MaxChunks(max(c.bytes, 1)), maxUses)
+	return others + uint64(MetaCut.MaxTableOf(DataCut.MaxTableOf(c.bytes))+uses)
 }

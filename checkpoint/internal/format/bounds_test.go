@@ -80,7 +80,9 @@ func TestWhatNoCutMakesIsRefused(t *testing.T) {
 	file := func(path string, size int64, chunks ...Chunk) Entry {
 		return Entry{Path: path, Size: size, Chunks: chunks}
 	}
-	tabled := func(size int64, table ...Chunk) Entry { return Entry{Path: "t", Size: size, Table: table} }
+	tabled := func(size int64, table ...Chunk) Entry {
+		return Entry{Path: "t", Size: size, Table: table, Uses: []Use{{Bytes: 1}}}
+	}
 	for _, c := range []struct {
 		name   string
 		claims claims
@@ -110,7 +112,7 @@ func TestWhatNoCutMakesIsRefused(t *testing.T) {
 			for _, e := range c.tree {
 				data = appendEntry(data, &e)
 			}
-			d := NewTreeDecoder(c.claims.files, c.claims.bytes)
+			d := &TreeDecoder{claims: &c.claims}
 			_, err := decodeParts(d, data, len(data))
 			if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrCorrupt) || !strings.Contains(fmt.Sprint(err), c.want)) {
 				t.Errorf("%v; want %q", err, c.want)
@@ -254,7 +256,9 @@ func TestListsOfNothingTakeNoMemory(t *testing.T) {
 	for name, decode := range map[string]func() error{
 		"segments": func() error { _, err := DecodeContent([]byte(`{"segments":` + nothing + `}`)); return err },
 		"tree":     func() error { _, err := DecodeContent([]byte(`{"tree":` + nothing + `}`)); return err },
-		"twice":    func() error { _, err := DecodeContent([]byte(`{"tree":` + nothing + `,"tree":[]}`)); return err },
+		"inline":   func() error { _, err := DecodeContent([]byte(`{"inline":` + nothing + `}`)); return err },
+		"tree_at":  func() error { _, err := DecodeContent([]byte(`{"tree_at":` + nothing + `}`)); return err },
+		"twice":    func() error { _, err := DecodeContent([]byte(`{"tree_at":` + nothing + `,"tree_at":[]}`)); return err },
 		"retained": func() error { _, err := m.decodeOne([]byte(nothing)); return err },
 		"index":    func() error { _, err := DecodeIndex([]byte(nothing)); return err },
 	} {

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 )
@@ -11,23 +12,32 @@ type Content struct {
 	OffsetsAre string            `json:"offsets_are,omitempty"` // "next" or "last"
 	Labels     map[string]string `json:"labels,omitempty"`
 
-	// Fingerprint is a hash of all names, modes, sizes, times and inodes in the state's
-	// directory. With it a save can tell that nothing changed without reading the tree.
-	// It is zero if it is not known.
-	Fingerprint Hash `json:"fingerprint,omitzero"`
-
-	// Segments lists every segment that Tree, and what Tree describes, lies in:
+	// Segments lists every segment that the tree, and what it describes, lies in:
 	// this checkpoint's own and those of earlier ones.
 	Segments Segments `json:"segments,omitempty"`
-	// Tree lists the chunks of the encoded tree: see [DecodeTree]. When there are many,
-	// TreeSize is set to the size of the encoded tree, and Tree lists the chunks of its
-	// table instead: see [DecodeTable].
-	Tree     Chunks `json:"tree,omitempty"`
+	// Tree is the list of the leaves of the tree: see [DecodeLeaves]. If it is long, it is
+	// stored as data, and TreeAt lists its chunks. When these are many, TreeSize is set to
+	// the size of the list, and TreeAt lists the chunks of its table: see [DecodeTable].
+	Tree     Blob   `json:"tree,omitempty"`
+	TreeAt   Chunks `json:"tree_at,omitempty"`
 	TreeSize int64  `json:"tree_size,omitempty"`
 	// Inline is the new data of a checkpoint that has too little for a segment
 	// of its own. What it shares with earlier ones lies in Segments: no other
 	// checkpoint can refer to this.
-	Inline []byte `json:"inline,omitempty"`
+	Inline Blob `json:"inline,omitempty"`
+}
+
+// A Blob is bytes that are base64 in JSON. Unlike a []byte it is read from a string alone: a
+// list would take 30 times as much memory as JSON.
+type Blob []byte
+
+// MarshalText returns the bytes in base64.
+func (b Blob) MarshalText() ([]byte, error) { return base64.StdEncoding.AppendEncode(nil, b), nil }
+
+// UnmarshalText reads what MarshalText returns.
+func (b *Blob) UnmarshalText(text []byte) (err error) {
+	*b, err = base64.StdEncoding.AppendDecode(nil, text)
+	return err
 }
 
 // Segment is a data object. It consists of chunks, one right after the other.
@@ -78,16 +88,19 @@ func (c *Content) check() error {
 		return err
 	}
 	var size int64
-	for i := range c.Tree {
-		if err := places.Check(&c.Tree[i]); err != nil {
-			return fmt.Errorf("list of files: %w", err)
+	for i := range c.TreeAt {
+		if err := places.Check(&c.TreeAt[i]); err != nil {
+			return fmt.Errorf("list of leaves: %w", err)
 		}
-		if size += c.Tree[i].Size; size > MaxTree {
-			return corruptf("a list of files of more than %d bytes", MaxTree)
+		if size += c.TreeAt[i].Size; size > MaxLeaves {
+			return corruptf("a list of leaves of more than %d bytes", MaxLeaves)
 		}
 	}
-	if c.TreeSize < 0 || c.TreeSize > MaxTree || c.TreeSize > 0 && len(c.Tree) == 0 {
-		return corruptf("a list of files of %d bytes", c.TreeSize)
+	switch {
+	case c.TreeSize < 0 || c.TreeSize > MaxLeaves || c.TreeSize > 0 && len(c.TreeAt) == 0:
+		return corruptf("a list of leaves of %d bytes", c.TreeSize)
+	case len(c.Tree) > 0 && len(c.TreeAt) > 0:
+		return corruptf("two lists of leaves")
 	}
 	return nil
 }

@@ -14,10 +14,10 @@ const (
 func TestContentThatCannotBeReliedOnIsRefused(t *testing.T) {
 	segments := func(size string) string { return `"segments":[{"id":` + idJSON + `,"size":` + size + `}]` }
 	tree := func(offset, size string) string {
-		return `"tree":[{"segment":` + idJSON + `,"offset":` + offset + `,"size":` + size + `,"hash":` + hashJSON + `}]`
+		return `"tree_at":[{"segment":` + idJSON + `,"offset":` + offset + `,"size":` + size + `,"hash":` + hashJSON + `}]`
 	}
 	coded := func(encoding, stored string) string {
-		return `"tree":[{"segment":` + idJSON + `,"offset":0,"stored":` + stored + `,"size":20,"encoding":` + encoding + `,"hash":` + hashJSON + `}]`
+		return `"tree_at":[{"segment":` + idJSON + `,"offset":0,"stored":` + stored + `,"size":20,"encoding":` + encoding + `,"hash":` + hashJSON + `}]`
 	}
 	chunk := `{"segment":` + idJSON + `,"offset":0,"size":67108864,"hash":` + hashJSON + `}`
 	for _, c := range []struct {
@@ -41,9 +41,9 @@ func TestContentThatCannotBeReliedOnIsRefused(t *testing.T) {
 		{"tree in a segment that is not listed", `{` + tree("0", "1") + `}`, false},
 		{"tree past its segment's end", `{` + segments("100") + `,` + tree("90", "11") + `}`, false},
 		{"tree before its segment's begin", `{` + segments("100") + `,` + tree("-1", "10") + `}`, false},
-		{"tree past the end of inline data", `{"inline":"aGVsbG8=","tree":[{"offset":1,"size":5,"hash":` + hashJSON + `}]}`, false},
-		{"tree in inline data", `{"inline":"aGVsbG8=","tree":[{"offset":0,"size":5,"hash":` + hashJSON + `}]}`, true},
-		{"tree in inline data beside segments", `{` + segments("100") + `,"inline":"aGVsbG8=","tree":[{"offset":0,"size":5,"hash":` + hashJSON + `}]}`, true},
+		{"tree past the end of inline data", `{"inline":"aGVsbG8=","tree_at":[{"offset":1,"size":5,"hash":` + hashJSON + `}]}`, false},
+		{"tree in inline data", `{"inline":"aGVsbG8=","tree_at":[{"offset":0,"size":5,"hash":` + hashJSON + `}]}`, true},
+		{"tree in inline data beside segments", `{` + segments("100") + `,"inline":"aGVsbG8=","tree_at":[{"offset":0,"size":5,"hash":` + hashJSON + `}]}`, true},
 		{"tree in a segment beside inline data", `{` + segments("100") + `,"inline":"aGVsbG8=",` + tree("90", "10") + `}`, true},
 		{"tree past its segment's end beside inline data", `{` + segments("100") + `,"inline":"aGVsbG8=",` + tree("90", "11") + `}`, false},
 		{"tree compressed", `{` + segments("100") + `,` + coded("1", "10") + `}`, true},
@@ -52,11 +52,11 @@ func TestContentThatCannotBeReliedOnIsRefused(t *testing.T) {
 		{"tree compressed to no bytes", `{` + segments("100") + `,` + coded("1", "0") + `}`, false},
 		{"tree in an unknown encoding", `{` + segments("100") + `,` + coded("2", "10") + `}`, false},
 		{"tree in an encoding that is none", `{` + segments("100") + `,` + coded("256", "10") + `}`, false},
-		{"fingerprint", `{"fingerprint":` + hashJSON + `}`, true},
-		{"fingerprint too short", `{"fingerprint":"6baa"}`, false},
-		{"fingerprint of nothing", `{"fingerprint":""}`, false},
-		{"tree of 1 GiB", `{` + segments("67108864") + `,"tree":[` + strings.Repeat(chunk+",", 15) + chunk + `]}`, true},
-		{"tree without end", `{` + segments("67108864") + `,"tree":[` + strings.Repeat(chunk+",", 16) + chunk + `]}`, false},
+		{"two trees", `{` + segments("100") + `,"tree":"aGVsbG8=",` + tree("90", "10") + `}`, false},
+		{"size of a tree that is not there", `{"tree_size":1}`, false},
+		{"tree of a negative size", `{` + segments("100") + `,"tree_size":-1,` + tree("90", "10") + `}`, false},
+		{"tree of 256 MiB", `{` + segments("67108864") + `,"tree_at":[` + strings.Repeat(chunk+",", 3) + chunk + `]}`, true},
+		{"tree without end", `{` + segments("67108864") + `,"tree_at":[` + strings.Repeat(chunk+",", 4) + chunk + `]}`, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := DecodeContent([]byte(c.json))

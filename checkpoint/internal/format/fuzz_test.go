@@ -252,8 +252,8 @@ func hostileTrees() map[string][]byte {
 	endless := binary.AppendUvarint(nil, 1<<62)
 	deep := appendEntry(nil, &Entry{Path: strings.Repeat("a/", 300) + "a"})
 	chunks := appendEntry(nil, &Entry{Path: "f", Size: 300, Chunks: slices.Repeat([]Chunk{{Size: 1, Hash: Hash{1}}}, 300)})
-	table := appendEntry(nil, &Entry{Path: "f", Size: 1, Table: slices.Repeat([]Chunk{{Size: MaxChunk}}, 16)})
-	huge := appendEntry(nil, &Entry{Path: "f", Size: math.MaxInt64, Table: []Chunk{{Size: 8 << 10}}})
+	table := appendEntry(nil, &Entry{Path: "f", Size: 1, Table: slices.Repeat([]Chunk{{Size: MaxChunk}}, 16), Uses: []Use{{Bytes: 1}}})
+	huge := appendEntry(nil, &Entry{Path: "f", Size: math.MaxInt64, Table: []Chunk{{Size: 8 << 10}}, Uses: []Use{{Bytes: 1}}})
 	target := appendEntry(nil, &Entry{Path: "l", Mode: fs.ModeSymlink, Target: strings.Repeat("/", 1000)})
 	return map[string][]byte{"endless": endless, "deep": deep, "chunks": chunks, "table": table, "huge": huge, "target": target}
 }
@@ -274,7 +274,7 @@ func FuzzTreeDecoder(f *testing.F) {
 		part = max(part, 1+len(data)/64) // or it takes long
 		var tree []Entry
 		var err error
-		bounded(t, len(data), func() { tree, err = decodeParts(NewTreeDecoder(files, size), data, part) })
+		bounded(t, len(data), func() { tree, err = decodeParts(&TreeDecoder{claims: &claims{files, size}}, data, part) })
 		wantCorrupt(t, err)
 		var sum int64
 		n := 0

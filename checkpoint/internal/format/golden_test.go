@@ -33,11 +33,21 @@ func chunkOf(id SegmentID, offset int64, data string) Chunk {
 	return Chunk{Segment: id, Offset: offset, Size: int64(len(data)), Hash: Sum([]byte(data))}
 }
 
+// goldenLeaf returns a list of one leaf, which lies in these chunks.
+func goldenLeaf(l Leaf, chunks ...Chunk) []byte {
+	l.Chunks = chunks
+	list, err := EncodeLeaves([]Leaf{l})
+	if err != nil {
+		panic(err)
+	}
+	return list
+}
+
 var inline = &Content{
 	Offsets:    map[string]string{"orders/7": "4711", "orders/<8>": "12 & 13"},
 	OffsetsAre: "last",
 	Labels:     map[string]string{"version": "2.3", "Größe": "\u2028\"\\"},
-	Tree:       []Chunk{chunkOf(SegmentID{}, 5, "tree")},
+	Tree:       goldenLeaf(Leaf{First: ".", Files: 1, Bytes: 5, Uses: []Use{{SegmentID{}, 5}}}, chunkOf(SegmentID{}, 5, "tree")),
 	Inline:     []byte("hellotree"),
 }
 
@@ -47,7 +57,7 @@ var inSegments = &Content{
 		{SegmentID{3, writerA, 4}, 16 << 20, ""},
 		{SegmentID{3, writerA, 5}, 6291969, ""},
 	},
-	Tree: []Chunk{chunkOf(SegmentID{3, writerA, 5}, 6291456, "tree")},
+	TreeAt: []Chunk{chunkOf(SegmentID{3, writerA, 5}, 6291456, "tree")},
 }
 
 // compressed returns c, whose stored bytes are these many, as one zstd frame.
@@ -57,13 +67,12 @@ func compressed(c Chunk, stored int64) Chunk {
 }
 
 var incremental = &Content{
-	Offsets:     map[string]string{"orders/7": "4712"},
-	Fingerprint: Sum([]byte("walk")),
+	Offsets: map[string]string{"orders/7": "4712"},
 	Segments: []Segment{
 		{SegmentID{3, writerA, 4}, 16 << 20, ""},
 		{SegmentID{1, writerB, 0}, 6291969, ""},
 	},
-	Tree: []Chunk{
+	TreeAt: []Chunk{
 		compressed(chunkOf(SegmentID{3, writerA, 4}, 16<<20-15, "what is shared"), 9),
 		chunkOf(SegmentID{}, 5, "tree"),
 	},
@@ -152,6 +161,16 @@ var goldenIndex = []Piece{
 	{5000, compressed(chunkOf(SegmentID{2, writerA, 1 << 31}, 0, strings.Repeat("older", 50_000)), 30000)},
 }
 
+var goldenUses = []Use{{SegmentID{2, writerB, 0}, 1 << 20}, {SegmentID{3, writerA, 5}, 5}}
+
+var goldenLeaves = []Leaf{
+	{First: ".", Files: 1, Bytes: 5, Fingerprint: Sum([]byte("seen")), Uses: goldenUses, Chunks: []Chunk{
+		compressed(chunkOf(SegmentID{3, writerA, 4}, 16<<20-700, strings.Repeat("shared", 200)), 700),
+		chunkOf(SegmentID{3, writerA, 5}, 5, "second"),
+	}},
+	{First: "a/b", Files: 1, Chunks: []Chunk{chunkOf(SegmentID{}, 0, "links, and an empty file")}},
+}
+
 var goldenTree = []Entry{
 	{Path: ".", Mode: fs.ModeDir | 0o755, ModTime: moment},
 	{Path: "a", Mode: fs.ModeDir | fs.ModeSticky | 0o700, ModTime: time.Date(1969, 1, 2, 3, 4, 5, 6, time.UTC)},
@@ -170,7 +189,7 @@ var goldenTree = []Entry{
 	{Path: "c", Mode: 0o600, ModTime: moment, Size: 38, ChangeTime: time.Date(1969, 1, 2, 3, 4, 5, 6, time.UTC), Chunks: []Chunk{
 		compressed(chunkOf(SegmentID{3, writerA, 4}, 300, "what is compressed"), 9),
 		compressed(chunkOf(SegmentID{3, writerA, 4}, 309, "what follows upon it"), 10)}},
-	{Path: "d", Mode: 0o600, ModTime: moment, Size: 10 << 30, ChangeTime: moment, Inode: 7, Table: []Chunk{
+	{Path: "d", Mode: 0o600, ModTime: moment, Size: 10 << 30, ChangeTime: moment, Inode: 7, Uses: goldenUses, Table: []Chunk{
 		compressed(chunkOf(SegmentID{3, writerA, 5}, 0, "table, first half"), 5),
 		chunkOf(SegmentID{3, writerA, 5}, 5, "second"),
 	}},
@@ -301,6 +320,18 @@ func TestGoldenTable(t *testing.T) {
 	wantEqual(t, got, goldenTable)
 }
 
+func TestGoldenLeaves(t *testing.T) {
+	data, err := EncodeLeaves(goldenLeaves)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeLeaves(goldenHex(t, "leaves.hex", data), 2, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, got, goldenLeaves)
+}
+
 // goldenHex compares data with the file of that name, which holds it in
 // hexadecimal.
 func goldenHex(t *testing.T, name string, data []byte) []byte {
@@ -315,7 +346,7 @@ func goldenHex(t *testing.T, name string, data []byte) []byte {
 
 // A golden file that no test reads would prove nothing.
 func TestGoldenFilesAreAllRead(t *testing.T) {
-	read := []string{"retained.json", "index.json", "tree.hex", "tree-owners.hex", "table.hex"}
+	read := []string{"retained.json", "index.json", "tree.hex", "tree-owners.hex", "table.hex", "leaves.hex"}
 	for name := range goldenManifests {
 		read = append(read, name+".json")
 	}

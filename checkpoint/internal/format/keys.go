@@ -1,6 +1,8 @@
 package format
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"strconv"
@@ -197,6 +199,11 @@ func ParseSegmentID(s string) (SegmentID, bool) {
 	}
 	id := decodeSegmentID(raw[:])
 	return id, id != SegmentID{} && id.String() == s
+}
+
+// Compare orders segments by epoch, writer and number.
+func (id SegmentID) Compare(other SegmentID) int {
+	return cmp.Or(cmp.Compare(id.Epoch, other.Epoch), bytes.Compare(id.Writer[:], other.Writer[:]), cmp.Compare(id.N, other.N))
 }
 
 // MarshalText returns the name, or nothing for the zero value.

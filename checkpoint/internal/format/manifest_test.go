@@ -226,7 +226,7 @@ func TestWhatIsWrittenCanBeRead(t *testing.T) {
 			c.Content.Segments = append(c.Content.Segments, c.Content.Segments[0])
 		},
 		"files past the segment's end": func(_ *Manifest, c *Checkpoint) {
-			c.Content.Tree = []Chunk{chunkOf(c.Content.Segments[0].ID, c.Content.Segments[0].Size, "x")}
+			c.Content.TreeAt = []Chunk{chunkOf(c.Content.Segments[0].ID, c.Content.Segments[0].Size, "x")}
 		},
 	}
 	for name, f := range spoil {

@@ -34,9 +34,11 @@ type Entry struct {
 	// instead: the chunks of the file's table, which is the list of its
 	// chunks stored as data, so that an unchanged table is referred to and not
 	// written again. See [AppendTable]. A file that is not empty has one of
-	// the two.
+	// the two. With a table, Uses says what the chunks in it take of each segment,
+	// so that a table need not be read to know that.
 	Chunks []Chunk
 	Table  []Chunk
+	Uses   []Use
 }
 
 // An Owner says whom a file belongs to, by numbers: a user and a group.
@@ -76,13 +78,15 @@ const MaxDepth = 2 << 10
 // it makes a table. It is the writer's choice: a reader takes any number.
 const MaxEntryChunks = 4
 
-// MaxTreeChunks is how many chunks of a tree a writer lists in the content
+// MaxTreeChunks is how many chunks of a list of leaves a writer lists in the content
 // itself before it makes a table.
 const MaxTreeChunks = 16
 
 // A TreeEncoder encodes a tree, entry by entry. It refuses what DecodeTree
 // would refuse, so that nothing is stored that cannot be read. The zero value
 // is an empty tree. It must not be used by two goroutines at once.
+//
+// A tree is stored in leaves: see [Leaf].
 //
 // A tree is the encodings of its entries, one after the other, in depth-first order: a
 // directory comes before what is in it, and that comes before the directory's next
@@ -94,13 +98,15 @@ const MaxTreeChunks = 16
 //	mode    = io/fs.FileMode, as far as modeMask goes; and ownedBit if owner follows
 //	owner   = user, group
 //	mtime   = seconds since 1970, nanoseconds
-//	file    = size*2 + tabled, seen, chunk...       chunks of the table if tabled
+//	file    = size*2 + tabled, seen, [uses], chunk...    if tabled, uses, and the chunks of the table
+//	uses    = as in a list of leaves: see [EncodeLeaves]
 //	seen    = 0 | nanoseconds + 1, seconds, inode   change time and inode
 //	chunk   = as in a table: see [AppendTable]
 //
 // Numbers are unsigned varints, seconds a signed one.
 type TreeEncoder struct {
-	tree []byte
+	tree []byte // the leaf so far
+	size int    // of the leaves before
 	body []byte // of one entry, kept for its memory
 	in   order
 }
@@ -115,7 +121,7 @@ func (t *TreeEncoder) Add(e *Entry) error {
 		return err
 	}
 	t.body = appendBody(t.body[:0], &stored)
-	if len(t.tree)+binary.MaxVarintLen64+len(t.body) > MaxTree {
+	if t.size+len(t.tree)+binary.MaxVarintLen64+len(t.body) > MaxTree {
 		return fmt.Errorf("the list of files and directories takes more than %d bytes at %q", MaxTree, e.Path)
 	}
 	t.tree = binary.AppendUvarint(t.tree, uint64(len(t.body)))
@@ -124,8 +130,14 @@ func (t *TreeEncoder) Add(e *Entry) error {
 	return nil
 }
 
-// Bytes returns the tree so far. It is the encoder's until no more is added.
+// Bytes returns the tree, or the leaf, so far. It is the encoder's until no more is added.
 func (t *TreeEncoder) Bytes() []byte { return t.tree }
+
+// EndLeaf ends a leaf: what is added afterwards belongs to the next one.
+func (t *TreeEncoder) EndLeaf() { t.size, t.tree = t.size+len(t.tree), t.tree[:0] }
+
+// Skip takes the place of the entries of a leaf that is stored already.
+func (t *TreeEncoder) Skip(first string) { t.in = order{last: first, unknown: true} }
 
 func appendBody(b []byte, e *Entry) []byte {
 	b = appendString(b, e.Path)
@@ -160,6 +172,9 @@ func appendFile(b []byte, e *Entry) []byte {
 		b = binary.AppendVarint(b, e.ChangeTime.Unix())
 		b = binary.AppendUvarint(b, e.Inode)
 	}
+	if len(e.Table) > 0 {
+		b = appendUses(b, e.Uses)
+	}
 	var at place
 	for i := range chunks {
 		b = at.append(b, &chunks[i])
@@ -186,19 +201,15 @@ func DecodeTree(data []byte) ([]Entry, error) {
 	return entries, nil
 }
 
-// A TreeDecoder is [DecodeTree] for a tree that comes in parts. It also checks that the
-// tree has no more than the manifest declares. It takes memory for one part and one entry.
+// A TreeDecoder is [DecodeTree] for a tree that comes in parts: leaf by leaf, see
+// [TreeDecoder.Begin]. It also checks that each leaf has just what the list of leaves declares.
+// It takes memory for one part and one entry.
 type TreeDecoder struct {
 	parts
 	n      int
 	in     order
 	claims *claims // nil if nothing is claimed
-}
-
-// NewTreeDecoder returns a decoder of the tree of a state that has so many regular
-// files, and so many bytes in them.
-func NewTreeDecoder(files int, bytes int64) *TreeDecoder {
-	return &TreeDecoder{claims: &claims{files: files, bytes: bytes}}
+	leaf   *Leaf   // nil if it is a whole tree
 }
 
 // Add yields the entries that end in part, which comes next. What it finds wrong it
@@ -215,7 +226,7 @@ func (t *TreeDecoder) End() error {
 	if len(t.rest) > 0 {
 		return corruptf("the tree ends within entry %d", t.n+1)
 	}
-	return nil
+	return t.checkLeaf()
 }
 
 // decode yields the entries that are there as a whole.
@@ -245,7 +256,7 @@ func (t *TreeDecoder) decode(yield func(Entry, error) bool) {
 			yield(Entry{}, fmt.Errorf("%w: %w", ErrCorrupt, err))
 			return
 		}
-		if err := t.claims.take(&e); err != nil {
+		if err := cmp.Or(t.checkFirst(&e), t.claims.take(&e)); err != nil {
 			yield(Entry{}, err)
 			return
 		}
@@ -291,12 +302,15 @@ func (d *decoder) file(e *Entry) {
 	head := d.uvarint()
 	e.Size = int64(head >> 1)
 	d.seen(e)
+	tabled := head&1 != 0
+	if tabled {
+		e.Uses = d.uses()
+	}
 	var chunks []Chunk
 	var at place
 	for len(d.rest) > 0 {
 		chunks = append(chunks, d.chunk(&at))
 	}
-	tabled := head&1 != 0
 	if tabled && len(chunks) == 0 {
 		d.fail()
 		return
@@ -323,9 +337,10 @@ func (d *decoder) seen(e *Entry) {
 
 // order checks entries one after another.
 type order struct {
-	last  string // path of the entry before, or ""
-	dir   bool   // which is a directory
-	owned bool   // and has an owner
+	last    string // path of the entry before, or ""
+	dir     bool   // which is a directory
+	owned   bool   // and has an owner
+	unknown bool   // some entries before the next one are not known
 }
 
 // check reports what is wrong with e as the next entry.
@@ -335,6 +350,9 @@ func (o *order) check(e *Entry) error {
 	}
 	if o.last != "" && ComparePaths(o.last, e.Path) >= 0 {
 		return fmt.Errorf("entry %q after %q", e.Path, o.last)
+	}
+	if o.unknown {
+		return nil
 	}
 	if !o.open(path.Dir(e.Path)) {
 		return fmt.Errorf("entry %q in no directory", e.Path)
@@ -346,7 +364,9 @@ func (o *order) check(e *Entry) error {
 }
 
 // pass takes e, which has been checked, as the last one.
-func (o *order) pass(e *Entry) { o.last, o.dir, o.owned = e.Path, e.Mode.IsDir(), e.Owner != nil }
+func (o *order) pass(e *Entry) {
+	*o = order{last: e.Path, dir: e.Mode.IsDir(), owned: e.Owner != nil}
+}
 
 // open reports whether the entries so far hold directory dir and do not lead
 // past what is in it: it is the last entry, or that one is below it.
@@ -381,14 +401,13 @@ func rank(c byte) byte {
 
 // check reports what is wrong with e alone.
 func (e *Entry) check() error {
+	if err := checkPath(e.Path); err != nil {
+		return fmt.Errorf("entry %w", err)
+	}
 	switch {
-	case len(e.Path) > MaxPath:
-		return fmt.Errorf("entry %.100q has a path of %d bytes, more than %d", e.Path, len(e.Path), MaxPath)
-	case strings.Count(e.Path, "/") >= MaxDepth:
-		return fmt.Errorf("entry %.100q has a path of %d names, more than %d", e.Path, strings.Count(e.Path, "/")+1, MaxDepth)
 	case len(e.Target) > MaxPath:
 		return fmt.Errorf("link %q has a target of %d bytes, more than %d", e.Path, len(e.Target), MaxPath)
-	case !fs.ValidPath(e.Path) || strings.ContainsRune(e.Path, 0) || e.Path == "." && !e.Mode.IsDir():
+	case e.Path == "." && !e.Mode.IsDir():
 		return fmt.Errorf("entry with path %q", e.Path)
 	case e.Mode&^modeMask != 0 || e.Mode.Type() == fs.ModeDir|fs.ModeSymlink:
 		return fmt.Errorf("entry %q has mode %v", e.Path, e.Mode)
@@ -400,8 +419,20 @@ func (e *Entry) check() error {
 		return fmt.Errorf("entry %q has target %q and is no link", e.Path, e.Target)
 	case e.Mode.IsRegular():
 		return e.checkFile()
-	case e.Size != 0 || len(e.Chunks) > 0 || len(e.Table) > 0 || !e.ChangeTime.IsZero() || e.Inode != 0:
+	case e.Size != 0 || len(e.Chunks) > 0 || len(e.Table) > 0 || len(e.Uses) > 0 || !e.ChangeTime.IsZero() || e.Inode != 0:
 		return fmt.Errorf("entry %q is described like a file and is none", e.Path)
+	}
+	return nil
+}
+
+func checkPath(p string) error {
+	switch {
+	case len(p) > MaxPath:
+		return fmt.Errorf("%.100q has a path of %d bytes, more than %d", p, len(p), MaxPath)
+	case strings.Count(p, "/") >= MaxDepth:
+		return fmt.Errorf("%.100q has a path of %d names, more than %d", p, strings.Count(p, "/")+1, MaxDepth)
+	case !fs.ValidPath(p) || strings.ContainsRune(p, 0):
+		return fmt.Errorf("with path %q", p)
 	}
 	return nil
 }
@@ -416,6 +447,9 @@ func (e *Entry) checkFile() error {
 	sum, err := sizeOf(e.Chunks)
 	if err != nil {
 		return fmt.Errorf("file %q: %w", e.Path, err)
+	}
+	if len(e.Uses) > 0 {
+		return fmt.Errorf("file %q says what a table uses, and has none", e.Path)
 	}
 	if sum != e.Size {
 		return fmt.Errorf("file %q of %d bytes has chunks of %d", e.Path, e.Size, sum)
@@ -434,6 +468,11 @@ func (e *Entry) checkTable() error {
 		return fmt.Errorf("file %q of %d bytes has a table", e.Path, e.Size)
 	case sum > MaxTable:
 		return fmt.Errorf("file %q has a table of %d bytes, more than %d", e.Path, sum, MaxTable)
+	case len(e.Uses) == 0:
+		return fmt.Errorf("file %q has a table that uses no segment", e.Path)
+	}
+	if err := checkUses(e.Uses); err != nil {
+		return fmt.Errorf("file %q: table: %w", e.Path, err)
 	}
 	return nil
 }

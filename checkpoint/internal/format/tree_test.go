@@ -90,6 +90,7 @@ func drawFile(t *rapid.T, e *Entry) {
 	}
 	if rapid.Bool().Draw(t, "tabled") {
 		e.Table = drawChunks(t, 1, 3)
+		e.Uses = drawUses(t, 1)
 		e.Size = rapid.Int64Range(1, math.MaxInt64).Draw(t, "size")
 		return
 	}
@@ -97,6 +98,15 @@ func drawFile(t *rapid.T, e *Entry) {
 	for i := range e.Chunks {
 		e.Size += e.Chunks[i].Size
 	}
+}
+
+// drawUses draws what something uses.
+func drawUses(t *rapid.T, least int) (uses []Use) {
+	for _, n := range rapid.SliceOfNDistinct(rapid.Uint32Max(9), least, 4, rapid.ID).Draw(t, "uses") {
+		uses = append(uses, Use{SegmentID{Epoch: uint64(n / 3), N: n}, rapid.Int64Range(1, MaxSegment).Draw(t, "used")})
+	}
+	slices.SortFunc(uses, func(a, b Use) int { return a.Segment.Compare(b.Segment) })
+	return uses
 }
 
 // drawChunks draws chunks of which some lie end to end, or nil.
@@ -149,7 +159,9 @@ func TestTreesThatMakeNoSenseAreNeitherWrittenNorRead(t *testing.T) {
 	dir := func(p string) Entry { return Entry{Path: p, Mode: fs.ModeDir} }
 	file := func(p string) Entry { return Entry{Path: p} }
 	chunked := func(size int64, c Chunk) []Entry { return []Entry{{Path: "f", Size: size, Chunks: []Chunk{c}}} }
-	tabled := func(size int64, c ...Chunk) []Entry { return []Entry{{Path: "f", Size: size, Table: c}} }
+	uses := []Use{{Bytes: 1}}
+	tabled := func(size int64, c ...Chunk) []Entry { return []Entry{{Path: "f", Size: size, Table: c, Uses: uses}} }
+	using := func(uses ...Use) []Entry { return []Entry{{Path: "f", Size: 1, Table: []Chunk{{Size: 1}}, Uses: uses}} }
 	for _, c := range []struct {
 		name string
 		tree []Entry
@@ -203,6 +215,11 @@ func TestTreesThatMakeNoSenseAreNeitherWrittenNorRead(t *testing.T) {
 		{"table with a bad chunk", tabled(1, Chunk{Size: MaxChunk + 1}), false},
 		{"table of an empty file", tabled(0, Chunk{Size: 1}), false},
 		{"table of 1 GiB", tabled(1, slices.Repeat([]Chunk{{Size: MaxChunk}}, 16)...), true},
+		{"table that uses no segment", using(), false},
+		{"table that uses no bytes", using(Use{}), false},
+		{"table that uses a segment twice", using(Use{Bytes: 1}, Use{Bytes: 1}), false},
+		{"table that uses segments in order", using(Use{Bytes: 1}, Use{SegmentID{Epoch: 1}, 1}, Use{SegmentID{Epoch: 1, N: 1}, 1}), true},
+		{"table that uses segments out of order", using(Use{SegmentID{Epoch: 1}, 1}, Use{Bytes: 1}), false},
 		{"table without end", tabled(1, slices.Repeat([]Chunk{{Size: MaxChunk}}, 17)...), false},
 		{"change time and inode", []Entry{{Path: "f", ChangeTime: moment, Inode: math.MaxUint64}}, true},
 		{"change time in 1970", []Entry{{Path: "f", ChangeTime: time.Unix(0, 0)}}, true},
@@ -240,6 +257,8 @@ func TestEntriesThatATreeCannotHoldAreNotWritten(t *testing.T) {
 		{"directory with a size", Entry{Path: "d", Mode: fs.ModeDir, Size: 4096}},
 		{"directory with chunks", Entry{Path: "d", Mode: fs.ModeDir, Chunks: one}},
 		{"directory with a table", Entry{Path: "d", Mode: fs.ModeDir, Table: one}},
+		{"directory that uses a segment", Entry{Path: "d", Mode: fs.ModeDir, Uses: []Use{{Bytes: 1}}}},
+		{"file without a table that uses a segment", Entry{Path: "f", Uses: []Use{{Bytes: 1}}}},
 		{"directory with a change time", Entry{Path: "d", Mode: fs.ModeDir, ChangeTime: moment}},
 		{"link with an inode", Entry{Path: "l", Mode: fs.ModeSymlink, Target: "x", Inode: 1}},
 	} {
@@ -282,7 +301,10 @@ func TestBytesThatAreNoTreeAreRefused(t *testing.T) {
 		{"a file of one byte", entry(file + "\x02\x00" + "\x04" + hash), true},
 		{"its place given", entry(file + "\x02\x00" + "\x05" + segment + "\x00" + hash), true},
 		{"its data compressed", entry(file + "\x04\x00" + "\x0a\x01\x01" + hash), true},
-		{"its table", entry(file + "\x03\x00" + "\x04" + hash), true},
+		{"its table", entry(file + "\x03\x00" + "\x01" + segment + "\x07" + "\x04" + hash), true},
+		{"its table, which uses nothing", entry(file + "\x03\x00" + "\x00" + "\x04" + hash), false},
+		{"its table, which uses half a segment", entry(file + "\x03\x00" + "\x01" + segment[:10]), false},
+		{"its table, which uses segments without end", entry(file + "\x03\x00" + endless + segment + "\x07" + "\x04" + hash), false},
 		{"its change time and inode", entry(file + "\x02\x01\x00\x07" + "\x04" + hash), true},
 
 		{"its owner", entry("\x01f\x80\x04\x05\x06\x00\x00" + "\x00\x00"), true},
@@ -307,9 +329,9 @@ func TestBytesThatAreNoTreeAreRefused(t *testing.T) {
 		{"a file changed in an endless inode", entry(file + "\x00\x01\x00" + strings.Repeat("\xff", 11)), false},
 		{"a file changed at a second of nanos", entry(file + "\x00\x81\x94\xeb\xdc\x03\x00\x00"), false},
 		{"a file changed when it is not known", entry(file + "\x00\x01" + unknown + "\x00"), false},
-		{"a table of no chunks", entry(file + "\x03\x00"), false},
-		{"a table of no chunks for an empty file", entry(file + "\x01\x00"), false},
-		{"a table for an empty file", entry(file + "\x01\x00" + "\x04" + hash), false},
+		{"a table of no chunks", entry(file + "\x03\x00" + "\x01" + segment + "\x07"), false},
+		{"a table of no chunks for an empty file", entry(file + "\x01\x00" + "\x01" + segment + "\x07"), false},
+		{"a table for an empty file", entry(file + "\x01\x00" + "\x01" + segment + "\x07" + "\x04" + hash), false},
 		{"chunk of no bytes", entry(file + "\x00\x00" + "\x00" + hash), false},
 		{"chunk in no segment", entry(file + "\x02\x00" + "\x05"), false},
 		{"chunk in half a segment", entry(file + "\x02\x00" + "\x05" + segment[:10]), false},
@@ -419,6 +441,9 @@ func TestTreeIsReadInMemoryOfItsOrder(t *testing.T) {
 	chunked := func(head byte, n int) []byte {
 		body := append([]byte("\x01f\x00\x00\x00"), binary.AppendUvarint(nil, uint64(n)<<1|uint64(head))...)
 		body = append(body, 0)
+		if head != 0 {
+			body = append(append(append(body, 1), make([]byte, segmentIDLen)...), 7)
+		}
 		body = append(body, strings.Repeat("\x04"+hash, n)...)
 		return append(binary.AppendUvarint(nil, uint64(len(body))), body...)
 	}

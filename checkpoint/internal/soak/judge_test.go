@@ -291,7 +291,8 @@ func (j *judge) space(ctx context.Context) (stored, live int64) {
 	}
 	n := &need{judge: j, spots: make(map[spot]int64)}
 	for _, seq := range j.retained {
-		if err := n.checkpoint(ctx, j.manifests[seq-1].Checkpoint.Content); err != nil {
+		c := j.manifests[seq-1].Checkpoint
+		if err := n.checkpoint(ctx, c.Content, c.Files, c.Bytes); err != nil {
 			j.badf("checkpoint %d: %v", seq, err)
 		}
 	}
@@ -321,11 +322,19 @@ type need struct {
 	spots map[spot]int64
 }
 
-func (n *need) checkpoint(ctx context.Context, c *format.Content) error {
-	if c.TreeSize > 0 {
-		return errors.New("its list of files has a table")
+func (n *need) checkpoint(ctx context.Context, c *format.Content, files int, bytes int64) error {
+	if len(c.TreeAt) > 0 {
+		return errors.New("its list of leaves is in a segment")
 	}
-	tree, err := n.join(ctx, c.Tree, c.Inline)
+	leaves, err := format.DecodeLeaves(c.Tree, files, bytes)
+	if err != nil {
+		return err
+	}
+	var chunks []format.Chunk
+	for i := range leaves {
+		chunks = append(chunks, leaves[i].Chunks...)
+	}
+	tree, err := n.join(ctx, chunks, c.Inline)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,394 @@
+package checkpoint_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+	"github.com/holdfast-io/holdfast/internal/faultstore"
+)
+
+// A forest is a live state of so many files that they take several leaves, and that there is
+// no memory for the list of all.
+type forest struct {
+	*live
+	world *world
+	files []string
+}
+
+func newForest(w *world, files int) *forest {
+	f := &forest{live: newLive(w), world: w}
+	for i := range files {
+		name := fmt.Sprintf("d%02d/f%04d", i/100, i)
+		f.files = append(f.files, name)
+		f.write(name, fmt.Append(nil, "file ", i))
+	}
+	settle(w, f.path(f.files[len(f.files)-1]))
+	return f
+}
+
+// touch writes to a file, or makes it, and waits until the next write has another time.
+func (f *forest) touch(name, text string) {
+	f.Helper()
+	f.write(name, []byte(text))
+	settle(f.tester, f.path(name))
+}
+
+// save makes a checkpoint of a source, without anything in memory of those before.
+func (f *forest) save(from checkpoint.Source) (*checkpoint.Checkpoint, backend.Stats, error) {
+	task, job, _ := f.world.open(checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
+	c, err := task.Save(f.Context(), checkpoint.Snapshot{State: from}, checkpoint.SaveOptions{})
+	return c, job.Stats(), err
+}
+
+func (f *forest) mustSave() (*checkpoint.Checkpoint, backend.Stats) {
+	f.Helper()
+	c, stats, err := f.save(f.source())
+	f.must(err)
+	return c, stats
+}
+
+// leaves returns the leaves of a checkpoint, of which it checks all that is stored.
+func (f *forest) leaves(c *checkpoint.Checkpoint) []format.Leaf {
+	f.Helper()
+	f.wantBack(c)
+	s := takeInventory(f.world, f.world.bucket)
+	leaves, err := s.account(f.world, c.Seq).leaves(s, f.world.manifest(c.Seq).Checkpoint)
+	f.must(err)
+	return leaves
+}
+
+// inLeaf returns the files of a leaf.
+func (f *forest) inLeaf(leaves []format.Leaf, i int) (names []string) {
+	for _, name := range f.files {
+		if format.ComparePaths(name, leaves[i].First) >= 0 && (i == len(leaves)-1 || format.ComparePaths(name, leaves[i+1].First) < 0) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// A save after one of many files has changed reads and stores little of the list of files.
+func TestCostFollowsTheChange(t *testing.T) {
+	inWorld(t, func(w *world) {
+		f := newForest(w, 1500)
+		first, _ := f.mustSave()
+		leaves := f.leaves(first)
+		list := int64(0)
+		for _, l := range leaves {
+			for _, c := range l.Chunks {
+				list += c.Size
+			}
+		}
+		if len(leaves) < 8 || list < 100<<10 {
+			t.Fatalf("%d leaves of %d bytes", len(leaves), list)
+		}
+		f.opened.take()
+		same, stats := f.mustSave()
+		f.wantOpened()
+		if same.NewBytes > 0 || stats.Get.Bytes > 16<<10 {
+			t.Errorf("with nothing changed, %d bytes were stored, and %d read", same.NewBytes, stats.Get.Bytes)
+		}
+		f.touch("d07/f0777", "changed")
+		second, stats := f.mustSave()
+		f.wantOpened("d07/f0777")
+		if second.NewBytes > 20<<10 || stats.Get.Bytes > 40<<10 {
+			t.Errorf("after one file changed, %d bytes were stored, and %d read", second.NewBytes, stats.Get.Bytes)
+		}
+		if now := f.leaves(second); len(now) != len(leaves) {
+			t.Errorf("%d leaves, and %d before", len(now), len(leaves))
+		}
+	})
+}
+
+// Whatever is added and removed, leaves begin where those of a first save of the same state
+// would begin, and the others are not read.
+func TestLeavesBeginWhereTheyBegan(t *testing.T) {
+	for name, change := range map[string]func(f *forest, leaves []format.Leaf){
+		"the first file of a leaf is removed": func(f *forest, leaves []format.Leaf) { f.must(os.Remove(f.path(f.inLeaf(leaves, 3)[0]))) },
+		"a leaf is removed": func(f *forest, leaves []format.Leaf) {
+			for _, name := range f.inLeaf(leaves, 3) {
+				f.must(os.Remove(f.path(name)))
+			}
+		},
+		"the last leaf is removed": func(f *forest, leaves []format.Leaf) {
+			for _, name := range f.inLeaf(leaves, len(leaves)-1) {
+				f.must(os.Remove(f.path(name)))
+			}
+		},
+		"a directory is removed": func(f *forest, _ []format.Leaf) { f.must(os.RemoveAll(f.path("d07"))) },
+		"all is removed but one file": func(f *forest, _ []format.Leaf) {
+			for n := range 15 {
+				if n != 7 {
+					f.must(os.RemoveAll(f.path(fmt.Sprintf("d%02d", n))))
+				}
+			}
+			for _, name := range f.files[701:800] {
+				f.must(os.Remove(f.path(name)))
+			}
+		},
+		"many files are added": func(f *forest, _ []format.Leaf) {
+			for n := range 500 {
+				f.write(fmt.Sprintf("d07/g%03d", n), fmt.Append(nil, n))
+			}
+		},
+		"files are added before all, and after all": func(f *forest, _ []format.Leaf) {
+			f.write("a", []byte("a"))
+			f.write("z/z", []byte("z"))
+		},
+		"a file becomes a directory": func(f *forest, leaves []format.Leaf) {
+			name := f.inLeaf(leaves, 3)[0]
+			f.must(os.Remove(f.path(name)))
+			f.write(name+"/in it", []byte("x"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				f := newForest(w, 1500)
+				first, _ := f.mustSave()
+				change(f, f.leaves(first))
+				f.touch("last", "")
+				second, _ := f.mustSave()
+				now := f.leaves(second)
+				again, _, err := f.save(f.source().Full())
+				f.must(err)
+				want := f.leaves(again)
+				if len(now) != len(want) {
+					t.Fatalf("%d leaves; a first save of the same makes %d", len(now), len(want))
+				}
+				for i := range want {
+					if now[i].First != want[i].First || now[i].Files != want[i].Files || now[i].Fingerprint != want[i].Fingerprint {
+						t.Errorf("leaf %d is %+v; want %+v", i, now[i], want[i])
+					}
+				}
+			})
+		})
+	}
+}
+
+// What a save does not read is the same at its end, too.
+func TestLeavesThatChangeWhileAnotherIsRead(t *testing.T) {
+	const other = "d03/f0333" // in a leaf that is not read
+	for name, c := range map[string]struct {
+		change func(f *forest) error
+		want   string // the error; "" for none
+	}{
+		"a file is written": {func(f *forest) error { return os.WriteFile(f.path(other), []byte("another"), 0o644) }, other + ": changed while it was saved: it was written to"},
+		"a file is written in place, and gets its time back": {func(f *forest) error {
+			info, err := os.Stat(f.path(other))
+			return errors.Join(err, os.WriteFile(f.path(other), []byte("file XXX"), 0o644), os.Chtimes(f.path(other), time.Time{}, info.ModTime()))
+		}, other + ": changed while it was saved: it was written to"},
+		"a file is removed": {func(f *forest) error { return os.Remove(f.path(other)) }, other + ": changed while it was saved: it was removed"},
+		"a file is replaced": {func(f *forest) error {
+			return errors.Join(os.WriteFile(f.path("../other"), []byte("file 333"), 0o644), os.Rename(f.path("../other"), f.path(other)))
+		}, other + ": changed while it was saved: it was replaced"},
+		"a file is added":      {func(f *forest) error { return os.WriteFile(f.path(other+"-"), nil, 0o644) }, other + "-: changed while it was saved: it was added"},
+		"a directory is added": {func(f *forest) error { return os.Mkdir(f.path(other+"-"), 0o755) }, other + "-: changed while it was saved: it was added"},
+		"a file comes and goes": {func(f *forest) error {
+			return errors.Join(os.WriteFile(f.path(other+"-"), nil, 0o644), os.Remove(f.path(other+"-")))
+		}, ""},
+		"a file gets another name beside its own": {func(f *forest) error { return os.Link(f.path(other), f.path("../linked")) }, ""},
+		"a file gets another mode":                {func(f *forest) error { return os.Chmod(f.path(other), 0o600) }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				f := newForest(w, 1500)
+				f.dir = f.path("state")
+				f.must(os.Mkdir(f.dir, 0o755))
+				for n := range 15 {
+					d := fmt.Sprintf("d%02d", n)
+					f.must(os.Rename(f.path("../"+d), f.path(d)))
+				}
+				f.opened.FS = &agedFS{FS: os.DirFS(f.dir)}
+				settle(t, f.dir)
+				f.mustSave()
+				f.touch("d07/f0777", "another")
+				var failed error
+				once := func() { failed, c.change = errors.Join(failed, c.change(f)), func(*forest) error { return nil } }
+				made, _, err := f.save(checkpoint.FS(whileReading{&agedFS{FS: os.DirFS(f.dir)}, once}))
+				f.must(failed)
+				if c.want == "" {
+					f.must(err)
+					f.leaves(made)
+					return
+				}
+				if !errors.Is(err, checkpoint.ErrChanged) || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v; want ErrChanged, %q", err, c.want)
+				}
+			})
+		})
+	}
+}
+
+// If a leaf that a save needs is damaged, or the list of leaves, everything is stored anew.
+func TestDamagedLeaves(t *testing.T) {
+	for name, chunks := range map[string]func(c *format.Content, leaves []format.Leaf) []format.Chunk{
+		"the leaf":           func(_ *format.Content, leaves []format.Leaf) []format.Chunk { return leaves[len(leaves)/2].Chunks },
+		"the list of leaves": func(c *format.Content, _ []format.Leaf) []format.Chunk { return c.TreeAt },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				f := newForest(w, 4000)
+				first, _ := f.mustSave()
+				leaves := f.leaves(first)
+				at := chunks(w.manifest(first.Seq).Checkpoint.Content, leaves)[0]
+				key := format.SegmentKey(dir, at.Segment)
+				data := w.read(key)
+				data[at.Offset] ^= 1
+				w.write(key, data)
+				f.touch(f.inLeaf(leaves, len(leaves)/2)[1], "another")
+				second, _ := f.mustSave()
+				f.leaves(second)
+				if second.NewBytes < first.NewBytes*9/10 {
+					t.Errorf("%d bytes were stored anew of %d", second.NewBytes, first.NewBytes)
+				}
+			})
+		})
+	}
+}
+
+// A file that was renamed is found again, however large the state is.
+func TestRenamedFileInAForest(t *testing.T) {
+	inWorld(t, func(w *world) {
+		f := newForest(w, 1500)
+		f.touch("d03/large", string(noise(1<<20)))
+		f.mustSave()
+		f.must(os.Rename(f.path("d03/large"), f.path("d11/renamed")))
+		settle(t, f.path("d11"))
+		second, _ := f.mustSave()
+		f.leaves(second)
+		if second.NewBytes > 64<<10 {
+			t.Errorf("%d bytes were stored for a file that was renamed", second.NewBytes)
+		}
+	})
+}
+
+// What is in the manifest of one checkpoint cannot be in the next one's, so the leaves that
+// lie there are stored again, and those that refer to it.
+func TestLeavesInManifests(t *testing.T) {
+	inWorld(t, func(w *world) {
+		f := newForest(w, 1500)
+		o, _ := w.ownerWith(checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
+		commit(w, o, f.snapshot())
+		inline := 0
+		for n := range 20 {
+			f.touch(f.files[n*70], fmt.Sprint("another ", n))
+			made := commit(w, o, f.snapshot())
+			f.leaves(made)
+			if len(w.manifest(made.Seq).Checkpoint.Content.Inline) > 0 {
+				inline++
+			}
+		}
+		if inline < 10 {
+			t.Errorf("%d of 20 commits have inline data", inline)
+		}
+	})
+}
+
+// The table of a large file that did not change is not read, and its data stays.
+func TestTableThatIsNotRead(t *testing.T) {
+	inWorld(t, func(w *world) {
+		f := newForest(w, 1500)
+		f.touch("d03/large", string(noise(4<<20)))
+		f.mustSave()
+		f.touch("d03/largf", "beside it")
+		second, stats := f.mustSave()
+		f.leaves(second)
+		if table := int64(4 << 20 / (16 << 10) * 36); stats.Get.Bytes > 40<<10 || second.NewBytes > 20<<10 {
+			t.Errorf("%d bytes were read and %d stored; the table has %d", stats.Get.Bytes, second.NewBytes, table)
+		}
+	})
+}
+
+// A save relies on what leaves say of their files, so verify looks at it.
+func TestVerifyLeavesThatSayTooLittle(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.owner()
+		made := commit(w, o, with(1, 100<<10))
+		m := w.manifest(made.Seq)
+		leaves, err := format.DecodeLeaves(m.Checkpoint.Content.Tree, m.Checkpoint.Files, m.Checkpoint.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaves[0].Uses = nil
+		m.Checkpoint.Content.Tree = oneLeaf(w, leaves[0])
+		m.Seq, m.Checkpoint.Seq = m.Seq+1, m.Seq+1
+		w.put(m)
+		r, _ := w.verify(structure)
+		if len(r.Damaged) != 1 || len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Error, `leaf "s" has data in segment`) {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// What a leaf that is not read needs stays, as long as it is worth keeping. If it is not, the
+// leaf is read late, and what it needs is stored again. If that commit fails, the next one
+// knows nothing of it.
+func TestDataOfLeavesThatAreNotRead(t *testing.T) {
+	inWorld(t, func(w *world) {
+		f := newForest(w, 1500)
+		var o *checkpoint.Owner
+		var store *faultstore.Store
+		anew := func() { // an owner that has nothing in memory
+			o, store = w.ownerWith(checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: checkpoint.KeepAll}})
+		}
+		made := func() *checkpoint.Checkpoint {
+			f.Helper()
+			c := commit(w, o, f.snapshot())
+			f.leaves(c)
+			return c
+		}
+		data := noise(112 << 10)
+		anew()
+		made()
+		f.touch("d03/gone", string(data[:40<<10]))
+		f.touch("d11/stays", string(data[40<<10:52<<10]))
+		made() // both are in one segment
+		f.touch("d11/other", string(data[82<<10:]))
+		made() // and now the leaf of the second one is in another
+		f.must(os.Chmod(f.path("d11/other"), 0o600))
+		f.touch("d13/third", string(data[52<<10:82<<10]))
+		made() // and that one has nothing but what the leaf says that it uses
+		anew()
+		f.touch("d07/f0777", "beside both")
+		made()
+		anew()
+		f.must(os.Remove(f.path("d03/gone")))
+		settle(t, f.path("d03"))
+		store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "create", Err: backend.ErrPermission})
+		if _, err := o.Commit(w.Context(), f.snapshot()); !errors.Is(err, backend.ErrPermission) {
+			t.Fatalf("%v; want ErrPermission", err)
+		}
+		synctest.Wait()
+		store.Disarm()
+		w.wantWorthKeeping(made().Seq)
+	})
+}
+
+// A leaf that lies in a manifest is stored again with the next checkpoint, though nothing in
+// it has changed, and though none of its files lies there.
+func TestLeafInAManifest(t *testing.T) {
+	inWorld(t, func(w *world) {
+		f := newForest(w, 1500)
+		first, _ := f.mustSave()
+		f.leaves(first)
+		f.must(os.Chmod(f.path("d03/f0333"), 0o600))
+		settle(t, f.path("d03/f0333"))
+		second, _ := f.mustSave()
+		f.leaves(second)
+		if c := w.manifest(second.Seq).Checkpoint.Content; len(c.Inline) == 0 {
+			t.Fatalf("it has no inline data: %+v", c)
+		}
+		f.must(os.Chmod(f.path("d11/f1111"), 0o600))
+		settle(t, f.path("d11/f1111"))
+		third, _ := f.mustSave()
+		f.leaves(third)
+	})
+}

@@ -1,0 +1,134 @@
+package checkpoint
+
+import (
+	"encoding/binary"
+	"io/fs"
+
+	"github.com/zeebo/blake3"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
+
+// A matcher finds the leaves of a tree in which nothing changed, while a scan lists the
+// state. It compares what the file system says of all files in the range of a leaf with the
+// leaf's fingerprint. What is in the range of such a leaf does not stay in memory.
+type matcher struct {
+	leaves []leaf
+	want   func(leaf int) bool // which of them to compare
+
+	scan *scan
+	at   int // the leaf that the scan has come to
+	from int // where its range begins in what was found
+	sum  *fingerprint
+}
+
+// A span is what a scan found in the range of one leaf: from its first entry, or for the
+// first leaf from the beginning, to the first entry of the next leaf.
+type span struct {
+	leaf     int // -1 if there are no leaves
+	kept     bool
+	from, to int // in scan.found; nothing if kept
+}
+
+func (m *matcher) begin(w *scan) { m.scan, m.at, m.from, m.sum = w, 0, 0, newFingerprint() }
+
+// enter is called before the scan adds what is at path.
+func (m *matcher) enter(path string) {
+	for m.at+1 < len(m.leaves) && format.ComparePaths(m.leaves[m.at+1].First, path) <= 0 {
+		m.endSpan()
+		m.at++
+	}
+}
+
+func (m *matcher) add(f *found) {
+	if len(m.leaves) > 0 {
+		m.sum.add(&f.node)
+	}
+}
+
+// end ends the range of the leaf that the scan has come to, and those of the others.
+func (m *matcher) end() {
+	if len(m.leaves) == 0 {
+		m.scan.spans = []span{{leaf: -1, to: len(m.scan.found)}}
+		return
+	}
+	for ; m.at < len(m.leaves); m.at++ {
+		m.endSpan()
+	}
+}
+
+func (m *matcher) endSpan() {
+	w, l := m.scan, &m.leaves[m.at]
+	s := span{leaf: m.at, from: m.from, to: len(w.found)}
+	if sum := m.sum.take(); sum != (format.Hash{}) && sum == l.Fingerprint && m.want(m.at) {
+		clear(w.found[m.from:])
+		w.found = w.found[:m.from]
+		s.to, s.kept = s.from, true
+		w.kept.AllFiles += l.Files
+		w.kept.AllBytes += l.Bytes
+	}
+	w.spans = append(w.spans, s)
+	m.from = len(w.found)
+}
+
+// A fingerprint is a hash of all that is known of some files, directories and links without
+// opening them. If two scans give the same, nothing has changed between them.
+type fingerprint struct {
+	hash   *blake3.Hasher
+	buf    []byte
+	unsure bool // there is a file whose changes might not show
+}
+
+func newFingerprint() *fingerprint { return &fingerprint{hash: blake3.New()} }
+
+// fingerprintOf returns the fingerprint of some nodes.
+func fingerprintOf(nodes []*node) format.Hash {
+	sum := newFingerprint()
+	for _, n := range nodes {
+		sum.add(n)
+	}
+	return sum.take()
+}
+
+// modesInFingerprint are those bits of a mode that a checkpoint keeps.
+const modesInFingerprint = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky | fs.ModePerm
+
+func (p *fingerprint) add(n *node) {
+	if n.Mode.IsRegular() && n.ChangeTime.IsZero() {
+		p.unsure = true
+	}
+	if p.unsure {
+		return
+	}
+	b := p.buf[:0]
+	for _, s := range []string{n.Path, n.Target} {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	b = binary.AppendUvarint(b, uint64(n.Mode&modesInFingerprint))
+	b = binary.AppendVarint(b, n.Size)
+	b = binary.AppendVarint(b, n.ModTime.Unix())
+	b = binary.AppendVarint(b, int64(n.ModTime.Nanosecond()))
+	b = binary.AppendVarint(b, n.ChangeTime.Unix())
+	b = binary.AppendVarint(b, int64(n.ChangeTime.Nanosecond()))
+	b = binary.AppendUvarint(b, n.Inode)
+	if o := n.Owner; o != nil {
+		b = binary.AppendUvarint(b, 1+uint64(o.UID))
+		b = binary.AppendUvarint(b, uint64(o.GID))
+	} else {
+		b = append(b, 0)
+	}
+	p.buf = b
+	_, _ = p.hash.Write(b) // which never fails
+}
+
+// take returns the fingerprint of what was added since the last call. It is zero if there is
+// a file whose changes might not show in it, or if there is nothing.
+func (p *fingerprint) take() (sum format.Hash) {
+	if !p.unsure {
+		p.hash.Sum(sum[:0])
+	}
+	p.hash.Reset()
+	p.unsure = false
+	return sum
+}
