@@ -16,14 +16,21 @@ import (
 // change its time, and its mode may forbid it. The root directory comes last of all, when
 // everything else is durable: see finish.
 func (r *restorer) setAttributes(ctx context.Context) error {
-	if err := r.eachFile(ctx, r.setAttributesOf); err != nil {
+	err := r.eachFile(ctx, func(at *folder, n *node) error {
+		dir, name, err := at.find(n)
+		if err != nil {
+			return err
+		}
+		return r.setAttributesOf(dir, name, n)
+	})
+	if err != nil {
 		return err
 	}
 	for _, n := range slices.Backward(r.tree.nodes) {
 		if n.Mode.IsRegular() || n.Path == "." {
 			continue
 		}
-		if err := r.setAttributesOf(n); err != nil {
+		if err := r.setAttributesOf(r.root, filepath.FromSlash(n.Path), n); err != nil {
 			return err
 		}
 	}
@@ -36,27 +43,32 @@ func (r *restorer) finish() func(*os.Root) error {
 	if len(r.tree.nodes) == 0 || r.tree.nodes[0].Path != "." {
 		return nil
 	}
-	return func(*os.Root) error { return r.setAttributesOf(r.tree.nodes[0]) }
+	return func(*os.Root) error { return r.setAttributesOf(r.root, ".", r.tree.nodes[0]) }
 }
 
 // setAttributesOf sets the mode, time and owner of a file or directory; of a link, only
 // the owner. The owner comes first, because changing it clears setuid and setgid.
-func (r *restorer) setAttributesOf(n *node) error {
-	path := filepath.FromSlash(n.Path)
-	mode := n.Mode &^ (fs.ModeSetuid | fs.ModeSetgid)
+func (r *restorer) setAttributesOf(dir *os.Root, name string, n *node) error {
 	if r.owners {
-		mode = n.Mode
-		if err := own(r.root, path, n.Owner); err != nil {
+		if err := own(dir, name, n.Owner); err != nil {
 			return err
 		}
 	}
 	if n.Mode.Type() == fs.ModeSymlink {
 		return nil
 	}
-	if err := r.setTime(path, n.ModTime); err != nil {
+	if err := r.setTime(dir, name, n.ModTime); err != nil {
 		return err
 	}
-	return r.root.Chmod(path, mode)
+	return dir.Chmod(name, r.modeOf(n))
+}
+
+// modeOf returns the mode that a node gets. Without owners, setuid and setgid are left out.
+func (r *restorer) modeOf(n *node) fs.FileMode {
+	if r.owners {
+		return n.Mode
+	}
+	return n.Mode &^ (fs.ModeSetuid | fs.ModeSetgid)
 }
 
 // Every file system can store the times between these two. FAT's begin in 1980. ext3, and
@@ -68,14 +80,14 @@ var (
 
 // setTime sets a file's modification time, if it is known. It counts the times that the
 // file system cannot store.
-func (r *restorer) setTime(path string, t time.Time) error {
+func (r *restorer) setTime(dir *os.Root, name string, t time.Time) error {
 	if t.IsZero() {
 		return nil
 	}
 	if !t.Before(firstTime) && t.Before(lastTime) {
-		return r.root.Chtimes(path, t, t)
+		return dir.Chtimes(name, t, t)
 	}
-	err := setAnyTime(r.root, path, t)
+	err := setAnyTime(dir, name, t)
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ERANGE) || errors.Is(err, syscall.EOVERFLOW) || errors.Is(err, errors.ErrUnsupported) {
 		r.odd.Add(1)
 		return nil
@@ -83,7 +95,7 @@ func (r *restorer) setTime(path string, t time.Time) error {
 	if err != nil {
 		return err
 	}
-	info, err := r.root.Lstat(path)
+	info, err := dir.Lstat(name)
 	if err != nil {
 		return err
 	}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -120,6 +122,7 @@ func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOption
 }
 
 func (c *Checkpoint) restore(ctx context.Context, r *restorer, old *os.Root) error {
+	defer r.closeFolders()
 	if err := r.checkOwners(); err != nil {
 		return err
 	}
@@ -147,11 +150,11 @@ func (r *restorer) makeNodes(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.eachFile(ctx, func(n *node) error {
+	return r.eachFile(ctx, func(at *folder, n *node) error {
 		if len(n.chunks) == 1 {
 			return nil
 		}
-		f, err := newFile(r.root, n)
+		f, err := newFile(at, n)
 		if err != nil {
 			return err
 		}
@@ -173,24 +176,68 @@ func makeNode(root *os.Root, n *node) error {
 	return nil
 }
 
-func newFile(root *os.Root, n *node) (*os.File, error) {
-	return root.OpenFile(filepath.FromSlash(n.Path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func newFile(at *folder, n *node) (*os.File, error) {
+	return at.open(n, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 }
 
-// eachFile calls do with every regular file, several at a time.
-func (r *restorer) eachFile(ctx context.Context, do func(*node) error) error {
+// A folder is the directory of the file that was opened last. Files come in the order of the
+// tree, and whoever opens each from the root opens all directories on the way again. It is
+// used by one goroutine.
+type folder struct {
+	root *os.Root
+	path string
+	dir  *os.Root // nil if it is root itself, or none was opened yet
+}
+
+// find returns the directory of a node, and its name in there.
+func (f *folder) find(n *node) (*os.Root, string, error) {
+	dir, name := path.Split(n.Path)
+	if dir == "" {
+		return f.root, name, nil
+	}
+	if f.dir == nil || dir != f.path {
+		f.close()
+		opened, err := f.root.OpenRoot(filepath.FromSlash(dir))
+		if err != nil {
+			return nil, "", err
+		}
+		f.dir, f.path = opened, dir
+	}
+	return f.dir, name, nil
+}
+
+func (f *folder) open(n *node, flags int) (*os.File, error) {
+	dir, name, err := f.find(n)
+	if err != nil {
+		return nil, err
+	}
+	return dir.OpenFile(name, flags, 0o600)
+}
+
+func (f *folder) close() {
+	if f.dir != nil {
+		_ = f.dir.Close() // it was only a place to begin at
+		f.dir = nil
+	}
+}
+
+// eachFile calls do with every regular file that is not complete, several at a time.
+func (r *restorer) eachFile(ctx context.Context, do func(*folder, *node) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	share := (len(r.tree.nodes) + handlers - 1) / handlers
-	for nodes := range slices.Chunk(r.tree.nodes, max(share, 1)) {
+	for first := 0; first < len(r.tree.nodes); first += share {
+		nodes := r.tree.nodes[first:min(first+share, len(r.tree.nodes))]
 		group.Go(func() error {
-			for _, n := range nodes {
+			at := folder{root: r.root}
+			defer at.close()
+			for i, n := range nodes {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				if !n.Mode.IsRegular() {
+				if !n.Mode.IsRegular() || r.complete[first+i].Load() {
 					continue
 				}
-				if err := do(n); err != nil {
+				if err := do(&at, n); err != nil {
 					return err
 				}
 			}
@@ -215,6 +262,10 @@ type restorer struct {
 	locations []location
 	have      []atomic.Bool  // by chunk id: it was found in the old directory
 	left      []atomic.Int64 // by node: how many bytes are not written yet
+	complete  []atomic.Bool  // by node: it is written, and has its attributes
+
+	mu      sync.Mutex
+	folders []*folder // of all writers
 }
 
 // A location is an offset in a file.
@@ -227,6 +278,7 @@ func newRestorer(root *os.Root, t *tree, m *meter) *restorer {
 	r := &restorer{
 		root: root, tree: t, meter: m, first: make([]uint32, t.Len()+1),
 		have: make([]atomic.Bool, t.Len()), left: make([]atomic.Int64, len(t.nodes)),
+		complete: make([]atomic.Bool, len(t.nodes)),
 	}
 	all := total(t.nodes)
 	for i, n := range t.nodes {
@@ -315,9 +367,8 @@ func isZero(p []byte) bool {
 
 // A writer writes to one file after the other. It is used by one goroutine.
 type writer struct {
-	root   *os.Root
-	nodes  []*node
-	synced bool // see restorer
+	*restorer
+	folder *folder
 
 	file *os.File // nil if none is open
 	node uint32   // the file's
@@ -326,7 +377,18 @@ type writer struct {
 }
 
 func (r *restorer) writer() *writer {
-	return &writer{root: r.root, nodes: r.tree.nodes, synced: r.synced}
+	w := &writer{restorer: r, folder: &folder{root: r.root}}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.folders = append(r.folders, w.folder)
+	return w
+}
+
+// closeFolders closes what the writers have open.
+func (r *restorer) closeFolders() {
+	for _, f := range r.folders {
+		f.close()
+	}
 }
 
 // maxRun bounds one write(2), in bytes. Larger writes were slower.
@@ -368,15 +430,38 @@ func (w *writer) continues(p location, data []byte) bool {
 
 func (w *writer) open(node uint32) (err error) {
 	if w.file != nil {
-		if err := w.file.Close(); err != nil {
+		if err := w.closeFile(); err != nil {
 			return err
 		}
 	}
 	w.node = node
-	if n := w.nodes[node]; len(n.chunks) == 1 {
-		w.file, err = newFile(w.root, n)
+	if n := w.tree.nodes[node]; len(n.chunks) == 1 {
+		w.file, err = newFile(w.folder, n)
 	} else {
-		w.file, err = w.root.OpenFile(filepath.FromSlash(n.Path), os.O_WRONLY, 0)
+		w.file, err = w.folder.open(n, os.O_WRONLY)
+	}
+	return err
+}
+
+// closeFile closes the file. One of a single chunk is complete, so it gets its attributes.
+func (w *writer) closeFile() error {
+	file := w.file
+	w.file = nil
+	n := w.tree.nodes[w.node]
+	if len(n.chunks) != 1 {
+		return file.Close()
+	}
+	w.complete[w.node].Store(true)
+	dir, name, err := w.folder.find(n)
+	if err == nil && w.owners {
+		err = own(dir, name, n.Owner) // before the mode: it clears setuid and setgid
+	}
+	if err == nil {
+		err = file.Chmod(w.modeOf(n))
+	}
+	err = errors.Join(err, file.Close())
+	if err == nil {
+		err = w.setTime(dir, name, n.ModTime)
 	}
 	return err
 }
@@ -395,7 +480,10 @@ func (w *writer) close() error {
 	if w.file == nil {
 		return nil
 	}
-	err := errors.Join(w.flush(), w.file.Close())
-	w.file = nil
-	return err
+	if err := w.flush(); err != nil {
+		file := w.file
+		w.file = nil
+		return errors.Join(err, file.Close())
+	}
+	return w.closeFile()
 }
