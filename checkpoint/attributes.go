@@ -11,23 +11,24 @@ import (
 	"time"
 )
 
-// setAttributes sets the modes, times and owners of all that was restored, after all data
-// was written. A directory comes after its files and directories: creating them would
-// change its time, and its mode may forbid it. The root directory comes last of all, when
-// everything else is durable: see finish.
-func (r *restorer) setAttributes(ctx context.Context) error {
-	err := r.eachFile(ctx, func(at *folder, n *node) error {
+// setFiles sets the modes, times and owners of all files of a part that do not have them yet,
+// after all data was written.
+func (r *restorer) setFiles(ctx context.Context) error {
+	return r.eachFile(ctx, func(at *folder, n *node) error {
 		dir, name, err := at.find(n)
 		if err != nil {
 			return err
 		}
 		return r.setAttributesOf(dir, name, n)
 	})
-	if err != nil {
-		return err
-	}
-	for _, n := range slices.Backward(r.tree.nodes) {
-		if n.Mode.IsRegular() || n.Path == "." {
+}
+
+// setOthers sets those of directories and links, after everything is there. A directory comes
+// after its files and directories: creating them would change its time, and its mode may forbid
+// it. The root directory comes last of all, when everything else is durable: see finish.
+func (r *restorer) setOthers() error {
+	for _, n := range slices.Backward(r.others) {
+		if n.Path == "." {
 			continue
 		}
 		if err := r.setAttributesOf(r.root, filepath.FromSlash(n.Path), n); err != nil {
@@ -40,10 +41,10 @@ func (r *restorer) setAttributes(ctx context.Context) error {
 // finish returns a function that sets the root directory's attributes, or nil if the tree
 // does not have them.
 func (r *restorer) finish() func(*os.Root) error {
-	if len(r.tree.nodes) == 0 || r.tree.nodes[0].Path != "." {
+	if len(r.others) == 0 || r.others[0].Path != "." {
 		return nil
 	}
-	return func(*os.Root) error { return r.setAttributesOf(r.root, ".", r.tree.nodes[0]) }
+	return func(*os.Root) error { return r.setAttributesOf(r.root, ".", r.others[0]) }
 }
 
 // setAttributesOf sets the mode, time and owner of a file or directory; of a link, only

@@ -61,7 +61,7 @@ func (t *lazyTree) read(ctx context.Context, c *Checkpoint, leaves []int) error 
 	for k, i := range leaves {
 		list[k] = &t.leaves[i]
 	}
-	return l.eachLeaf(ctx, list, false, func(of *leaf, e *format.Entry) error {
+	return l.eachLeaf(ctx, list, nil, func(of *leaf, e *format.Entry) error {
 		n, err := l.node(e)
 		if err == nil {
 			of.nodes = append(of.nodes, &n)

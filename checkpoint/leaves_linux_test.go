@@ -3,7 +3,9 @@ package checkpoint_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -390,5 +392,70 @@ func TestLeafInAManifest(t *testing.T) {
 		settle(t, f.path("d11/f1111"))
 		third, _ := f.mustSave()
 		f.leaves(third)
+	})
+}
+
+// A state that is too large to be known as a whole is restored in parts.
+func TestRestoreInParts(t *testing.T) {
+	inWorld(t, func(w *world) {
+		f := newForest(w, 1500)
+		f.touch("d03/large", string(noise(3<<20))) // more than a part
+		f.must(os.Symlink("f1111", f.path("d11/link")))
+		f.must(os.Mkdir(f.path("d11/none"), 0o555))
+		f.touch("d11/empty", "")
+		f.must(os.Chtimes(f.path("d05"), time.Time{}, time.Unix(1e9, 5)))
+		f.must(os.Chmod(f.path("d05"), 0o500))
+		first, _ := f.mustSave()
+		f.leaves(first)
+		get := func() (*checkpoint.Checkpoint, *checkpoint.Job) {
+			task, job, _ := w.open(checkpoint.Options{Memory: 1 << 20})
+			c, err := task.Latest(w.Context())
+			f.must(err)
+			return c, job
+		}
+		target := filepath.Join(tempDir(w), "state")
+		var last checkpoint.Progress
+		c, _ := get()
+		f.must(c.Restore(w.Context(), target, checkpoint.RestoreOptions{Progress: func(p checkpoint.Progress) { last = p }}))
+		wantSame := func(got, want string) {
+			f.Helper()
+			if got, want := digest(w, os.DirFS(got)), digest(w, os.DirFS(want)); got != want {
+				t.Errorf("it is\n%s\nwant\n%s", got, want)
+			}
+		}
+		wantSame(target, f.dir)
+		if last.Files != c.Files || last.AllFiles != c.Files || last.Bytes != c.Bytes || last.AllBytes != c.Bytes {
+			t.Errorf("%+v, for %d files of %d bytes", last, c.Files, c.Bytes)
+		}
+
+		f.must(os.WriteFile(filepath.Join(target, "d03/f0333"), []byte("spoilt"), 0o644))
+		f.must(os.Remove(filepath.Join(target, "d03/f0334")))
+		f.must(os.WriteFile(filepath.Join(target, "d03/more"), []byte("more"), 0o644))
+		c, job := get()
+		f.must(c.Restore(w.Context(), target, checkpoint.RestoreOptions{Replace: true}))
+		wantSame(target, f.dir)
+		if n := job.Stats().Get.Bytes; n > 512<<10 {
+			t.Errorf("%d bytes were fetched over the state before", n)
+		}
+
+		part := filepath.Join(tempDir(w), "part")
+		c, _ = get()
+		f.must(c.Restore(w.Context(), part, checkpoint.RestoreOptions{Sub: "d11", Progress: func(p checkpoint.Progress) { last = p }}))
+		wantSame(part, f.path("d11"))
+		if last.Files != 101 || last.AllFiles != 101 {
+			t.Errorf("%+v, want 101 files", last)
+		}
+		if err := c.Restore(w.Context(), part, checkpoint.RestoreOptions{Sub: "d99", Replace: true}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v; want that there is no such directory", err)
+		}
+		if err := c.Restore(w.Context(), part, checkpoint.RestoreOptions{FileOwners: true, Replace: true}); !errors.Is(err, checkpoint.ErrFileOwners) {
+			t.Errorf("%v; want ErrFileOwners", err)
+		}
+		wantSame(part, f.path("d11"))
+
+		owned, _, err := f.save(f.source().FileOwners())
+		f.must(err)
+		f.must(owned.Restore(w.Context(), part, checkpoint.RestoreOptions{FileOwners: true, Replace: true}))
+		wantSame(part, f.dir)
 	})
 }

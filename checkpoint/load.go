@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -114,14 +115,14 @@ func (l *loader) entries(ctx context.Context, do func(*leaf, *format.Entry) erro
 			return l.c.damaged(err)
 		}
 	}
-	return l.eachLeaf(ctx, all, true, do)
+	return l.eachLeaf(ctx, all, new(format.TreeDecoder), do)
 }
 
-// eachLeaf reads leaves, and calls do with each entry. whole says that they are all leaves of
-// the tree.
-func (l *loader) eachLeaf(ctx context.Context, leaves []*leaf, whole bool, do func(*leaf, *format.Entry) error) error {
+// eachLeaf reads leaves, and calls do with each entry. follow has decoded all leaves before; it
+// is nil if these are some of the leaves, here and there.
+func (l *loader) eachLeaf(ctx context.Context, leaves []*leaf, follow *format.TreeDecoder, do func(*leaf, *format.Entry) error) error {
 	var buf []byte
-	var decoder format.TreeDecoder
+	decoder := cmp.Or(follow, new(format.TreeDecoder))
 	for len(leaves) > 0 {
 		n, size, ids := 0, int64(0), []catalog.ID(nil)
 		for ; n < len(leaves) && size < partSize; n++ {
@@ -135,8 +136,8 @@ func (l *loader) eachLeaf(ctx context.Context, leaves []*leaf, whole bool, do fu
 		data := buf
 		for _, of := range leaves[:n] {
 			k := l.sizeOf(of.chunks)
-			decoder.Begin(&of.Leaf, whole)
-			if err := l.decode(&decoder, of, data[:k], do); err != nil {
+			decoder.Begin(&of.Leaf, follow != nil)
+			if err := l.decode(decoder, of, data[:k], do); err != nil {
 				return err
 			}
 			data = data[k:]

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,13 +36,9 @@ func (w *scan) checkOwners() error {
 	return nil
 }
 
-// owned reports whether a tree has the owners of its files, or is empty.
-func (t *tree) owned() bool { return len(t.nodes) == 0 || t.nodes[0].Owner != nil }
-
 // checkOwners makes sure, before anything is fetched, that this process may give files to
-// all owners in the tree. It tries that with a file in the new directory, which is still
-// empty.
-func (r *restorer) checkOwners() error {
+// all owners. It tries that with a file in the new directory, which is still empty.
+func (r *restorer) checkOwners(all map[format.Owner]bool) error {
 	if !r.owners {
 		return nil
 	}
@@ -50,23 +47,10 @@ func (r *restorer) checkOwners() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(r.giveToAll(name), f.Close(), r.root.Remove(name))
-}
-
-// giveToAll gives one file to every owner in the tree.
-func (r *restorer) giveToAll(name string) error {
-	seen := make(map[format.Owner]bool)
-	for _, n := range r.tree.nodes {
-		o := n.Owner
-		if seen[*o] {
-			continue
-		}
-		seen[*o] = true
-		if err := own(r.root, name, o); err != nil {
-			return err
-		}
+	for o := range all {
+		err = cmp.Or(err, own(r.root, name, &o))
 	}
-	return nil
+	return errors.Join(err, f.Close(), r.root.Remove(name))
 }
 
 // own gives a file, directory or link to an owner.

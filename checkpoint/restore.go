@@ -85,18 +85,9 @@ func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOption
 	if opts.Sub != "" && !fs.ValidPath(opts.Sub) {
 		return backend.Invalidf("%q is not a valid path of a directory in the state", opts.Sub)
 	}
-	tree, err := c.tree(ctx)
+	p, err := c.plan(ctx, &opts)
 	if err != nil {
 		return err
-	}
-	opts.FileOwners = opts.FileOwners || opts.ownersIfSaved && tree.owned() && len(tree.nodes) > 0
-	if opts.Sub != "" {
-		if tree, err = tree.below(opts.Sub); err != nil {
-			return fmt.Errorf("task %q, checkpoint %d: %w", c.Task, c.Seq, err)
-		}
-	}
-	if opts.FileOwners && !tree.owned() {
-		return fmt.Errorf("%w: checkpoint %d was saved without them", ErrFileOwners, c.Seq)
 	}
 	begin := atomicdir.Begin
 	if opts.Transient {
@@ -106,9 +97,9 @@ func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOption
 	if err != nil {
 		return err
 	}
-	r := newRestorer(out.Root(), tree, &meter{report: opts.Progress})
-	r.owners, r.synced = opts.FileOwners, !opts.Transient
-	if err := c.restore(ctx, r, out.Old()); err != nil {
+	r := &restorer{root: out.Root(), meter: &meter{report: opts.Progress}, owners: opts.FileOwners, synced: !opts.Transient}
+	r.meter.add(p.total)
+	if err := c.restore(ctx, r, p, out.Old()); err != nil {
 		return errors.Join(err, out.Abort())
 	}
 	if err := out.Commit(r.finish()); err != nil {
@@ -121,21 +112,35 @@ func (c *Checkpoint) Restore(ctx context.Context, dir string, opts RestoreOption
 	return nil
 }
 
-func (c *Checkpoint) restore(ctx context.Context, r *restorer, old *os.Root) error {
-	defer r.closeFolders()
-	if err := r.checkOwners(); err != nil {
+func (c *Checkpoint) restore(ctx context.Context, r *restorer, p *restorePlan, old *os.Root) error {
+	if err := r.checkOwners(p.owners); err != nil {
 		return err
 	}
+	for tree, err := range p.trees(ctx) {
+		if err != nil {
+			return err
+		}
+		r.begin(tree)
+		if err := c.restorePart(ctx, r, old, p.isWhole()); err != nil {
+			return err
+		}
+	}
+	return r.setOthers()
+}
+
+// restorePart restores a part of the state. whole says that it is everything.
+func (c *Checkpoint) restorePart(ctx context.Context, r *restorer, old *os.Root, whole bool) error {
+	defer r.closeFolders()
 	if err := r.makeNodes(ctx); err != nil {
 		return err
 	}
-	if err := r.reuse(ctx, old); err != nil {
+	if err := r.reuse(ctx, old, whole); err != nil {
 		return err
 	}
 	if err := c.fetch(ctx, r.tree.Catalog, r.missing(), r.fetched); err != nil {
 		return err
 	}
-	return r.setAttributes(ctx)
+	return r.setFiles(ctx)
 }
 
 // handlers is how many goroutines make files, or set their attributes, at a time.
@@ -251,11 +256,13 @@ func (r *restorer) eachFile(ctx context.Context, do func(*folder, *node) error) 
 // goroutines at once.
 type restorer struct {
 	root   *os.Root
-	tree   *tree
 	meter  *meter
 	owners bool         // whether owners are restored
 	synced bool         // whether all is to be on the disk in the end
 	odd    atomic.Int64 // how many files have times that the file system cannot store
+	others []*node      // the directories and links so far
+
+	tree *tree // the part that is being restored
 
 	// The locations of chunk id are locations[first[id]:first[id+1]].
 	first     []uint32
@@ -274,27 +281,29 @@ type location struct {
 	offset int64
 }
 
-func newRestorer(root *os.Root, t *tree, m *meter) *restorer {
-	r := &restorer{
-		root: root, tree: t, meter: m, first: make([]uint32, t.Len()+1),
-		have: make([]atomic.Bool, t.Len()), left: make([]atomic.Int64, len(t.nodes)),
-		complete: make([]atomic.Bool, len(t.nodes)),
-	}
-	all := total(t.nodes)
+// begin begins to restore a part of the state.
+func (r *restorer) begin(t *tree) {
+	r.tree, r.folders = t, nil
+	r.first, r.have = make([]uint32, t.Len()+1), make([]atomic.Bool, t.Len())
+	r.left, r.complete = make([]atomic.Int64, len(t.nodes)), make([]atomic.Bool, len(t.nodes))
+	empty := 0
 	for i, n := range t.nodes {
 		r.left[i].Store(n.Size)
-		if n.Mode.IsRegular() && n.Size == 0 {
-			all.Files++
+		switch {
+		case !n.Mode.IsRegular():
+			r.others = append(r.others, n)
+		case n.Size == 0:
+			empty++
 		}
 		for _, id := range n.chunks {
 			r.first[id+1]++
 		}
 	}
+	r.meter.add(Progress{Files: empty})
 	for id := range t.Len() {
 		r.first[id+1] += r.first[id]
 	}
 	r.locations = make([]location, r.first[t.Len()])
-	m.add(all)
 	next := slices.Clone(r.first)
 	for i, n := range t.nodes {
 		offset := int64(0)
@@ -304,7 +313,6 @@ func newRestorer(root *os.Root, t *tree, m *meter) *restorer {
 			offset += t.Size(id)
 		}
 	}
-	return r
 }
 
 // missing returns the chunks of files that were not found in the old directory.

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"io/fs"
+	"iter"
 	"os"
 	"runtime"
 
@@ -17,8 +18,9 @@ import (
 // divides the old files into chunks and hashes them, as a save does. It copies the data
 // rather than linking files, because a process that should have ended may still write to
 // the old files. Data of files that cannot be read is fetched. dir is nil if there is no
-// old directory.
-func (r *restorer) reuse(ctx context.Context, dir *os.Root) error {
+// old directory. If what is restored is the whole state, data is found in any old file;
+// otherwise, in the old file of the same name.
+func (r *restorer) reuse(ctx context.Context, dir *os.Root, whole bool) error {
 	if dir == nil {
 		return nil
 	}
@@ -36,19 +38,37 @@ func (r *restorer) reuse(ctx context.Context, dir *os.Root) error {
 			return nil
 		})
 	}
-	_ = fs.WalkDir(old, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return nil
-		}
+	for path := range r.oldFiles(old, whole) {
 		select {
 		case paths <- path:
-			return nil
+			continue
 		case <-ctx.Done():
-			return fs.SkipAll
 		}
-	})
+		break
+	}
 	close(paths)
 	return group.Wait()
+}
+
+// oldFiles yields the files of the old directory in which data may be found.
+func (r *restorer) oldFiles(old dirFS, whole bool) iter.Seq[string] {
+	if !whole {
+		return func(yield func(string) bool) {
+			for _, n := range r.tree.nodes {
+				if n.Size > 0 && !yield(n.Path) {
+					return
+				}
+			}
+		}
+	}
+	return func(yield func(string) bool) {
+		_ = fs.WalkDir(old, ".", func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() && !yield(path) {
+				return fs.SkipAll
+			}
+			return nil
+		})
+	}
 }
 
 // A reuser has the memory for one file of the old directory at a time.

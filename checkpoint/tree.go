@@ -1,16 +1,14 @@
 package checkpoint
 
 import (
-	"context"
 	"fmt"
-	"io/fs"
 	"strings"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
-// A tree is a checkpoint's state in memory, without the data: its files, and
+// A tree is a checkpoint's state, or a part of it, in memory without the data: its files, and
 // where each chunk of them lies.
 type tree struct {
 	*catalog.Catalog
@@ -18,48 +16,31 @@ type tree struct {
 }
 
 // below returns the tree of what is in a directory, as if that were the root.
-func (t *tree) below(dir string) (*tree, error) {
+func (t *tree) below(dir string) *tree {
 	if dir == "." {
-		return t, nil
+		return t
 	}
 	part := &tree{Catalog: t.Catalog}
 	for _, of := range t.nodes {
-		n := *of
-		below, ok := strings.CutPrefix(n.Path, dir+"/")
-		switch {
-		case n.Path == dir && n.Mode.IsDir():
-			below = "."
-		case !ok:
-			continue
+		if path, ok := pathBelow(dir, &of.Entry); ok {
+			n := *of
+			n.Path = path
+			part.nodes = append(part.nodes, &n)
 		}
-		n.Path = below
-		part.nodes = append(part.nodes, &n)
 	}
-	if len(part.nodes) == 0 {
-		return nil, fmt.Errorf("there is no directory %q in the state; 'holdfast show' lists what there is: %w", dir, fs.ErrNotExist)
-	}
-	return part, nil
+	return part
 }
 
-// tree loads a checkpoint's tree with all of its tables.
-func (c *Checkpoint) tree(ctx context.Context) (*tree, error) {
-	l, err := c.newLoader()
-	if err != nil {
-		return nil, err
+// pathBelow returns the path of an entry if dir were the root. It reports whether the entry is
+// dir itself, or in it.
+func pathBelow(dir string, e *format.Entry) (path string, ok bool) {
+	switch {
+	case dir == ".":
+		return e.Path, true
+	case e.Path == dir && e.Mode.IsDir():
+		return ".", true
 	}
-	t := &tree{Catalog: l.catalog}
-	err = l.entries(ctx, func(_ *leaf, e *format.Entry) error {
-		n, err := l.node(e)
-		t.nodes = append(t.nodes, &n)
-		return err
-	})
-	if err == nil {
-		err = l.tables(ctx, t.nodes)
-	}
-	if err != nil {
-		return nil, err // and no tree whose files lack their chunks
-	}
-	return t, nil
+	return strings.CutPrefix(e.Path, dir+"/")
 }
 
 // damaged says which checkpoint it is that an error is about.
