@@ -303,7 +303,7 @@ func (b *baseline) load(ctx context.Context) (err error) {
 	if b.Checkpoint == nil || b.tree != nil {
 		return nil
 	}
-	b.tree, err = b.Checkpoint.lazyTree(ctx)
+	b.tree, err = b.lazyTree(ctx)
 	if err != nil && damaged(err) {
 		b.task.saveAnew(ctx, b.Seq, err)
 		*b, err = baseline{}, nil
