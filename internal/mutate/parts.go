@@ -7,8 +7,8 @@ var inParts = []mistake{
 	{
 		name:   "a part is restored with what lies beside it",
 		file:   "checkpoint/tree.go",
-		old:    `below, ok := strings.CutPrefix(n.Path, dir+"/")`,
-		new:    `below, ok := strings.CutPrefix(n.Path, dir)`,
+		old:    `return strings.CutPrefix(e.Path, dir+"/")`,
+		new:    `return strings.CutPrefix(e.Path, dir)`,
 		breaks: "what a restore writes",
 		tests:  by("checkpoint", "TestJoin", "TestSubOfANameThatBeginsAnother"),
 	},

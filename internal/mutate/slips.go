@@ -533,8 +533,8 @@ var onceSurvived = []mistake{
 	{
 		name:   "directories get their modes before their children",
 		file:   "checkpoint/attributes.go",
-		old:    `for _, n := range slices.Backward(r.tree.nodes) {`,
-		new:    `for _, n := range slices.All(r.tree.nodes) {`,
+		old:    `for _, n := range slices.Backward(r.others) {`,
+		new:    `for _, n := range slices.All(r.others) {`,
 		breaks: "a restore gives back the state",
 		tests:  by("checkpoint", "TestRestoreOfADirectoryThatNobodyMayEnter"),
 	},
