@@ -7,10 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/holdfast-io/holdfast/engines/internal/slot"
 )
 
 // File is the name of the database in its directory, and in a checkpoint.
@@ -24,16 +25,15 @@ type Engine struct {
 
 	dir string
 
-	mu     sync.Mutex
-	last   *cut // which was not removed yet
-	closed bool
+	slot slot.Slot
 }
 
-// ErrClosed is what Cut says after Close, and a commit of a cut that was open by then.
-var ErrClosed = errors.New("the engine is closed")
-
-// ErrBusy is what Cut says while the cut before was not removed.
-var ErrBusy = errors.New("the cut before is still in use: remove it when its commit has returned, then cut again")
+// Errors of [Engine.Cut]. ErrClosed is also that of a commit whose cut was open when the
+// engine was closed.
+var (
+	ErrClosed = slot.ErrClosed
+	ErrBusy   = slot.ErrBusy
+)
 
 // mapped is how many bytes of a file are mapped at least, where the address space allows
 // it: a mapping takes no memory for what is not in the file. A database that grows beyond
@@ -101,17 +101,5 @@ func mapSize(path string) (int, error) {
 
 // Close closes the database. A cut that is in use is given up, and its commit fails.
 func (e *Engine) Close() error {
-	e.mu.Lock()
-	last := e.last
-	wasClosed := e.closed
-	e.closed = true
-	e.mu.Unlock()
-	if wasClosed {
-		return nil
-	}
-	var err error
-	if last != nil { // bbolt waits for open transactions
-		err = last.end(ErrClosed)
-	}
-	return errors.Join(err, e.DB.Close())
+	return errors.Join(e.slot.Close(), e.DB.Close()) // bbolt waits for open transactions
 }

@@ -53,10 +53,11 @@ func open(dir string) (keyed, error) {
 }
 
 func (k keyed) Get(key string) (value string, err error) {
-	return value, k.DB.View(func(tx *bolt.Tx) error {
+	err = k.DB.View(func(tx *bolt.Tx) error {
 		value = string(tx.Bucket(bucket).Get([]byte(key)))
 		return nil
 	})
+	return value, err
 }
 
 func (k keyed) Write(set map[string]string, remove []string) error {

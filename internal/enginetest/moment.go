@@ -19,7 +19,7 @@ func (k Kind) Moments(t *testing.T) {
 	t.Logf("seed %d", seed)
 	h := &host{Kind: k, t: t, chance: rand.New(rand.NewPCG(seed, 0)), run: t.TempDir(), model: make(map[string]string), saved: make(map[string]string)}
 	h.start()
-	for range 40 {
+	for range 25 {
 		switch h.chance.IntN(5) {
 		case 0, 1:
 			h.write(h.chance.IntN(200))
