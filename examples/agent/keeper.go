@@ -46,7 +46,7 @@ func keep(ctx context.Context, job *checkpoint.Job, url, at, task string, quiet 
 	if err != nil {
 		return nil, errors.Join(err, k.task.Abandon(ctx))
 	}
-	watched, stop := context.WithCancel(k.task.Context())
+	watched, stop := context.WithCancel(ctx)
 	k.stop = stop
 	go func() { k.failed <- k.watch(watched, before, quiet) }()
 	return k, nil
