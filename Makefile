@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help test test-compose race lint conformance bench fuzz tidy ci
 
-LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
+LINT     := GOWORK=off go tool -modfile=internal/tools/go.mod golangci-lint
 FUZZTIME ?= 30s
 
 help: ## print this

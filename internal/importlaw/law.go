@@ -40,7 +40,7 @@ var (
 	// something of both.)
 	exporters = []string{"go.opentelemetry.io/otel/exporters", "github.com/prometheus"}
 
-	databases = []string{"github.com/cockroachdb"}
+	databases = []string{"github.com/cockroachdb", "go.etcd.io/bbolt"}
 	heavy     = slices.Concat(sdks, databases, otelSDK, exporters)
 )
 

@@ -123,4 +123,28 @@ var inEngines = []mistake{
 		breaks: "I1",
 		tests:  by("checkpoint", "TestWriteOnceFilesAreOpenedIfTheirTimeIsAnother"),
 	},
+	{
+		name:   "what was written of a cut when its engine was closed is taken for all",
+		file:   "engines/internal/slot/slot.go",
+		old:    `return last.end(ErrClosed)`,
+		new:    `return last.end(nil)`,
+		breaks: "a cut holds all that was written",
+		tests:  by("engines/bbolt", "TestRules"),
+	},
+	{
+		name:   "a cut that is in use is forgotten for the next",
+		file:   "engines/internal/slot/slot.go",
+		old:    `case s.last != nil:`,
+		new:    `case s.last != nil && s.closed:`,
+		breaks: "a cut stays until its commit has returned",
+		tests:  by("engines/value", "TestRules"),
+	},
+	{
+		name:   "a map writes to what its clone has too",
+		file:   "engines/value/map.go",
+		old:    `case s.of != m.mine:`,
+		new:    `case s.of == nil:`,
+		breaks: "a cut is one moment",
+		tests:  by("engines/value", "TestCloneIsApart"),
+	},
 }

@@ -1,7 +1,7 @@
 // The developer tools, pinned, in a module of their own: who imports holdfast
 // never sees them. From the repository's root:
 //
-//	go tool -modfile=internal/tools/go.mod golangci-lint run
+//	GOWORK=off go tool -modfile=internal/tools/go.mod golangci-lint run
 module github.com/holdfast-io/holdfast/internal/tools
 
 go 1.26.0

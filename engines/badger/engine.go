@@ -1,0 +1,82 @@
+package badger
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+
+	"github.com/holdfast-io/holdfast/engines/internal/slot"
+)
+
+// File is the name of the records in the directory of the state, and in a checkpoint.
+const File = "state.badger"
+
+// An Engine is an open database of which cuts can be taken. It is what package runner
+// calls an Engine. Its methods may be called from several goroutines.
+type Engine struct {
+	// DB is the database, to read and to write. Close closes it.
+	DB *badgerdb.DB
+
+	dir  string
+	slot slot.Slot
+}
+
+// Errors of [Engine.Cut]. ErrClosed is also that of a commit whose cut was open when the
+// engine was closed.
+var (
+	ErrClosed = slot.ErrClosed
+	ErrBusy   = slot.ErrBusy
+)
+
+// Open makes a database in the directory db, and loads the records in dir, which comes from
+// the owner's Resume, into it; there are none if the job has no checkpoint. What is in db is
+// removed first: give it a directory below the runner's Restored.Cuts.
+//
+// Of opts, Dir and ValueDir are set to db, and SyncWrites is taken for false, because a process
+// that died goes back to its newest checkpoint. Options with which a database cannot be written
+// to or keeps nothing on disk (ReadOnly, InMemory) are refused. Begin with
+// badger.DefaultOptions("").
+func Open(dir, db string, opts badgerdb.Options) (*Engine, error) {
+	switch {
+	case dir == "" || db == "":
+		return nil, errors.New("the state's directory and that of the database must have names")
+	case opts.ReadOnly || opts.InMemory:
+		return nil, fmt.Errorf("the database in %s: badger.Options.ReadOnly or InMemory is set; leave them unset", db)
+	}
+	if err := errors.Join(os.RemoveAll(db), os.MkdirAll(db, 0o777)); err != nil {
+		return nil, err
+	}
+	opts.Dir, opts.ValueDir, opts.SyncWrites = db, db, false
+	opened, err := badgerdb.Open(opts)
+	if err != nil {
+		return nil, fmt.Errorf("opening the database in %s: %w", db, err)
+	}
+	e := &Engine{DB: opened, dir: dir}
+	if err := e.load(); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
+}
+
+// load reads the records of a checkpoint.
+func (e *Engine) load() (err error) {
+	f, err := os.Open(filepath.Join(e.dir, File))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the state is new
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := readAll(f, e.DB); err != nil {
+		return fmt.Errorf("reading %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// Close closes the database. A cut that is in use is given up, and its commit fails.
+func (e *Engine) Close() error { return errors.Join(e.slot.Close(), e.DB.Close()) }
