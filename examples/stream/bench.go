@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/holdfast-io/holdfast/examples/internal/clicks"
+
 	"github.com/holdfast-io/holdfast/runner"
 )
 
@@ -73,11 +75,11 @@ func (f *figures) String() string {
 // fill sends all events.
 func (m *bench) fill(ctx context.Context) (err error) {
 	p := &producer{js: m.broker.js, stream: m.broker.stream}
-	for i, c := range clicks(m.seed, m.options.events, m.partitions) {
+	for i, c := range clicks.All(m.seed, m.options.events, m.partitions) {
 		if err := p.send(ctx, i, c); err != nil {
 			return err
 		}
-		m.events[c.partition]++
+		m.events[c.Partition]++
 	}
 	if err := p.flush(ctx); err != nil {
 		return err

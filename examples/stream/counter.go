@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/holdfast-io/holdfast/examples/internal/clicks"
+
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
@@ -19,7 +21,7 @@ type counter struct {
 	task  string
 	tell  tell
 	spoil spoiler
-	state *state
+	state *clicks.State
 	in    jetstream.MessagesContext
 	next  uint64 // where to read on: a place in the stream
 	ends  bool   // the input ends, after the place until
@@ -60,7 +62,7 @@ func openCounter(ctx context.Context, js jetstream.JetStream, s settings, task s
 	if c.in, err = read(ctx, js, s.Stream, partition, c.next); err != nil {
 		return nil, err
 	}
-	if c.state, err = openState(restored.Dir(""), restored.Cuts); err != nil {
+	if c.state, err = clicks.Open(restored.Dir(""), restored.Cuts); err != nil {
 		c.in.Stop()
 		return nil, err
 	}
@@ -118,7 +120,7 @@ func (c *counter) Process(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.state.add(msg.Data()); err != nil {
+	if err := c.state.Add(msg.Data()); err != nil {
 		return err
 	}
 	c.next = at.Sequence.Stream + 1
@@ -131,19 +133,24 @@ func (c *counter) Process(ctx context.Context) error {
 }
 
 // Prepare makes the next cut quicker, beside Process: the database waits for its flush.
-func (c *counter) Prepare(ctx context.Context) error { return c.state.engine.Prepare(ctx) }
+func (c *counter) Prepare(ctx context.Context) error { return c.state.Prepare(ctx) }
 
 // Cut captures the state between two events, with the place of the next one in the stream.
 // These two must belong together: that is all that counting each event exactly once takes.
 func (c *counter) Cut(ctx context.Context, _ string) (runner.Cut, error) {
 	began := time.Now()
 	c.tell(note{Op: cut, Task: c.task})
-	made, err := c.state.cut(ctx)
+	made, err := c.state.Cut(ctx)
 	if err != nil {
 		return made, err
 	}
 	made.Offsets = map[string]string{c.task: strconv.FormatUint(c.next, 10)}
 	made.Labels = map[string]string{countedLabel: strconv.Itoa(c.counted)}
+	made.Done = func(_ *checkpoint.Checkpoint, err error) {
+		if errors.Is(err, checkpoint.ErrFenced) { // the store refused the commit
+			c.tell(note{Op: fenced, Task: c.task})
+		}
+	}
 	if c.spoil != nil {
 		c.spoil(&made)
 	}
@@ -153,7 +160,7 @@ func (c *counter) Cut(ctx context.Context, _ string) (runner.Cut, error) {
 
 func (c *counter) Close() error {
 	c.in.Stop()
-	err := c.state.close()
+	err := c.state.Close()
 	c.tell(note{Op: closed, Task: c.task})
 	return err
 }

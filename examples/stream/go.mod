@@ -3,7 +3,6 @@ module github.com/holdfast-io/holdfast/examples/stream
 go 1.26.0
 
 require (
-	github.com/cockroachdb/pebble/v2 v2.1.7
 	github.com/holdfast-io/holdfast v0.0.0
 	github.com/holdfast-io/holdfast/natsleases v0.0.0
 	github.com/nats-io/nats-server/v2 v2.15.3
@@ -41,6 +40,7 @@ require (
 	github.com/cockroachdb/crlib v0.0.0-20241112164430-1264a2edc35b // indirect
 	github.com/cockroachdb/errors v1.11.3 // indirect
 	github.com/cockroachdb/logtags v0.0.0-20230118201751-21c54148d20b // indirect
+	github.com/cockroachdb/pebble/v2 v2.1.7 // indirect
 	github.com/cockroachdb/redact v1.1.5 // indirect
 	github.com/cockroachdb/swiss v0.0.0-20260820225851-333444432258 // indirect
 	github.com/cockroachdb/tokenbucket v0.0.0-20230807174530-cc333fc44b06 // indirect

@@ -16,8 +16,8 @@
 // no commit of theirs was refused, because then it has shown nothing.
 //
 // If you write a job of your own, read worker.go, which is a process of the job, counter.go,
-// which works on one partition, and state.go, which is its state. clicks.go is the input and
-// broker.go the broker. story.go and faults.go kill, pause and replace the workers, crew.go
+// which works on one partition; its state is in examples/internal/clicks. input.go is the input
+// and broker.go the broker. story.go and faults.go kill, pause and replace the workers, crew.go
 // knows what they do, and verify.go gives the verdict.
 package main
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/holdfast-io/holdfast/examples/internal/clicks"
 )
 
 // An account is what the reader is told: lines, and on a terminal a picture below them.
@@ -129,7 +131,7 @@ func (s *story) picture() string {
 // introduce says what is to come.
 func (s *story) introduce() {
 	s.out.say("%d clicks on %d pages are sent to NATS at %s over %v, in %d partitions.\n",
-		s.events, pages, s.broker.url, s.duration, s.partitions)
+		s.events, clicks.Pages, s.broker.url, s.duration, s.partitions)
 	s.out.say("%d workers count them. Each partition is checkpointed every %v to\n%s\nIn that time there are %s, %s for longer than a lease of %v, and %s (seed %d).\n\n",
 		s.workers, s.interval, s.url, number(s.kills, "kill"), number(s.pauses, "pause"), s.expiry, number(s.rebalances, "rebalance"), s.seed)
 }

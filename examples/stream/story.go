@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-io/holdfast/examples/internal/clicks"
+
 	"golang.org/x/sync/errgroup"
 )
 
@@ -80,9 +82,9 @@ func (s *story) tell(ctx context.Context) error {
 }
 
 // judge says what the run ends with.
-func (s *story) judge(v verdict) error {
+func (s *story) judge(v clicks.Verdict) error {
 	switch {
-	case v.differences > 0 || len(s.crew.wrong) > 0:
+	case v.Differences > 0 || len(s.crew.wrong) > 0:
 		return errWrong
 	case s.pauses > 0 && s.zombies.Load() == 0:
 		return errNoZombie
@@ -141,7 +143,7 @@ func (s *story) produce(ctx context.Context) error {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	due := 0
-	for i, c := range clicks(s.seed, s.events, s.partitions) {
+	for i, c := range clicks.All(s.seed, s.events, s.partitions) {
 		for i >= due {
 			if err := p.flush(ctx); err != nil {
 				return err
@@ -156,7 +158,7 @@ func (s *story) produce(ctx context.Context) error {
 		if err := p.send(ctx, i, c); err != nil {
 			return err
 		}
-		s.sent[c.partition].Add(1)
+		s.sent[c.Partition].Add(1)
 	}
 	return p.flush(ctx)
 }

@@ -85,13 +85,6 @@ func work(ctx context.Context, s settings, tell tell, spoil spoiler) (err error)
 	if err := s.assign(ctx, js, &opts, log); err != nil {
 		return err
 	}
-	ended := opts.Ended
-	opts.Ended = func(task string, err error) error {
-		if errors.Is(err, checkpoint.ErrFenced) { // a commit of this worker was refused
-			tell(note{Op: fenced, Task: task})
-		}
-		return ended(task, err)
-	}
 	return runner.Run(ctx, opts, func(ctx context.Context, task string, restored *runner.Restored) (runner.Worker, error) {
 		return openCounter(ctx, js, s, task, restored, tell, spoil)
 	})

@@ -3,54 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
-	"iter"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/holdfast-io/holdfast/examples/internal/clicks"
+
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
-
-// A click is an event: somebody has looked at a page.
-type click struct {
-	partition int
-	page      string
-}
-
-// pages is how many pages there are. Some are looked at much more often than others.
-const pages = 20_000
-
-// clicks yields the first n clicks that follow from a seed. They are the same ones each time:
-// whoever wants to know the truth counts them here.
-func clicks(seed uint64, n, partitions int) iter.Seq2[int, click] {
-	return func(yield func(int, click) bool) {
-		chance := rand.NewZipf(rand.New(rand.NewPCG(seed, 1)), 1.05, 20, pages-1)
-		for i := range n {
-			page := "/page/" + strconv.FormatUint(chance.Uint64(), 10)
-			h := fnv.New32a()
-			_, _ = h.Write([]byte(page)) // never fails
-			if !yield(i, click{int(h.Sum32() % uint32(partitions)), page}) {
-				return
-			}
-		}
-	}
-}
-
-// truth counts the clicks on each page of each partition: no stream, no database, no
-// checkpoints.
-func truth(seed uint64, n, partitions int) []map[string]uint64 {
-	counts := make([]map[string]uint64, partitions)
-	for p := range counts {
-		counts[p] = make(map[string]uint64)
-	}
-	for _, c := range clicks(seed, n, partitions) {
-		counts[c.partition][c.page]++
-	}
-	return counts
-}
 
 // Each partition is a subject of the stream, and a task of the job.
 func subjectOf(stream string, partition int) string { return stream + "." + strconv.Itoa(partition) }
@@ -80,9 +41,9 @@ const sendAtOnce = 1000
 
 // send sends a click, the ith. One that the broker gets twice, because its reply was lost,
 // it stores once.
-func (p *producer) send(ctx context.Context, i int, c click) error {
-	msg := nats.NewMsg(subjectOf(p.stream, c.partition))
-	msg.Data = []byte(c.page)
+func (p *producer) send(ctx context.Context, i int, c clicks.Click) error {
+	msg := nats.NewMsg(subjectOf(p.stream, c.Partition))
+	msg.Data = []byte(c.Page)
 	ack, err := p.js.PublishMsgAsync(msg, jetstream.WithMsgID(strconv.Itoa(i)))
 	if err != nil {
 		return fmt.Errorf("sending event %d: %w", i, err)

@@ -1,4 +1,4 @@
-package main
+package clicks
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 	"github.com/holdfast-io/holdfast/runner"
 )
 
-// A state is what a task has counted: how often it saw each page, in a Pebble
-// database. It is used by one goroutine.
-type state struct {
+// A State is how often a task has seen each page, in a Pebble database. It is used by one
+// goroutine, but for Prepare.
+type State struct {
 	engine *engine.Engine
 	batch  *pebble.Batch // counted, and not in the database yet
 }
@@ -27,18 +27,18 @@ func pebbleOptions() *pebble.Options {
 	return &pebble.Options{Merger: &sum, Logger: quiet{pebble.DefaultLogger}}
 }
 
-// openState opens the state in dir, which may be empty or absent. It is cut in the
+// Open opens the state in dir, which may be empty or absent. It is cut in the
 // directory cuts.
-func openState(dir, cuts string) (*state, error) {
+func Open(dir, cuts string) (*State, error) {
 	e, err := engine.Open(dir, pebbleOptions(), cuts)
 	if err != nil {
 		return nil, err
 	}
-	return &state{e, e.DB.NewBatch()}, nil
+	return &State{e, e.DB.NewBatch()}, nil
 }
 
-// add counts one click on a page.
-func (s *state) add(page []byte) error {
+// Add counts one click on a page.
+func (s *State) Add(page []byte) error {
 	if err := s.batch.Merge(page, one, nil); err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (s *state) add(page []byte) error {
 	return s.write()
 }
 
-func (s *state) write() error {
+func (s *State) write() error {
 	if err := s.batch.Commit(pebble.NoSync); err != nil {
 		return err
 	}
@@ -56,22 +56,26 @@ func (s *state) write() error {
 	return nil
 }
 
-// cut captures the state as it is now. It is cheap however large the state is:
+// Prepare makes the next cut quicker, beside Add: the database waits for its flush.
+func (s *State) Prepare(ctx context.Context) error { return s.engine.Prepare(ctx) }
+
+// Cut captures the state as it is now. It is cheap however large the state is:
 // Pebble's tables never change, so they need only be linked. Counting may go on
 // when it returns.
-func (s *state) cut(ctx context.Context) (runner.Cut, error) {
+func (s *State) Cut(ctx context.Context) (runner.Cut, error) {
 	if err := s.write(); err != nil {
 		return runner.Cut{}, err
 	}
 	return runner.Engines{"": s.engine}.Cut(ctx)
 }
 
-func (s *state) close() error { return errors.Join(s.batch.Close(), s.engine.Close()) }
+// Close closes the database. What no checkpoint has is gone.
+func (s *State) Close() error { return errors.Join(s.batch.Close(), s.engine.Close()) }
 
 // sum is Pebble's merge operator for counts, which are uvarints: adding to one
 // is a write that reads nothing.
 var sum = pebble.Merger{
-	Name: "holdfast.stream.sum",
+	Name: "holdfast.clicks.sum",
 	Merge: func(_, value []byte) (pebble.ValueMerger, error) {
 		t := new(total)
 		return t, t.add(value)
