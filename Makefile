@@ -1,6 +1,10 @@
 .DEFAULT_GOAL := help
 .PHONY: help test test-compose race lint conformance bench fuzz tidy ci
 
+# Each module is built with the versions of its own go.mod, as .ci/run does. go.work is for those
+# who run an example by its path.
+export GOWORK := off
+
 LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
 FUZZTIME ?= 30s
 

@@ -173,6 +173,6 @@ func (t tell) committed(_ context.Context, c *checkpoint.Checkpoint) error {
 	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
-	t(note{Op: commit, Task: c.Task, Seq: c.Seq, Counted: counted, Next: next})
+	t(note{Op: commit, Task: c.Task, Seq: c.Seq, Epoch: c.Epoch, Counted: counted, Next: next})
 	return nil
 }

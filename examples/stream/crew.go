@@ -46,8 +46,16 @@ type partition struct {
 		next    uint64
 		at      time.Time
 	}
-	opened uint64 // the checkpoint that its owner went on from; 0 for none
-	from   int    // events that this counts
+	from   int     // events that the checkpoint counts which its owner went on from
+	reigns []reign // of those who have committed
+}
+
+// A reign is what one epoch of a partition has committed.
+type reign struct {
+	epoch uint64
+	by    *worker
+	from  uint64 // the checkpoint that it went on from; 0 for none
+	last  uint64 // its newest one
 }
 
 // A worker is a process.
@@ -55,9 +63,10 @@ type worker struct {
 	id      int
 	dir     string
 	cmd     *exec.Cmd
-	tasks   map[int]bool // partitions that it works on
-	commits map[int]bool // of these, those with a commit under way
-	fenced  int          // commits of it that were refused
+	tasks   map[int]bool   // partitions that it works on
+	from    map[int]uint64 // by partition: the checkpoint that it went on from when it last began
+	commits map[int]bool   // of these, those with a commit under way
+	fenced  int            // commits of it that were refused
 	fate    fate
 	gone    bool
 }
@@ -121,7 +130,7 @@ func (c *crew) start() (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{tasks: make(map[int]bool), commits: make(map[int]bool)}
+	w := &worker{tasks: make(map[int]bool), from: make(map[int]uint64), commits: make(map[int]bool)}
 	s := c.settings
 	c.look(func() {
 		c.started++
@@ -189,6 +198,9 @@ func (c *crew) note(w *worker, n note) {
 	case open:
 		c.opened(w, p, at, n)
 	case count:
+		if p.owner == nil { // one that was slow to learn that it is not the owner has told of that late
+			p.owner = w
+		}
 		if p.owner == w {
 			p.counted = n.Counted
 		}
@@ -198,7 +210,7 @@ func (c *crew) note(w *worker, n note) {
 		c.pauses = append(c.pauses, n.Took)
 	case commit:
 		delete(w.commits, at)
-		c.committed(w, p, n)
+		c.committed(w, p, at, n)
 	case fenced:
 		delete(w.commits, at)
 		w.fenced++
@@ -209,26 +221,50 @@ func (c *crew) note(w *worker, n note) {
 
 // opened is told that a worker goes on with a partition.
 func (c *crew) opened(w *worker, p *partition, at int, n note) {
-	if n.Seq < p.acked.seq {
-		c.wrong = append(c.wrong, fmt.Sprintf("worker %d went on with %s from checkpoint %d; checkpoint %d was committed", w.id, n.Task, n.Seq, p.acked.seq))
-	}
-	w.tasks[at] = true
+	w.tasks[at], w.from[at] = true, n.Seq
 	if n.Seq > 0 {
 		c.restores++
 		c.replayed += max(0, p.counted-n.Counted)
 	}
-	p.owner, p.counted, p.opened, p.from = w, n.Counted, n.Seq, n.Counted
+	p.owner, p.counted, p.from = w, n.Counted, n.Counted
 }
 
 // committed is told that a worker was told that a commit is durable.
-func (c *crew) committed(w *worker, p *partition, n note) {
+func (c *crew) committed(w *worker, p *partition, at int, n note) {
 	c.commits++
-	if p.owner != w && n.Seq > p.opened {
-		c.wrong = append(c.wrong, fmt.Sprintf("worker %d committed checkpoint %d of %s, which another one had taken over at checkpoint %d", w.id, n.Seq, n.Task, p.opened))
-	}
 	if n.Seq > p.acked.seq {
 		p.acked.seq, p.acked.counted, p.acked.next, p.acked.at = n.Seq, n.Counted, n.Next, time.Now()
 	}
+	i := slices.IndexFunc(p.reigns, func(r reign) bool { return r.epoch == n.Epoch })
+	if i < 0 {
+		i = len(p.reigns)
+		p.reigns = append(p.reigns, reign{epoch: n.Epoch, by: w, from: w.from[at]})
+	}
+	r := &p.reigns[i]
+	r.last = max(r.last, n.Seq)
+	if r.by != w {
+		c.isWrong("%s: workers %d and %d have both committed in epoch %d", n.Task, r.by.id, w.id, r.epoch)
+	}
+	for _, other := range p.reigns {
+		c.compare(n.Task, *r, other)
+	}
+}
+
+// compare makes sure that the later of two reigns has gone on from all that the earlier one has
+// committed: nothing that was committed is lost, and nothing is committed by a worker that has
+// been replaced. It does not matter in which order the notes of two workers come.
+func (c *crew) compare(task string, a, b reign) {
+	if a.epoch > b.epoch {
+		a, b = b, a
+	}
+	if a.epoch < b.epoch && a.last > b.from {
+		c.isWrong("%s: worker %d has committed checkpoint %d in epoch %d; worker %d, in epoch %d, went on from checkpoint %d",
+			task, a.by.id, a.last, a.epoch, b.by.id, b.epoch, b.from)
+	}
+}
+
+func (c *crew) isWrong(format string, args ...any) {
+	c.wrong = append(c.wrong, fmt.Sprintf(format, args...))
 }
 
 // leave takes note that a worker does not work on a partition any more.

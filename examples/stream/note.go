@@ -14,6 +14,7 @@ type note struct {
 	Op      op            `json:"op"`
 	Task    string        `json:"task"`
 	Seq     uint64        `json:"seq,omitempty"`     // of the checkpoint that was restored or committed
+	Epoch   uint64        `json:"epoch,omitempty"`   // of the commit
 	Counted int           `json:"counted,omitempty"` // events of the partition
 	Next    uint64        `json:"next,omitempty"`    // the offset that was committed
 	Took    time.Duration `json:"took,omitempty"`

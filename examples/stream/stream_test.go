@@ -124,26 +124,36 @@ func TestWhatARunEndsWith(t *testing.T) {
 	}
 }
 
-// What must never happen is seen when it is told of.
+// What must never happen is seen when it is told of, in whatever order.
 func TestWhatTheStoreMustNotDo(t *testing.T) {
 	const task = "clicks/0"
 	type told struct {
 		worker int
 		note
 	}
+	opened := func(worker int, seq uint64) told { return told{worker, note{Op: open, Task: task, Seq: seq}} }
+	commits := func(worker int, seq, epoch uint64) told {
+		return told{worker, note{Op: commit, Task: task, Seq: seq, Epoch: epoch}}
+	}
 	for _, test := range []struct {
 		name  string
 		notes []told
 		wrong bool
 	}{
-		{"a takeover", []told{{0, note{open, task, 0, 0, 0, 0}}, {0, note{commit, task, 3, 10, 11, 0}}, {1, note{open, task, 3, 10, 0, 0}}}, false},
-		{"news of the last commit comes late", []told{{0, note{open, task, 0, 0, 0, 0}}, {1, note{open, task, 3, 10, 0, 0}}, {0, note{commit, task, 3, 10, 11, 0}}}, false},
-		{"a checkpoint is lost", []told{{0, note{open, task, 0, 0, 0, 0}}, {0, note{commit, task, 3, 10, 11, 0}}, {1, note{open, task, 2, 5, 0, 0}}}, true},
-		{"two commit", []told{{0, note{open, task, 0, 0, 0, 0}}, {1, note{open, task, 3, 10, 0, 0}}, {0, note{commit, task, 5, 12, 13, 0}}}, true},
+		{"a takeover", []told{opened(0, 0), commits(0, 2, 1), opened(1, 2), commits(1, 4, 2), commits(1, 5, 2)}, false},
+		{"news of the last commit comes late", []told{opened(0, 0), opened(1, 2), commits(1, 4, 2), commits(0, 2, 1)}, false},
+		{"a paused worker tells late that it has begun", []told{opened(0, 0), commits(0, 2, 1), opened(2, 2), commits(2, 5, 3), opened(1, 2), commits(2, 6, 3)}, false},
+		{"one has it twice", []told{opened(0, 0), commits(0, 2, 1), opened(1, 2), commits(1, 4, 2), opened(0, 4), commits(0, 6, 3)}, false},
+		{"a checkpoint is lost", []told{opened(0, 0), commits(0, 2, 1), commits(0, 3, 1), opened(1, 2), commits(1, 5, 2)}, true},
+		{"one that was replaced commits", []told{opened(0, 0), commits(0, 2, 1), opened(1, 2), commits(1, 4, 2), commits(0, 5, 1)}, true},
+		{"two commit in one epoch", []told{opened(0, 0), commits(0, 2, 1), opened(1, 2), commits(1, 4, 1)}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCrew(settings{Partitions: 1}, "", func(err error) { t.Error(err) })
-			workers := []*worker{{id: 1, tasks: map[int]bool{}, commits: map[int]bool{}}, {id: 2, tasks: map[int]bool{}, commits: map[int]bool{}}}
+			var workers []*worker
+			for id := range 3 {
+				workers = append(workers, &worker{id: id, tasks: map[int]bool{}, from: map[int]uint64{}, commits: map[int]bool{}})
+			}
 			for _, told := range test.notes {
 				c.change(func() { c.note(workers[told.worker], told.note) })
 			}
