@@ -202,7 +202,7 @@ func (m *member) assigned(_ context.Context, client *kgo.Client, gained map[stri
 		ctx, end := context.WithCancelCause(m.workers.Grace()) // which is over last
 		s := &share{task: taskOf(partition), partition: partition, end: end, ended: make(chan struct{})}
 		m.shares[s.task] = s
-		go m.work(ctx, s)
+		go m.work(ctx, s) //nolint:contextcheck // the callback's context is the client's
 	}
 }
 
@@ -247,12 +247,12 @@ func (m *member) hold(s *share) {
 // revoked is told of partitions that are to go elsewhere: the next member gets them when it has
 // returned. So their last commits are made here.
 func (m *member) revoked(_ context.Context, _ *kgo.Client, going map[string][]int32) {
-	m.give(going, runner.ErrReleased, m.workers.Stop)
+	m.give(going, runner.ErrReleased, m.workers.Stop) //nolint:contextcheck // likewise: last commits have the time of grace
 }
 
 // lost is told of partitions that others may have already.
 func (m *member) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
-	m.give(gone, runner.ErrAbandoned, m.workers.Lost)
+	m.give(gone, runner.ErrAbandoned, m.workers.Lost) //nolint:contextcheck // likewise
 }
 
 // give ends the work on partitions, and waits until it has ended.

@@ -134,12 +134,12 @@ func (s *story) resume(ctx context.Context, w *worker, tasks []int) error {
 	if err != nil {
 		return err
 	}
-	s.crew.change(func() { w.fate = zombie })
+	before := 0
+	s.crew.change(func() { before, w.fate = w.fenced, zombie })
 	if err := continueProcess(w.cmd.Process); err != nil {
 		return fmt.Errorf("worker %d is to go on: %w", w.id, err)
 	}
 	s.say("Others have the partitions of worker %d. It goes on, and does not know that.", w.id)
-	before := w.fenced
 	err = s.crew.until(ctx, func() bool {
 		return !slices.ContainsFunc(tasks, func(p int) bool { return w.tasks[p] && s.crew.partitions[p].owner != w })
 	})
