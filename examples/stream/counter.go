@@ -22,12 +22,11 @@ type counter struct {
 	tell  tell
 	spoil spoiler
 	state *clicks.State
-	in    jetstream.MessagesContext
-	next  uint64 // where to read on: a place in the stream
-	ends  bool   // the input ends, after the place until
+	in    *reader
+	ends  bool // the input ends, after the place until
 	until uint64
 
-	counted int       // events of the partition that come before next
+	counted int       // events of the partition that come before in.next
 	told    time.Time // when it has last said so
 }
 
@@ -45,7 +44,7 @@ func openCounter(ctx context.Context, js jetstream.JetStream, s settings, task s
 	if err != nil {
 		return nil, err
 	}
-	c := &counter{task: task, tell: tell, spoil: spoil, next: 1}
+	c := &counter{task: task, tell: tell, spoil: spoil}
 	if s.Fixed {
 		c.ends, c.until = true, s.Until[partition]
 	}
@@ -56,14 +55,11 @@ func openCounter(ctx context.Context, js jetstream.JetStream, s settings, task s
 			return nil, fmt.Errorf("checkpoint %d of %s: how many events it counts: %w", made.Seq, task, err)
 		}
 	}
-	if c.next, err = begin(ctx, js, s.Stream, task, restored); err != nil {
-		return nil, err
-	}
-	if c.in, err = read(ctx, js, s.Stream, partition, c.next); err != nil {
+	c.in = &reader{js: js, stream: s.Stream, subject: subjectOf(s.Stream, partition)}
+	if c.in.next, err = begin(ctx, js, s.Stream, task, restored); err != nil {
 		return nil, err
 	}
 	if c.state, err = clicks.Open(restored.Dir(""), restored.Cuts); err != nil {
-		c.in.Stop()
 		return nil, err
 	}
 	opened.Counted = c.counted
@@ -108,22 +104,17 @@ const tellEvery = 100 * time.Millisecond
 
 // Process counts the next event, when it has arrived.
 func (c *counter) Process(ctx context.Context) error {
-	if c.ends && c.next > c.until {
+	if c.ends && c.in.next > c.until {
 		c.tell(note{Op: count, Task: c.task, Counted: c.counted})
 		return io.EOF
 	}
-	msg, err := c.in.Next(jetstream.NextContext(ctx))
-	if err != nil {
-		return err
-	}
-	at, err := msg.Metadata()
-	if err != nil {
+	msg, at, err := c.in.read(ctx)
+	if err != nil || msg == nil {
 		return err
 	}
 	if err := c.state.Add(msg.Data()); err != nil {
 		return err
 	}
-	c.next = at.Sequence.Stream + 1
 	c.counted++
 	if now := time.Now(); now.Sub(c.told) > tellEvery || at.NumPending == 0 {
 		c.told = now
@@ -144,7 +135,7 @@ func (c *counter) Cut(ctx context.Context, _ string) (runner.Cut, error) {
 	if err != nil {
 		return made, err
 	}
-	made.Offsets = map[string]string{c.task: strconv.FormatUint(c.next, 10)}
+	made.Offsets = map[string]string{c.task: strconv.FormatUint(c.in.next, 10)}
 	made.Labels = map[string]string{countedLabel: strconv.Itoa(c.counted)}
 	made.Done = func(_ *checkpoint.Checkpoint, err error) {
 		if errors.Is(err, checkpoint.ErrFenced) { // the store refused the commit
@@ -159,7 +150,7 @@ func (c *counter) Cut(ctx context.Context, _ string) (runner.Cut, error) {
 }
 
 func (c *counter) Close() error {
-	c.in.Stop()
+	c.in.close()
 	err := c.state.Close()
 	c.tell(note{Op: closed, Task: c.task})
 	return err

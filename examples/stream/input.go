@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -70,17 +71,80 @@ func (p *producer) flush(ctx context.Context) error {
 	return nil
 }
 
-// read returns the events of a partition from a place in the stream on. What the broker has
-// delivered to anyone before plays no part: an ordered consumer acknowledges nothing.
-func read(ctx context.Context, js jetstream.JetStream, stream string, partition int, from uint64) (jetstream.MessagesContext, error) {
-	in, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
-		FilterSubjects:    []string{subjectOf(stream, partition)},
+// A reader reads a partition from a place in the stream on. What the broker has delivered to
+// anyone before plays no part, and nothing is acknowledged. It does what an ordered consumer of
+// package jetstream does, but each call ends with its context: an ordered consumer that begins
+// anew while the connection breaks holds its caller up for 10 s, and a checkpoint with it.
+type reader struct {
+	js      jetstream.JetStream
+	stream  string
+	subject string
+	next    uint64 // where to read on: a place in the stream
+
+	in   jetstream.MessagesContext // nil if it is to begin anew
+	seen uint64                    // messages that in has delivered
+}
+
+// open begins to read at r.next.
+func (r *reader) open(ctx context.Context) error {
+	consumer, err := r.js.CreateConsumer(ctx, r.stream, jetstream.ConsumerConfig{
+		FilterSubject:     r.subject,
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       from,
+		OptStartSeq:       r.next,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
 		InactiveThreshold: time.Minute, // then the broker forgets a reader that was killed
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return in.Messages(jetstream.PullMaxMessages(1000))
+	r.seen = 0
+	r.in, err = consumer.Messages(jetstream.PullMaxMessages(1000))
+	return err
+}
+
+// again is how long a reader waits before it begins anew.
+const again = 250 * time.Millisecond
+
+// read waits for the next event. It returns no event and no error if the caller is to try again:
+// the broker was not there, or an event was lost on its way.
+func (r *reader) read(ctx context.Context) (jetstream.Msg, *jetstream.MsgMetadata, error) {
+	msg, at, err := r.receive(ctx)
+	switch {
+	case err == nil:
+		r.seen, r.next = at.Sequence.Consumer, at.Sequence.Stream+1
+		return msg, at, nil
+	case ctx.Err() != nil:
+		return nil, nil, ctx.Err()
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, nil, err
+	}
+	r.close()
+	return nil, nil, wait(ctx, again)
+}
+
+var errGap = errors.New("events were lost on their way")
+
+func (r *reader) receive(ctx context.Context) (jetstream.Msg, *jetstream.MsgMetadata, error) {
+	if r.in == nil {
+		if err := r.open(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	msg, err := r.in.Next(jetstream.NextContext(ctx))
+	if err != nil {
+		return nil, nil, err
+	}
+	at, err := msg.Metadata()
+	if err == nil && at.Sequence.Consumer != r.seen+1 {
+		err = errGap
+	}
+	return msg, at, err
+}
+
+func (r *reader) close() {
+	if r.in != nil {
+		r.in.Stop()
+		r.in = nil
+	}
 }
