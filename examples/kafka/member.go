@@ -61,6 +61,7 @@ const (
 // Assign of package runner.
 func (m *member) assign(ctx context.Context, w *runner.Workers) (err error) {
 	m.workers, m.shares, m.failed, m.wake = w, make(map[string]*share), make(chan error, 1), func() {}
+	m.mu.Lock() // the callbacks, which use the client, wait until it is there
 	m.client, err = kgo.NewClient(
 		kgo.SeedBrokers(m.brokers...),
 		kgo.ConsumerGroup(m.group), kgo.ConsumeTopics(m.topic), kgo.Balancers(kgo.CooperativeStickyBalancer()),
@@ -70,6 +71,7 @@ func (m *member) assign(ctx context.Context, w *runner.Workers) (err error) {
 		kgo.FetchMaxWait(500*time.Millisecond), // a partition that was paused is in the next fetch
 		kgo.OnPartitionsAssigned(m.assigned), kgo.OnPartitionsRevoked(m.revoked), kgo.OnPartitionsLost(m.lost),
 	)
+	m.mu.Unlock()
 	if err != nil {
 		return err
 	}
