@@ -1,7 +1,11 @@
 .DEFAULT_GOAL := help
 .PHONY: help test test-compose race lint conformance bench fuzz tidy ci
 
-LINT     := GOWORK=off go tool -modfile=internal/tools/go.mod golangci-lint
+# Each module is built with the versions of its own go.mod, as .ci/run does. go.work is for those
+# who run an example by its path.
+export GOWORK := off
+
+LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
 FUZZTIME ?= 30s
 
 help: ## print this

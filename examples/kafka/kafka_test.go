@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/runner"
+)
+
+// spoilEnv names the spoiler that a worker runs with, when the test binary is started as one.
+const spoilEnv = "HOLDFAST_KAFKA_SPOIL"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "-brokers" {
+		os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, newSpoiler(os.Getenv(spoilEnv))))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// spoilers are mistakes that a worker can make.
+var spoilers = map[string]func() spoiler{
+	"offset without state": func() spoiler {
+		return func(c *runner.Cut) { c.Stores[""] = checkpoint.Source{} }
+	},
+	"state with the offset before": func() spoiler {
+		var mu sync.Mutex
+		before := make(map[string]string) // by task
+		return func(c *runner.Cut) {
+			mu.Lock()
+			defer mu.Unlock()
+			for task, now := range c.Offsets {
+				c.Offsets[task] = cmp.Or(before[task], now)
+				before[task] = now
+			}
+		}
+	},
+}
+
+func newSpoiler(name string) spoiler {
+	if spoil := spoilers[name]; spoil != nil {
+		return spoil()
+	}
+	return nil
+}
+
+func runForTest(t *testing.T, args ...string) (code int, account string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	args = append([]string{"-dir", t.TempDir(), "-events", "20000", "-partitions", "4", "-interval", "100ms", "-session", "1s", "-seed", "7"}, args...)
+	code = run(args, &stdout, &stderr, nil)
+	t.Logf("%s%s", &stdout, &stderr)
+	return code, stdout.String() + stderr.String()
+}
+
+// The whole story: members of the group join, leave and are killed.
+func TestStory(t *testing.T) {
+	code, account := runForTest(t, "-kills", "2", "-moves", "3")
+	if code != 0 {
+		t.Errorf("exit code %d; want 0", code)
+	}
+	for want, times := range map[string]int{"is killed": 2, "all equal.": 1, "20000 events,": 1} {
+		if n := strings.Count(account, want); n != times {
+			t.Errorf("%q is told %d times; want %d", want, n, times)
+		}
+	}
+	if n := strings.Count(account, " joins.") + strings.Count(account, " leaves."); n != 3 {
+		t.Errorf("%d workers join or leave; want 3", n)
+	}
+}
+
+// The comparison is worth something only if it fails when a worker is wrong.
+func TestSpoiledWorkersAreSeen(t *testing.T) {
+	for name := range spoilers {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(spoilEnv, name)
+			code, account := runForTest(t, "-kills", "1", "-moves", "0", "-workers", "2")
+			if code != 1 || !strings.Contains(account, "DIFFERENCES") {
+				t.Errorf("exit code %d; want 1, and differences", code)
+			}
+		})
+	}
+}
+
+// A job without checkpoints begins at the beginning, whatever the broker has been told before of
+// how far the group is.
+func TestOffsetsOfTheBrokerPlayNoPart(t *testing.T) {
+	o, err := parse([]string{"-dir", t.TempDir(), "-events", "5000", "-partitions", "2", "-interval", "50ms"}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.url = fileURL(t.TempDir())
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, o.topic), kfake.GroupMinSessionTimeout(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	o.brokers = broker.ListenAddrs()[0]
+	var account bytes.Buffer
+	s := &story{options: &o, out: &account, broker: broker, sent: make([]int64, 2)}
+	if err := s.produce(t.Context(), 0, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	commitEnd(t, s)
+	ctx, stop := context.WithCancel(t.Context())
+	worked := make(chan error, 1)
+	go func() { worked <- o.work(ctx, os.Stderr) }()
+	err = s.finish(t.Context())
+	stop()
+	if err := <-worked; err != nil {
+		t.Error(err)
+	}
+	if err != nil || !strings.Contains(account.String(), "5000 events,") {
+		t.Errorf("%v, %s; want 5000 events, all equal", err, &account)
+	}
+}
+
+// commitEnd tells the broker that the group has read all that there is.
+func commitEnd(t *testing.T, s *story) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(s.brokers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	offsets := make(kadm.Offsets)
+	for p, n := range s.sent {
+		offsets.AddOffset(s.topic, int32(p), n, -1)
+	}
+	if err := kadm.NewClient(client).CommitAllOffsets(t.Context(), s.group, offsets); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whoever takes from a queue gets all that is put into it, in its order, however the two meet.
+func TestQueue(t *testing.T) {
+	const n = 20_000
+	q := newQueue()
+	go func() {
+		for i := range n {
+			q.put([]*kgo.Record{{Offset: int64(i)}})
+		}
+	}()
+	for next := int64(0); next < n; {
+		records, _, err := q.take(t.Context(), 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range records {
+			if r.Offset != next {
+				t.Fatalf("record %d; want %d", r.Offset, next)
+			}
+			next++
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	q = newQueue()
+	if records, _, err := q.take(ctx, 3); err == nil {
+		t.Errorf("%d records of an empty queue; want an error, since nobody waits any more", len(records))
+	}
+}
+
+func TestBadUsage(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"unknown flag", []string{"-kill", "5"}, 2, "flag provided but not defined"},
+		{"an argument", []string{"now"}, 2, `unexpected argument "now"`},
+		{"no events", []string{"-events", "0"}, 2, "-events, -partitions and -workers are to be 1 or more"},
+		{"less than no kills", []string{"-kills", "-1"}, 2, "-kills and -moves are to be 0 or more"},
+		{"no interval", []string{"-interval", "0"}, 2, "-interval is 0s; set 1ms or more"},
+		{"a worker without a store", []string{"-brokers", "127.0.0.1:9"}, 2, "set -checkpoint and -dir"},
+		{"unknown scheme", []string{"-checkpoint", "ftp://host/x"}, 1, `unknown scheme "ftp"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, account := runForTest(t, test.args...)
+			if code != test.code || !strings.Contains(account, test.want) {
+				t.Errorf("exit code %d; want %d and %q", code, test.code, test.want)
+			}
+		})
+	}
+}

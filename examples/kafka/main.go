@@ -1,0 +1,160 @@
+// Command kafka counts the events of a topic, exactly once, as a member of a consumer group.
+//
+//	go run ./examples/kafka                                        # the story below
+//	go run ./examples/kafka -brokers HOST:PORT -checkpoint URL ... # one worker, of as many as you like
+//
+// The job is that of examples/stream: each partition is a task, whose worker counts clicks in a
+// Pebble database, and checkpoints the counts with how far it has read. Here the broker divides
+// the partitions among the members of the group. It is not told how far they have read: a
+// partition that a member gains is paused until its checkpoint is restored, and then read from
+// the checkpoint's offset.
+//
+// Without -brokers the program starts a broker of franz-go's package kfake, and itself several
+// times as a worker. It kills workers, lets some leave and others join, and compares every count
+// in the newest checkpoints with the truth. It ends with 1 if any differs.
+//
+// member.go is the member of the group, an Assign for package runner; counter.go works on one
+// partition; story.go is the story.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+	_ "github.com/holdfast-io/holdfast/local"
+	"github.com/holdfast-io/holdfast/runner"
+	_ "github.com/holdfast-io/holdfast/s3"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, nil)) }
+
+type options struct {
+	brokers  string // of the cluster; "" for the story
+	topic    string
+	group    string
+	url      string // of the store
+	dir      string // for everything on this machine
+	interval time.Duration
+	session  time.Duration
+
+	events     int // from here on, of the story
+	partitions int
+	workers    int
+	kills      int
+	moves      int
+	seed       uint64
+
+	spoil spoiler
+}
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	var o options
+	f := flag.NewFlagSet("kafka", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.StringVar(&o.brokers, "brokers", "", "`addresses` of brokers, by commas: be a worker (default: tell a story with a broker in this process)")
+	f.StringVar(&o.topic, "topic", "clicks", "topic to read")
+	f.StringVar(&o.group, "group", "holdfast-clicks", "consumer group, which is the job's alone")
+	f.StringVar(&o.url, "checkpoint", "", "`URL` of the store, file:// or s3:// (the story's default: a directory in -dir)")
+	f.StringVar(&o.dir, "dir", "", "working `directory` (the story's default: a temporary one)")
+	f.DurationVar(&o.interval, "interval", time.Second, "time between two checkpoints of a partition")
+	f.DurationVar(&o.session, "session", 3*time.Second, "time without a sign of a worker after which the broker gives its partitions to others")
+	f.IntVar(&o.events, "events", 100_000, "of the story: events to send")
+	f.IntVar(&o.partitions, "partitions", 8, "of the story: partitions of the topic")
+	f.IntVar(&o.workers, "workers", 3, "of the story: workers at the beginning")
+	f.IntVar(&o.kills, "kills", 4, "of the story: how often to kill a worker")
+	f.IntVar(&o.moves, "moves", 4, "of the story: how often to let a worker join or leave")
+	f.Uint64Var(&o.seed, "seed", rand.Uint64N(1_000_000), "of the story: of the events, and of the random choices")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	return o, o.check(f.Args())
+}
+
+func (o *options) check(args []string) error {
+	switch {
+	case len(args) > 0:
+		return fmt.Errorf("unexpected argument %q: all is said by flags; see -h", args[0])
+	case o.brokers != "" && (o.url == "" || o.dir == ""):
+		return errors.New("a worker needs a place for its checkpoints, and a directory to work in: set -checkpoint and -dir")
+	case o.interval < time.Millisecond:
+		return fmt.Errorf("-interval is %v; set 1ms or more", o.interval)
+	case o.session < time.Second:
+		return fmt.Errorf("-session is %v; set 1s or more", o.session)
+	case o.events < 1 || o.partitions < 1 || o.workers < 1:
+		return errors.New("-events, -partitions and -workers are to be 1 or more")
+	case o.kills < 0 || o.moves < 0:
+		return errors.New("-kills and -moves are to be 0 or more")
+	}
+	return nil
+}
+
+func run(args []string, stdout, stderr io.Writer, spoil spoiler) int {
+	logger := log.New(stderr, "kafka: ", 0)
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		logger.Println(err)
+		return 2
+	}
+	o.spoil = spoil
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if o.brokers != "" {
+		err = o.work(ctx, stderr)
+	} else if err = o.tell(ctx, stdout); ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	if err != nil {
+		logger.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// work is a worker: it counts the events of the partitions that the group gives it, until ctx
+// ends.
+func (o *options) work(ctx context.Context, stderr io.Writer) (err error) {
+	logger := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	job, err := checkpoint.Open(ctx, o.url, checkpoint.Options{Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, job.Close(context.WithoutCancel(ctx))) }()
+	m := &member{brokers: strings.Split(o.brokers, ","), group: o.group, topic: o.topic, session: o.session, log: logger}
+	return runner.Run(ctx, runner.RunOptions{
+		Options: runner.Options{Interval: o.interval, Logger: logger},
+		Job:     job, Dir: o.dir,
+		Assign: m.assign,
+		Ended: func(_ string, err error) error {
+			if errors.Is(err, checkpoint.ErrFenced) {
+				return nil // another member has the partition: this one was slow to learn of it
+			}
+			return err
+		},
+	}, func(ctx context.Context, task string, restored *runner.Restored) (runner.Worker, error) {
+		return openCounter(ctx, m, task, restored, o.spoil)
+	})
+}
+
+// orTemp returns a directory, and what removes it if it is a temporary one.
+func orTemp(dir string) (path string, remove func() error, err error) {
+	if dir != "" {
+		return dir, func() error { return nil }, os.MkdirAll(dir, 0o700)
+	}
+	dir, err = os.MkdirTemp("", "kafka-")
+	return dir, func() error { return os.RemoveAll(dir) }, err
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/examples/internal/clicks"
+
+	"go.uber.org/goleak"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/runner"
+)
+
+// spoilEnv names the spoiler that a worker runs with, when the test binary is started as one.
+const spoilEnv = "HOLDFAST_STREAM_SPOIL"
+
+func TestMain(m *testing.M) {
+	if s := os.Getenv(workerEnv); s != "" {
+		os.Exit(runWorker(s, newSpoiler(os.Getenv(spoilEnv))))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// spoilers are mistakes that a worker can make.
+var spoilers = map[string]func() spoiler{
+	"offset without state": func() spoiler {
+		return func(c *runner.Cut) { c.Stores[""] = checkpoint.Source{} }
+	},
+	"state with the offset before": func() spoiler {
+		var mu sync.Mutex
+		before := make(map[string]string) // by task
+		return func(c *runner.Cut) {
+			mu.Lock()
+			defer mu.Unlock()
+			for task, now := range c.Offsets {
+				c.Offsets[task] = cmp.Or(before[task], now)
+				before[task] = now
+			}
+		}
+	},
+}
+
+func newSpoiler(name string) spoiler {
+	if spoil := spoilers[name]; spoil != nil {
+		return spoil()
+	}
+	return nil
+}
+
+func runForTest(t *testing.T, args ...string) (code int, account string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	args = append([]string{"-dir", t.TempDir(), "-events", "20000", "-duration", "4s", "-partitions", "4", "-interval", "200ms", "-expiry", "2s", "-seed", "7"}, args...)
+	code = runStory(args, &stdout, &stderr)
+	t.Logf("%s%s", &stdout, &stderr)
+	return code, stdout.String() + stderr.String()
+}
+
+// The whole story, with processes that are killed, paused and replaced.
+func TestStory(t *testing.T) {
+	if !canPause {
+		t.Skip("this system cannot pause a process")
+	}
+	code, account := runForTest(t, "-kills", "3", "-pauses", "1", "-rebalances", "2")
+	if code != 0 {
+		t.Errorf("exit code %d; want 0", code)
+	}
+	for _, want := range []string{"killed 3 times, paused 1 time,", "After 1 of the pauses the store refused", "20000 events,", "all equal."} {
+		if !strings.Contains(account, want) {
+			t.Errorf("%q is not told", want)
+		}
+	}
+}
+
+// The comparison is worth something only if it fails when a worker is wrong.
+func TestSpoiledWorkersAreSeen(t *testing.T) {
+	for name := range spoilers {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(spoilEnv, name)
+			code, account := runForTest(t, "-duration", "2s", "-kills", "2", "-pauses", "0", "-rebalances", "0")
+			if code != 1 || !strings.Contains(account, "DIFFERENCES") {
+				t.Errorf("exit code %d; want 1, and differences", code)
+			}
+		})
+	}
+}
+
+func TestMeasures(t *testing.T) {
+	code, account := runForTest(t, "-bench", "-rounds", "1")
+	if code != 0 || !strings.Contains(account, "| every 200ms | ") || !strings.Contains(account, "| none | ") {
+		t.Errorf("exit code %d; want 0, and two lines of figures", code)
+	}
+}
+
+func TestWhatARunEndsWith(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		pauses  int
+		zombies int64
+		differ  int
+		wrong   []string
+		want    error
+	}{
+		{"all is well", 2, 1, 0, nil, nil},
+		{"a count differs", 2, 1, 1, nil, errWrong},
+		{"the store did what it must not", 2, 1, 0, []string{"a checkpoint was lost"}, errWrong},
+		{"no commit was refused", 2, 0, 0, nil, errNoZombie},
+		{"nobody was paused", 0, 0, 0, nil, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := &story{options: &options{pauses: test.pauses}, crew: &crew{wrong: test.wrong}}
+			s.zombies.Store(test.zombies)
+			if err := s.judge(clicks.Verdict{Differences: test.differ}); !errors.Is(err, test.want) {
+				t.Errorf("%v; want %v", err, test.want)
+			}
+		})
+	}
+}
+
+// What must never happen is seen when it is told of, in whatever order.
+func TestWhatTheStoreMustNotDo(t *testing.T) {
+	const task = "clicks/0"
+	type told struct {
+		worker int
+		note
+	}
+	opened := func(worker int, seq uint64) told { return told{worker, note{Op: open, Task: task, Seq: seq}} }
+	commits := func(worker int, seq, epoch uint64) told {
+		return told{worker, note{Op: commit, Task: task, Seq: seq, Epoch: epoch}}
+	}
+	for _, test := range []struct {
+		name  string
+		notes []told
+		wrong bool
+	}{
+		{"a takeover", []told{opened(0, 0), commits(0, 2, 1), opened(1, 2), commits(1, 4, 2), commits(1, 5, 2)}, false},
+		{"news of the last commit comes late", []told{opened(0, 0), opened(1, 2), commits(1, 4, 2), commits(0, 2, 1)}, false},
+		{"a paused worker tells late that it has begun", []told{opened(0, 0), commits(0, 2, 1), opened(2, 2), commits(2, 5, 3), opened(1, 2), commits(2, 6, 3)}, false},
+		{"one has it twice", []told{opened(0, 0), commits(0, 2, 1), opened(1, 2), commits(1, 4, 2), opened(0, 4), commits(0, 6, 3)}, false},
+		{"a checkpoint is lost", []told{opened(0, 0), commits(0, 2, 1), commits(0, 3, 1), opened(1, 2), commits(1, 5, 2)}, true},
+		{"one that was replaced commits", []told{opened(0, 0), commits(0, 2, 1), opened(1, 2), commits(1, 4, 2), commits(0, 5, 1)}, true},
+		{"two commit in one epoch", []told{opened(0, 0), commits(0, 2, 1), opened(1, 2), commits(1, 4, 1)}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCrew(settings{Partitions: 1}, "", func(err error) { t.Error(err) })
+			var workers []*worker
+			for id := range 3 {
+				workers = append(workers, &worker{id: id, tasks: map[int]bool{}, from: map[int]uint64{}, commits: map[int]bool{}})
+			}
+			for _, told := range test.notes {
+				c.change(func() { c.note(workers[told.worker], told.note) })
+			}
+			if wrong := len(c.wrong) > 0; wrong != test.wrong {
+				t.Errorf("it is said to be wrong: %q; want %v", c.wrong, test.wrong)
+			}
+		})
+	}
+}
+
+// A picture replaces the one before, and lines stay above it.
+func TestPictureIsReplaced(t *testing.T) {
+	var out bytes.Buffer
+	a := newAccount(&out, true)
+	a.draw("one\ntwo\n")
+	a.say("a line\n")
+	a.draw("three\n")
+	a.draw("")
+	const up = "\x1b["
+	if got, want := out.String(), "one\ntwo\n"+up+"2A"+up+"Ja line\nthree\n"+up+"1A"+up+"J"; got != want {
+		t.Errorf("%q; want %q", got, want)
+	}
+}
+
+func TestBadUsage(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"unknown flag", []string{"-kill", "5"}, 2, "flag provided but not defined"},
+		{"an argument", []string{"now"}, 2, `unexpected argument "now"`},
+		{"no events", []string{"-events", "0"}, 2, "-events is 0; set 1 or more"},
+		{"less than no kills", []string{"-kills", "-1"}, 2, "-kills is -1; set 0 or more"},
+		{"one worker", []string{"-workers", "1"}, 2, "-workers is 1; set 2 or more"},
+		{"no interval", []string{"-interval", "0"}, 2, "-interval is 0s; set 1ms or more"},
+		{"a short lease", []string{"-expiry", "1ms"}, 2, "-expiry is 1ms; set 1s to 1m"},
+		{"unknown scheme", []string{"-checkpoint", "ftp://host/x"}, 1, `unknown scheme "ftp"`},
+		{"no broker", []string{"-nats", "nats://127.0.0.1:1"}, 1, "connecting to NATS at nats://127.0.0.1:1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			began := time.Now()
+			code, account := runForTest(t, test.args...)
+			if code != test.code || !strings.Contains(account, test.want) {
+				t.Errorf("exit code %d; want %d and %q", code, test.code, test.want)
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("it was found out after %v", took)
+			}
+		})
+	}
+}
