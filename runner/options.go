@@ -205,6 +205,16 @@ type Spec struct {
 	// OffsetsAre says what an offset names. Default checkpoint.NextToRead.
 	OffsetsAre checkpoint.OffsetMeaning
 
+	// IfEpoch, if it is not nil, is checkpoint.ClaimOptions.IfEpoch: the task is claimed only
+	// if nobody has claimed it since it was looked at. Otherwise Own returns
+	// checkpoint.ErrConflict, and fences nobody.
+	IfEpoch *uint64
+
+	// Claimed, if it is not nil, is called with the epoch once the task is claimed, before
+	// anything is restored: to write it down. After its error the task is released again,
+	// and Own fails.
+	Claimed func(epoch uint64) error
+
 	// Open opens the task's state. It is called once, when all stores are
 	// restored; ctx ends with Own.
 	Open func(ctx context.Context, restored *Restored) (Cutter, error)

@@ -129,8 +129,15 @@ func (p *place) look() (occupant, error) {
 	return foreign, nil
 }
 
-// restored makes restore put a checkpoint's state at the place.
-func (p *place) restored(restore func() error) error {
+// takeIn moves the state of an earlier run into the run directory, to be used again.
+func (p *place) takeIn() error {
+	inside := p.dir.store("")
+	return errors.Join(removeTree(inside), os.Rename(p.path, inside))
+}
+
+// restored makes restore put a checkpoint's state at the place. warm says that the run
+// directory has that state already: its standby has just restored it.
+func (p *place) restored(warm bool, restore func() error) error {
 	there, err := p.look() // again: a claim may take long
 	if err != nil {
 		return err
@@ -140,10 +147,14 @@ func (p *place) restored(restore func() error) error {
 	case foreign:
 		return fmt.Errorf("%s: %w, and the task has checkpoints already; give an absent or empty directory", p.path, ErrNotState)
 	case own:
-		if err := errors.Join(removeTree(inside), os.Rename(p.path, inside)); err != nil {
+		warm = false
+		if err := p.takeIn(); err != nil {
 			return err
 		}
 	case nothing:
+	}
+	if warm {
+		return p.putOut()
 	}
 	if err := restore(); err != nil {
 		if there == own {
@@ -151,6 +162,12 @@ func (p *place) restored(restore func() error) error {
 		}
 		return err
 	}
+	return p.putOut()
+}
+
+// putOut moves a checkpoint's state from the run directory to its place, where nothing is.
+func (p *place) putOut() error {
+	inside := p.dir.store("")
 	if err := p.mark(inside, true); err != nil {
 		return err
 	}
@@ -184,7 +201,8 @@ func (p *place) begun() error {
 // bringBack puts back what a process that was killed has left in the run directory.
 func (p *place) bringBack() (occupant, error) {
 	inside := p.dir.store("")
-	if id, err := identify(inside); err != nil || id != p.is.State {
+	// The device's number is not compared: see look.
+	if id, err := identify(inside); err != nil || id.Inode != p.is.State.Inode || id.Born != p.is.State.Born {
 		return nothing, nil
 	}
 	if err := os.Remove(p.path); err != nil && !errors.Is(err, fs.ErrNotExist) {

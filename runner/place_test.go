@@ -187,7 +187,7 @@ func TestRestoreThatFailsLeavesTheState(t *testing.T) {
 		}
 		place.is.State = id
 		failure := errors.New("no")
-		if err := place.restored(func() error { return failure }); !errors.Is(err, failure) {
+		if err := place.restored(false, func() error { return failure }); !errors.Is(err, failure) {
 			t.Errorf("error %v", err)
 		}
 		p.want("2")

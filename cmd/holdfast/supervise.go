@@ -51,7 +51,8 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		defer s.monitor.close()
 		s.p.note("metrics are at http://%s/metrics", s.monitor.listener.Addr())
 	}
-	if err := s.mayClaim(ctx); err != nil {
+	epoch, err := s.mayClaim(ctx)
+	if err != nil {
 		return err
 	}
 	signals, stop := notify()
@@ -64,7 +65,7 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer s.voice.close()
-	if err := s.own(ctx, r); err != nil {
+	if err := s.own(ctx, r, epoch); err != nil {
 		return errors.Join(err, s.drain(r)) //nolint:contextcheck // ctx has ended by then
 	}
 	if s.group, err = process.Start(s.command(lock.File())); err != nil {
@@ -109,15 +110,17 @@ func (s *supervisor) setReady(ready bool) {
 // machine, or with a large state, checkpoints come less often than was asked for.
 const maxShare = 0.1
 
-// own claims the task and restores its state. What is adopted is saved before the program
-// starts.
-func (s *supervisor) own(ctx context.Context, r *runner.Runner) (err error) {
+// own claims the task, if it still has the epoch that mayClaim has seen, and restores its
+// state. What is adopted is saved before the program starts.
+func (s *supervisor) own(ctx context.Context, r *runner.Runner, epoch uint64) (err error) {
 	report, stop := s.p.follow("restoring", "fetched")
 	spec := runner.Spec{
-		Dir:   s.o.runDir,
-		State: &runner.StateDir{Path: s.o.stateDir, Job: plainURL(s.o.url), Adopt: s.o.adopt},
-		Open:  s.open,
-		Hooks: runner.Hooks{After: s.voice.committed, Failed: s.voice.failed},
+		Dir:     s.o.runDir,
+		State:   &runner.StateDir{Path: s.o.stateDir, Job: plainURL(s.o.url), Adopt: s.o.adopt},
+		IfEpoch: &epoch,
+		Claimed: s.noteClaim,
+		Open:    s.open,
+		Hooks:   runner.Hooks{After: s.voice.committed, Failed: s.voice.failed},
 	}
 	if report != nil {
 		spec.Progress = func(_ string, now checkpoint.Progress) { report(now) }
@@ -125,9 +128,6 @@ func (s *supervisor) own(ctx context.Context, r *runner.Runner) (err error) {
 	s.owned, err = r.Own(ctx, s.o.task, spec)
 	stop()
 	if err != nil {
-		return err
-	}
-	if err := s.noteClaim(); err != nil {
 		return err
 	}
 	s.voice.task = s.owned
@@ -395,32 +395,38 @@ type ownClaim struct {
 
 const claimName = "claim.json"
 
-// mayClaim refuses a task that is claimed, unless that is asked for, or its owner was an
-// earlier run in this directory, which is dead because the directory is not locked.
-func (s *supervisor) mayClaim(ctx context.Context) error {
-	if s.o.takeOver {
-		return nil
-	}
+// mayClaim returns the epoch of the task, for which alone it is to be claimed: of two runs that
+// look at the same moment, the second one fences nobody. It refuses a task that is claimed,
+// unless that is asked for, or its owner was an earlier run in this directory, which is dead
+// because the directory is not locked.
+func (s *supervisor) mayClaim(ctx context.Context) (epoch uint64, err error) {
 	status, err := s.task.Status(ctx)
-	if err != nil || !status.Claimed {
-		return err
+	if err != nil || s.o.takeOver || !status.Claimed || s.wasClaimedHere(status.Epoch) {
+		return status.Epoch, err
 	}
-	var mine ownClaim
-	data, err := os.ReadFile(filepath.Join(s.o.runDir, claimName))
-	if err == nil && json.Unmarshal(data, &mine) == nil && mine == (ownClaim{plainURL(s.o.url), s.o.task, status.Epoch}) {
-		return nil
-	}
-	return fmt.Errorf("%w: task %q, by %s", checkpoint.ErrClaimed, s.o.task, status.WrittenBy)
+	return 0, fmt.Errorf("%w: task %q, by %s", checkpoint.ErrClaimed, s.o.task, status.WrittenBy)
 }
 
-// noteClaim records the claim. If it is lost, the next run has to be told to take over.
-func (s *supervisor) noteClaim() error {
-	data, err := json.Marshal(ownClaim{plainURL(s.o.url), s.o.task, s.owned.Epoch()})
+func (s *supervisor) wasClaimedHere(epoch uint64) bool {
+	var mine ownClaim
+	data, err := os.ReadFile(filepath.Join(s.o.runDir, claimName))
+	return err == nil && json.Unmarshal(data, &mine) == nil && mine == ownClaim{plainURL(s.o.url), s.o.task, epoch}
+}
+
+// noteClaim records a claim, before anything is restored: whenever this process is killed, the
+// next one here goes on. If the record is lost, it has to be told to take over.
+func (s *supervisor) noteClaim(epoch uint64) error {
+	data, err := json.Marshal(ownClaim{plainURL(s.o.url), s.o.task, epoch})
 	if err != nil {
 		return err
 	}
 	path := filepath.Join(s.o.runDir, claimName)
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)

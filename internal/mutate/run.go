@@ -159,10 +159,26 @@ var inRuns = []mistake{
 	{
 		name:   "run fences whoever has the task",
 		file:   "cmd/holdfast/supervise.go",
-		old:    `if err != nil || !status.Claimed {`,
-		new:    `if err != nil || status.Claimed {`,
+		old:    `if err != nil || s.o.takeOver || !status.Claimed || s.wasClaimedHere(status.Epoch) {`,
+		new:    `if err != nil || status.Claimed || true {`,
 		breaks: "nobody is fenced unasked",
 		tests:  by("cmd/holdfast", "TestRunIsFenced"),
+	},
+	{
+		name:   "of two runs that look at the same moment, the second one fences the first",
+		file:   "cmd/holdfast/supervise.go",
+		old:    `IfEpoch: &epoch,`,
+		new:    `IfEpoch: nil,`,
+		breaks: "nobody is fenced unasked",
+		tests:  by("cmd/holdfast", "TestRunsAtOnce"),
+	},
+	{
+		name:   "a claim is written down when all is restored",
+		file:   "runner/restore.go",
+		old:    "if t.spec.Claimed != nil {",
+		new:    "if false {",
+		breaks: "the machine of a run that was killed goes on by itself",
+		tests:  by("cmd/holdfast", "TestRunIsKilledWhileItRestores"),
 	},
 	{
 		name:   "run's own codes are those of a program",
