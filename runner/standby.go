@@ -127,6 +127,7 @@ func (r *Runner) Follow(ctx context.Context, name string, spec FollowSpec) (*Sta
 		return nil, errors.Join(err, s.dir.unlock())
 	}
 	s.ctx, s.stop = context.WithCancelCause(ctx)
+	r.telemetry.zeroFollow(ctx)
 	s.lookers, s.stopLook = context.WithCancel(s.ctx)
 	s.working.Go(s.lookOn)
 	s.working.Go(s.keep)

@@ -44,6 +44,7 @@ type voice struct {
 	asker  context.Context        // of the commit that is asked for, or was last; nil for none
 	last   *checkpoint.Checkpoint // that was committed, or restored; nil for none
 	err    error                  // of the last commit, if it has failed
+	told   bool                   // that the last checkpoint is tried again
 }
 
 func openVoice(s *supervisor) (*voice, error) {
@@ -95,6 +96,10 @@ func (v *voice) failed(_ context.Context, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.err = err
+	if v.s.last.Load() && !v.told {
+		v.told = true
+		v.s.p.note("the program has ended; its last checkpoint is tried again until it is saved, or until run is asked to end")
+	}
 }
 
 // ServeHTTP answers the program.

@@ -109,9 +109,17 @@ func (p *Group) others() (n int) {
 }
 
 func (p *Group) othersWithin(d time.Duration) (left int) {
-	for end := time.Now().Add(d); ; <-time.After(look) {
-		if left = p.others(); left == 0 || time.Now().After(end) {
-			return left
+	end, again := time.NewTimer(d), time.NewTicker(look)
+	defer end.Stop()
+	defer again.Stop()
+	for {
+		if left = p.others(); left == 0 {
+			return 0
+		}
+		select {
+		case <-again.C:
+		case <-end.C:
+			return p.others()
 		}
 	}
 }
@@ -220,7 +228,10 @@ func (p *Group) pause(ctx context.Context) error {
 			return err
 		}
 		p.resume()
-		<-time.After(look)
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+		}
 	}
 	return context.Cause(ctx)
 }
