@@ -27,9 +27,10 @@ type Command struct {
 
 // A Group is a program that was started. Its methods may be called from many goroutines.
 type Group struct {
-	pid   int // of its first process, and the number of its group
-	ended chan struct{}
-	state *os.ProcessState // set when ended
+	pid      int       // of its first process, and the number of its group
+	terminal *terminal // nil if it was not started in the foreground of one
+	ended    chan struct{}
+	state    *os.ProcessState // set when ended
 
 	pausing  sync.Mutex // held while the group stands still
 	stopping func()     // ends what goes on while the group stands still
@@ -68,8 +69,12 @@ const (
 // wait waits for the program's first process, ends what is left of its group, and only
 // then collects the first one: until then its number is no other group's.
 func (p *Group) wait(cmd *exec.Cmd) {
+	for p.terminal != nil && stopsBeforeItsEnd(p.pid) {
+		p.suspend()
+	}
 	waitForEnd(p.pid)
 	p.endStragglers()
+	p.terminal.takeBack(p.pid)
 	p.sending.Lock()
 	_ = cmd.Wait() // what it returns is in ProcessState
 	p.gone = true
