@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/internal/filelock"
+	"github.com/holdfast-io/holdfast/internal/process"
 	"github.com/holdfast-io/holdfast/runner"
 )
 
@@ -30,8 +31,11 @@ func (s *supervisor) lock(ctx context.Context) (*programLock, error) {
 		return nil, err
 	}
 	// What a killed run has started dies with it, but not at the same moment.
-	lock, err := lockWithin(ctx, root, leftTime)
-	if errors.Is(err, filelock.ErrHeld) {
+	lock, err := lockWithin(ctx, root, headerVariable+"="+s.o.headerFile(), leftTime)
+	switch left := (leftProcess)(0); {
+	case errors.As(err, &left):
+		err = fmt.Errorf("%s: %w by process %d, which a run that was killed has left running; end that first", s.o.state, runner.ErrDirInUse, left)
+	case errors.Is(err, filelock.ErrHeld):
 		err = fmt.Errorf("%s: %w by another 'holdfast run', or by a program that one which was killed has left running; end that first", s.o.state, runner.ErrDirInUse)
 	}
 	if err != nil {
@@ -40,23 +44,47 @@ func (s *supervisor) lock(ctx context.Context) (*programLock, error) {
 	return &programLock{lock, root}, nil
 }
 
-// lockWithin waits for the lock for so long.
-func lockWithin(ctx context.Context, root *os.Root, d time.Duration) (*filelock.Lock, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, d, filelock.ErrHeld)
-	defer cancel()
-	again := time.NewTicker(10 * time.Millisecond)
+// A leftProcess is the number of one that an earlier run has left, and that has closed the file
+// of the lock.
+type leftProcess int
+
+func (p leftProcess) Error() string { return fmt.Sprintf("process %d was left", int(p)) }
+
+// lockWithin waits for so long until the lock is free, and no process has the variable by which
+// those that a run has started are known.
+func lockWithin(ctx context.Context, root *os.Root, variable string, d time.Duration) (*filelock.Lock, error) {
+	end := time.NewTimer(d)
+	defer end.Stop()
+	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for {
-		lock, err := filelock.TryLock(root, "program.lock", 0o600)
-		if !errors.Is(err, filelock.ErrHeld) {
+		lock, err := lockUnused(root, variable)
+		if !errors.Is(err, filelock.ErrHeld) && !errors.As(err, new(leftProcess)) {
 			return lock, err
 		}
 		select {
 		case <-again.C:
+		case <-end.C:
+			return nil, err
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+func lockUnused(root *os.Root, variable string) (*filelock.Lock, error) {
+	lock, err := filelock.TryLock(root, "program.lock", 0o600)
+	if err != nil {
+		return nil, err
+	}
+	pid, err := process.Left(variable)
+	if err == nil && pid != 0 {
+		err = leftProcess(pid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
+	return lock, nil
 }
 
 // leftTime is how long a run waits for what an earlier one has left.

@@ -60,7 +60,7 @@ When a checkpoint is saved, DIR must be consistent. There are three ways; choose
   --pause       COMMAND and all processes of its group stand still while DIR is copied,
                 for --limit at most; with --pre and --post, in place of it or beside it,
                 commands run before and after that
-  --when-asked  COMMAND says when, by HTTP: POST to $HOLDFAST_RUN_URL/commit, with
+  --when-asked  COMMAND says when, by HTTP: POST to $HOLDFAST_RUN_ADDRESS/commit, with
                 offset=KEY=VALUE and label=KEY=VALUE, and wait for the answer
 
 With --standby, run does not begin while the task has an owner: it follows it, and keeps a
@@ -68,8 +68,13 @@ copy of the newest checkpoint beside DIR. It takes over when the owner has ended
 has given no sign of life for --silence, or when run gets SIGUSR1; the owner is fenced then.
 
 COMMAND finds in its environment HOLDFAST_STATE (DIR), HOLDFAST_TASK,
-HOLDFAST_CHECKPOINT (the number of what was restored; 0 for none) and HOLDFAST_RUN_URL:
-GET $HOLDFAST_RUN_URL/resume says what to go on from, and /health how it goes.
+HOLDFAST_CHECKPOINT (the number of what was restored; 0 for none), HOLDFAST_RUN_ADDRESS, and
+HOLDFAST_RUN_HEADER, a file with the header that each request has:
+
+  curl -fsS -H "@$HOLDFAST_RUN_HEADER" -d label=step=3 "$HOLDFAST_RUN_ADDRESS/commit"
+
+GET .../resume says what to go on from, and .../health how it goes. HOLDFAST_RUN_URL has the
+secret of that header in it, and needs none; but command lines are seen by all users.
 
 SIGTERM: it is passed on to COMMAND, which has --grace to end before it is killed. A
 last checkpoint is saved within as much time again. If COMMAND ends by itself, the last

@@ -91,3 +91,31 @@ func raceRuns(r *runTest, runs int, flags []string) {
 		r.t.Errorf("programs: %q, %v", data, err)
 	}
 }
+
+// TestStandbysAtOnce: of several that are started at the same moment on a new task, each runs its
+// program, one after the other.
+func TestStandbysAtOnce(t *testing.T) {
+	r := newRunTest(t)
+	log, end := filepath.Join(filepath.Dir(r.dir), "log"), filepath.Join(filepath.Dir(r.dir), "end")
+	program := fmt.Sprintf(`echo began >>%[1]q; while ! [ -e %[2]q ]; do sleep 0.01; done; sleep 0.1; echo ended >>%[1]q`, log, end)
+	var all []*waiting
+	for i := range 3 {
+		all = append(all, startTo(t, "run", gateURL(r.store, "create"), "a", "--state", fmt.Sprint(r.dir, i), "--every", "1h", "--standby", "--", "sh", "-c", program))
+	}
+	for _, w := range all {
+		w.open(t)
+	}
+	eventually(t, "the first program", func() bool {
+		_, err := os.Stat(log)
+		return err == nil
+	})
+	mustWrite(t, end, "")
+	for _, w := range all {
+		if got := w.wait(t); got.code != 0 {
+			t.Errorf("it ends with %d: %s", got.code, got.stderr)
+		}
+	}
+	if data, err := os.ReadFile(log); err != nil || string(data) != strings.Repeat("began\nended\n", 3) {
+		t.Errorf("programs: %q, %v", data, err)
+	}
+}

@@ -3,7 +3,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
+	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -33,5 +37,53 @@ func TestRunWaitsForItsLastCheckpoint(t *testing.T) {
 	if got := w.wait(t); got.code != 121 || r.saved("n") != "one" ||
 		!strings.Contains(got.stderr, filepath.Base(r.dir)+" is as the program has left it: save it with 'holdfast save'") {
 		t.Errorf("it ends with %d, and saved %q; %s", got.code, r.saved("n"), got.stderr)
+	}
+}
+
+// TestRunHeader: a program speaks by a header from a file, so that no command line has the
+// secret. Only its user can read the file, which is gone in the end.
+func TestRunHeader(t *testing.T) {
+	r := newRunTest(t)
+	x, where := r.startVoice("--when-asked")
+	header := filepath.Join(filepath.Dir(r.dir), ".state.holdfast", "header")
+	data, err := os.ReadFile(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(header); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	name, value, ok := strings.Cut(strings.TrimSuffix(string(data), "\n"), ": ")
+	address, _ := path.Split(where)
+	secret := strings.TrimPrefix(where, address)
+	if !ok || !strings.Contains(value, secret) {
+		t.Fatalf("the header is %q", data)
+	}
+	for _, c := range []struct {
+		path, value string
+		code        int
+	}{
+		{"health", value, http.StatusOK},
+		{"health", strings.Replace(value, secret, strings.Repeat("A", len(secret)), 1), http.StatusNotFound},
+		{"health", "", http.StatusNotFound},
+		{secret + "/health", "Bearer", http.StatusOK},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(name, c.value)
+		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != c.code {
+			t.Errorf("/%s with %q: %s; want %d", c.path, c.value, resp.Status, c.code)
+		}
+	}
+	x.signal(syscall.SIGTERM)
+	x.wantEnd(0, "")
+	if _, err := os.Stat(header); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is left: %v", err)
 	}
 }

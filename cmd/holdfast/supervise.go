@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -250,9 +251,9 @@ func (s *supervisor) command(lock *os.File) process.Command {
 	}
 	return process.Command{
 		Args: s.o.command, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Keep: []*os.File{lock},
-		Env: append(os.Environ(),
-			"HOLDFAST_STATE="+s.o.stateDir, "HOLDFAST_TASK="+s.o.task,
-			fmt.Sprintf("HOLDFAST_CHECKPOINT=%d", seq), voiceVariable+"="+s.voice.url),
+		Env: slices.Concat(os.Environ(), s.voice.environment(), []string{
+			"HOLDFAST_STATE=" + s.o.stateDir, "HOLDFAST_TASK=" + s.o.task, fmt.Sprintf("HOLDFAST_CHECKPOINT=%d", seq),
+		}),
 	}
 }
 

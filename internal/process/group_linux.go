@@ -34,6 +34,11 @@ func members(group int) ([]member, error) {
 	}
 	var all []member
 	for _, pid := range pids {
+		// Asked first, because a /proc that is mounted with hidepid does not let everybody read
+		// about other users' processes.
+		if pgrp, err := unix.Getpgid(pid); err != nil || pgrp != group {
+			continue
+		}
 		dir := filepath.Join("/proc", strconv.Itoa(pid))
 		state, pgrp, err := status(filepath.Join(dir, "stat"))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) || err == nil && pgrp != group {
