@@ -34,7 +34,7 @@ func (s *supervisor) lock(ctx context.Context) (*programLock, error) {
 	lock, err := lockWithin(ctx, root, headerVariable+"="+s.o.headerFile(), leftTime)
 	switch left := (leftProcess)(0); {
 	case errors.As(err, &left):
-		err = fmt.Errorf("%s: %w by process %d, which a run that was killed has left running; end that first", s.o.state, runner.ErrDirInUse, left)
+		err = fmt.Errorf("%s: %w by process %d, which a run that was killed has left running; end that first", s.o.state, runner.ErrDirInUse, int(left))
 	case errors.Is(err, filelock.ErrHeld):
 		err = fmt.Errorf("%s: %w by another 'holdfast run', or by a program that one which was killed has left running; end that first", s.o.state, runner.ErrDirInUse)
 	}
