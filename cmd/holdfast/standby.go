@@ -51,7 +51,11 @@ func (s *supervisor) follow(ctx context.Context, r *runner.Runner, signals <-cha
 		return errors.Join(err, standby.Close())
 	}
 	s.p.note("task %q is taken over: %s", s.o.task, why)
-	return s.become(func(spec runner.Spec) (*runner.Task, error) { return standby.Promote(ctx, spec) })
+	err = s.become(func(spec runner.Spec) (*runner.Task, error) { return standby.Promote(ctx, spec) })
+	if err != nil {
+		err = errors.Join(err, standby.Close()) // it may be followed again
+	}
+	return err
 }
 
 // looksInSilence is how often a standby looks for a sign of life within --silence, at least.

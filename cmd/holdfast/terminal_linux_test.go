@@ -97,7 +97,7 @@ func TestRunGivesTheTerminalBack(t *testing.T) {
 	}
 	s.says("it read a line")
 	if got := s.foreground(); got != s.Process.Pid {
-		t.Errorf("group %d is in the foreground; run's is %d", got, s.Process.Pid)
+		t.Fatalf("group %d is in the foreground; run's is %d", got, s.Process.Pid)
 	}
 	s.types("\x03")
 	s.wantEnd(121)
