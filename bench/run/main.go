@@ -4,7 +4,7 @@
 //	go run ./bench/run [-scale quick|full] [-dir DIR]
 //
 // The program has a state of files of 4 MiB, of which it replaces one every 300 ms; beside that
-// it computes, in steps of a part of a millisecond, on one core. It is run in turns alone, and with a
+// it computes, in steps of a fifth of a millisecond, on one core. It is run in turns alone, and with a
 // checkpoint every two seconds in each of the three ways to a consistent one. Before each window
 // the whole state is in a checkpoint.
 //

@@ -349,7 +349,10 @@ func (s *supervisor) finish(r *runner.Runner, why reason, signals <-chan os.Sign
 		why.lost = context.Cause(s.owned.Context())
 	}
 	if why.lost != nil {
-		return errors.Join(why.lost, s.drain(r))
+		return advice{
+			errors.Join(why.lost, s.drain(r)),
+			fmt.Sprintf("the program was ended; what it has done since its last checkpoint is in %s alone", s.o.state),
+		}
 	}
 	ctx, done := s.lastTime(why, signals)
 	defer done()
