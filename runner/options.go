@@ -245,6 +245,12 @@ type StateDir struct {
 
 	// Adopt accepts what is there, if the task has no checkpoint, as what it begins with.
 	Adopt bool
+
+	// Aside, if it is not empty, is where what this task has left there is moved to, if the task
+	// has no checkpoint: its process was killed, say, and may have left half a change. Then the
+	// task begins with an empty directory. What is at Aside, on the same file system, is
+	// replaced. Adopt comes before it.
+	Aside string
 }
 
 // Hooks are called by the runner, one at a time for each task. Each may be nil.

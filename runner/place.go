@@ -26,6 +26,7 @@ type place struct {
 	path  string
 	dir   *runDir
 	adopt bool
+	aside string // see StateDir; "" for none
 	is    placed // what belongs there
 }
 
@@ -54,7 +55,7 @@ func (d *runDir) takePlace(s *StateDir, task string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &place{path: path, dir: d, adopt: s.Adopt, is: placed{Job: s.Job, Task: task, Path: path}}
+	p := &place{path: path, dir: d, adopt: s.Adopt, aside: s.Aside, is: placed{Job: s.Job, Task: task, Path: path}}
 	known, err := d.readPlaced()
 	if err != nil {
 		return nil, err
@@ -191,6 +192,11 @@ func (p *place) begun() error {
 	case there == own && p.is.Saved && !p.adopt:
 		return fmt.Errorf("%s is the state of a checkpoint of task %q, and the store %s has none: %w; look whether this is the right store, and whether it is mounted. To go on from the directory, adopt it",
 			p.path, p.is.Task, p.is.Job, ErrNotState)
+	}
+	if there == own && p.aside != "" && !p.adopt {
+		if err := errors.Join(removeTree(p.aside), os.Rename(p.path, p.aside)); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(p.path, 0o777); err != nil {
 		return err

@@ -87,3 +87,42 @@ func TestRunHeader(t *testing.T) {
 		t.Errorf("it is left: %v", err)
 	}
 }
+
+// TestRunIsKilledBeforeItsFirstCheckpoint: what the program has left is nothing to go on from,
+// if its state is not consistent at any moment. It is moved aside, and not removed.
+func TestRunIsKilledBeforeItsFirstCheckpoint(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		flags []string
+		ends  string // how the program ends; "" for a kill of run
+		from  string // what the next one begins with
+	}{
+		{"when asked", []string{"--when-asked"}, "", ""},
+		{"when asked, its program alone", []string{"--when-asked"}, "kill -KILL $$", ""},
+		{"when asked, it ends well", []string{"--when-asked"}, "exit 0", "half"},
+		{"between hooks", []string{"--pre", "true", "--every", "1h"}, "", ""},
+		{"at any moment", []string{"--every", "1h"}, "", "half"},
+		{"pausing", []string{"--pause", "--every", "1h"}, "", "half"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRunTest(t)
+			x := r.start(`echo half >"$HOLDFAST_STATE/n"; `+c.ends+`
+				touch "$HOLDFAST_STATE/ready"; exec sleep 100`, c.flags...)
+			if c.ends == "" {
+				eventually(t, "the program", r.hasFile("ready"))
+				x.signal(syscall.SIGKILL)
+			}
+			x.end()
+			y := r.start(`[ -e "$HOLDFAST_STATE/n" ] && cat "$HOLDFAST_STATE/n"; exit 0`, c.flags...)
+			y.wantEnd(0, "")
+			if got := strings.TrimSpace(y.stdout.String()); got != c.from {
+				t.Errorf("it goes on from %q; want %q", got, c.from)
+			}
+			aside := filepath.Join(filepath.Dir(r.dir), ".state.holdfast", "unsaved")
+			data, err := os.ReadFile(filepath.Join(aside, "n"))
+			if moved := err == nil && string(data) == "half\n"; moved != (c.from == "") || moved != strings.Contains(y.said(), "is in "+aside) {
+				t.Errorf("it has moved %q, %v; it says %s", data, err, y.said())
+			}
+		})
+	}
+}

@@ -66,6 +66,9 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, s.drain(r)) //nolint:contextcheck // likewise
 	}
+	if err := s.noteUnsaved(); err != nil {
+		return errors.Join(err, s.giveBack(r)) //nolint:contextcheck // likewise
+	}
 	if s.group, err = process.Start(s.command(lock.File())); err != nil {
 		return errors.Join(ended{exitCannotRun, err}, s.giveBack(r)) //nolint:contextcheck // likewise
 	}
@@ -185,13 +188,21 @@ func (s *supervisor) become(own func(spec runner.Spec) (*runner.Task, error)) (e
 	if report != nil {
 		spec.Progress = func(_ string, now checkpoint.Progress) { report(now) }
 	}
+	before, _ := os.Lstat(s.o.asideDir())
 	s.owned, err = own(spec)
 	s.voice.task = s.owned
+	if after, lookErr := os.Lstat(s.o.asideDir()); err == nil && lookErr == nil && !os.SameFile(before, after) {
+		s.p.note("the program had ended before its first checkpoint; what it has left may be half written, and is in %s", s.o.asideDir())
+	}
 	return err
 }
 
 func (s *supervisor) stateDir() *runner.StateDir {
-	return &runner.StateDir{Path: s.o.stateDir, Job: plainURL(s.o.url)}
+	d := &runner.StateDir{Path: s.o.stateDir, Job: plainURL(s.o.url)}
+	if s.wasUnsaved() {
+		d.Aside = s.o.asideDir()
+	}
+	return d
 }
 
 // open returns what cuts the program's directory.
@@ -345,6 +356,9 @@ func (s *supervisor) remind() {
 func (s *supervisor) finish(r *runner.Runner, why reason, signals <-chan os.Signal) error {
 	s.work.Wait()
 	code := s.group.Code()
+	if code == 0 {
+		s.forgetUnsaved()
+	}
 	if why.lost == nil && s.owned.Context().Err() != nil {
 		why.lost = context.Cause(s.owned.Context())
 	}
@@ -413,14 +427,13 @@ func asksToEnd(sig os.Signal) bool {
 // saves reports whether there is a last checkpoint. After a failure there is one if the
 // state may be copied at any moment: then it may be copied at this one too.
 func (s *supervisor) saves(code int, why reason) bool {
-	anyMoment := s.o.pre == "" && s.o.post == ""
 	switch {
 	case s.o.whenAsked:
 		return false
 	case code == 0:
 		return true
 	}
-	return anyMoment && (why.asked || !s.o.noSaveOnFailure)
+	return s.o.anyMoment() && (why.asked || !s.o.noSaveOnFailure)
 }
 
 func (s *supervisor) drain(r *runner.Runner) error {

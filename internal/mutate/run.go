@@ -221,6 +221,14 @@ var inRuns = []mistake{
 		tests:  by("cmd/holdfast", "TestRunFindsWhatHasNoFiles"),
 	},
 	{
+		name:   "a program goes on from what was half written before its first checkpoint",
+		file:   "runner/place.go",
+		old:    `if there == own && p.aside != "" && !p.adopt {`,
+		new:    `if there == foreign && p.aside != "" && !p.adopt {`,
+		breaks: "a program goes on from what is consistent",
+		tests:  by("cmd/holdfast", "TestRunIsKilledBeforeItsFirstCheckpoint"),
+	},
+	{
 		name:   "the terminal stays with a program that has ended",
 		file:   "internal/process/group.go",
 		old:    `p.terminal.takeBack(p.pid)`,

@@ -31,11 +31,15 @@ func terminalOf(stdin *os.File) *terminal {
 	return t
 }
 
-// foreground returns the group that is in the foreground; 0 if that is not known.
+// unknown is no group. 0 is one: that of this process, as a PID namespace shows a group that was
+// made outside of it.
+const unknown = -1
+
+// foreground returns the group that is in the foreground.
 func (t *terminal) foreground() int {
 	group, err := unix.IoctlGetInt(t.fd, unix.TIOCGPGRP)
 	if err != nil {
-		return 0 // it was hung up
+		return unknown // it is no terminal, or was hung up
 	}
 	return group
 }
@@ -70,7 +74,7 @@ func (p *Group) suspend() {
 	}
 	t := p.terminal
 	switch t.foreground() {
-	case 0:
+	case unknown:
 		return // it was hung up
 	case t.own:
 		// A shell has continued this process, and knows nothing of the program's group, which
