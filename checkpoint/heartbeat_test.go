@@ -183,18 +183,25 @@ func TestNewer(t *testing.T) {
 func TestClaimIfEpoch(t *testing.T) {
 	inWorld(t, func(w *world) {
 		task, _, _ := w.process()
-		epoch := claim(w, task).Epoch()
-		if _, err := task.Claim(w.Context(), checkpoint.ClaimOptions{IfEpoch: epoch + 1}); !errors.Is(err, checkpoint.ErrConflict) {
+		o, err := task.Claim(w.Context(), checkpoint.ClaimOptions{IfEpoch: new(uint64(0))})
+		if err != nil {
+			t.Fatal("of a new task:", err)
+		}
+		if _, err := task.Claim(w.Context(), checkpoint.ClaimOptions{IfEpoch: new(uint64(0))}); !errors.Is(err, checkpoint.ErrConflict) {
+			t.Errorf("of a task that is new no more: %v", err)
+		}
+		epoch := o.Epoch()
+		if _, err := task.Claim(w.Context(), checkpoint.ClaimOptions{IfEpoch: new(epoch + 1)}); !errors.Is(err, checkpoint.ErrConflict) {
 			t.Errorf("of a later epoch: %v", err)
 		}
-		if _, err := task.Claim(w.Context(), checkpoint.ClaimOptions{IfEpoch: epoch, At: checkpoint.Seq(1)}); !errors.Is(err, backend.ErrInvalid) {
+		if _, err := task.Claim(w.Context(), checkpoint.ClaimOptions{IfEpoch: &epoch, At: checkpoint.Seq(1)}); !errors.Is(err, backend.ErrInvalid) {
 			t.Errorf("with a rollback: %v", err)
 		}
-		o, err := task.Claim(w.Context(), checkpoint.ClaimOptions{IfEpoch: epoch})
+		o, err = task.Claim(w.Context(), checkpoint.ClaimOptions{IfEpoch: &epoch})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := task.Claim(w.Context(), checkpoint.ClaimOptions{IfEpoch: epoch}); !errors.Is(err, checkpoint.ErrConflict) {
+		if _, err := task.Claim(w.Context(), checkpoint.ClaimOptions{IfEpoch: &epoch}); !errors.Is(err, checkpoint.ErrConflict) {
 			t.Errorf("of an earlier epoch: %v", err)
 		}
 		commit(w, o, at(1))

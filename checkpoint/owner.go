@@ -101,10 +101,11 @@ type ClaimOptions struct {
 	// zero Ref is the latest checkpoint, if there is one: nothing is rolled back.
 	At Ref
 
-	// IfEpoch, if it is not 0, claims only a task whose epoch (see Status) is still this one.
-	// If others have claimed it since, Claim returns ErrConflict: of several that want to
-	// succeed an owner, the first one does. It is not for a rollback.
-	IfEpoch uint64
+	// IfEpoch, if it is not nil, claims only a task whose epoch (see Status) is still this
+	// one; 0 is that of a task that nobody has claimed yet. If others have claimed it since,
+	// Claim returns ErrConflict: of several that want to succeed an owner, or to be the first
+	// one, one does. It is not for a rollback.
+	IfEpoch *uint64
 }
 
 // Claim makes the caller the task's owner, and fences every earlier one.
@@ -123,7 +124,7 @@ func (t *Task) Claim(ctx context.Context, opts ClaimOptions) (*Owner, error) {
 	defer end()
 	began := t.log.SinceBoot()
 	switch {
-	case opts.At != (Ref{}) && opts.IfEpoch != 0:
+	case opts.At != (Ref{}) && opts.IfEpoch != nil:
 		return nil, backend.Invalidf("ClaimOptions has both At and IfEpoch; set one of them")
 	case opts.At != (Ref{}):
 		return t.claimAt(ctx, opts.At, began)
@@ -145,13 +146,13 @@ func (t *Task) Claim(ctx context.Context, opts ClaimOptions) (*Owner, error) {
 	return t.owner(ctx, s, began)
 }
 
-// checkEpoch makes sure that nobody has claimed the task since it had an epoch; 0 is any.
-func (t *Task) checkEpoch(base *history.Committed, want uint64) error {
+// checkEpoch makes sure that nobody has claimed the task since it had an epoch; nil is any.
+func (t *Task) checkEpoch(base *history.Committed, want *uint64) error {
 	if base == nil {
 		base = history.None()
 	}
-	if want != 0 && base.Epoch != want {
-		return fmt.Errorf("%w: task %q has epoch %d, and was to be claimed after epoch %d: another process was first", ErrConflict, t.Name(), base.Epoch, want)
+	if want != nil && base.Epoch != *want {
+		return fmt.Errorf("%w: task %q has epoch %d, and was to be claimed after epoch %d: another process was first", ErrConflict, t.Name(), base.Epoch, *want)
 	}
 	return nil
 }

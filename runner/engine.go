@@ -11,8 +11,8 @@ import (
 
 // All that the runner asks of package checkpoint is in this file.
 
-// claim claims a task: if ifEpoch is not 0, only if that is still its epoch.
-func claim(ctx context.Context, job *checkpoint.Job, task string, ifEpoch uint64) (*checkpoint.Owner, error) {
+// claim claims a task: if ifEpoch is not nil, only if that is still its epoch.
+func claim(ctx context.Context, job *checkpoint.Job, task string, ifEpoch *uint64) (*checkpoint.Owner, error) {
 	t, err := job.Task(task)
 	if err != nil {
 		return nil, err

@@ -224,7 +224,7 @@ func TestRandomFaults(t *testing.T) {
 
 // rival claims the task, and does nothing with it. It meets faults too.
 func (w *witness) rival() {
-	if owner, err := claim(context.Background(), w.job, "a", 0); err == nil {
+	if owner, err := claim(context.Background(), w.job, "a", nil); err == nil {
 		_ = owner.Close(context.Background())
 	}
 }

@@ -236,7 +236,7 @@ func (s *Standby) free(silence time.Duration) (why Why, changed <-chan struct{})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if why = s.view.free(silence); why != "" {
-		s.verdict = s.view.status.Epoch
+		s.verdict = new(s.view.status.Epoch)
 	}
 	return why, s.changed
 }

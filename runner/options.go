@@ -205,6 +205,16 @@ type Spec struct {
 	// OffsetsAre says what an offset names. Default checkpoint.NextToRead.
 	OffsetsAre checkpoint.OffsetMeaning
 
+	// IfEpoch, if it is not nil, is checkpoint.ClaimOptions.IfEpoch: the task is claimed only
+	// if nobody has claimed it since it was looked at. Otherwise Own returns
+	// checkpoint.ErrConflict, and fences nobody.
+	IfEpoch *uint64
+
+	// Claimed, if it is not nil, is called with the epoch once the task is claimed, before
+	// anything is restored: to write it down. After its error the task is released again,
+	// and Own fails.
+	Claimed func(epoch uint64) error
+
 	// Open opens the task's state. It is called once, when all stores are
 	// restored; ctx ends with Own.
 	Open func(ctx context.Context, restored *Restored) (Cutter, error)
@@ -235,6 +245,12 @@ type StateDir struct {
 
 	// Adopt accepts what is there, if the task has no checkpoint, as what it begins with.
 	Adopt bool
+
+	// Aside, if it is not empty, is where what this task has left there is moved to, if the task
+	// has no checkpoint: its process was killed, say, and may have left half a change. Then the
+	// task begins with an empty directory. What is at Aside, on the same file system, is
+	// replaced. Adopt comes before it.
+	Aside string
 }
 
 // Hooks are called by the runner, one at a time for each task. Each may be nil.

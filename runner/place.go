@@ -26,6 +26,7 @@ type place struct {
 	path  string
 	dir   *runDir
 	adopt bool
+	aside string // see StateDir; "" for none
 	is    placed // what belongs there
 }
 
@@ -54,7 +55,7 @@ func (d *runDir) takePlace(s *StateDir, task string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &place{path: path, dir: d, adopt: s.Adopt, is: placed{Job: s.Job, Task: task, Path: path}}
+	p := &place{path: path, dir: d, adopt: s.Adopt, aside: s.Aside, is: placed{Job: s.Job, Task: task, Path: path}}
 	known, err := d.readPlaced()
 	if err != nil {
 		return nil, err
@@ -129,8 +130,15 @@ func (p *place) look() (occupant, error) {
 	return foreign, nil
 }
 
-// restored makes restore put a checkpoint's state at the place.
-func (p *place) restored(restore func() error) error {
+// takeIn moves the state of an earlier run into the run directory, to be used again.
+func (p *place) takeIn() error {
+	inside := p.dir.store("")
+	return errors.Join(removeTree(inside), os.Rename(p.path, inside))
+}
+
+// restored makes restore put a checkpoint's state at the place. warm says that the run
+// directory has that state already: its standby has just restored it.
+func (p *place) restored(warm bool, restore func() error) error {
 	there, err := p.look() // again: a claim may take long
 	if err != nil {
 		return err
@@ -140,10 +148,14 @@ func (p *place) restored(restore func() error) error {
 	case foreign:
 		return fmt.Errorf("%s: %w, and the task has checkpoints already; give an absent or empty directory", p.path, ErrNotState)
 	case own:
-		if err := errors.Join(removeTree(inside), os.Rename(p.path, inside)); err != nil {
+		warm = false
+		if err := p.takeIn(); err != nil {
 			return err
 		}
 	case nothing:
+	}
+	if warm {
+		return p.putOut()
 	}
 	if err := restore(); err != nil {
 		if there == own {
@@ -151,6 +163,12 @@ func (p *place) restored(restore func() error) error {
 		}
 		return err
 	}
+	return p.putOut()
+}
+
+// putOut moves a checkpoint's state from the run directory to its place, where nothing is.
+func (p *place) putOut() error {
+	inside := p.dir.store("")
 	if err := p.mark(inside, true); err != nil {
 		return err
 	}
@@ -175,6 +193,11 @@ func (p *place) begun() error {
 		return fmt.Errorf("%s is the state of a checkpoint of task %q, and the store %s has none: %w; look whether this is the right store, and whether it is mounted. To go on from the directory, adopt it",
 			p.path, p.is.Task, p.is.Job, ErrNotState)
 	}
+	if there == own && p.aside != "" && !p.adopt {
+		if err := errors.Join(removeTree(p.aside), os.Rename(p.path, p.aside)); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(p.path, 0o777); err != nil {
 		return err
 	}
@@ -184,7 +207,8 @@ func (p *place) begun() error {
 // bringBack puts back what a process that was killed has left in the run directory.
 func (p *place) bringBack() (occupant, error) {
 	inside := p.dir.store("")
-	if id, err := identify(inside); err != nil || id != p.is.State {
+	// The device's number is not compared: see look.
+	if id, err := identify(inside); err != nil || id.Inode != p.is.State.Inode || id.Born != p.is.State.Born {
 		return nothing, nil
 	}
 	if err := os.Remove(p.path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -83,6 +83,7 @@ func (p *placedHost) save(text string) {
 // it.
 func TestPlace(t *testing.T) {
 	adopt := func(s *StateDir) { s.Adopt = true }
+	aside := func(s *StateDir) { s.Aside = s.Path + ".aside" }
 	for _, c := range []struct {
 		name   string
 		before func(p *placedHost)
@@ -106,6 +107,13 @@ func TestPlace(t *testing.T) {
 				p.t.Fatal(err)
 			}
 		}, nil, "1", "", ""},
+		{"its own, never saved, and perhaps half written", func(p *placedHost) {
+			if err := p.own(nil, false, func(*Task) { p.write("1") }); err != nil {
+				p.t.Fatal(err)
+			}
+		}, aside, "", "", ""},
+		{"its own, saved, and perhaps half written", func(p *placedHost) { p.save("1"); p.write("2") }, aside, "1", "", ""},
+		{"another's, and a place for what is half written", func(p *placedHost) { p.write("mine") }, aside, "", "not known as the task's state", "mine"},
 		{"another directory in place of its own", func(p *placedHost) {
 			p.save("1")
 			_ = os.RemoveAll(p.path)
@@ -187,7 +195,7 @@ func TestRestoreThatFailsLeavesTheState(t *testing.T) {
 		}
 		place.is.State = id
 		failure := errors.New("no")
-		if err := place.restored(func() error { return failure }); !errors.Is(err, failure) {
+		if err := place.restored(false, func() error { return failure }); !errors.Is(err, failure) {
 			t.Errorf("error %v", err)
 		}
 		p.want("2")

@@ -120,6 +120,11 @@ func (t *Task) open(ctx context.Context) (err error) {
 		return err
 	}
 	t.startHeart()
+	if t.spec.Claimed != nil {
+		if err := guard("claimed", func() error { return t.spec.Claimed(t.owner.Epoch()) }); err != nil {
+			return err
+		}
+	}
 	if err := t.restore(ctx); err != nil {
 		return err
 	}
@@ -214,7 +219,8 @@ func (t *Task) restoreStore(ctx context.Context, c *checkpoint.Checkpoint, p par
 	case p.isNew:
 		return makeEmpty(dir)
 	}
-	if t.warm != nil && t.warm.SameState(c) {
+	warm := t.warm != nil && t.warm.SameState(c)
+	if warm && t.place == nil {
 		return nil // its standby has just restored it
 	}
 	ctx, span := t.runner.telemetry.begin(ctx, "holdfast.restore", t.name)
@@ -225,7 +231,7 @@ func (t *Task) restoreStore(ctx context.Context, c *checkpoint.Checkpoint, p par
 	}
 	do := func() error { return restore(ctx, c, p.store, dir, progress) }
 	if t.place != nil {
-		return t.place.restored(do)
+		return t.place.restored(warm, do)
 	}
 	return do()
 }

@@ -146,6 +146,8 @@ func (o *RunOptions) check() error {
 		return backend.Invalidf("runner: RunOptions.Spec.Dir is set; set RunOptions.Dir, in which each task gets a directory")
 	case o.Spec.Open != nil:
 		return backend.Invalidf("runner: RunOptions.Spec.Open is set; what opens a Worker is an argument of Run")
+	case o.Spec.IfEpoch != nil:
+		return backend.Invalidf("runner: RunOptions.Spec.IfEpoch is set, which is of one task; use Runner.Own")
 	case len(o.Spec.Stores) > 0 || len(o.Spec.Dropped) > 0:
 		return backend.Invalidf("runner: RunOptions.Spec names stores, and a Worker has one state without a name; use Runner.Own for named stores")
 	case o.Grace < 0:

@@ -356,6 +356,7 @@ func TestBadRunOptions(t *testing.T) {
 			"grace":        func(o *RunOptions) { o.Grace = -1 },
 			"no job":       func(o *RunOptions) { o.Job = nil },
 			"twice":        func(o *RunOptions) { o.Tasks = []string{"a", "b", "a"} },
+			"one epoch":    func(o *RunOptions) { o.Spec.IfEpoch = new(uint64(1)) },
 			"Spec.Dir":     func(o *RunOptions) { o.Spec.Dir = w.dir },
 			"Spec.Open":    func(o *RunOptions) { o.Spec.Open = (&host{}).open },
 		} {

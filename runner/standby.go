@@ -24,6 +24,12 @@ type FollowSpec struct {
 	// as the task is followed.
 	Dir string
 
+	// State, if it is not nil, is where the state is once the task is promoted, as in [Spec].
+	// Follow refuses what Own refuses, before anything is done; Adopt is for Own alone. While
+	// the task is followed, nothing is there: what this task has left there is moved into Dir,
+	// and kept up to date in it.
+	State *StateDir
+
 	// Interval is the time from one look at the store to the next: one cheap request, if
 	// there is nothing new. Default 1 s.
 	Interval time.Duration
@@ -37,6 +43,8 @@ func (s *FollowSpec) check(name string) error {
 	switch {
 	case s.Dir == "":
 		return backend.Invalidf("runner: task %q has no directory: set FollowSpec.Dir", name)
+	case s.State != nil && (s.State.Path == "" || s.State.Job == "" || s.State.Adopt):
+		return backend.Invalidf("runner: task %q: set both Path and Job of FollowSpec.State, and not Adopt: a standby goes on from what the owner has committed", name)
 	case s.Interval < 0:
 		return backend.Invalidf("runner: task %q: FollowSpec.Interval is %v; set a positive time, or 0 for the default", name, s.Interval)
 	}
@@ -70,7 +78,7 @@ type Standby struct {
 	view     view
 	waiting  int       // calls of Wait
 	failing  bool      // the last look or restore has failed
-	verdict  uint64    // the epoch of which Wait has said that it may be succeeded; 0 for none
+	verdict  *uint64   // the epoch of which Wait has said that it may be succeeded; nil for none
 	copying  *copying  // the restore that is under way, or nil
 	held     *copying  // what the directory has; nil before the first restore
 	fresh    time.Time // what was committed until then is in the directory
@@ -112,15 +120,35 @@ func (r *Runner) Follow(ctx context.Context, name string, spec FollowSpec) (*Sta
 	if s.dir, err = lockDir(spec.Dir); err != nil {
 		return nil, fmt.Errorf("task %q: %w", name, err)
 	}
-	if err := r.addStandby(s); err != nil {
+	if err = s.takePlace(); err == nil {
+		err = r.addStandby(s)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.dir.unlock())
 	}
 	s.ctx, s.stop = context.WithCancelCause(ctx)
+	r.telemetry.zeroFollow(ctx)
 	s.lookers, s.stopLook = context.WithCancel(s.ctx)
 	s.working.Go(s.lookOn)
 	s.working.Go(s.keep)
 	go s.end()
 	return s, nil
+}
+
+// takePlace moves what this task has left outside the run directory into it.
+func (s *Standby) takePlace() error {
+	if s.spec.State == nil {
+		return nil
+	}
+	p, err := s.dir.takePlace(s.spec.State, s.name)
+	if err != nil {
+		return fmt.Errorf("task %q: %w", s.name, err)
+	}
+	there, err := p.look()
+	if err == nil && there == own {
+		err = p.takeIn()
+	}
+	return err
 }
 
 func (r *Runner) addStandby(s *Standby) error {
@@ -290,7 +318,7 @@ func (s *Standby) wake() {
 // Promote makes this process the owner of the task, as [Runner.Own] does, with the
 // directory that the Standby has kept: what the last checkpoint has in addition is fetched,
 // and nothing else. If the directory has that checkpoint already, it is not even read.
-// spec.Dir may be empty.
+// spec.Dir and spec.State may be left out: they are those of the FollowSpec.
 //
 // Promote fences the owner, if there is one: that is safe whether or not it is alive. If
 // another process, another standby say, has claimed the task since Wait returned, or since
@@ -306,11 +334,17 @@ func (s *Standby) Promote(ctx context.Context, spec Spec) (*Task, error) {
 	if filepath.Clean(spec.Dir) != filepath.Clean(s.spec.Dir) {
 		return nil, backend.Invalidf("runner: task %q: Spec.Dir is %s, and the standby has kept %s; leave it empty", s.name, spec.Dir, s.spec.Dir)
 	}
+	switch {
+	case spec.State == nil:
+		spec.State = s.spec.State
+	case s.spec.State == nil || *spec.State != *s.spec.State:
+		return nil, backend.Invalidf("runner: task %q: Spec.State is not FollowSpec.State; leave it out", s.name)
+	}
 	if err := spec.check(s.name); err != nil {
 		return nil, err
 	}
-	if spec.State != nil {
-		return nil, backend.Invalidf("runner: task %q: Spec.State goes with Own alone: a standby keeps the state in its run directory", s.name)
+	if spec.IfEpoch != nil {
+		return nil, backend.Invalidf("runner: task %q: Spec.IfEpoch goes with Own alone: a standby knows which epoch it succeeds", s.name)
 	}
 	t := newTask(ctx, s.runner, s.name, spec)
 	if err := s.handOver(t); err != nil {
@@ -332,7 +366,13 @@ func (s *Standby) handOver(t *Task) error {
 	}
 	s.promoted = true
 	s.stopLook()
-	t.dir, t.standby, t.ifEpoch = s.dir, s, cmp.Or(s.verdict, s.view.status.Epoch)
+	t.dir, t.standby = s.dir, s
+	switch {
+	case s.verdict != nil:
+		t.ifEpoch = s.verdict
+	case s.view.seen:
+		t.ifEpoch = new(s.view.status.Epoch)
+	}
 	return nil
 }
 

@@ -567,6 +567,7 @@ func TestFollowRefuses(t *testing.T) {
 		}{
 			"no directory":          {"b", FollowSpec{}, backend.ErrInvalid},
 			"a bad interval":        {"b", FollowSpec{Dir: w.dir, Interval: -1}, backend.ErrInvalid},
+			"a state to adopt":      {"b", FollowSpec{Dir: w.dir, State: &StateDir{Path: w.dir + "2", Job: "mem://a", Adopt: true}}, backend.ErrInvalid},
 			"a bad name":            {"\n", FollowSpec{Dir: w.dir}, backend.ErrInvalid},
 			"followed already":      {"a", FollowSpec{Dir: filepath.Join(w.dir, "y")}, backend.ErrInvalid},
 			"the directory is used": {"b", FollowSpec{Dir: filepath.Join(w.dir, "x")}, ErrDirInUse},
@@ -578,6 +579,8 @@ func TestFollowRefuses(t *testing.T) {
 		for name, spec := range map[string]Spec{
 			"no Open":           {},
 			"another directory": {Dir: w.dir, Open: (&host{t: t}).open},
+			"an epoch":          {IfEpoch: new(uint64(1)), Open: (&host{t: t}).open},
+			"another state":     {State: &StateDir{Path: w.dir, Job: "mem://a"}, Open: (&host{t: t}).open},
 		} {
 			if _, err := s.Promote(t.Context(), spec); !errors.Is(err, backend.ErrInvalid) {
 				t.Errorf("%s: %v", name, err)

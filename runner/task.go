@@ -45,7 +45,7 @@ type Task struct {
 	incomplete *checkpoint.Checkpoint // whose prepared effects are not completed yet, or nil
 
 	standby   *Standby               // that the task was promoted from, or nil
-	ifEpoch   uint64                 // of the task, for which alone it is claimed; 0 for any
+	ifEpoch   *uint64                // of the task, for which alone it is claimed; nil for any
 	warm      *checkpoint.Checkpoint // what the standby has left in the directory, or nil
 	stopHeart func()                 // ends the heartbeats, and waits for that
 
@@ -95,7 +95,7 @@ func byName(a, b *Task) int { return cmp.Compare(a.name, b.name) }
 func newTask(ctx context.Context, r *Runner, name string, spec Spec) *Task {
 	t := &Task{
 		runner: r, name: name, spec: spec, log: r.opts.Logger.With("task", name),
-		wake: make(chan struct{}, 1), done: make(chan struct{}), stopHeart: func() {},
+		wake: make(chan struct{}, 1), done: make(chan struct{}), stopHeart: func() {}, ifEpoch: spec.IfEpoch,
 	}
 	base := context.WithoutCancel(ctx)
 	t.ctx, t.end = context.WithCancelCause(base)

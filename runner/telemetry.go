@@ -72,6 +72,13 @@ func (t *telemetry) zero(ctx context.Context) {
 	t.heldTime.Add(ctx, 0)
 }
 
+// zeroFollow is zero for what standbys count.
+func (t *telemetry) zeroFollow(ctx context.Context) {
+	for _, kind := range []string{"look", "restore"} {
+		t.followFails.Add(ctx, 0, metric.WithAttributes(attribute.String("kind", kind)))
+	}
+}
+
 // instruments makes the instruments that are told of what happens.
 func (t *telemetry) instruments(m metric.Meter) error {
 	var errs [9]error

@@ -19,6 +19,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/runner"
 )
 
 // A monitor is what others can ask a run by HTTP: its metrics, for Prometheus, and whether it
@@ -29,7 +30,8 @@ type monitor struct {
 	server   *http.Server
 	served   chan struct{} // closed when the server has ended
 
-	ready       atomic.Bool // the program runs on the restored state
+	following   atomic.Pointer[runner.Standby] // nil for none
+	ready       atomic.Bool                    // the program runs on the restored state
 	epoch       atomic.Uint64
 	restoreTest atomic.Pointer[checkpoint.RestoreTest] // the last one; nil if none is known
 }
@@ -66,16 +68,15 @@ func (m *monitor) observe(task string) error {
 	by := metric.WithAttributes(attribute.String("holdfast.task", task))
 	ready, err1 := meter.Int64ObservableGauge("holdfast.run.ready",
 		metric.WithDescription("1 while the program runs on the restored state, and 0 before and after that."))
+	following, err5 := meter.Int64ObservableGauge("holdfast.run.following",
+		metric.WithDescription("1 while another run owns the task, and this one keeps a copy to take over with; else 0."))
 	epoch, err2 := meter.Int64ObservableGauge("holdfast.run.epoch", metric.WithUnit("{claim}"),
 		metric.WithDescription("How often the task was claimed, up to the claim of this run."))
 	age, err3 := meter.Float64ObservableGauge("holdfast.restore_test.age", metric.WithUnit("s"),
 		metric.WithDescription("Time since a restore of the task was last tested, with success; absent if it never was."))
 	_, err4 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		up := int64(0)
-		if m.ready.Load() {
-			up = 1
-		}
-		o.ObserveInt64(ready, up, by)
+		o.ObserveInt64(ready, number(m.ready.Load()), by)
+		o.ObserveInt64(following, number(m.following.Load() != nil), by)
 		if n := m.epoch.Load(); n > 0 {
 			o.ObserveInt64(epoch, int64(n), by) // below 2^63, as all numbers in manifests
 		}
@@ -83,17 +84,37 @@ func (m *monitor) observe(task string) error {
 			o.ObserveFloat64(age, max(0, time.Since(last.At).Seconds()), by)
 		}
 		return nil
-	}, ready, epoch, age)
-	return errors.Join(err1, err2, err3, err4)
+	}, ready, following, epoch, age)
+	return errors.Join(err1, err2, err3, err4, err5)
+}
+
+func number(is bool) int64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // answerReady answers whether the program runs on the restored state.
 func (m *monitor) answerReady(w http.ResponseWriter, _ *http.Request) {
+	if standby := m.following.Load(); standby != nil {
+		http.Error(w, "another run owns the task, and this one follows it: "+standing(standby), http.StatusServiceUnavailable)
+		return
+	}
 	if !m.ready.Load() {
 		http.Error(w, "the program does not run: its state is restored, or its last checkpoint saved", http.StatusServiceUnavailable)
 		return
 	}
 	_, _ = fmt.Fprintln(w, "the program runs on the restored state")
+}
+
+// standing says how far a standby is.
+func standing(s *runner.Standby) string {
+	c := s.Checkpoint()
+	if c == nil {
+		return "it has no checkpoint yet"
+	}
+	return fmt.Sprintf("it has checkpoint %d, and all that was saved until %v ago", c.Seq, s.Lag().Round(time.Millisecond))
 }
 
 // close ends the server.

@@ -5,7 +5,11 @@ package main
 import (
 	"os"
 	"os/signal"
+	"syscall"
 )
+
+// takeOverSignal is none: there is no such signal here.
+const takeOverSignal = syscall.Signal(-1)
 
 // notify returns the signals that are passed on to a program.
 func notify() (signals <-chan os.Signal, stop func()) {

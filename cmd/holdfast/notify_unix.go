@@ -8,6 +8,10 @@ import (
 	"syscall"
 )
 
+// takeOverSignal tells a standby to take over. A signal needs no port and no secret: only who
+// may end this process can send it.
+const takeOverSignal = syscall.SIGUSR1
+
 // notify returns the signals that are passed on to a program. One that this process was
 // started to ignore, as by nohup, stays ignored.
 func notify() (signals <-chan os.Signal, stop func()) {

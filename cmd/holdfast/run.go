@@ -28,6 +28,8 @@ type runFlags struct {
 	limit            time.Duration
 	grace            time.Duration
 	adopt, takeOver  bool
+	standby          bool
+	silence          time.Duration // 0 for none
 	noSaveOnFailure  bool
 	metrics          string // where to listen; "" for nowhere
 	exclude          []string
@@ -58,15 +60,25 @@ When a checkpoint is saved, DIR must be consistent. There are three ways; choose
   --pause       COMMAND and all processes of its group stand still while DIR is copied,
                 for --limit at most; with --pre and --post, in place of it or beside it,
                 commands run before and after that
-  --when-asked  COMMAND says when, by HTTP: POST to $HOLDFAST_RUN_URL/commit, with
+  --when-asked  COMMAND says when, by HTTP: POST to $HOLDFAST_RUN_ADDRESS/commit, with
                 offset=KEY=VALUE and label=KEY=VALUE, and wait for the answer
 
+With --standby, run does not begin while the task has an owner: it follows it, and keeps a
+copy of the newest checkpoint beside DIR. It takes over when the owner has ended, when it
+has given no sign of life for --silence, or when run gets SIGUSR1; the owner is fenced then.
+
 COMMAND finds in its environment HOLDFAST_STATE (DIR), HOLDFAST_TASK,
-HOLDFAST_CHECKPOINT (the number of what was restored; 0 for none) and HOLDFAST_RUN_URL:
-GET $HOLDFAST_RUN_URL/resume says what to go on from, and /health how it goes.
+HOLDFAST_CHECKPOINT (the number of what was restored; 0 for none), HOLDFAST_RUN_ADDRESS, and
+HOLDFAST_RUN_HEADER, a file with the header that each request has:
+
+  curl -fsS -H "@$HOLDFAST_RUN_HEADER" -d label=step=3 "$HOLDFAST_RUN_ADDRESS/commit"
+
+GET .../resume says what to go on from, and .../health how it goes. HOLDFAST_RUN_URL has the
+secret of that header in it, and needs none; but command lines are seen by all users.
 
 SIGTERM: it is passed on to COMMAND, which has --grace to end before it is killed. A
-last checkpoint is saved within as much time again. Other signals are passed on.
+last checkpoint is saved within as much time again. If COMMAND ends by itself, the last
+checkpoint has all the time it needs. Other signals are passed on.
 
 Exit codes: those of COMMAND (128+N if signal N has killed it); 120 and above are
 run's own: 121 failed, 122 wrong usage, 123 no such checkpoint, 124 fenced, or the
@@ -96,9 +108,11 @@ func (o *runFlags) addFlags(cmd *cobra.Command) {
 	f.Func("pre", "run `CMD` by sh before DIR is copied; if it fails, no checkpoint is saved", nonEmpty(&o.pre))
 	f.Func("post", "run `CMD` by sh after DIR was copied, also if --pre or the copying has failed", nonEmpty(&o.post))
 	f.Func("limit", "pause COMMAND for `D` at most, and let --pre and --post take no longer (default 10s)", duration(&o.limit))
-	f.Func("grace", "the time `D` that COMMAND has to end, and again that the last checkpoint has (default 10s)", duration(&o.grace))
+	f.Func("grace", "at SIGTERM, the time `D` that COMMAND has to end, and again that the last checkpoint has (default 10s)", duration(&o.grace))
 	f.BoolVar(&o.adopt, "adopt", false, "make what is in DIR the first checkpoint of a new task")
 	f.BoolVar(&o.takeOver, "take-over", false, "run although the task is claimed: its owner is fenced")
+	f.BoolVar(&o.standby, "standby", false, "if the task has an owner, follow it, and take over when that has ended, is silent, or at SIGUSR1")
+	f.Func("silence", "an owner gives a sign of life several times in `D`, and with --standby is taken to be dead after D without one; give all runs of a task the same", duration(&o.silence))
 	f.BoolVar(&o.noSaveOnFailure, "no-save-on-failure", false, "save no last checkpoint if COMMAND fails")
 	f.Func("metrics", "answer at `ADDR`, such as 127.0.0.1:9464: /metrics for Prometheus, and /ready, which is 200 while COMMAND runs on the restored state", listenAddress(&o.metrics))
 	f.Func("exclude", "files and directories with names like `PATTERN`, such as '*.tmp', are no part of the state, and are gone when the next run restores DIR; may be repeated", patterns(&o.exclude))
@@ -134,6 +148,10 @@ func (p *program) runArguments(cmd *cobra.Command, args []string, o *runFlags) (
 		return wrongUsage(cmd, "--state is missing: name the directory where the command keeps its state")
 	case o.every < time.Millisecond:
 		return wrongUsage(cmd, "--every %v is too short; give a millisecond or more", o.every)
+	case o.silence != 0 && o.silence < leastSilence:
+		return wrongUsage(cmd, "--silence %v is too short; give %v or more", o.silence, leastSilence)
+	case o.standby && (o.adopt || o.takeOver):
+		return wrongUsage(cmd, "--standby goes with neither --adopt nor --take-over: a standby goes on from what the owner has saved, when its turn has come")
 	case o.whenAsked && (o.pause || o.pre != "" || o.post != ""):
 		return wrongUsage(cmd, "--when-asked goes with none of --pause, --pre and --post: a command that says when it is consistent stands still by itself")
 	case o.signal != 0 && !o.whenAsked:
@@ -146,6 +164,10 @@ func (p *program) runArguments(cmd *cobra.Command, args []string, o *runFlags) (
 	}
 	return o.findCommand()
 }
+
+// leastSilence is the shortest time after which an owner may be taken to be dead: a store that
+// is slow, or a busy machine, is silent for some hundreds of milliseconds.
+const leastSilence = time.Second
 
 // findDirs finds out where the state is, and the run directory beside it.
 func (o *runFlags) findDirs() error {

@@ -5,8 +5,35 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 )
+
+// TestRunFindsWhatHasNoFiles: a process that a killed run has left keeps the next one from
+// starting, also if it has closed the file of the lock.
+func TestRunFindsWhatHasNoFiles(t *testing.T) {
+	r := newRunTest(t)
+	x := r.start(`setsid sh -c 'exec 3>&-; echo $$ >"$HOLDFAST_STATE/pid"; exec sleep 100' >/dev/null 2>&1 &
+		while ! [ -s "$HOLDFAST_STATE/pid" ]; do sleep 0.01; done; touch "$HOLDFAST_STATE/ready"; exec sleep 100`)
+	eventually(t, "the program", r.hasFile("ready"))
+	data, err := os.ReadFile(filepath.Join(r.dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }()
+	x.signal(syscall.SIGKILL)
+	x.end()
+	r.start("true").wantEnd(121, "in use by process "+strconv.Itoa(pid))
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	r.start("true").wantEnd(0, "")
+}
 
 // TestRunAsInit: run is the first process of a PID namespace, as the entry point of a
 // container is. It collects orphans, and ends as its program does.

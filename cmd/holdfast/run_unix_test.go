@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -39,13 +40,39 @@ func newRunTest(t *testing.T) *runTest {
 type running struct {
 	*exec.Cmd
 	t              *testing.T
-	stdout, stderr bytes.Buffer
+	stdout, stderr output
 }
+
+// An output is what a process has written until now.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// said returns what was told on stderr until now.
+func (x *running) said() string { return x.stderr.String() }
 
 // start starts a shell command under holdfast run.
 func (r *runTest) start(command string, flags ...string) *running {
 	r.t.Helper()
-	args := append([]string{"run", fileURL(r.store), "a", "--state", r.dir}, flags...)
+	return r.startOn(fileURL(r.store), command, flags...)
+}
+
+func (r *runTest) startOn(store, command string, flags ...string) *running {
+	r.t.Helper()
+	args := append([]string{"run", store, "a", "--state", r.dir}, flags...)
 	x := &running{Cmd: exec.Command("holdfast", append(args, "--", "sh", "-c", command)...), t: r.t}
 	x.Stdout, x.Stderr = &x.stdout, &x.stderr
 	x.WaitDelay = 10 * time.Second // a process that got away has the pipes
@@ -462,14 +489,18 @@ func TestRunGoesOnWithoutAStore(t *testing.T) {
 		t.Log("root may write everywhere: the store is replaced by a file")
 	}
 	r := newRunTest(t)
-	x := r.start(`touch "$HOLDFAST_STATE/ready"; while ! [ -e "$HOLDFAST_STATE/../end" ]; do sleep 0.01; done; echo kept >"$HOLDFAST_STATE/n"`, "--every", "50ms", "--grace", "1s")
+	x := r.start(`touch "$HOLDFAST_STATE/ready"; while ! [ -e "$HOLDFAST_STATE/../end" ]; do sleep 0.01; done; echo kept >"$HOLDFAST_STATE/n"`, "--every", "50ms", "--grace", "300ms")
 	eventually(t, "the program", r.hasFile("ready"))
 	if err := errors.Join(os.Rename(r.store, r.store+".away"), os.WriteFile(r.store, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond)
+	eventually(t, "a failure", func() bool { return strings.Contains(x.said(), "a checkpoint failed") })
 	mustWrite(t, filepath.Join(filepath.Dir(r.dir), "end"), "")
-	x.wantEnd(121, "save it with 'holdfast save' before the program is run again")
+	eventually(t, "a failure of the last checkpoint", func() bool { return strings.Contains(x.said(), "its last checkpoint is tried again") })
+	x.signal(syscall.SIGTERM)
+	if code := x.end(); code != 121 || !strings.Contains(x.said(), "save it with 'holdfast save' before the program is run again") {
+		t.Errorf("exit code %d, %s", code, x.said())
+	}
 	if data, err := os.ReadFile(filepath.Join(r.dir, "n")); err != nil || string(data) != "kept\n" {
 		t.Errorf("the state is %q, %v", data, err)
 	}

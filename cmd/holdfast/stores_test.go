@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -32,7 +33,7 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		return &hooked{store, gate(u.Query().Get("at"), u.Query().Has("deaf"))}, nil
+		return &hooked{store, gate(u.Query().Get("at"), u.Query().Get("in"), u.Query().Has("deaf"))}, nil
 	})
 }
 
@@ -114,13 +115,13 @@ func (s *hooked) Delete(ctx context.Context, keys ...string) error {
 
 func (s *hooked) Close() error { return s.store.Close() }
 
-// gate returns a doFunc for a child process. At the first operation of the given kind
-// it informs the parent, and waits until the parent lets it go on or the context
+// gate returns a doFunc for a child process. At the first operation of the given kind, on
+// a key that contains in, it informs the parent, and waits until the parent lets it go on or the context
 // ends. If deaf is set, it ignores the context.
-func gate(at string, deaf bool) doFunc {
+func gate(at, in string, deaf bool) doFunc {
 	var once sync.Once
 	return func(ctx context.Context, op, key string, perform func() error) error {
-		if op == at {
+		if op == at && strings.Contains(key, in) {
 			once.Do(func() {
 				if deaf {
 					ctx = context.WithoutCancel(ctx)

@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"os"
-	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/engines/dir"
-	"github.com/holdfast-io/holdfast/internal/filelock"
 	"github.com/holdfast-io/holdfast/internal/process"
 	"github.com/holdfast-io/holdfast/runner"
 )
@@ -39,7 +37,7 @@ type supervisor struct {
 // run is the life of a program. ctx ends when this process is asked to end before the
 // program was started; from then on signals say so.
 func (s *supervisor) run(ctx context.Context) (err error) {
-	lock, err := s.lock()
+	lock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -51,9 +49,6 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		defer s.monitor.close()
 		s.p.note("metrics are at http://%s/metrics", s.monitor.listener.Addr())
 	}
-	if err := s.mayClaim(ctx); err != nil {
-		return err
-	}
 	signals, stop := notify()
 	defer stop()
 	r, err := runner.New(s.job, s.options())
@@ -64,24 +59,56 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer s.voice.close()
-	if err := s.own(ctx, r); err != nil {
-		return errors.Join(err, s.drain(r)) //nolint:contextcheck // ctx has ended by then
+	err = s.take(ctx, r, signals)
+	if errors.Is(err, errNotNeeded) {
+		return s.drain(r) //nolint:contextcheck // ctx has ended by then
+	}
+	if err != nil {
+		return errors.Join(err, s.drain(r)) //nolint:contextcheck // likewise
+	}
+	if err := s.noteUnsaved(); err != nil {
+		return errors.Join(err, s.giveBack(r)) //nolint:contextcheck // likewise
 	}
 	if s.group, err = process.Start(s.command(lock.File())); err != nil {
-		err = ended{exitCannotRun, err}
-		return errors.Join(err, s.owned.ReleaseAsIs(context.WithoutCancel(ctx)), s.drain(r)) //nolint:contextcheck // likewise
+		return errors.Join(ended{exitCannotRun, err}, s.giveBack(r)) //nolint:contextcheck // likewise
 	}
 	s.voice.open()
 	s.setReady(true)
-	if !s.o.whenAsked {
-		// Not before: a cut looks whether there is a program to stand still.
-		if err := r.SetInterval(s.o.every); err != nil {
-			return err
-		}
+	if err := s.beginToSave(r); err != nil {
+		s.group.Stop(syscall.SIGTERM, s.o.grace)
+		return errors.Join(err, s.giveBack(r)) //nolint:contextcheck // likewise
 	}
 	why := s.watch(ctx, signals)
 	s.setReady(false)
-	return s.finish(r, why) //nolint:contextcheck // likewise
+	return s.finish(r, why, signals) //nolint:contextcheck // likewise
+}
+
+// take makes this process the task's owner.
+func (s *supervisor) take(ctx context.Context, r *runner.Runner, signals <-chan os.Signal) error {
+	if s.o.standby {
+		return s.standBy(ctx, r, signals)
+	}
+	epoch, err := s.mayClaim(ctx)
+	if err != nil {
+		return err
+	}
+	return s.own(ctx, r, epoch)
+}
+
+// beginToSave begins with checkpoints by time. Not before the program was started: a cut looks
+// whether there is one to stand still.
+func (s *supervisor) beginToSave(r *runner.Runner) error {
+	if s.o.whenAsked {
+		return nil
+	}
+	return r.SetInterval(s.o.every)
+}
+
+// giveBack gives the task back as it was restored.
+func (s *supervisor) giveBack(r *runner.Runner) error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.o.grace)
+	defer cancel()
+	return errors.Join(s.owned.ReleaseAsIs(ctx), s.drain(r))
 }
 
 // options are those of a runner that ends a program for nothing but a lost claim: a store
@@ -94,7 +121,30 @@ func (s *supervisor) options() runner.Options {
 	if s.monitor != nil {
 		opts.MeterProvider = s.monitor.provider
 	}
+	opts.Heartbeat = s.heartbeat()
 	return opts
+}
+
+// signsInSilence is how many signs of life an owner gives within --silence: one that is late, or
+// lost, is none for a standby to act on.
+const signsInSilence = 4
+
+// heartbeat returns after how long without a checkpoint the owner gives another sign of life; 0
+// for never. With --when-asked there may be no checkpoint for long: only by its heartbeats does
+// a run find out then that it was fenced.
+func (s *supervisor) heartbeat() time.Duration {
+	every := s.o.silence / signsInSilence
+	if s.o.whenAsked && (every == 0 || s.o.every < every) {
+		every = s.o.every
+	}
+	return every
+}
+
+// setFollowing says to those who ask that the task is followed; nil for not.
+func (s *supervisor) setFollowing(standby *runner.Standby) {
+	if s.monitor != nil {
+		s.monitor.following.Store(standby)
+	}
 }
 
 // setReady says to those who ask whether the program runs on the restored state.
@@ -109,32 +159,50 @@ func (s *supervisor) setReady(ready bool) {
 // machine, or with a large state, checkpoints come less often than was asked for.
 const maxShare = 0.1
 
-// own claims the task and restores its state. What is adopted is saved before the program
-// starts.
-func (s *supervisor) own(ctx context.Context, r *runner.Runner) (err error) {
+// own claims the task, if it still has the epoch that mayClaim has seen, and restores its
+// state. What is adopted is saved before the program starts.
+func (s *supervisor) own(ctx context.Context, r *runner.Runner, epoch uint64) error {
+	err := s.become(func(spec runner.Spec) (*runner.Task, error) {
+		spec.State = s.stateDir()
+		spec.State.Adopt = s.o.adopt
+		spec.IfEpoch = &epoch
+		return r.Own(ctx, s.o.task, spec)
+	})
+	switch {
+	case errors.Is(err, checkpoint.ErrConflict):
+		return advice{err, "if it is to be fenced, give --take-over"}
+	case err == nil && s.o.adopt && s.owned.Restored().Checkpoint == nil:
+		_, err = s.owned.Commit(ctx)
+	}
+	return err
+}
+
+// become makes this process the task's owner by own, which claims the task.
+func (s *supervisor) become(own func(spec runner.Spec) (*runner.Task, error)) (err error) {
 	report, stop := s.p.follow("restoring", "fetched")
+	defer stop()
 	spec := runner.Spec{
-		Dir:   s.o.runDir,
-		State: &runner.StateDir{Path: s.o.stateDir, Job: plainURL(s.o.url), Adopt: s.o.adopt},
-		Open:  s.open,
+		Dir: s.o.runDir, Claimed: s.noteClaim, Open: s.open,
 		Hooks: runner.Hooks{After: s.voice.committed, Failed: s.voice.failed},
 	}
 	if report != nil {
 		spec.Progress = func(_ string, now checkpoint.Progress) { report(now) }
 	}
-	s.owned, err = r.Own(ctx, s.o.task, spec)
-	stop()
-	if err != nil {
-		return err
-	}
-	if err := s.noteClaim(); err != nil {
-		return err
-	}
+	before, _ := os.Lstat(s.o.asideDir())
+	s.owned, err = own(spec)
 	s.voice.task = s.owned
-	if s.o.adopt && s.owned.Restored().Checkpoint == nil {
-		_, err = s.owned.Commit(ctx)
+	if after, lookErr := os.Lstat(s.o.asideDir()); err == nil && lookErr == nil && !os.SameFile(before, after) {
+		s.p.note("the program had ended before its first checkpoint; what it has left may be half written, and is in %s", s.o.asideDir())
 	}
 	return err
+}
+
+func (s *supervisor) stateDir() *runner.StateDir {
+	d := &runner.StateDir{Path: s.o.stateDir, Job: plainURL(s.o.url)}
+	if s.wasUnsaved() {
+		d.Aside = s.o.asideDir()
+	}
+	return d
 }
 
 // open returns what cuts the program's directory.
@@ -194,9 +262,9 @@ func (s *supervisor) command(lock *os.File) process.Command {
 	}
 	return process.Command{
 		Args: s.o.command, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Keep: []*os.File{lock},
-		Env: append(os.Environ(),
-			"HOLDFAST_STATE="+s.o.stateDir, "HOLDFAST_TASK="+s.o.task,
-			fmt.Sprintf("HOLDFAST_CHECKPOINT=%d", seq), voiceVariable+"="+s.voice.url),
+		Env: slices.Concat(os.Environ(), s.voice.environment(), []string{
+			"HOLDFAST_STATE=" + s.o.stateDir, "HOLDFAST_TASK=" + s.o.task, fmt.Sprintf("HOLDFAST_CHECKPOINT=%d", seq),
+		}),
 	}
 }
 
@@ -214,7 +282,6 @@ func (s *supervisor) watch(ctx context.Context, signals <-chan os.Signal) (why r
 	defer tests.Stop()
 	s.lookForRestoreTest(ctx)
 	lost := s.owned.Context().Done()
-	fenced := make(chan error, 1)
 	if ctx.Err() != nil { // the signal came before anyone passed it on
 		why.asked = true
 		s.stop()
@@ -226,17 +293,17 @@ func (s *supervisor) watch(ctx context.Context, signals <-chan os.Signal) (why r
 		case <-lost:
 			lost, why.lost = nil, context.Cause(s.owned.Context()) //nolint:contextcheck // it is the task's
 			s.stop()
-		case why.lost = <-fenced:
-			s.stop()
 		case sig := <-signals:
-			if sig == syscall.SIGTERM && !why.asked {
+			switch {
+			case sig == syscall.SIGTERM && !why.asked:
 				why.asked = true
 				s.stop()
-				continue
+			case s.o.standby && sig == takeOverSignal: // it came late: there is nothing left to do
+			default:
+				s.group.Signal(sig.(syscall.Signal))
 			}
-			s.group.Signal(sig.(syscall.Signal))
 		case <-tick.C:
-			s.remind(ctx, fenced)
+			s.remind()
 		case <-tests.C:
 			s.lookForRestoreTest(ctx)
 		}
@@ -278,47 +345,38 @@ func (s *supervisor) stop() {
 	s.work.Go(func() { s.group.Stop(syscall.SIGTERM, s.o.grace) })
 }
 
-// remind asks a program that says when to say so. It also looks whether the task is still
-// this process's, because no commit by time finds that out.
-func (s *supervisor) remind(ctx context.Context, fenced chan<- error) {
-	if !s.o.whenAsked {
-		return
-	}
+// remind asks a program that says when to say so.
+func (s *supervisor) remind() {
 	if s.o.signal != 0 {
 		s.group.SignalFirst(s.o.signal)
 	}
-	s.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(s.o.every, s.o.grace))
-		defer cancel()
-		status, err := s.task.Status(ctx)
-		if err == nil && status.Epoch > s.owned.Epoch() {
-			select {
-			case fenced <- fmt.Errorf("%w: %s has claimed task %q", checkpoint.ErrFenced, status.WrittenBy, s.o.task):
-			default: // it is known
-			}
-		}
-	})
 }
 
 // finish makes the last checkpoint, gives the task back, and returns how the program ended.
-func (s *supervisor) finish(r *runner.Runner, why reason) error {
+func (s *supervisor) finish(r *runner.Runner, why reason, signals <-chan os.Signal) error {
 	s.work.Wait()
 	code := s.group.Code()
+	if code == 0 {
+		s.forgetUnsaved()
+	}
 	if why.lost == nil && s.owned.Context().Err() != nil {
 		why.lost = context.Cause(s.owned.Context())
 	}
 	if why.lost != nil {
-		return errors.Join(why.lost, s.drain(r))
+		return advice{
+			errors.Join(why.lost, s.drain(r)),
+			fmt.Sprintf("the program was ended; what it has done since its last checkpoint is in %s alone", s.o.state),
+		}
 	}
+	ctx, done := s.lastTime(why, signals)
+	defer done()
 	var err error
 	if !s.saves(code, why) {
-		ctx, cancel := context.WithTimeout(context.Background(), s.o.grace)
-		defer cancel()
 		err = s.owned.ReleaseAsIs(ctx)
 	} else {
 		s.last.Store(true)
 	}
-	if err = errors.Join(err, s.drain(r)); err != nil {
+	if err = errors.Join(err, r.Drain(ctx)); err != nil {
 		return advice{
 			fmt.Errorf("the program has ended (exit code %d), and its last checkpoint was not saved: %w", code, err),
 			fmt.Sprintf("%s is as the program has left it: save it with 'holdfast save' before the program is run again", s.o.state),
@@ -330,98 +388,56 @@ func (s *supervisor) finish(r *runner.Runner, why reason) error {
 	return nil
 }
 
+// errGrace is why a last checkpoint is given up.
+var errGrace = errors.New("the time of --grace is over")
+
+// lastTime returns the context of the last checkpoint, and what ends it. It ends --grace after
+// this process was asked to end. If the program has ended by itself, nobody has asked yet, and
+// nobody waits: a large state, or a store that cannot be reached, is given its time.
+func (s *supervisor) lastTime(why reason, signals <-chan os.Signal) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s.work.Go(func() {
+		for asked := why.asked; !asked; {
+			select {
+			case sig := <-signals:
+				asked = asksToEnd(sig)
+			case <-ctx.Done():
+				return
+			}
+		}
+		timer := time.NewTimer(s.o.grace)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel(errGrace)
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		cancel(nil)
+		s.work.Wait()
+	}
+}
+
+// asksToEnd reports whether a signal asks a process without a program to end.
+func asksToEnd(sig os.Signal) bool {
+	return sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGHUP || sig == syscall.SIGQUIT
+}
+
 // saves reports whether there is a last checkpoint. After a failure there is one if the
 // state may be copied at any moment: then it may be copied at this one too.
 func (s *supervisor) saves(code int, why reason) bool {
-	anyMoment := s.o.pre == "" && s.o.post == ""
 	switch {
 	case s.o.whenAsked:
 		return false
 	case code == 0:
 		return true
 	}
-	return anyMoment && (why.asked || !s.o.noSaveOnFailure)
+	return s.o.anyMoment() && (why.asked || !s.o.noSaveOnFailure)
 }
 
 func (s *supervisor) drain(r *runner.Runner) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), s.o.grace, errors.New("the time of --grace is over"))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), s.o.grace, errGrace)
 	defer cancel()
 	return r.Drain(ctx)
-}
-
-// A programLock is held for as long as this process, or a program that it has started,
-// lives: the program keeps the file open.
-type programLock struct {
-	*filelock.Lock
-	root *os.Root
-}
-
-func (s *supervisor) lock() (*programLock, error) {
-	if err := os.MkdirAll(s.o.runDir, 0o700); err != nil {
-		return nil, err
-	}
-	root, err := os.OpenRoot(s.o.runDir)
-	if err != nil {
-		return nil, err
-	}
-	// What a killed run has started dies with it, but not at the same moment.
-	for end := time.Now().Add(leftTime); ; <-time.After(10 * time.Millisecond) {
-		lock, err := filelock.TryLock(root, "program.lock", 0o600)
-		if err == nil {
-			return &programLock{lock, root}, nil
-		}
-		if !errors.Is(err, filelock.ErrHeld) || time.Now().After(end) {
-			if errors.Is(err, filelock.ErrHeld) {
-				err = fmt.Errorf("%s: %w by another 'holdfast run', or by a program that one which was killed has left running; end that first", s.o.state, runner.ErrDirInUse)
-			}
-			return nil, errors.Join(err, root.Close())
-		}
-	}
-}
-
-// leftTime is how long a run waits for what an earlier one has left.
-const leftTime = 3 * time.Second
-
-// close closes the file. It does not unlock it: if a process of the program has got away,
-// it still has the lock.
-func (l *programLock) close() error { return errors.Join(l.File().Close(), l.root.Close()) }
-
-// An ownClaim is a claim that this run directory has made.
-type ownClaim struct {
-	Job   string `json:"job"`
-	Task  string `json:"task"`
-	Epoch uint64 `json:"epoch"`
-}
-
-const claimName = "claim.json"
-
-// mayClaim refuses a task that is claimed, unless that is asked for, or its owner was an
-// earlier run in this directory, which is dead because the directory is not locked.
-func (s *supervisor) mayClaim(ctx context.Context) error {
-	if s.o.takeOver {
-		return nil
-	}
-	status, err := s.task.Status(ctx)
-	if err != nil || !status.Claimed {
-		return err
-	}
-	var mine ownClaim
-	data, err := os.ReadFile(filepath.Join(s.o.runDir, claimName))
-	if err == nil && json.Unmarshal(data, &mine) == nil && mine == (ownClaim{plainURL(s.o.url), s.o.task, status.Epoch}) {
-		return nil
-	}
-	return fmt.Errorf("%w: task %q, by %s", checkpoint.ErrClaimed, s.o.task, status.WrittenBy)
-}
-
-// noteClaim records the claim. If it is lost, the next run has to be told to take over.
-func (s *supervisor) noteClaim() error {
-	data, err := json.Marshal(ownClaim{plainURL(s.o.url), s.o.task, s.owned.Epoch()})
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(s.o.runDir, claimName)
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }

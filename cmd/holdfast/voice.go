@@ -7,10 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"mime"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -21,21 +24,28 @@ import (
 	"github.com/holdfast-io/holdfast/runner"
 )
 
-// voiceVariable is the environment variable that has the URL by which a program speaks to
-// run.
-const voiceVariable = "HOLDFAST_RUN_URL"
+// The environment variables by which a program speaks to run.
+const (
+	runURLVariable  = "HOLDFAST_RUN_URL"     // with the secret in it
+	addressVariable = "HOLDFAST_RUN_ADDRESS" // a URL without it
+	headerVariable  = "HOLDFAST_RUN_HEADER"  // a file with the header that has it
+)
+
+// headerFile is where a program finds the header with the secret.
+func (o *runFlags) headerFile() string { return filepath.Join(o.runDir, "header") }
 
 // A voice is how a program that is run says when it is consistent, and hears what to go on
-// from: HTTP on a port of this machine alone, with a secret in the path, which only who can
-// read the program's environment knows.
+// from: HTTP on a port of this machine alone, with a secret that only who can read the program's
+// environment, or a file beside its state, knows. It is in the path of a URL; or it is in a
+// header, because a command line with that URL is shown to all users of the machine.
 type voice struct {
-	s      *supervisor
-	task   *runner.Task
-	url    string
-	secret string
-	server *http.Server
-	ready  chan struct{} // closed when task is set
-	served chan struct{} // closed when the server has ended
+	s       *supervisor
+	task    *runner.Task
+	address string // a URL without the secret
+	secret  string
+	server  *http.Server
+	ready   chan struct{} // closed when task is set
+	served  chan struct{} // closed when the server has ended
 
 	asking chan struct{} // full while a commit is asked for: labels and offsets are those of one
 
@@ -44,6 +54,7 @@ type voice struct {
 	asker  context.Context        // of the commit that is asked for, or was last; nil for none
 	last   *checkpoint.Checkpoint // that was committed, or restored; nil for none
 	err    error                  // of the last commit, if it has failed
+	told   bool                   // that the last checkpoint is tried again
 }
 
 func openVoice(s *supervisor) (*voice, error) {
@@ -52,7 +63,10 @@ func openVoice(s *supervisor) (*voice, error) {
 		return nil, err
 	}
 	v := &voice{s: s, secret: rand.Text(), asking: make(chan struct{}, 1), ready: make(chan struct{}), served: make(chan struct{})}
-	v.url = fmt.Sprintf("http://%s/%s", l.Addr(), v.secret)
+	v.address = fmt.Sprintf("http://%s", l.Addr())
+	if err := writeSecret(s.o.headerFile(), v.header()+"\n"); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	v.server = &http.Server{Handler: v, ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		defer close(v.served)
@@ -61,11 +75,29 @@ func openVoice(s *supervisor) (*voice, error) {
 	return v, nil
 }
 
+// writeSecret writes a file that only this user can read.
+func writeSecret(path, text string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // what an earlier run has left has its permissions
+	}
+	return os.WriteFile(path, []byte(text), 0o600)
+}
+
+func (v *voice) header() string { return "Authorization: Bearer " + v.secret }
+
+// environment is what the program finds of it.
+func (v *voice) environment() []string {
+	return []string{
+		runURLVariable + "=" + v.address + "/" + v.secret, addressVariable + "=" + v.address, headerVariable + "=" + v.s.o.headerFile(),
+	}
+}
+
 // open lets the program speak.
 func (v *voice) open() { close(v.ready) }
 
 func (v *voice) close() {
-	_ = v.server.Close() // those who still ask have no answer to come
+	_ = v.server.Close()              // those who still ask have no answer to come
+	_ = os.Remove(v.s.o.headerFile()) // which is of no use any more
 	<-v.served
 }
 
@@ -95,11 +127,15 @@ func (v *voice) failed(_ context.Context, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.err = err
+	if v.s.last.Load() && !v.told {
+		v.told = true
+		v.s.p.note("the program has ended; its last checkpoint is tried again until it is saved, or until run is asked to end")
+	}
 }
 
 // ServeHTTP answers the program.
 func (v *voice) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	secret, what, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	secret, what := secretOf(r)
 	if subtle.ConstantTimeCompare([]byte(secret), []byte(v.secret)) != 1 {
 		http.NotFound(w, r)
 		return
@@ -119,6 +155,16 @@ func (v *voice) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		http.Error(w, "ask for POST commit, GET resume or GET health", http.StatusNotFound)
 	}
+}
+
+// secretOf returns the secret that a request has, and what it asks for.
+func secretOf(r *http.Request) (secret, what string) {
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	if secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		return secret, path
+	}
+	secret, what, _ = strings.Cut(path, "/")
+	return secret, what
 }
 
 func answer(w http.ResponseWriter, code int, doc any) {

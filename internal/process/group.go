@@ -27,9 +27,10 @@ type Command struct {
 
 // A Group is a program that was started. Its methods may be called from many goroutines.
 type Group struct {
-	pid   int // of its first process, and the number of its group
-	ended chan struct{}
-	state *os.ProcessState // set when ended
+	pid      int       // of its first process, and the number of its group
+	terminal *terminal // nil if it was not started in the foreground of one
+	ended    chan struct{}
+	state    *os.ProcessState // set when ended
 
 	pausing  sync.Mutex // held while the group stands still
 	stopping func()     // ends what goes on while the group stands still
@@ -68,8 +69,12 @@ const (
 // wait waits for the program's first process, ends what is left of its group, and only
 // then collects the first one: until then its number is no other group's.
 func (p *Group) wait(cmd *exec.Cmd) {
+	for p.terminal != nil && stopsBeforeItsEnd(p.pid) {
+		p.suspend()
+	}
 	waitForEnd(p.pid)
 	p.endStragglers()
+	p.terminal.takeBack(p.pid)
 	p.sending.Lock()
 	_ = cmd.Wait() // what it returns is in ProcessState
 	p.gone = true
@@ -109,9 +114,17 @@ func (p *Group) others() (n int) {
 }
 
 func (p *Group) othersWithin(d time.Duration) (left int) {
-	for end := time.Now().Add(d); ; <-time.After(look) {
-		if left = p.others(); left == 0 || time.Now().After(end) {
-			return left
+	end, again := time.NewTimer(d), time.NewTicker(look)
+	defer end.Stop()
+	defer again.Stop()
+	for {
+		if left = p.others(); left == 0 {
+			return 0
+		}
+		select {
+		case <-again.C:
+		case <-end.C:
+			return p.others()
 		}
 	}
 }
@@ -220,7 +233,10 @@ func (p *Group) pause(ctx context.Context) error {
 			return err
 		}
 		p.resume()
-		<-time.After(look)
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+		}
 	}
 	return context.Cause(ctx)
 }

@@ -10,14 +10,14 @@ import (
 // dieWithParent does nothing: macOS has no such thing.
 func dieWithParent(*syscall.SysProcAttr) {}
 
-// waitForEnd waits until a child has ended, and does not collect it.
-func waitForEnd(pid int) {
+// waitFor is waitid(2) for a child. It returns what has happened to it, as si_code says it.
+func waitFor(pid, options int) (code int32) {
 	const byPID = 1 // P_PID of sys/wait.h
-	var info [16]uint64
 	for {
-		_, _, errno := unix.Syscall6(unix.SYS_WAITID, byPID, uintptr(pid), uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT, 0, 0)
+		var info [32]int32 // si_signo, si_errno, si_code and more
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, byPID, uintptr(pid), uintptr(unsafe.Pointer(&info)), uintptr(options), 0, 0)
 		if errno != unix.EINTR {
-			return
+			return info[2]
 		}
 	}
 }

@@ -14,12 +14,13 @@ import (
 
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
 
-// waitForEnd waits until a child has ended, and does not collect it.
-func waitForEnd(pid int) {
+// waitFor is waitid(2) for a child. It returns what has happened to it, as si_code says it.
+func waitFor(pid, options int) (code int32) {
 	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info, options, nil)
 		if !errors.Is(err, unix.EINTR) {
-			return
+			return info.Code
 		}
 	}
 }
@@ -33,6 +34,11 @@ func members(group int) ([]member, error) {
 	}
 	var all []member
 	for _, pid := range pids {
+		// Asked first, because a /proc that is mounted with hidepid does not let everybody read
+		// about other users' processes.
+		if pgrp, err := unix.Getpgid(pid); err != nil || pgrp != group {
+			continue
+		}
 		dir := filepath.Join("/proc", strconv.Itoa(pid))
 		state, pgrp, err := status(filepath.Join(dir, "stat"))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) || err == nil && pgrp != group {

@@ -4,7 +4,6 @@ package process
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
@@ -20,18 +19,20 @@ const (
 func kill(pid int, sig syscall.Signal) error { return syscall.Kill(pid, sig) }
 
 // Start starts a program. If this process is in the foreground of its terminal, the
-// program is from then on. On Linux it is killed when this process dies.
+// program is from then on, until it has ended; if it is suspended (by Ctrl-Z, say), this
+// process is too, and both go on together. On Linux it is killed when this process dies.
 func Start(c Command) (*Group, error) {
 	path, err := LookPath(c.Args[0])
 	if err != nil {
 		return nil, err
 	}
+	p := newGroup()
+	p.terminal = terminalOf(c.Stdin)
 	cmd := &exec.Cmd{
 		Path: path, Args: c.Args, Env: c.Env, Dir: c.Dir, ExtraFiles: c.Keep,
-		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, SysProcAttr: attributes(c.Stdin),
+		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, SysProcAttr: attributes(p.terminal),
 	}
 	started := make(chan error, 1)
-	p := newGroup()
 	go func() {
 		// The system kills the program when the thread that has started it ends.
 		runtime.LockOSThread()
@@ -51,15 +52,11 @@ func Start(c Command) (*Group, error) {
 	return p, nil
 }
 
-func attributes(stdin *os.File) *syscall.SysProcAttr {
+func attributes(t *terminal) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	dieWithParent(attr)
-	if stdin == nil {
-		return attr
-	}
-	fd := int(stdin.Fd())
-	if group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP); err == nil && group == unix.Getpgrp() {
-		attr.Foreground, attr.Ctty = true, fd
+	if t != nil {
+		attr.Foreground, attr.Ctty = true, t.fd
 	}
 	return attr
 }

@@ -1,0 +1,128 @@
+//go:build linux || darwin
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestRunWaitsForItsLastCheckpoint: the last checkpoint of a program that has ended by itself
+// takes as long as it takes. When run is asked to end meanwhile, it has --grace.
+func TestRunWaitsForItsLastCheckpoint(t *testing.T) {
+	const grace = 200 * time.Millisecond
+	r := newRunTest(t)
+	start := func(noise string) *waiting { // until it saves its last checkpoint
+		return startTo(t, "run", gateURL(r.store, "put")+"&in=segments", "a", "--state", r.dir, "--every", "1h", "--grace", grace.String(), "--",
+			"sh", "-c", fmt.Sprintf(`head -c 200000 /dev/urandom >"$HOLDFAST_STATE/large"; echo %s >"$HOLDFAST_STATE/n"`, noise))
+	}
+	w := start("one")
+	time.Sleep(3 * grace) // which passes
+	w.open(t)
+	if got := w.wait(t); got.code != 0 || r.saved("n") != "one" {
+		t.Errorf("it ends with %d, and saved %q; %s", got.code, r.saved("n"), got.stderr)
+	}
+	w = start("two")
+	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.wait(t); got.code != 121 || r.saved("n") != "one" ||
+		!strings.Contains(got.stderr, filepath.Base(r.dir)+" is as the program has left it: save it with 'holdfast save'") {
+		t.Errorf("it ends with %d, and saved %q; %s", got.code, r.saved("n"), got.stderr)
+	}
+}
+
+// TestRunHeader: a program speaks by a header from a file, so that no command line has the
+// secret. Only its user can read the file, which is gone in the end.
+func TestRunHeader(t *testing.T) {
+	r := newRunTest(t)
+	x, where := r.startVoice("--when-asked")
+	header := filepath.Join(filepath.Dir(r.dir), ".state.holdfast", "header")
+	data, err := os.ReadFile(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(header); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	name, value, ok := strings.Cut(strings.TrimSuffix(string(data), "\n"), ": ")
+	address, _ := path.Split(where)
+	secret := strings.TrimPrefix(where, address)
+	if !ok || !strings.Contains(value, secret) {
+		t.Fatalf("the header is %q", data)
+	}
+	for _, c := range []struct {
+		path, value string
+		code        int
+	}{
+		{"health", value, http.StatusOK},
+		{"health", strings.Replace(value, secret, strings.Repeat("A", len(secret)), 1), http.StatusNotFound},
+		{"health", "", http.StatusNotFound},
+		{secret + "/health", "Bearer", http.StatusOK},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(name, c.value)
+		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != c.code {
+			t.Errorf("/%s with %q: %s; want %d", c.path, c.value, resp.Status, c.code)
+		}
+	}
+	x.signal(syscall.SIGTERM)
+	x.wantEnd(0, "")
+	if _, err := os.Stat(header); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is left: %v", err)
+	}
+}
+
+// TestRunIsKilledBeforeItsFirstCheckpoint: what the program has left is nothing to go on from,
+// if its state is not consistent at any moment. It is moved aside, and not removed.
+func TestRunIsKilledBeforeItsFirstCheckpoint(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		flags []string
+		ends  string // how the program ends; "" for a kill of run
+		from  string // what the next one begins with
+	}{
+		{"when asked", []string{"--when-asked"}, "", ""},
+		{"when asked, its program alone", []string{"--when-asked"}, "kill -KILL $$", ""},
+		{"when asked, it ends well", []string{"--when-asked"}, "exit 0", "half"},
+		{"between hooks", []string{"--pre", "true", "--every", "1h"}, "", ""},
+		{"at any moment", []string{"--every", "1h"}, "", "half"},
+		{"pausing", []string{"--pause", "--every", "1h"}, "", "half"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRunTest(t)
+			x := r.start(`echo half >"$HOLDFAST_STATE/n"; `+c.ends+`
+				touch "$HOLDFAST_STATE/ready"; exec sleep 100`, c.flags...)
+			if c.ends == "" {
+				eventually(t, "the program", r.hasFile("ready"))
+				x.signal(syscall.SIGKILL)
+			}
+			x.end()
+			y := r.start(`[ -e "$HOLDFAST_STATE/n" ] && cat "$HOLDFAST_STATE/n"; exit 0`, c.flags...)
+			y.wantEnd(0, "")
+			if got := strings.TrimSpace(y.stdout.String()); got != c.from {
+				t.Errorf("it goes on from %q; want %q", got, c.from)
+			}
+			aside := filepath.Join(filepath.Dir(r.dir), ".state.holdfast", "unsaved")
+			data, err := os.ReadFile(filepath.Join(aside, "n"))
+			if moved := err == nil && string(data) == "half\n"; moved != (c.from == "") || moved != strings.Contains(y.said(), "is in "+aside) {
+				t.Errorf("it has moved %q, %v; it says %s", data, err, y.said())
+			}
+		})
+	}
+}
