@@ -11,7 +11,7 @@
 // It builds MinIO, rclone, s5cmd and mc the first time, which takes some
 // minutes, and the holdfast command each time. restic takes part if it is on
 // the PATH. It needs a Unix, and git if the JSON file is to name the commit.
-// At -scale full it takes 6 GiB of disk; the state one, which is made only when
+// At -scale full it takes 6 GiB of disk; the state one, which like many is made only when
 // it is named, takes 31 GiB, and 41 GiB with contenders that replace objects.
 // All of it is in a directory below -dir that goes when the program ends.
 //
@@ -80,13 +80,15 @@ func main() {
 func parse(args []string) (config, error) {
 	var c config
 	var size, states, contenders string
+	var many int
 	f := flag.NewFlagSet("state", flag.ContinueOnError)
 	f.StringVar(&size, "scale", "small", "how large the states are: small, to try the program, or full, for figures")
-	f.StringVar(&states, "states", "files,pebble,small,history", "what to save, separated by commas; one, a single large file, is to be named if it is wanted")
+	f.StringVar(&states, "states", "files,pebble,small,history", "what to save, separated by commas; one, a single large file, and many, a great many tiny ones, are to be named if they are wanted")
 	f.StringVar(&contenders, "contenders", "", "who takes part, separated by commas (default: all that are there)")
 	f.IntVar(&c.rounds, "rounds", 1, "rounds, of which the median counts")
 	f.DurationVar(&c.timeout, "timeout", 20*time.Minute, "how long one command may take")
 	f.IntVar(&c.history, "history", 0, "how many checkpoints the long history has (default: 1,000 or 100,000, by -scale)")
+	f.IntVar(&many, "many", 0, "how many files the state many has (default: 10,000 or 200,000, by -scale)")
 	f.StringVar(&c.json, "json", "", "`file` to write everything to that was measured")
 	f.StringVar(&c.dir, "dir", "", "`directory` for all data, on a disk, not in memory (default: that for temporary files)")
 	f.Func("link", "let the server be behind a `LINK`: rtt=25ms,conn=60MB (a round trip, and bytes a second on each connection) or rtt=10ms,total=125MB (on all together)", func(s string) (err error) {
@@ -97,7 +99,14 @@ func parse(args []string) (config, error) {
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
-	return c, c.complete(size, states, contenders, f.Args())
+	err := c.complete(size, states, contenders, f.Args())
+	if many != 0 {
+		c.scale.many = many
+	}
+	if err == nil && c.scale.many < 1 {
+		err = errors.New("-many must be more than 0")
+	}
+	return c, err
 }
 
 // complete makes sense of what flags alone cannot say.
@@ -109,7 +118,7 @@ func (c *config) complete(size, states, contenders string, rest []string) error 
 	c.states = strings.Split(states, ",")
 	for _, name := range c.states {
 		if _, ok := recipes[name]; !ok && name != historyName {
-			return fmt.Errorf("there is no state %q; choose of files, pebble, small, one, history", name)
+			return fmt.Errorf("there is no state %q; choose of files, pebble, small, one, many, history", name)
 		}
 	}
 	if contenders != "" {

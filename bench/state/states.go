@@ -15,12 +15,13 @@ type scale struct {
 	records  int // in the database; 4.75 million of them take about 1 GiB
 	small    int // files
 	one      int64
+	many     int // files
 	history  int // checkpoints
 }
 
 var scales = map[string]scale{
-	"small": {files: 16, fileSize: 4 << 20, records: 300_000, small: 3_000, one: 256 << 20, history: 1_000},
-	"full":  {files: 32, fileSize: 32 << 20, records: 4_750_000, small: 50_000, one: 10 << 30, history: 100_000},
+	"small": {files: 16, fileSize: 4 << 20, records: 300_000, small: 3_000, one: 256 << 20, many: 10_000, history: 1_000},
+	"full":  {files: 32, fileSize: 32 << 20, records: 4_750_000, small: 50_000, one: 10 << 30, many: 200_000, history: 100_000},
 }
 
 // A kind of state, and how to make it.
@@ -54,6 +55,12 @@ var recipes = map[string]kind{
 			return recipe.One(ctx, filepath.Join(dir, "source"), s.one)
 		},
 		func(s scale) int64 { return s.one }, false, // which would take a third more of the disk
+	},
+	"many": {
+		func(ctx context.Context, s scale, dir string) (*recipe.State, error) {
+			return recipe.Many(ctx, filepath.Join(dir, "source"), s.many)
+		},
+		func(s scale) int64 { return int64(s.many) * (5 << 10) }, false, // a block each, and an inode
 	},
 }
 

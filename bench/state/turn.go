@@ -44,8 +44,10 @@ func (t *turn) run(ctx context.Context) error {
 	if err := t.prepare(ctx); err != nil {
 		return err
 	}
-	if err := t.step(ctx, stepFull, firstSave, t.state.Dir); err != nil {
-		return err
+	if t.contender.can(firstSave) {
+		if err := t.step(ctx, stepFull, firstSave, t.state.Dir); err != nil {
+			return err
+		}
 	}
 	old := ""
 	if t.contender.can(nextSave) {
@@ -53,6 +55,9 @@ func (t *turn) run(ctx context.Context) error {
 		if old, err = t.saveChange(ctx); err != nil {
 			return err
 		}
+	}
+	if !t.contender.can(restore) {
+		return nil
 	}
 	if err := t.restore(ctx, stepRestore, restore, filepath.Join(t.site.dir, "restored")); err != nil {
 		return err

@@ -50,6 +50,19 @@ func Small(ctx context.Context, dir string, n int) (*State, error) {
 	return makeFiles(ctx, "small", dir, files)
 }
 
+// Many makes n very small files in dir, which must not exist: of 40 to 100 bytes, a hundred in a
+// directory, a hundred directories in a directory. They are of JSON lines. Change gives new
+// content to one of them.
+func Many(ctx context.Context, dir string, n int) (*State, error) {
+	sizes := rand.New(rand.NewPCG(3, 3))
+	files := make([]file, n)
+	for i := range files {
+		files[i] = file{path: fmt.Sprintf("%03d/%02d/%02d", i/10_000, i/100%100, i%100), size: 40 + sizes.Int64N(61), kind: lines}
+	}
+	e := edits{name: "many", dir: dir, files: files, pages: []page{{file: n / 2, size: files[n/2].size}}}
+	return e.make(ctx)
+}
+
 // One makes a single file of the given size in dir, which must not exist. It is
 // of random bytes. Change gives new content to one page in a hundred.
 func One(ctx context.Context, dir string, size int64) (*State, error) {
@@ -57,20 +70,25 @@ func One(ctx context.Context, dir string, size int64) (*State, error) {
 }
 
 func makeFiles(ctx context.Context, name, dir string, files []file) (*State, error) {
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	e := edits{name: name, dir: dir, files: files}
+	e.choose()
+	return e.make(ctx)
+}
+
+// make makes the files.
+func (e *edits) make(ctx context.Context) (*State, error) {
+	if err := os.Mkdir(e.dir, 0o755); err != nil {
 		return nil, err
 	}
-	for _, f := range files {
-		if err := f.write(ctx, name, dir); err != nil {
+	for _, f := range e.files {
+		if err := f.write(ctx, e.name, e.dir); err != nil {
 			return nil, err
 		}
 	}
-	s := &State{Dir: dir}
+	s := &State{Dir: e.dir}
 	if err := s.count(); err != nil {
 		return nil, err
 	}
-	e := edits{name: name, dir: dir, files: files}
-	e.choose()
 	s.Changed, s.Change, s.Rewind = e.bytes(), e.change, e.rewind
 	return s, nil
 }
