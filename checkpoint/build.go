@@ -55,9 +55,42 @@ type built struct {
 	undo func()    // takes what was added to the baseline's catalog out again
 }
 
+// A baseError is about the baseline, and was found after something was made of it.
+type baseError struct{ error }
+
+func (e *baseError) Unwrap() error { return e.error }
+
+// ofBase marks an error of reading the baseline, unless that is nil.
+func ofBase(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &baseError{err}
+}
+
 // build uploads the data that a snapshot has and base does not have. Its segments are
 // numbered from first on. When it fails, built.segments holds what may have been uploaded.
+//
+// If the baseline turns out to be damaged on the way, it becomes the zero one, and everything
+// is stored anew: at once, or if a stream went by with the next checkpoint.
 func (t *Task) build(ctx context.Context, s *Snapshot, base *baseline, first format.SegmentID) (built, error) {
+	out, err := t.buildOn(ctx, s, base, first)
+	if !errors.As(err, new(*baseError)) || !damaged(err) {
+		return out, err
+	}
+	t.saveAnew(ctx, base.Seq, err)
+	*base = baseline{}
+	if len(s.State.streams) > 0 {
+		return out, err
+	}
+	t.discard(ctx, out.segments)
+	first.N += uint32(len(out.segments))
+	again, err := t.buildOn(ctx, s, base, first)
+	again.segments = append(out.segments, again.segments...) // their numbers are taken
+	return again, err
+}
+
+func (t *Task) buildOn(ctx context.Context, s *Snapshot, base *baseline, first format.SegmentID) (built, error) {
 	w, err := s.State.scan()
 	if err != nil {
 		return built{}, err
@@ -196,8 +229,8 @@ func (b *builder) compare(ctx context.Context) error {
 		if !s.kept && s.leaf >= 0 {
 			changed = append(changed, s.leaf)
 		}
-		if b.joins(i) {
-			joined = append(joined, s.leaf-1)
+		if before, ok := b.joins(i); ok {
+			joined = append(joined, before)
 		}
 	}
 	if b.scan.spans[0].leaf < 0 || c.listMemory() < b.task.job.data.lists/readAllShare {
@@ -214,18 +247,25 @@ func (b *builder) compare(ctx context.Context) error {
 	return t.readTables(ctx, c, b.match())
 }
 
-// joins reports whether what is in span i is to be stored together with the leaf before it:
-// that one has room, and nothing begins a leaf here any more.
-func (b *builder) joins(i int) bool {
+// joins reports whether what is in span i is to be stored together with a leaf before it: that
+// one has room, nothing is left in between, and nothing begins a leaf here any more.
+func (b *builder) joins(i int) (leaf int, ok bool) {
 	s := b.scan.spans[i]
-	if i == 0 || s.kept || s.from == s.to || !b.scan.spans[i-1].kept || format.StartsLeaf(b.scan.found[s.from].Path) {
-		return false
+	if s.kept || s.from == s.to || format.StartsLeaf(b.scan.found[s.from].Path) {
+		return 0, false
+	}
+	before := i - 1
+	for before >= 0 && !b.scan.spans[before].kept && b.scan.spans[before].from == b.scan.spans[before].to {
+		before--
+	}
+	if before < 0 || !b.scan.spans[before].kept {
+		return 0, false
 	}
 	size := int64(0)
-	for _, id := range b.leaves()[s.leaf-1].chunks {
+	for _, id := range b.leaves()[before].chunks {
 		size += b.base.tree.Size(id)
 	}
-	return size < format.LeafSize
+	return before, size < format.LeafSize
 }
 
 // listAnew lists the state once more, without leaving anything out.
@@ -291,10 +331,14 @@ func (b *builder) in(s span) []*found {
 }
 
 func (b *builder) undo() {
-	for _, i := range b.late {
-		b.base.tree.leaves[i].nodes = nil
-	}
 	b.catalog.Reset(b.mark)
+	t := b.base.tree
+	if t == nil {
+		return
+	}
+	for _, i := range b.late {
+		t.leaves[i].nodes = nil
+	}
 }
 
 // load reads the baseline's list of leaves. If that is damaged, the baseline becomes the zero
@@ -375,7 +419,7 @@ func (b *builder) state(ctx context.Context, c *format.Content) (*lazyTree, erro
 			c.Segments = append(c.Segments, s)
 		}
 	}
-	return t, nil
+	return t, t.covered(c.Segments)
 }
 
 // packFiles packs the data of all files.

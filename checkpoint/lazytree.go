@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
@@ -40,8 +41,11 @@ func (c *Checkpoint) lazyTree(ctx context.Context) (*lazyTree, error) {
 	t := &lazyTree{Catalog: l.catalog, leaves: make([]leaf, len(list)), list: l.list, table: l.table}
 	for i := range list {
 		t.leaves[i].Leaf, t.leaves[i].Chunks = list[i], nil
-		if t.leaves[i].chunks, err = l.addAll(list[i].Chunks); err != nil {
-			return nil, c.damaged(err)
+		if t.leaves[i].chunks, err = l.addAll(list[i].Chunks); err == nil {
+			err = l.checkUses(list[i].Uses, int64(list[i].Files))
+		}
+		if err != nil {
+			return nil, c.damaged(fmt.Errorf("leaf %q: %w", list[i].First, err))
 		}
 	}
 	return t, nil
@@ -61,13 +65,19 @@ func (t *lazyTree) read(ctx context.Context, c *Checkpoint, leaves []int) error 
 	for k, i := range leaves {
 		list[k] = &t.leaves[i]
 	}
-	return l.eachLeaf(ctx, list, nil, func(of *leaf, e *format.Entry) error {
+	nodes := make(map[*leaf][]*node) // kept only if all were read
+	err = l.eachLeaf(ctx, list, nil, func(of *leaf, e *format.Entry) error {
 		n, err := l.node(e)
-		if err == nil {
-			of.nodes = append(of.nodes, &n)
-		}
+		nodes[of] = append(nodes[of], &n)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	for of, list := range nodes {
+		of.nodes = list
+	}
+	return nil
 }
 
 // readTables reads those tables of files that were not read yet.
@@ -154,6 +164,28 @@ func (t *lazyTree) need() *catalog.Used {
 	c.Use(&c.used, t.list)
 	c.Use(&c.used, t.table)
 	return &c.used
+}
+
+// covered makes sure that segments are all that the tree needs.
+func (t *lazyTree) covered(segments []format.Segment) error {
+	has := map[format.SegmentID]bool{{}: true}
+	for _, s := range segments {
+		has[s.ID] = true
+	}
+	for i := range t.leaves {
+		l := &t.leaves[i]
+		for _, u := range l.Uses {
+			if !has[u.Segment] {
+				return fmt.Errorf("leaf %q needs segment %s, which the checkpoint would not name", l.First, u.Segment)
+			}
+		}
+		for _, id := range l.chunks {
+			if s := t.Segments()[t.SegmentOf(id)].ID; !has[s] {
+				return fmt.Errorf("leaf %q is in segment %s, which the checkpoint would not name", l.First, s)
+			}
+		}
+	}
+	return nil
 }
 
 // What a file, and a chunk, of a tree take in memory, in bytes, and half as much again for

@@ -241,10 +241,7 @@ func TestDamagedLeaves(t *testing.T) {
 				first, _ := f.mustSave()
 				leaves := f.leaves(first)
 				at := chunks(w.manifest(first.Seq).Checkpoint.Content, leaves)[0]
-				key := format.SegmentKey(dir, at.Segment)
-				data := w.read(key)
-				data[at.Offset] ^= 1
-				w.write(key, data)
+				w.flip(at)
 				f.touch(f.inLeaf(leaves, len(leaves)/2)[1], "another")
 				second, _ := f.mustSave()
 				f.leaves(second)
@@ -332,10 +329,17 @@ func TestVerifyLeavesThatSayTooLittle(t *testing.T) {
 
 // What a leaf that is not read needs stays, as long as it is worth keeping. If it is not, the
 // leaf is read late, and what it needs is stored again. If that commit fails, the next one
-// knows nothing of it.
+// knows nothing of it. If the leaf turns out to be damaged then, everything is stored anew.
 func TestDataOfLeavesThatAreNotRead(t *testing.T) {
+	for _, name := range []string{"intact", "damaged"} {
+		t.Run(name, func(t *testing.T) { dataOfLeaves(t, name) })
+	}
+}
+
+func dataOfLeaves(t *testing.T, name string) {
 	inWorld(t, func(w *world) {
 		f := newForest(w, 1500)
+		var leaves []format.Leaf
 		var o *checkpoint.Owner
 		var store *faultstore.Store
 		anew := func() { // an owner that has nothing in memory
@@ -344,7 +348,7 @@ func TestDataOfLeavesThatAreNotRead(t *testing.T) {
 		made := func() *checkpoint.Checkpoint {
 			f.Helper()
 			c := commit(w, o, f.snapshot())
-			f.leaves(c)
+			leaves = f.leaves(c)
 			return c
 		}
 		data := noise(112 << 10)
@@ -370,8 +374,43 @@ func TestDataOfLeavesThatAreNotRead(t *testing.T) {
 		}
 		synctest.Wait()
 		store.Disarm()
-		w.wantWorthKeeping(made().Seq)
+		if name != "intact" {
+			for _, l := range leaves {
+				for _, c := range l.Chunks {
+					if l.First < "d11/stays" && "d11/stays" < after(leaves, l.First) {
+						w.flip(c)
+					}
+				}
+			}
+		}
+		last := made()
+		w.wantWorthKeeping(last.Seq)
+		if everything := last.NewBytes > 100<<10; everything != (name != "intact") {
+			t.Errorf("%d bytes were stored", last.NewBytes)
+		}
+		if name != "intact" {
+			f.touch("d07/f0777", "and again")
+			made()
+		}
 	})
+}
+
+// flip changes a byte of a chunk.
+func (w *world) flip(c format.Chunk) {
+	key := format.SegmentKey(dir, c.Segment)
+	data := w.read(key)
+	data[c.Offset] ^= 1
+	w.write(key, data)
+}
+
+// after returns where the leaf after one begins.
+func after(leaves []format.Leaf, first string) string {
+	for _, l := range leaves {
+		if format.ComparePaths(l.First, first) > 0 {
+			return l.First
+		}
+	}
+	return "~"
 }
 
 // A leaf that lies in a manifest is stored again with the next checkpoint, though nothing in
@@ -457,5 +496,85 @@ func TestRestoreInParts(t *testing.T) {
 		f.must(err)
 		f.must(owned.Restore(w.Context(), part, checkpoint.RestoreOptions{FileOwners: true, Replace: true}))
 		wantSame(part, f.dir)
+	})
+}
+
+// After any read of the checkpoint before has failed, the next commit is complete. Beside a
+// stream, everything of the one before is read; the table of the large file in two parts.
+func TestCommitAfterAReadFailed(t *testing.T) {
+	for name, parts := range map[string]func(f *forest, n int) checkpoint.Source{
+		"a directory": func(f *forest, n int) checkpoint.Source {
+			f.writeAt("d03/large", int64(n)<<20, []byte(fmt.Sprint("changed ", n)))
+			return f.source()
+		},
+		"beside a stream": func(f *forest, n int) checkpoint.Source {
+			return checkpoint.Join(map[string]checkpoint.Source{"d": f.source(), "s": checkpoint.Stream("s", strings.NewReader(fmt.Sprint(n)))})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				f := newForest(w, 500)
+				f.touch("d03/large", string(noise(24<<20)))
+				opts := checkpoint.Options{Memory: 1 << 20, Retention: checkpoint.Retention{Last: 1}}
+				made := func(o *checkpoint.Owner, n int) {
+					c := commit(w, o, checkpoint.Snapshot{State: parts(f, n)})
+					synctest.Wait()
+					takeInventory(w, w.bucket).account(w, c.Seq)
+				}
+				o, store := w.ownerWith(opts)
+				made(o, 0)
+				failed := 0
+				for n := 1; ; n++ {
+					o, store = w.ownerWith(opts)
+					f.touch(f.files[400+n], fmt.Sprint("changed ", n))
+					store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "get", On: n, Err: backend.ErrPermission})
+					_, err := o.Commit(w.Context(), checkpoint.Snapshot{State: parts(f, n)})
+					synctest.Wait()
+					store.Disarm()
+					if err == nil {
+						break
+					}
+					if !errors.Is(err, backend.ErrPermission) {
+						t.Fatal(err)
+					}
+					failed++
+					made(o, n)
+				}
+				if failed < 4 {
+					t.Errorf("%d reads have failed", failed)
+				}
+			})
+		})
+	}
+}
+
+// A large file that is not read, beside one that has changed, is written to during the save.
+func TestTabledFileThatChangesBesideAnother(t *testing.T) {
+	inWorld(t, func(w *world) {
+		f := newForest(w, 1500)
+		large := f.files[777] + "-large"
+		f.touch(large, string(noise(1<<20)))
+		first, _ := f.mustSave()
+		f.leaves(first)
+		f.touch(f.files[777], "another")
+		var failed error
+		once := func() {
+			info, err := os.Stat(f.path(large))
+			failed = errors.Join(failed, err)
+			f.writeAt(large, 500<<10, []byte("changed"))
+			failed = errors.Join(failed, os.Chtimes(f.path(large), time.Time{}, info.ModTime()))
+		}
+		state := whileReading{&agedFS{FS: os.DirFS(f.dir)}, func() {
+			if once != nil {
+				do := once
+				once = nil
+				do()
+			}
+		}}
+		_, _, err := f.save(checkpoint.FS(state))
+		f.must(failed)
+		if want := large + ": changed while it was saved: it was written to"; !errors.Is(err, checkpoint.ErrChanged) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want ErrChanged, %q", err, want)
+		}
 	})
 }

@@ -33,6 +33,7 @@ type scan struct {
 	began time.Time
 	found []*found
 	spans []span
+	again bool     // it lists the state once more, to compare
 	kept  Progress // of the leaves in which nothing changed: AllFiles and AllBytes
 
 	unkept      int    // how many have attributes that a checkpoint does not keep
@@ -97,11 +98,11 @@ func (w *scan) list(ctx context.Context, m *matcher) error {
 	return nil
 }
 
-// again lists what is in the file system once more.
-func (w *scan) again(ctx context.Context, m *matcher) (*scan, error) {
+// listAgain lists what is in the file system once more.
+func (w *scan) listAgain(ctx context.Context, m *matcher) (*scan, error) {
 	files := *w.Source
 	files.streams = nil
-	second := &scan{Source: &files, fsys: w.fsys, began: w.began}
+	second := &scan{Source: &files, fsys: w.fsys, began: w.began, again: true}
 	return second, second.list(ctx, m)
 }
 
@@ -132,7 +133,7 @@ func (w *scan) add(path string, d fs.DirEntry) error {
 	case f.Mode.IsDir():
 	case f.Mode.Type() == fs.ModeSymlink:
 		f.Target, err = readLink(w.fsys, path)
-	case f.Mode.IsRegular():
+	case f.Mode.IsRegular(), w.again: // what has come since is told by its name
 	default:
 		err = fmt.Errorf("it is a %s, which a checkpoint cannot hold; leave it out of the directory", typeName(f.Mode))
 	}

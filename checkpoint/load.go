@@ -99,8 +99,8 @@ func (l *loader) addAll(chunks []format.Chunk) ([]catalog.ID, error) {
 	return list, nil
 }
 
-// partSize is how many bytes of tables, or of leaves, are read at a time.
-const partSize = 8 << 20
+// partSize returns how many bytes of tables, or of leaves, are read at a time.
+func (l *loader) partSize() int64 { return l.c.task.job.data.part }
 
 // entries reads the whole list of files, and calls do with each entry.
 func (l *loader) entries(ctx context.Context, do func(*leaf, *format.Entry) error) error {
@@ -125,7 +125,7 @@ func (l *loader) eachLeaf(ctx context.Context, leaves []*leaf, follow *format.Tr
 	decoder := cmp.Or(follow, new(format.TreeDecoder))
 	for len(leaves) > 0 {
 		n, size, ids := 0, int64(0), []catalog.ID(nil)
-		for ; n < len(leaves) && size < partSize; n++ {
+		for ; n < len(leaves) && size < l.partSize(); n++ {
 			size += l.sizeOf(leaves[n].chunks)
 			ids = append(ids, leaves[n].chunks...)
 		}
@@ -143,6 +143,18 @@ func (l *loader) eachLeaf(ctx context.Context, leaves []*leaf, follow *format.Tr
 			data = data[k:]
 		}
 		leaves = leaves[n:]
+	}
+	return nil
+}
+
+// checkUses makes sure that some files can use what is said of them: of each segment that
+// there is, no more than all of it for each file.
+func (l *loader) checkUses(uses []format.Use, files int64) error {
+	for _, u := range uses {
+		size, ok := l.places[u.Segment]
+		if !ok || (u.Bytes-1)/max(size, 1) >= files {
+			return fmt.Errorf("%w: it uses %d bytes of segment %s, which has %d", ErrCorrupt, u.Bytes, u.Segment, size)
+		}
 	}
 	return nil
 }
@@ -226,6 +238,9 @@ func (l *loader) node(e *format.Entry) (n node, err error) {
 	n.Chunks, n.Table = nil, nil
 	if n.chunks, err = l.addAll(e.Chunks); err == nil {
 		n.table, err = l.addAll(e.Table)
+	}
+	if err == nil {
+		err = l.checkUses(e.Uses, 1)
 	}
 	if err != nil {
 		return node{}, l.c.damaged(fmt.Errorf("file %q: %w", e.Path, err))

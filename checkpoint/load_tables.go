@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"maps"
 	"math"
 	"slices"
 
@@ -51,14 +52,14 @@ type tablePart struct {
 func (r *tableReader) add(ctx context.Context, chunks []catalog.ID, t *table) error {
 	for len(chunks) > 0 {
 		n, size := 0, int64(0)
-		for n < len(chunks) && r.size+size < partSize {
+		for n < len(chunks) && r.size+size < r.l.partSize() {
 			size += r.l.catalog.Size(chunks[n])
 			n++
 		}
 		r.batch = append(r.batch, tablePart{t, chunks[:n], size, n == len(chunks)})
 		r.size += size
 		chunks = chunks[n:]
-		if r.size < partSize {
+		if r.size < r.l.partSize() {
 			continue
 		}
 		if err := r.end(ctx); err != nil {
@@ -148,23 +149,19 @@ func idOf(n *node) tableID {
 // them in 32 bits. A state of that many chunks has at least 17 TB, and usually some 70 TB.
 const maxChunks = math.MaxUint32
 
-// tables reads the tables of all files, and sets each file's chunks. Files with equal
-// tables share one list of chunks in memory, if it is a long one.
+// tables reads the tables of all files, and sets each file's chunks: of all of them, or if it
+// fails of none. Files with equal tables share one list of chunks in memory, if it is a long
+// one.
 func (l *loader) tables(ctx context.Context, nodes []*node) error {
 	r := tableReader{l: l}
-	first := make(map[tableID]*node)
-	var others []*node
+	chunks := make(map[tableID][]catalog.ID)
 	for _, n := range nodes {
-		if n.table == nil {
-			continue
-		}
 		id := idOf(n)
-		if first[id] != nil {
-			others = append(others, n)
+		if _, begun := chunks[id]; n.table == nil || begun {
 			continue
 		}
-		first[id] = n
-		found := func(ids []catalog.ID) { n.chunks = append(n.chunks, ids...) }
+		chunks[id] = nil
+		found := func(ids []catalog.ID) { chunks[id] = append(chunks[id], ids...) }
 		if err := r.add(ctx, n.table, newTable(n.Path, n.Size, format.DataCut, found)); err != nil {
 			return err
 		}
@@ -172,8 +169,11 @@ func (l *loader) tables(ctx context.Context, nodes []*node) error {
 	if err := r.end(ctx); err != nil {
 		return err
 	}
-	for _, n := range others {
-		n.chunks = first[idOf(n)].chunks
+	for _, n := range nodes {
+		if n.table == nil {
+			continue
+		}
+		n.chunks = chunks[idOf(n)]
 		if len(n.chunks) <= format.MaxEntryChunks {
 			n.chunks = slices.Clone(n.chunks)
 		}
@@ -208,48 +208,72 @@ func (c *Checkpoint) survey(ctx context.Context) (*survey, error) {
 	}
 	s := &survey{l.catalog, new(catalog.Used)}
 	r := tableReader{l: l}
-	seen := make(map[tableID]bool)
+	tables := make(map[tableID]*surveyed)
 	var wrong error
-	note := func(what string, said []format.Use, ids []catalog.ID) {
-		if id, ok := s.unsaid(said, ids); ok && wrong == nil {
-			wrong = c.damaged(fmt.Errorf("%w: %s has data in segment %s, and does not say so", ErrCorrupt, what, id))
-		}
-	}
 	err = l.entries(ctx, func(of *leaf, e *format.Entry) error {
 		n, err := l.node(e)
 		if err != nil {
 			return err
 		}
 		s.Use(s.data, n.chunks)
-		note(fmt.Sprintf("leaf %q", of.First), of.Uses, slices.Concat(n.chunks, n.table))
-		id := idOf(&n)
-		if n.table == nil || seen[id] {
+		for _, ids := range [][]catalog.ID{n.chunks, n.table} {
+			wrong = cmp.Or(wrong, s.compare("leaf", of.First, of.Uses, ids))
+		}
+		if n.table == nil {
 			return nil
 		}
-		seen[id] = true
+		id := idOf(&n)
+		t, seen := tables[id]
+		if !seen {
+			t = &surveyed{in: make(map[int]catalog.ID)}
+			tables[id] = t
+		}
+		t.said = append(t.said, said{"leaf", of.First, of.Uses}, said{"file", n.Path, n.Uses})
+		if seen {
+			return nil
+		}
 		found := func(ids []catalog.ID) {
 			s.Use(s.data, ids)
-			note(fmt.Sprintf("file %q", n.Path), n.Uses, ids)
-			note(fmt.Sprintf("leaf %q", of.First), of.Uses, ids)
+			for _, chunk := range ids {
+				t.in[s.SegmentOf(chunk)] = chunk
+			}
 		}
 		return r.add(ctx, n.table, newTable(n.Path, n.Size, format.DataCut, found))
 	})
 	if err == nil {
 		err = r.end(ctx)
 	}
-	return s, cmp.Or(err, wrong)
-}
-
-// unsaid returns a segment that chunks are in, and that is not in a list.
-func (s *survey) unsaid(said []format.Use, ids []catalog.ID) (id format.SegmentID, found bool) {
-	last := -1
-	for _, chunk := range ids {
-		if n := s.SegmentOf(chunk); n != last {
-			last, id = n, s.Segments()[n].ID
-			if _, ok := slices.BinarySearchFunc(said, id, func(u format.Use, id format.SegmentID) int { return u.Segment.Compare(id) }); !ok {
-				return id, true
-			}
+	for _, t := range tables {
+		ids := slices.Collect(maps.Values(t.in))
+		for _, what := range t.said {
+			wrong = cmp.Or(wrong, s.compare(what.kind, what.name, what.uses, ids))
 		}
 	}
-	return id, false
+	if err == nil && wrong != nil {
+		err = c.damaged(wrong)
+	}
+	return s, err
+}
+
+// surveyed is what is known of a table: one chunk in each segment that it lists, and what the
+// files that have it, and their leaves, say of their segments.
+type surveyed struct {
+	in   map[int]catalog.ID
+	said []said
+}
+
+type said struct {
+	kind, name string
+	uses       []format.Use
+}
+
+// compare makes sure that chunks are in segments that a leaf or a file names.
+func (s *survey) compare(kind, name string, uses []format.Use, ids []catalog.ID) error {
+	for _, chunk := range ids {
+		id := s.Segments()[s.SegmentOf(chunk)].ID
+		if _, ok := slices.BinarySearchFunc(uses, id, func(u format.Use, id format.SegmentID) int { return u.Segment.Compare(id) }); !ok {
+			return fmt.Errorf("%w: %s %q has data in segment %s, and does not say so", ErrCorrupt, kind, name, id)
+		}
+	}
+	return nil
 }

@@ -76,6 +76,7 @@ func (m *matcher) endSpan() {
 type fingerprint struct {
 	hash   *blake3.Hasher
 	buf    []byte
+	n      int  // how many were added
 	unsure bool // there is a file whose changes might not show
 }
 
@@ -94,6 +95,7 @@ func fingerprintOf(nodes []*node) format.Hash {
 const modesInFingerprint = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky | fs.ModePerm
 
 func (p *fingerprint) add(n *node) {
+	p.n++
 	if n.Mode.IsRegular() && n.ChangeTime.IsZero() {
 		p.unsure = true
 	}
@@ -125,10 +127,10 @@ func (p *fingerprint) add(n *node) {
 // take returns the fingerprint of what was added since the last call. It is zero if there is
 // a file whose changes might not show in it, or if there is nothing.
 func (p *fingerprint) take() (sum format.Hash) {
-	if !p.unsure {
+	if p.n > 0 && !p.unsure {
 		p.hash.Sum(sum[:0])
 	}
 	p.hash.Reset()
-	p.unsure = false
+	p.n, p.unsure = 0, false
 	return sum
 }

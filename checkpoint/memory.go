@@ -24,6 +24,7 @@ type memory struct {
 	segment int   // size of a full segment
 	fetch   int   // bounds the buffer of one request of a restore
 	most    int64 // bounds all buffers
+	part    int64 // bounds what is read at a time of the lists of files and chunks
 	lists   int64 // bounds what stays in memory of the lists of files and chunks of a checkpoint
 	buffers *semaphore.Weighted
 	blocks  *semaphore.Weighted // of pipelines
@@ -37,7 +38,7 @@ type memory struct {
 func newMemory(bytes int64) *memory {
 	segment := int(min(bytes/16, maxSegment))
 	return &memory{
-		segment: segment, fetch: max(segment/2, minMemory/16), most: bytes / 2, lists: bytes / 3,
+		segment: segment, fetch: max(segment/2, minMemory/16), most: bytes / 2, lists: bytes / 3, part: min(bytes/24, maxSegment),
 		buffers: semaphore.NewWeighted(bytes / 2), blocks: semaphore.NewWeighted(bytes / 8),
 	}
 }

@@ -25,7 +25,7 @@ func (b *builder) compareAll(ctx context.Context, l *pipeline) error {
 	if w.spans[0].leaf >= 0 {
 		m.leaves = b.leaves()
 	}
-	now, err := w.again(ctx, m)
+	now, err := w.listAgain(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (b *builder) compareAll(ctx context.Context, l *pipeline) error {
 func (b *builder) reopen(ctx context.Context, leaf int, now []*found) ([]*found, error) {
 	if b.opened[leaf] == nil {
 		if err := b.open(ctx, []int{leaf}); err != nil {
-			return nil, err
+			return nil, ofBase(err)
 		}
 	}
 	then := b.opened[leaf]
@@ -60,15 +60,12 @@ func (b *builder) reopen(ctx context.Context, leaf int, now []*found) ([]*found,
 	for _, f := range now {
 		inodes[f.Path] = f.seen.inode
 	}
-	var files []*node
 	for _, f := range then {
-		if f.Mode.IsRegular() {
-			files = append(files, &f.node)
-		} else {
+		if !f.Mode.IsRegular() {
 			f.seen.inode = inodes[f.Path] // it is not known what it was; a link's time and target tell
 		}
 	}
-	return then, b.base.tree.readTables(ctx, b.base.Checkpoint, files)
+	return then, nil
 }
 
 // compareSpan compares what was found to what is there now.
@@ -119,7 +116,7 @@ func (b *builder) compareNode(l *pipeline, f, now *found) error {
 	case f.Mode.Type() == fs.ModeSymlink:
 	case w.isImmutable(f.Path), w.isWriteOnce(f.Path) && !f.seen.read:
 	default:
-		if now.seen.changed != f.seen.changed || f.seen.read && w.unsettled(now.seen.changed) {
+		if !now.seen.changed.Equal(f.seen.changed) || f.seen.read && w.unsettled(now.seen.changed) {
 			return b.readAgain(l, &f.node)
 		}
 	}

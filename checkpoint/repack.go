@@ -16,7 +16,8 @@ import (
 // This file limits dead space and the number of segments. Some segments are not worth
 // keeping: most of their bytes are dead, or they are among many small ones. What a
 // checkpoint needs of these is repacked: stored again with the new data. So of every
-// segment that a checkpoint names, at least half was needed when it was named. And the
+// segment that a checkpoint names, at least half was needed when it was named, as far as files
+// in leaves that were not read do not share data, which is counted once for each. And the
 // number of segments is at most four times that of full ones, plus some tens.
 //
 // The bytes come from the state itself, or from the inline data, which is in memory. They
@@ -59,7 +60,7 @@ func (b *builder) repack(ctx context.Context, l *pipeline) error {
 		return nil
 	}
 	if err := b.openSparse(ctx); err != nil {
-		return err
+		return ofBase(err)
 	}
 	m := repacker{builder: b, l: l, at: make(map[catalog.ID]int)}
 	for f := range b.all() {

@@ -130,7 +130,7 @@ func (c *Checkpoint) restore(ctx context.Context, r *restorer, p *restorePlan, o
 
 // restorePart restores a part of the state. whole says that it is everything.
 func (c *Checkpoint) restorePart(ctx context.Context, r *restorer, old *os.Root, whole bool) error {
-	defer r.closeFolders()
+	defer r.end()
 	if err := r.makeNodes(ctx); err != nil {
 		return err
 	}
@@ -283,7 +283,7 @@ type location struct {
 
 // begin begins to restore a part of the state.
 func (r *restorer) begin(t *tree) {
-	r.tree, r.folders = t, nil
+	r.tree = t
 	r.first, r.have = make([]uint32, t.Len()+1), make([]atomic.Bool, t.Len())
 	r.left, r.complete = make([]atomic.Int64, len(t.nodes)), make([]atomic.Bool, len(t.nodes))
 	empty := 0
@@ -392,11 +392,12 @@ func (r *restorer) writer() *writer {
 	return w
 }
 
-// closeFolders closes what the writers have open.
-func (r *restorer) closeFolders() {
+// end ends a part: it closes what the writers have open, and forgets what was known.
+func (r *restorer) end() {
 	for _, f := range r.folders {
 		f.close()
 	}
+	r.tree, r.folders, r.first, r.locations, r.have, r.left, r.complete = nil, nil, nil, nil, nil, nil, nil
 }
 
 // maxRun bounds one write(2), in bytes. Larger writes were slower.

@@ -179,12 +179,18 @@ func (b *builder) readAgain(l *pipeline, n *node) error {
 	if err := l.wait(); err != nil {
 		return err
 	}
+	if n.isUnread() {
+		if err := b.base.tree.readTables(l.ctx, b.base.Checkpoint, []*node{n}); err != nil {
+			return ofBase(err)
+		}
+	}
 	f, _, err := openRegular(b.scan.fsys, n.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	buf := make([]byte, cut.Data.Max())
+	left := n.Size
 	for _, id := range n.chunks {
 		if err := l.ctx.Err(); err != nil {
 			return err
@@ -196,6 +202,10 @@ func (b *builder) readAgain(l *pipeline, n *node) error {
 		if format.Sum(buf[:c.Size]) != c.Hash {
 			return errWritten
 		}
+		left -= c.Size
+	}
+	if left != 0 {
+		return fmt.Errorf("%d of %d bytes were not compared", left, n.Size)
 	}
 	return nil
 }

@@ -60,6 +60,7 @@ func (b *builder) readStream(l *pipeline, f *found) (err error) {
 	uploads := b.packer.ctx
 	stop := context.AfterFunc(uploads, func() { from.interrupt(context.Cause(uploads)) })
 	f.Size, err = l.add(from.reader, cut.Data, &f.chunks)
+	f.seen.stream = nil // it is the caller's, and f stays in memory until the next commit
 	interrupted := !stop()
 	switch {
 	case err == nil:

@@ -56,8 +56,8 @@ var inParts = []mistake{
 	{
 		name:   "a write in the same tick passes",
 		file:   "checkpoint/recheck.go",
-		old:    `if now.seen.changed != f.seen.changed || f.seen.read && w.unsettled(now.seen.changed) {`,
-		new:    `if now.seen.changed != f.seen.changed {`,
+		old:    `if !now.seen.changed.Equal(f.seen.changed) || f.seen.read && w.unsettled(now.seen.changed) {`,
+		new:    `if !now.seen.changed.Equal(f.seen.changed) {`,
 		breaks: "a checkpoint of two moments",
 		tests:  by("checkpoint", "TestWriteInTheSameTick"),
 	},

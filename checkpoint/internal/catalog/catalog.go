@@ -110,7 +110,7 @@ type Set struct {
 func (c *Catalog) Set() *Set {
 	s := &Set{c, make(map[chunk]ID)}
 	for i, ch := range c.chunks {
-		if c.byHash[key(ch.hash)] != ID(i) {
+		if id, ok := c.byHash[key(ch.hash)]; !ok || id != ID(i) {
 			s.unfound[ch] = ID(i)
 		}
 	}

@@ -15,8 +15,8 @@ type Leaf struct {
 	Files int    // regular files in it
 	Bytes int64  // in them
 
-	// Fingerprint is a hash of all names, modes, sizes, times and inodes in the leaf. It is
-	// zero if a file may change without it.
+	// Fingerprint is a hash of all names, link targets, modes, sizes, times, inodes and owners
+	// in the leaf. It is zero if a file may change without it.
 	Fingerprint Hash
 
 	// Uses says what the leaf's files need of each segment: their chunks and their tables.

@@ -63,7 +63,7 @@ const modeMask = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | f
 const ownedBit = 1 << 9
 
 // MaxTree bounds an encoded tree, in bytes: the list of about ten million
-// files. Writers hold it in memory.
+// files.
 const MaxTree = 1 << 30
 
 // MaxPath bounds the path of an entry and the target of a link, in bytes. Linux
