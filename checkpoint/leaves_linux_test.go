@@ -521,11 +521,11 @@ func TestCommitAfterAReadFailed(t *testing.T) {
 					synctest.Wait()
 					takeInventory(w, w.bucket).account(w, c.Seq)
 				}
-				o, store := w.ownerWith(opts)
-				made(o, 0)
+				first, _ := w.ownerWith(opts)
+				made(first, 0)
 				failed := 0
 				for n := 1; ; n++ {
-					o, store = w.ownerWith(opts)
+					o, store := w.ownerWith(opts)
 					f.touch(f.files[400+n], fmt.Sprint("changed ", n))
 					store.Arm(faultstore.Fault{Kind: faultstore.FailBefore, Verb: "get", On: n, Err: backend.ErrPermission})
 					_, err := o.Commit(w.Context(), checkpoint.Snapshot{State: parts(f, n)})
