@@ -100,11 +100,15 @@ func read(dir string) (got map[string]string, err error) {
 }
 
 func TestRefused(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
+	dir, other := filepath.Join(t.TempDir(), "state"), t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "state.bolt"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, dir, pragma, want string
 	}{
 		{"no directory", "", "cache_size(10)", "has no name"},
+		{"the state of another engine", other, "cache_size(10)", "not of this engine"},
 		{"a mode without a log", dir, "journal_mode(DELETE)", `pragma "journal_mode(DELETE)" is set`},
 		{"in capitals", dir, "Locking_Mode = EXCLUSIVE", `pragma "Locking_Mode = EXCLUSIVE" is set`},
 		{"syncs", dir, "synchronous(FULL)", `pragma "synchronous(FULL)" is set`},

@@ -2,6 +2,7 @@ package value
 
 import (
 	"encoding/gob"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -148,6 +149,7 @@ func TestRefused(t *testing.T) {
 		"no codec":       {"", "set all three", Codec[*Map[string, string]]{}},
 		"another codec":  {"[1]", "decoding the value in", MapCodec[string, string]()},
 		"a cut-off file": {`{"k":"a","v":"b"}` + "\n" + `{"k"`, "decoding the value in", MapCodec[string, string]()},
+		"a key twice":    {strings.Repeat(`{"k":"a","v":"b"}`+"\n", 2), "is there twice", MapCodec[string, string]()},
 		"more after the value": {"x", "it goes on after its end", Codec[*Map[string, string]]{
 			New: NewMap[string, string], Encode: encodeMap[string, string],
 			Decode: func(io.Reader) (*Map[string, string], error) { return nil, nil },
@@ -162,6 +164,56 @@ func TestRefused(t *testing.T) {
 				t.Errorf("%v; want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestRefusedPlaces(t *testing.T) {
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "state.bolt"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{"": "has no name", other: "not of this engine"} {
+		if _, err := Open(dir, MapCodec[string, string]()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
+}
+
+// A json.Decoder leaves the end of the line that a json.Encoder writes, if it has not read it
+// along with what comes before.
+func TestJSONOfAnyLength(t *testing.T) {
+	codec := Codec[string]{
+		New:    func() string { return "" },
+		Encode: func(w io.Writer, v string) error { return json.NewEncoder(w).Encode(v) },
+		Decode: func(r io.Reader) (v string, err error) {
+			err = json.NewDecoder(r).Decode(&v)
+			return v, err
+		},
+	}
+	dir := t.TempDir()
+	for n := 500; n <= 5000; n++ {
+		text := strings.Repeat("x", n)
+		if err := os.WriteFile(filepath.Join(dir, File), []byte(`"`+text+`"`+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e, err := Open(dir, codec)
+		if err != nil {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		if e.Value != text {
+			t.Fatalf("%d bytes are %d after it was decoded", n, len(e.Value))
+		}
+	}
+}
+
+// JSON writes every byte that is not UTF-8 as the same sign, so two keys would become one.
+func TestKeysThatAreNotUTF8(t *testing.T) {
+	type name string // a kind of text has the same rule
+	m := NewMap[name, int]()
+	m.Set("caf\xe9", 1)
+	m.Set("caf\xe8", 2)
+	if err := encodeMap(io.Discard, m); err == nil || !strings.Contains(err.Error(), `"caf\xe8" is not UTF-8`) {
+		t.Errorf("%v; want an error that names the key", err)
 	}
 }
 
