@@ -1,6 +1,7 @@
 package value
 
 import (
+	"context"
 	"encoding/gob"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/internal/enginetest"
 )
 
@@ -164,6 +166,42 @@ func TestRefused(t *testing.T) {
 				t.Errorf("%v; want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// A panic of a codec beside the loop fails the commit, and does not end the process.
+func TestCodecPanics(t *testing.T) {
+	job, err := checkpoint.Open(t.Context(), "mem://"+t.Name(), checkpoint.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = job.Close(context.Background()) }()
+	task, err := job.Task("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner, err := task.Claim(t.Context(), checkpoint.ClaimOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Open(t.TempDir(), Codec[int]{
+		New:    func() int { return 1 },
+		Encode: func(io.Writer, int) error { panic("no words for it") },
+		Decode: func(io.Reader) (int, error) { return 0, nil },
+		Freeze: func(v int) int { return v },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, remove, err := e.Cut(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{State: src}); err == nil || !strings.Contains(err.Error(), "panic: no words for it") {
+		t.Errorf("%v; want the panic", err)
+	}
+	if err := errors.Join(remove(), e.Close()); err != nil {
+		t.Error(err)
 	}
 }
 
