@@ -1,6 +1,7 @@
 package value
 
 import (
+	"bytes"
 	"context"
 	"encoding/gob"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -217,29 +219,33 @@ func TestRefusedPlaces(t *testing.T) {
 	}
 }
 
-// A json.Decoder leaves the end of the line that a json.Encoder writes, if it has not read it
-// along with what comes before.
+// A json.Decoder leaves the end of the line that a json.Encoder writes after a list or an object,
+// if it has not read it along with what comes before.
 func TestJSONOfAnyLength(t *testing.T) {
-	codec := Codec[string]{
-		New:    func() string { return "" },
-		Encode: func(w io.Writer, v string) error { return json.NewEncoder(w).Encode(v) },
-		Decode: func(r io.Reader) (v string, err error) {
+	codec := Codec[[]string]{
+		New:    func() []string { return nil },
+		Encode: func(w io.Writer, v []string) error { return json.NewEncoder(w).Encode(v) },
+		Decode: func(r io.Reader) (v []string, err error) {
 			err = json.NewDecoder(r).Decode(&v)
 			return v, err
 		},
 	}
 	dir := t.TempDir()
 	for n := 500; n <= 5000; n++ {
-		text := strings.Repeat("x", n)
-		if err := os.WriteFile(filepath.Join(dir, File), []byte(`"`+text+`"`+"\n"), 0o600); err != nil {
+		want := []string{strings.Repeat("x", n)}
+		var encoded bytes.Buffer
+		if err := codec.Encode(&encoded, want); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, File), encoded.Bytes(), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		e, err := Open(dir, codec)
 		if err != nil {
-			t.Fatalf("%d bytes: %v", n, err)
+			t.Fatalf("%d bytes: %v", encoded.Len(), err)
 		}
-		if e.Value != text {
-			t.Fatalf("%d bytes are %d after it was decoded", n, len(e.Value))
+		if !slices.Equal(e.Value, want) {
+			t.Fatalf("%d bytes are another value after they were decoded", encoded.Len())
 		}
 	}
 }
