@@ -3,6 +3,7 @@ package badger
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -77,11 +78,11 @@ func Open(dir, db string, opts badgerdb.Options) (*Engine, error) {
 
 // apart refuses a database in the state's directory, and the other way round.
 func apart(dir, db string) error {
-	a, err := filepath.Abs(dir)
+	a, err := resolve(dir)
 	if err != nil {
 		return err
 	}
-	b, err := filepath.Abs(db)
+	b, err := resolve(db)
 	if err != nil {
 		return err
 	}
@@ -91,6 +92,21 @@ func apart(dir, db string) error {
 		}
 	}
 	return nil
+}
+
+// resolve returns the path without symbolic links, or as it is if nothing is there: then there is
+// nothing to remove either.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	switch real, err := filepath.EvalSymlinks(abs); {
+	case errors.Is(err, fs.ErrNotExist):
+		return abs, nil
+	default:
+		return real, err
+	}
 }
 
 // load reads the records of a checkpoint.
