@@ -14,6 +14,17 @@ import (
 	pebbleengine "github.com/holdfast-io/holdfast/engines/pebble"
 	"github.com/holdfast-io/holdfast/engines/sqlite"
 	"github.com/holdfast-io/holdfast/engines/value"
+	"github.com/holdfast-io/holdfast/runner"
+)
+
+// What package runner takes these engines for. Their own modules do without it, and it prepares
+// what is a Preparer without a word if none is.
+var (
+	_ runner.Engine   = (*badger.Engine)(nil)
+	_ runner.Engine   = (*bbolt.Engine)(nil)
+	_ runner.Engine   = (*value.Engine[int])(nil)
+	_ runner.Preparer = (*pebbleengine.Engine)(nil)
+	_ runner.Preparer = (*sqlite.Engine)(nil)
 )
 
 // A kind of engine.

@@ -29,4 +29,11 @@
 //
 // A checkpoint has no Badger files but one file of records. [Open] loads it into a new
 // database, in a directory of its own, whose content does not outlive the process.
+//
+// # What must not be done
+//
+// Badger's MergeOperator: what was added to a key is in versions of it until Badger merges
+// them, and a cut holds the newest version alone. Read the value, add to it, and set it.
+//
+// Options.EncryptionKey, which [Open] refuses: a checkpoint holds the records as they are.
 package badger

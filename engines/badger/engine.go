@@ -9,6 +9,7 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 
+	"github.com/holdfast-io/holdfast/engines/internal/restored"
 	"github.com/holdfast-io/holdfast/engines/internal/slot"
 )
 
@@ -33,19 +34,29 @@ var (
 )
 
 // Open makes a database in the directory db, and loads the records in dir, which comes from
-// the owner's Resume, into it; there are none if the job has no checkpoint. What is in db is
-// removed first: give it a directory below the runner's Restored.Cuts.
+// the owner's Resume, into it. If the job has no checkpoint, dir is empty or absent. What is in
+// db is removed first: give it a directory below the runner's Restored.Cuts. Neither of the two
+// may be in the other.
 //
 // Of opts, Dir and ValueDir are set to db, and SyncWrites is taken for false, because a process
 // that died goes back to its newest checkpoint. Options with which a database cannot be written
-// to or keeps nothing on disk (ReadOnly, InMemory) are refused. Begin with
-// badger.DefaultOptions("").
+// to or keeps nothing on disk (ReadOnly, InMemory) are refused, and so is EncryptionKey, because a
+// checkpoint would hold the records as plain text. Begin with badger.DefaultOptions("").
 func Open(dir, db string, opts badgerdb.Options) (*Engine, error) {
 	switch {
 	case dir == "" || db == "":
 		return nil, errors.New("the state's directory and that of the database must have names")
 	case opts.ReadOnly || opts.InMemory:
 		return nil, fmt.Errorf("the database in %s: badger.Options.ReadOnly or InMemory is set; leave them unset", db)
+	case len(opts.EncryptionKey) > 0:
+		return nil, fmt.Errorf("the database in %s: badger.Options.EncryptionKey is set, and checkpoints are not encrypted by it; leave it unset, and encrypt in the store", db)
+	}
+	if err := apart(dir, db); err != nil {
+		return nil, err
+	}
+	holds, err := restored.Holds(dir, File)
+	if err != nil {
+		return nil, err
 	}
 	if err := errors.Join(os.RemoveAll(db), os.MkdirAll(db, 0o777)); err != nil {
 		return nil, err
@@ -56,18 +67,51 @@ func Open(dir, db string, opts badgerdb.Options) (*Engine, error) {
 		return nil, fmt.Errorf("opening the database in %s: %w", db, err)
 	}
 	e := &Engine{DB: opened, dir: dir}
+	if !holds {
+		return e, nil // the state is new
+	}
 	if err := e.load(); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
 	return e, nil
 }
 
+// apart refuses a database in the state's directory, and the other way round.
+func apart(dir, db string) error {
+	a, err := resolve(dir)
+	if err != nil {
+		return err
+	}
+	b, err := resolve(db)
+	if err != nil {
+		return err
+	}
+	for _, pair := range [][2]string{{a, b}, {b, a}} {
+		if rel, err := filepath.Rel(pair[0], pair[1]); err == nil && filepath.IsLocal(rel) {
+			return fmt.Errorf("the state's directory %s and that of the database, %s, must be apart; put them side by side", dir, db)
+		}
+	}
+	return nil
+}
+
+// resolve returns the path without symbolic links, or as it is if nothing is there: then there is
+// nothing to remove either.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	switch real, err := filepath.EvalSymlinks(abs); {
+	case errors.Is(err, fs.ErrNotExist):
+		return abs, nil
+	default:
+		return real, err
+	}
+}
+
 // load reads the records of a checkpoint.
 func (e *Engine) load() (err error) {
 	f, err := os.Open(filepath.Join(e.dir, File))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the state is new
-	}
 	if err != nil {
 		return err
 	}

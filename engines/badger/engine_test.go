@@ -167,6 +167,7 @@ func TestRefused(t *testing.T) {
 		name, file, want string
 		opts             badgerdb.Options
 	}{
+		{"encrypted", magic + "\x00", "EncryptionKey is set", small().WithEncryptionKey(make([]byte, 16))},
 		{"read only", magic + "\x00", "ReadOnly or InMemory is set", small().WithReadOnly(true)},
 		{"in memory", magic + "\x00", "ReadOnly or InMemory is set", small().WithInMemory(true)},
 		{"another file", "SQLite format 3\x00 and more", "it is no file of records", small()},
@@ -182,6 +183,38 @@ func TestRefused(t *testing.T) {
 			_, err := Open(dir, filepath.Join(t.TempDir(), "db"), c.opts)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v; want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// A place that is refused keeps what it holds.
+func TestRefusedPlaces(t *testing.T) {
+	for _, c := range []struct{ name, dir, db, want string }{
+		{"no directory", "", "db", "must have names"},
+		{"one and the same", "state", "state/../state", "must be apart"},
+		{"the database around the state", "run/state", "run", "must be apart"},
+		{"the database in the state", "state", "state/db", "must be apart"},
+		{"around it by another path", "run/state", "link/run", "must be apart"},
+		{"the state of another engine", "other", "db", "not of this engine"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			for _, file := range []string{"state/" + File, "run/state/" + File, "other/state.bolt"} {
+				if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(magic+"\x00"), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Symlink(".", "link"); err != nil && strings.HasPrefix(c.db, "link") {
+				t.Skip(err) // Windows, where links need a privilege
+			}
+			if _, err := Open(c.dir, c.db, small()); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+			for _, file := range []string{"state/" + File, "run/state/" + File, "other/state.bolt"} {
+				if _, err := os.Stat(file); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}

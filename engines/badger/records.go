@@ -16,9 +16,17 @@ import (
 // file: no key of Badger's is empty.
 const magic = "holdfast badger 1\n"
 
-// maxLength bounds a key or a value, in bytes. Badger's own bound of a value is half of its
-// value log file, 1 GiB by default.
+// maxLength bounds a key or a value, in bytes. Badger's own bound of a value is the size of a
+// value log file (Options.ValueLogFileSize), by default a byte less than 1 GiB.
 const maxLength = 1 << 30
+
+// bound refuses what cannot be read again, both when it is written and when it is read.
+func bound(key, value uint64) error {
+	if key > maxLength || value > maxLength {
+		return fmt.Errorf("a record with a key of %d bytes and a value of %d bytes, longer than %d", key, value, maxLength)
+	}
+	return nil
+}
 
 // writeAll writes all that a transaction sees, in the order of the keys.
 func writeAll(w io.Writer, tx *badgerdb.Txn) error {
@@ -42,6 +50,9 @@ func writeAll(w io.Writer, tx *badgerdb.Txn) error {
 func write(out *bufio.Writer, item *badgerdb.Item) error {
 	return item.Value(func(value []byte) error {
 		key := item.Key()
+		if err := bound(uint64(len(key)), uint64(len(value))); err != nil {
+			return err
+		}
 		head := binary.AppendUvarint(nil, uint64(len(key)))
 		head = binary.AppendUvarint(head, uint64(len(value)))
 		head = binary.AppendUvarint(head, item.ExpiresAt())
@@ -94,8 +105,8 @@ func read(in *bufio.Reader) (*badgerdb.Entry, error) {
 		}
 		head[i] = n
 	}
-	if head[0] > maxLength || head[1] > maxLength {
-		return nil, fmt.Errorf("a record with a key of %d bytes and a value of %d bytes, longer than %d", head[0], head[1], maxLength)
+	if err := bound(head[0], head[1]); err != nil {
+		return nil, err
 	}
 	meta, err := in.ReadByte()
 	if err != nil {

@@ -30,7 +30,11 @@
 //
 // # Durability
 //
-// The database is not synced (bbolt's NoSync), because a process that died goes back to its
+// A transaction is not synced (bbolt's NoSync), because a process that died goes back to its
 // newest checkpoint ([checkpoint.Owner.Resume]) and never to what the working directory holds.
 // A loss of power may leave a damaged file there, which Resume replaces.
+//
+// When the file grows, by DB.AllocSize (16 MiB) at a time, bbolt does sync it, and that
+// transaction waits for the disk. Options.NoGrowSync leaves this out; bbolt says that it is not
+// safe on ext3 and ext4.
 package bbolt

@@ -11,6 +11,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/holdfast-io/holdfast/engines/internal/restored"
 	"github.com/holdfast-io/holdfast/engines/internal/slot"
 )
 
@@ -52,15 +53,16 @@ const lockTime = time.Second
 // size of the file, whichever is more. On Windows a file is as long as its mapping, so the
 // default there is bbolt's. ReadOnly is refused.
 func Open(dir string, opts *bolt.Options) (*Engine, error) {
-	if dir == "" {
-		return nil, errors.New("the database's directory has no name")
-	}
 	var o bolt.Options
 	if opts != nil {
 		o = *opts
 	}
 	if o.ReadOnly {
 		return nil, fmt.Errorf("the database in %s: bbolt.Options.ReadOnly is set, and a database that is only read has nothing to cut; leave it unset", dir)
+	}
+	holds, err := restored.Holds(dir, File)
+	if err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
@@ -71,11 +73,9 @@ func Open(dir string, opts *bolt.Options) (*Engine, error) {
 		o.Timeout = lockTime
 	}
 	if o.InitialMmapSize == 0 {
-		size, err := mapSize(path)
-		if err != nil {
+		if o.InitialMmapSize, err = mapSize(path, holds); err != nil {
 			return nil, err
 		}
-		o.InitialMmapSize = size
 	}
 	db, err := bolt.Open(path, 0o666, &o)
 	if err != nil {
@@ -85,18 +85,19 @@ func Open(dir string, opts *bolt.Options) (*Engine, error) {
 }
 
 // mapSize returns how much of a file to map, or 0 for bbolt's own choice.
-func mapSize(path string) (int, error) {
+func mapSize(path string, exists bool) (int, error) {
 	if bits.UintSize < 64 || runtime.GOOS == "windows" {
 		return 0, nil
 	}
-	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return mapped, nil
+	size := int64(mapped)
+	if exists {
+		info, err := os.Stat(path)
+		if err != nil {
+			return 0, err
+		}
+		size = max(size, 2*info.Size())
 	}
-	if err != nil {
-		return 0, err
-	}
-	return int(max(mapped, 2*info.Size())), nil
+	return int(size), nil
 }
 
 // Close closes the database. A cut that is in use is given up, and its commit fails.

@@ -97,13 +97,17 @@ func read(dir string) (got map[string]string, err error) {
 }
 
 func TestRefused(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
+	dir, other := filepath.Join(t.TempDir(), "state"), t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "state.sqlite"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, dir string
 		opts      *bolt.Options
 		want      string
 	}{
 		{"no directory", "", nil, "has no name"},
+		{"the state of another engine", other, nil, "not of this engine"},
 		{"read only", dir, &bolt.Options{ReadOnly: true}, "bbolt.Options.ReadOnly is set"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

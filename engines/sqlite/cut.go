@@ -13,8 +13,9 @@ import (
 )
 
 // Cut fixes the state of the database as it is now: see the package's documentation.
-// Nothing may be written while it runs, and no read transaction of the host may be open that
-// began before the last write: Cut waits 5 s for its end, and fails then.
+// While it runs, no other transaction may be open, be it one that reads or one that writes, and
+// whenever it began: Cut waits 5 s for its end, and fails then. Rows that were not closed are a
+// transaction too.
 //
 // The source is read by one commit. remove lets SQLite write to the database file again.
 // It must be called once the commit has returned, whatever it returned; until then, Cut fails
@@ -47,7 +48,7 @@ func (e *Engine) Prepare(ctx context.Context) error {
 
 // Why a cut cannot be taken.
 var (
-	errReader  = errors.New("a read transaction has been open since before the last write; end it before the cut")
+	errOpen    = errors.New("another transaction is open: one that reads, such as Rows that were not closed, or one that writes; end all of them before the cut")
 	errWritten = errors.New("the database was written to while it was cut; let all writers stand still")
 )
 
@@ -59,7 +60,7 @@ func (e *Engine) fix(ctx context.Context) (slot.Fixed, error) {
 		return slot.Fixed{}, err
 	}
 	if busy != 0 {
-		return slot.Fixed{}, errReader
+		return slot.Fixed{}, errOpen
 	}
 	if err := e.begin(ctx); err != nil {
 		return slot.Fixed{}, err

@@ -14,6 +14,7 @@ import (
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
+	"github.com/holdfast-io/holdfast/engines/internal/restored"
 	"github.com/holdfast-io/holdfast/engines/internal/slot"
 )
 
@@ -60,9 +61,6 @@ const waitForLocks = "5000"
 // busy_timeout(5000), and those that are given, as "cache_size(-65536)". A host may not set
 // journal_mode, synchronous or locking_mode.
 func Open(dir string, pragmas ...string) (*Engine, error) {
-	if dir == "" {
-		return nil, errors.New("the database's directory has no name")
-	}
 	for _, pragma := range pragmas {
 		name, _, _ := strings.Cut(pragma, "(")
 		name, _, _ = strings.Cut(name, "=")
@@ -72,6 +70,9 @@ func Open(dir string, pragmas ...string) (*Engine, error) {
 	}
 	path, err := filepath.Abs(filepath.Join(dir, File))
 	if err != nil {
+		return nil, err
+	}
+	if _, err := restored.Holds(dir, File); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {

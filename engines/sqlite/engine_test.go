@@ -32,6 +32,7 @@ var kind = enginetest.Kind{
 	Open:    func(dir, _ string) (enginetest.DB, error) { return open(dir) },
 	Read:    read,
 	ErrBusy: ErrBusy, ErrClosed: ErrClosed,
+	Prepares: true,
 }
 
 // A keyed engine has all keys in one table.
@@ -100,11 +101,15 @@ func read(dir string) (got map[string]string, err error) {
 }
 
 func TestRefused(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
+	dir, other := filepath.Join(t.TempDir(), "state"), t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "state.bolt"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, dir, pragma, want string
 	}{
 		{"no directory", "", "cache_size(10)", "has no name"},
+		{"the state of another engine", other, "cache_size(10)", "not of this engine"},
 		{"a mode without a log", dir, "journal_mode(DELETE)", `pragma "journal_mode(DELETE)" is set`},
 		{"in capitals", dir, "Locking_Mode = EXCLUSIVE", `pragma "Locking_Mode = EXCLUSIVE" is set`},
 		{"syncs", dir, "synchronous(FULL)", `pragma "synchronous(FULL)" is set`},
@@ -197,34 +202,51 @@ func mustRead(t *testing.T, k keyed) []byte {
 	return data
 }
 
-// A reader of an older state keeps the log from being copied. The cut says so, and the next
-// one goes well.
-func TestReaderOfAnOlderState(t *testing.T) {
-	k := mustOpen(t)
-	tx, err := k.DB.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var value string
-	if err := tx.QueryRow("SELECT value FROM state").Scan(&value); err != nil {
-		t.Fatal(err)
-	}
-	mustWrite(t, k, "a", "2")
-	if _, err := k.own.ExecContext(t.Context(), "PRAGMA busy_timeout(1)"); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := k.Cut(t.Context()); !errors.Is(err, errReader) {
-		t.Errorf("%v; want %v", err, errReader)
-	}
-	if err := tx.Rollback(); err != nil {
-		t.Fatal(err)
-	}
-	_, remove, err := k.Cut(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remove(); err != nil {
-		t.Error(err)
+// A transaction keeps the log from being copied or begun anew. The cut says so, and the next one
+// goes well.
+func TestTransactionThatIsOpen(t *testing.T) {
+	const reads, writes = "SELECT value FROM state", "UPDATE state SET value = '3' RETURNING value"
+	for _, c := range []struct {
+		name, statement string
+		late            bool // it begins after the last write
+	}{
+		{"a reader of an older state", reads, false},
+		{"a reader of the newest state", reads, true},
+		{"a writer", writes, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := mustOpen(t)
+			if c.late {
+				mustWrite(t, k, "a", "2")
+			}
+			tx, err := k.DB.Begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var value string
+			if err := tx.QueryRow(c.statement).Scan(&value); err != nil {
+				t.Fatal(err)
+			}
+			if !c.late {
+				mustWrite(t, k, "a", "2")
+			}
+			if _, err := k.own.ExecContext(t.Context(), "PRAGMA busy_timeout(1)"); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := k.Cut(t.Context()); !errors.Is(err, errOpen) {
+				t.Errorf("%v; want %v", err, errOpen)
+			}
+			if err := tx.Rollback(); err != nil {
+				t.Fatal(err)
+			}
+			_, remove, err := k.Cut(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := remove(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -7,11 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/engines/internal/restored"
 	"github.com/holdfast-io/holdfast/engines/internal/slot"
 )
 
@@ -19,7 +20,7 @@ import (
 const File = "state.value"
 
 // A Codec says how a value begins, is fixed, encoded and decoded. What Encode writes,
-// Decode must read to its end.
+// Decode must read to its end, but for white space: a json.Decoder leaves the end of the line.
 type Codec[T any] struct {
 	New    func() T // of a task without a checkpoint
 	Encode func(w io.Writer, v T) error
@@ -49,33 +50,48 @@ var (
 	ErrBusy   = slot.ErrBusy
 )
 
-// Open decodes the value in dir, which comes from the owner's Resume. If there is none, the
-// value is a new one.
+// Open decodes the value in dir, which comes from the owner's Resume. If the job has no
+// checkpoint, dir is empty or absent, and the value is a new one.
 func Open[T any](dir string, codec Codec[T]) (*Engine[T], error) {
 	if codec.New == nil || codec.Encode == nil || codec.Decode == nil {
 		return nil, errors.New("a value.Codec without New, Encode or Decode: set all three")
 	}
+	holds, err := restored.Holds(dir, File)
+	if err != nil {
+		return nil, err
+	}
 	e := &Engine[T]{dir: dir, codec: codec}
-	f, err := os.Open(filepath.Join(dir, File))
-	if errors.Is(err, fs.ErrNotExist) {
+	if !holds {
 		e.Value = codec.New()
 		return e, nil
 	}
+	f, err := os.Open(filepath.Join(dir, File))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	r := bufio.NewReader(f)
-	if e.Value, err = codec.Decode(r); err != nil {
-		return nil, fmt.Errorf("decoding the value in %s: %w", f.Name(), err)
-	}
-	switch _, err := r.ReadByte(); {
-	case err == nil:
-		return nil, fmt.Errorf("decoding the value in %s: it goes on after its end; decode it by the codec that it was encoded with", f.Name())
-	case !errors.Is(err, io.EOF):
+	if e.Value, err = decode(f, codec); err != nil {
 		return nil, fmt.Errorf("decoding the value in %s: %w", f.Name(), err)
 	}
 	return e, nil
+}
+
+// decode decodes a value, after which nothing comes but white space.
+func decode[T any](f io.Reader, codec Codec[T]) (v T, err error) {
+	r := bufio.NewReader(f)
+	if v, err = codec.Decode(r); err != nil {
+		return v, err
+	}
+	for {
+		switch b, err := r.ReadByte(); {
+		case errors.Is(err, io.EOF):
+			return v, nil
+		case err != nil:
+			return v, err
+		case !strings.ContainsRune(" \t\r\n", rune(b)):
+			return v, errors.New("it goes on after its end; decode it by the codec that it was encoded with")
+		}
+	}
 }
 
 // Cut fixes the value as it is now: see the package's documentation.

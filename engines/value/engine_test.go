@@ -1,7 +1,10 @@
 package value
 
 import (
+	"bytes"
+	"context"
 	"encoding/gob"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -9,11 +12,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/internal/enginetest"
 )
 
@@ -148,6 +153,7 @@ func TestRefused(t *testing.T) {
 		"no codec":       {"", "set all three", Codec[*Map[string, string]]{}},
 		"another codec":  {"[1]", "decoding the value in", MapCodec[string, string]()},
 		"a cut-off file": {`{"k":"a","v":"b"}` + "\n" + `{"k"`, "decoding the value in", MapCodec[string, string]()},
+		"a key twice":    {strings.Repeat(`{"k":"a","v":"b"}`+"\n", 2), "is there twice", MapCodec[string, string]()},
 		"more after the value": {"x", "it goes on after its end", Codec[*Map[string, string]]{
 			New: NewMap[string, string], Encode: encodeMap[string, string],
 			Decode: func(io.Reader) (*Map[string, string], error) { return nil, nil },
@@ -162,6 +168,96 @@ func TestRefused(t *testing.T) {
 				t.Errorf("%v; want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// A panic of a codec beside the loop fails the commit, and does not end the process.
+func TestCodecPanics(t *testing.T) {
+	job, err := checkpoint.Open(t.Context(), "mem://"+t.Name(), checkpoint.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = job.Close(context.Background()) }()
+	task, err := job.Task("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner, err := task.Claim(t.Context(), checkpoint.ClaimOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Open(t.TempDir(), Codec[int]{
+		New:    func() int { return 1 },
+		Encode: func(io.Writer, int) error { panic("no words for it") },
+		Decode: func(io.Reader) (int, error) { return 0, nil },
+		Freeze: func(v int) int { return v },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, remove, err := e.Cut(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{State: src}); err == nil || !strings.Contains(err.Error(), "panic: no words for it") {
+		t.Errorf("%v; want the panic", err)
+	}
+	if err := errors.Join(remove(), e.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRefusedPlaces(t *testing.T) {
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "state.bolt"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{"": "has no name", other: "not of this engine"} {
+		if _, err := Open(dir, MapCodec[string, string]()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
+}
+
+// A json.Decoder leaves the end of the line that a json.Encoder writes after a list or an object,
+// if it has not read it along with what comes before.
+func TestJSONOfAnyLength(t *testing.T) {
+	codec := Codec[[]string]{
+		New:    func() []string { return nil },
+		Encode: func(w io.Writer, v []string) error { return json.NewEncoder(w).Encode(v) },
+		Decode: func(r io.Reader) (v []string, err error) {
+			err = json.NewDecoder(r).Decode(&v)
+			return v, err
+		},
+	}
+	dir := t.TempDir()
+	for n := 500; n <= 5000; n++ {
+		want := []string{strings.Repeat("x", n)}
+		var encoded bytes.Buffer
+		if err := codec.Encode(&encoded, want); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, File), encoded.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e, err := Open(dir, codec)
+		if err != nil {
+			t.Fatalf("%d bytes: %v", encoded.Len(), err)
+		}
+		if !slices.Equal(e.Value, want) {
+			t.Fatalf("%d bytes are another value after they were decoded", encoded.Len())
+		}
+	}
+}
+
+// JSON writes every byte that is not UTF-8 as the same sign, so two keys would become one.
+func TestKeysThatAreNotUTF8(t *testing.T) {
+	type name string // a kind of text has the same rule
+	m := NewMap[name, int]()
+	m.Set("caf\xe9", 1)
+	m.Set("caf\xe8", 2)
+	if err := encodeMap(io.Discard, m); err == nil || !strings.Contains(err.Error(), `"caf\xe8" is not UTF-8`) {
+		t.Errorf("%v; want an error that names the key", err)
 	}
 }
 

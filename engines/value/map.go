@@ -4,11 +4,14 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"io"
 	"iter"
 	"maps"
+	"reflect"
 	"slices"
+	"unicode/utf8"
 )
 
 // shards is how many parts a map has. A clone copies a pointer to each (32 KiB, some
@@ -110,7 +113,8 @@ type entry[K, V any] struct {
 }
 
 // MapCodec is the codec of a [Map] whose keys and values JSON can hold: one line for each
-// entry, in the order of the keys, so that what did not change is encoded as it was.
+// entry, in the order of the keys, so that what did not change is encoded as it was. A key that
+// is text must be UTF-8: one that is not fails the encoding, and so the commit.
 func MapCodec[K cmp.Ordered, V any]() Codec[*Map[K, V]] {
 	return Codec[*Map[K, V]]{New: NewMap[K, V], Encode: encodeMap[K, V], Decode: decodeMap[K, V], Freeze: (*Map[K, V]).Clone}
 }
@@ -123,6 +127,9 @@ func encodeMap[K cmp.Ordered, V any](w io.Writer, m *Map[K, V]) error {
 	slices.Sort(keys)
 	lines := json.NewEncoder(w)
 	for _, key := range keys {
+		if text := reflect.ValueOf(key); text.Kind() == reflect.String && !utf8.ValidString(text.String()) {
+			return fmt.Errorf("the key %q is not UTF-8, and JSON holds no other text: encode it as base64, or use another codec", text)
+		}
 		value, _ := m.Get(key)
 		if err := lines.Encode(entry[K, V]{key, value}); err != nil {
 			return err
@@ -141,6 +148,9 @@ func decodeMap[K cmp.Ordered, V any](r io.Reader) (*Map[K, V], error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if _, ok := m.Get(e.Key); ok {
+			return nil, fmt.Errorf("the key %v is there twice", e.Key)
 		}
 		m.Set(e.Key, e.Value)
 	}

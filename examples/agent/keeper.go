@@ -18,19 +18,23 @@ type keeper struct {
 	runner *runner.Runner
 	task   *runner.Task
 
-	saved  chan *checkpoint.Checkpoint // each that was made
+	log    *slog.Logger
+	commit func(context.Context) (*checkpoint.Checkpoint, error)
+	ended  <-chan struct{} // when the task can commit no more
+
+	saved  chan *checkpoint.Checkpoint // has the newest that was made, until next takes it
 	stop   context.CancelFunc          // ends the watch
 	failed chan error                  // what the watch ended with
 }
 
 // keep restores the latest checkpoint of a task to its workspace, and saves that from then
 // on when nothing was written to it for so long.
-func keep(ctx context.Context, job *checkpoint.Job, url, at, task string, quiet time.Duration) (*keeper, error) {
+func keep(ctx context.Context, job *checkpoint.Job, url, at, task string, quiet time.Duration, log *slog.Logger) (*keeper, error) {
 	r, err := runner.New(job, runner.Options{Interval: runner.Manual, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{path: filepath.Join(at, "workspaces", task), runner: r, saved: make(chan *checkpoint.Checkpoint, 1), failed: make(chan error, 1)}
+	k := &keeper{path: filepath.Join(at, "workspaces", task), runner: r, log: log, saved: make(chan *checkpoint.Checkpoint, 1), failed: make(chan error, 1)}
 	k.task, err = r.Own(ctx, task, runner.Spec{
 		Dir:   filepath.Join(at, "run", task),
 		State: &runner.StateDir{Path: k.path, Job: url},
@@ -42,6 +46,7 @@ func keep(ctx context.Context, job *checkpoint.Job, url, at, task string, quiet 
 	if err != nil {
 		return nil, err
 	}
+	k.commit, k.ended = k.task.Commit, k.task.Done()
 	before, err := look(k.path)
 	if err != nil {
 		return nil, errors.Join(err, k.task.Abandon(ctx))
@@ -55,7 +60,8 @@ func keep(ctx context.Context, job *checkpoint.Job, url, at, task string, quiet 
 // looks is how often a keeper looks at its workspace in the time of quiet.
 const looks = 10
 
-// watch commits when the workspace has changed, and then was the same for so long.
+// watch commits when the workspace has changed, and then was the same for so long. A commit that
+// failed is made again after that time, until the task has ended.
 func (k *keeper) watch(ctx context.Context, saved fingerprint, quiet time.Duration) error {
 	clock := time.NewTicker(quiet / looks)
 	defer clock.Stop()
@@ -76,20 +82,39 @@ func (k *keeper) watch(ctx context.Context, saved fingerprint, quiet time.Durati
 		if now == saved || time.Since(since) < quiet {
 			continue
 		}
-		c, err := k.task.Commit(ctx)
-		if err != nil {
+		c, err := k.commit(ctx)
+		switch {
+		case err == nil:
+			saved = now
+			k.tell(c)
+		case k.hasEnded():
 			return err
-		}
-		saved = now
-		select {
-		case k.saved <- c:
-		case <-ctx.Done():
-			return nil
+		case ctx.Err() == nil:
+			k.log.Warn("the workspace could not be saved; it is tried again", "path", k.path, "after", quiet, "err", err)
+			since = time.Now()
 		}
 	}
 }
 
-// next waits for the next checkpoint.
+func (k *keeper) hasEnded() bool {
+	select {
+	case <-k.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// tell puts a checkpoint where next finds it, in place of an older one that nobody took.
+func (k *keeper) tell(c *checkpoint.Checkpoint) {
+	select {
+	case <-k.saved:
+	default:
+	}
+	k.saved <- c
+}
+
+// next waits for the newest checkpoint that it has not returned yet.
 func (k *keeper) next(ctx context.Context) (*checkpoint.Checkpoint, error) {
 	select {
 	case c := <-k.saved:

@@ -3,6 +3,8 @@
 //
 //	go run ./examples/agent [-quiet 2s] [file:///var/lib/agent]
 //
+// Each run needs a URL at which nothing is yet.
+//
 // The workspace is saved when nothing was written to it for the time of -quiet. A saved state
 // is forked, for a second attempt beside the first one, with a workspace of its own. After a
 // step that went wrong, the first one is rolled back to what it was before.
@@ -18,6 +20,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -61,6 +64,20 @@ func run(ctx context.Context, quiet time.Duration, args []string, out io.Writer)
 		return err
 	}
 	defer func() { err = errors.Join(err, job.Close(context.WithoutCancel(ctx))) }()
-	s := &story{out: out, dir: dir, url: url, job: job, quiet: quiet}
+	if err := beginsAnew(ctx, job, url); err != nil {
+		return err
+	}
+	s := &story{out: out, dir: dir, url: url, job: job, quiet: quiet, log: slog.Default()}
 	return s.tell(ctx)
+}
+
+// beginsAnew refuses a job that has tasks: what is told here begins with none.
+func beginsAnew(ctx context.Context, job *checkpoint.Job, url string) error {
+	for task, err := range job.Tasks(ctx) {
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("the job at %s has tasks already, such as %q: give the URL of a place where nothing is", url, task.Name())
+	}
+	return nil
 }

@@ -1,11 +1,18 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	_ "github.com/holdfast-io/holdfast/backend/mem"
+	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
 func TestAgent(t *testing.T) {
@@ -26,6 +33,55 @@ func TestAgent(t *testing.T) {
 	if n := strings.Count(out.String(), "Nothing was written for 500ms: saved as checkpoint"); n != 5 {
 		t.Errorf("%d checkpoints; want one for each of 5 steps\n%s", n, &out)
 	}
+	if err := run(t.Context(), 500*time.Millisecond, []string{"mem://" + t.Name()}, &out); err == nil || !strings.Contains(err.Error(), "has tasks already") {
+		t.Errorf("a second run: %v; want an error that says why", err)
+	}
+}
+
+// A commit that fails is made again, and the keeping does not wait for anyone who asks for what
+// was saved.
+func TestKeepingGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		ended, commits := make(chan struct{}), 0
+		away := errors.New("the store is away")
+		k := &keeper{path: t.TempDir(), log: slog.New(slog.DiscardHandler), ended: ended, saved: make(chan *checkpoint.Checkpoint, 1)}
+		k.commit = func(context.Context) (*checkpoint.Checkpoint, error) {
+			commits++
+			if commits == 1 || commits == 5 {
+				return nil, away
+			}
+			return &checkpoint.Checkpoint{Seq: uint64(commits)}, nil
+		}
+		before, err := look(k.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := func(text string) {
+			if err := os.WriteFile(filepath.Join(k.path, "file"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		watched := make(chan error, 1)
+		go func() { watched <- k.watch(ctx, before, time.Second) }()
+		change("1")
+		if c := <-k.saved; c.Seq != 2 {
+			t.Errorf("checkpoint %d; want the second attempt", c.Seq)
+		}
+		for _, text := range []string{"12", "123"} {
+			change(text)
+			time.Sleep(3 * time.Second) // of this test's own clock
+		}
+		if c := <-k.saved; c.Seq != 4 {
+			t.Errorf("checkpoint %d; want the newest, 4", c.Seq)
+		}
+		close(ended)
+		change("1234")
+		if err := <-watched; !errors.Is(err, away) {
+			t.Errorf("the task has ended: %v; want %v", err, away)
+		}
+		stop()
+	})
 }
 
 func TestRefused(t *testing.T) {

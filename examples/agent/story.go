@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -78,6 +79,7 @@ type story struct {
 	url   string
 	job   *checkpoint.Job
 	quiet time.Duration
+	log   *slog.Logger
 
 	begun time.Time
 }
@@ -191,7 +193,7 @@ func (s *story) compareSaved(ctx context.Context) error {
 }
 
 func (s *story) keep(ctx context.Context, task string) (*keeper, error) {
-	k, err := keep(ctx, s.job, s.url, s.dir, task, s.quiet)
+	k, err := keep(ctx, s.job, s.url, s.dir, task, s.quiet, s.log)
 	if err == nil {
 		s.say("The %s attempt works in %s.", task, filepath.Base(filepath.Dir(k.path))+"/"+task)
 	}

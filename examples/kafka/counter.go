@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/holdfast-io/holdfast/examples/internal/clicks"
@@ -35,6 +36,9 @@ func openCounter(ctx context.Context, m *member, task string, restored *runner.R
 		_ = c.state.Close() // nothing was counted
 		return nil, err
 	}
+	if made := restored.Checkpoint; made != nil {
+		m.tell("%s goes on from checkpoint %d, at offset %d", task, made.Seq, c.next)
+	}
 	return c, nil
 }
 
@@ -48,6 +52,9 @@ func (c *counter) Process(ctx context.Context) error {
 		return err
 	}
 	for _, r := range records {
+		if r.Offset < c.next { // a gap is none: transactions and compaction leave some
+			return fmt.Errorf("%s: the broker gave the record at offset %d, and %d is next: it would be counted twice", c.task, r.Offset, c.next)
+		}
 		if err := c.state.Add(r.Value); err != nil {
 			return err
 		}

@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -15,7 +20,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
+	_ "github.com/holdfast-io/holdfast/backend/mem"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/examples/internal/clicks"
 	"github.com/holdfast-io/holdfast/runner"
 )
 
@@ -66,7 +73,12 @@ func runForTest(t *testing.T, args ...string) (code int, account string) {
 
 // The whole story: members of the group join, leave and are killed.
 func TestStory(t *testing.T) {
-	code, account := runForTest(t, "-kills", "2", "-moves", "3")
+	dir := t.TempDir()
+	// The first run leaves its directory behind, and the second one has nothing to do with it.
+	if code, _ := runForTest(t, "-dir", dir, "-kills", "0", "-moves", "0", "-events", "1000"); code != 0 {
+		t.Fatalf("exit code %d; want 0", code)
+	}
+	code, account := runForTest(t, "-dir", dir, "-kills", "2", "-moves", "3")
 	if code != 0 {
 		t.Errorf("exit code %d; want 0", code)
 	}
@@ -96,7 +108,7 @@ func TestSpoiledWorkersAreSeen(t *testing.T) {
 // A job without checkpoints begins at the beginning, whatever the broker has been told before of
 // how far the group is.
 func TestOffsetsOfTheBrokerPlayNoPart(t *testing.T) {
-	o, err := parse([]string{"-dir", t.TempDir(), "-events", "5000", "-partitions", "2", "-interval", "50ms"}, os.Stderr)
+	o, err := parse([]string{"-dir", t.TempDir(), "-events", "5000", "-partitions", "2", "-interval", "50ms", "-kills", "0"}, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +127,7 @@ func TestOffsetsOfTheBrokerPlayNoPart(t *testing.T) {
 	commitEnd(t, s)
 	ctx, stop := context.WithCancel(t.Context())
 	worked := make(chan error, 1)
-	go func() { worked <- o.work(ctx, os.Stderr) }()
+	go func() { worked <- o.work(ctx, io.Discard, os.Stderr) }()
 	err = s.finish(t.Context())
 	stop()
 	if err := <-worked; err != nil {
@@ -169,6 +181,162 @@ func TestQueue(t *testing.T) {
 	q = newQueue()
 	if records, _, err := q.take(ctx, 3); err == nil {
 		t.Errorf("%d records of an empty queue; want an error, since nobody waits any more", len(records))
+	}
+}
+
+func TestWhatARunEndsWith(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		kills    int
+		restores string
+		differ   int
+		want     error
+	}{
+		{"all is well", 1, "clicks/1 goes on\n", 0, nil},
+		{"a count differs", 1, "clicks/1 goes on\n", 1, errWrong},
+		{"nobody has gone on", 1, "", 0, errNoRestore},
+		{"nobody was killed", 0, "", 0, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := &story{options: &options{kills: test.kills}}
+			if _, err := s.restores.Write([]byte(test.restores)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.judge(clicks.Verdict{Differences: test.differ}); !errors.Is(err, test.want) {
+				t.Errorf("%v; want %v", err, test.want)
+			}
+		})
+	}
+}
+
+// A record that was counted before is not counted again.
+func TestRecordBeforeTheNextOne(t *testing.T) {
+	c := &counter{task: "clicks/0", queue: newQueue(), next: 5}
+	c.queue.put([]*kgo.Record{{Offset: 4}})
+	if err := c.Process(t.Context()); err == nil || !strings.Contains(err.Error(), "offset 4, and 5 is next") {
+		t.Errorf("%v; want an error that names both offsets", err)
+	}
+}
+
+// What comes with an error is not delivered.
+func TestFailedFetchIsNotDelivered(t *testing.T) {
+	s := &share{task: "clicks/0", queue: newQueue(), reading: true}
+	m := &member{shares: map[string]*share{s.task: s}}
+	fetched := kgo.FetchTopicPartition{FetchPartition: kgo.FetchPartition{Err: errors.New("torn"), Records: []*kgo.Record{{}}}}
+	m.deliver(fetched)
+	if n := len(s.queue.records); n > 0 {
+		t.Errorf("%d records are delivered", n)
+	}
+	fetched.Err = nil
+	m.deliver(fetched)
+	if n := len(s.queue.records); n != 1 {
+		t.Errorf("%d records are delivered; want 1", n)
+	}
+}
+
+// A partition that is back before its last commit is over waits for that.
+func TestPartitionThatComesBackEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		job, err := checkpoint.Open(ctx, "mem://"+t.Name(), checkpoint.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = job.Close(context.Background()) }()
+		client, err := kgo.NewClient()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		m := &member{topic: "clicks", client: client}
+		opened, before := make(chan struct{}), &share{ended: make(chan struct{})}
+		opts := runner.RunOptions{Job: job, Dir: t.TempDir()}
+		opts.Assign = func(ctx context.Context, w *runner.Workers) error {
+			m.begins(w)
+			m.last["clicks/0"] = before
+			m.assigned(ctx, client, map[string][]int32{"clicks": {0}})
+			<-ctx.Done()
+			return nil
+		}
+		ran := make(chan error, 1)
+		go func() {
+			ran <- runner.Run(ctx, opts, func(context.Context, string, *runner.Restored) (runner.Worker, error) {
+				close(opened)
+				return idle{}, nil
+			})
+		}()
+		synctest.Wait()
+		select {
+		case <-opened:
+			t.Error("it was begun before it had ended")
+		default:
+		}
+		close(before.ended)
+		<-opened
+		stop()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// An idle worker has nothing to do, and no state.
+type idle struct{}
+
+func (idle) Process(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (idle) Cut(context.Context, string) (runner.Cut, error) {
+	return runner.Cut{Stores: map[string]checkpoint.Source{"": {}}}, nil
+}
+
+func (idle) Close() error { return nil }
+
+// A worker of a story ends when the story is gone. One that hangs as it leaves is killed.
+func TestWorkersEnd(t *testing.T) {
+	for name, end := range map[string]func(context.Context, *worker, io.Closer) error{
+		"its parent is gone": func(_ context.Context, w *worker, stdin io.Closer) error {
+			err := stdin.Close()
+			<-w.ended
+			return err
+		},
+		"nobody waits any more": func(ctx context.Context, w *worker, _ io.Closer) error {
+			ctx, cancel := context.WithCancelCause(ctx)
+			cancel(errNoRestore)
+			if err := w.leave(ctx); !errors.Is(err, errNoRestore) {
+				return fmt.Errorf("%w; want %w", err, errNoRestore)
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(ctx, self, "-brokers", "127.0.0.1:1", "-checkpoint", fileURL(t.TempDir()), "-dir", t.TempDir())
+			cmd.Env = append(os.Environ(), storyEnv+"=1")
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			w := &worker{cmd: cmd, ended: make(chan struct{})}
+			go func() { _ = cmd.Wait(); close(w.ended) }()
+			if err := end(ctx, w, stdin); err != nil {
+				t.Error(err)
+			}
+			<-w.ended
+			if ctx.Err() != nil {
+				t.Error("it did not end by itself")
+			}
+		})
 	}
 }
 

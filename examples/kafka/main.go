@@ -11,7 +11,8 @@
 //
 // Without -brokers the program starts a broker of franz-go's package kfake, and itself several
 // times as a worker. It kills workers, lets some leave and others join, and compares every count
-// in the newest checkpoints with the truth. It ends with 1 if any differs.
+// in the newest checkpoints with the truth. It ends with 1 if any differs, and also if it killed
+// workers and none went on from a checkpoint, because then it has shown nothing.
 //
 // member.go is the member of the group, an Assign for package runner; counter.go works on one
 // partition; story.go is the story.
@@ -19,13 +20,14 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"os"
 	"os/signal"
 	"strings"
@@ -37,6 +39,10 @@ import (
 	"github.com/holdfast-io/holdfast/runner"
 	_ "github.com/holdfast-io/holdfast/s3"
 )
+
+// storyEnv is the environment variable that makes a worker end when its standard input does: the
+// story, which sets it, is gone then.
+const storyEnv = "HOLDFAST_KAFKA_STORY"
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, nil)) }
 
@@ -56,6 +62,7 @@ type options struct {
 	moves      int
 	seed       uint64
 
+	name  string // of this run of the story
 	spoil spoiler
 }
 
@@ -66,8 +73,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.brokers, "brokers", "", "`addresses` of brokers, by commas: be a worker (default: tell a story with a broker in this process)")
 	f.StringVar(&o.topic, "topic", "clicks", "topic to read")
 	f.StringVar(&o.group, "group", "holdfast-clicks", "consumer group, which is the job's alone")
-	f.StringVar(&o.url, "checkpoint", "", "`URL` of the store, file:// or s3:// (the story's default: a directory in -dir)")
-	f.StringVar(&o.dir, "dir", "", "working `directory` (the story's default: a temporary one)")
+	f.StringVar(&o.url, "checkpoint", "", "`URL` of the store, file:// or s3://; the story keeps its checkpoints below it (its default: a directory in -dir)")
+	f.StringVar(&o.dir, "dir", "", "working `directory`; each story has one of its own below it (its default: a temporary one)")
 	f.DurationVar(&o.interval, "interval", time.Second, "time between two checkpoints of a partition")
 	f.DurationVar(&o.session, "session", 3*time.Second, "time without a sign of a worker after which the broker gives its partitions to others")
 	f.IntVar(&o.events, "events", 100_000, "of the story: events to send")
@@ -75,10 +82,11 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.workers, "workers", 3, "of the story: workers at the beginning")
 	f.IntVar(&o.kills, "kills", 4, "of the story: how often to kill a worker")
 	f.IntVar(&o.moves, "moves", 4, "of the story: how often to let a worker join or leave")
-	f.Uint64Var(&o.seed, "seed", rand.Uint64N(1_000_000), "of the story: of the events, and of the random choices")
+	f.Uint64Var(&o.seed, "seed", mathrand.Uint64N(1_000_000), "of the story: of the events, and of the random choices")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
+	o.name = "kafka-" + strings.ToLower(rand.Text()[:8])
 	return o, o.check(f.Args())
 }
 
@@ -113,8 +121,14 @@ func run(args []string, stdout, stderr io.Writer, spoil spoiler) int {
 	o.spoil = spoil
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if os.Getenv(storyEnv) != "" {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin) // it ends with the process that has the other end
+			stop()
+		}()
+	}
 	if o.brokers != "" {
-		err = o.work(ctx, stderr)
+		err = o.work(ctx, stdout, stderr)
 	} else if err = o.tell(ctx, stdout); ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
@@ -127,14 +141,14 @@ func run(args []string, stdout, stderr io.Writer, spoil spoiler) int {
 
 // work is a worker: it counts the events of the partitions that the group gives it, until ctx
 // ends.
-func (o *options) work(ctx context.Context, stderr io.Writer) (err error) {
+func (o *options) work(ctx context.Context, stdout, stderr io.Writer) (err error) {
 	logger := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	job, err := checkpoint.Open(ctx, o.url, checkpoint.Options{Logger: logger})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, job.Close(context.WithoutCancel(ctx))) }()
-	m := &member{brokers: strings.Split(o.brokers, ","), group: o.group, topic: o.topic, session: o.session, log: logger}
+	m := &member{brokers: strings.Split(o.brokers, ","), group: o.group, topic: o.topic, session: o.session, log: logger, out: stdout}
 	return runner.Run(ctx, runner.RunOptions{
 		Options: runner.Options{Interval: o.interval, Logger: logger},
 		Job:     job, Dir: o.dir,

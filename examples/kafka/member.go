@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -25,6 +26,7 @@ type member struct {
 	topic   string
 	session time.Duration
 	log     *slog.Logger
+	out     io.Writer // is told of each partition that goes on from a checkpoint
 
 	client  *kgo.Client
 	workers *runner.Workers
@@ -32,6 +34,7 @@ type member struct {
 
 	mu     sync.Mutex
 	shares map[string]*share // by task
+	last   map[string]*share // by task: the newest, which may be no more
 	wake   func()            // ends the poll that waits for records
 }
 
@@ -41,6 +44,7 @@ type share struct {
 	partition int32
 	end       context.CancelCauseFunc // of its goroutine
 	ended     chan struct{}
+	before    *share // of this task, which may not have ended yet; nil for none
 
 	queue    *queue // of the counter that works on it; nil for none. Guarded by member.mu
 	from     int64  // where that one begins
@@ -60,13 +64,14 @@ const (
 // assign works on the partitions that the group gives to this member, until ctx ends. It is an
 // Assign of package runner.
 func (m *member) assign(ctx context.Context, w *runner.Workers) (err error) {
-	m.workers, m.shares, m.failed, m.wake = w, make(map[string]*share), make(chan error, 1), func() {}
+	m.begins(w)
 	m.mu.Lock() // the callbacks, which use the client, wait until it is there
 	m.client, err = kgo.NewClient(
 		kgo.SeedBrokers(m.brokers...),
 		kgo.ConsumerGroup(m.group), kgo.ConsumeTopics(m.topic), kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(m.session), kgo.HeartbeatInterval(m.session/5), kgo.RebalanceTimeout(rebalance),
-		kgo.DisableAutoCommit(), // how far the job is, its checkpoints say, and nobody else
+		kgo.DisableAutoCommit(),                     // how far the job is, its checkpoints say, and nobody else
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // where to read on, nobody but the checkpoint says
 		kgo.BlockRebalanceOnPoll(),
 		kgo.FetchMaxWait(500*time.Millisecond), // a partition that was paused is in the next fetch
 		kgo.OnPartitionsAssigned(m.assigned), kgo.OnPartitionsRevoked(m.revoked), kgo.OnPartitionsLost(m.lost),
@@ -86,6 +91,18 @@ func (m *member) assign(ctx context.Context, w *runner.Workers) (err error) {
 	polled.Wait()
 	m.client.CloseAllowingRebalance() // it leaves the group, which revokes all partitions
 	return err
+}
+
+func (m *member) begins(w *runner.Workers) {
+	m.workers, m.failed, m.wake = w, make(chan error, 1), func() {}
+	m.shares, m.last = make(map[string]*share), make(map[string]*share)
+}
+
+// tell writes a line for people. Without it, the work goes on.
+func (m *member) tell(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, _ = fmt.Fprintf(m.out, format+"\n", args...)
 }
 
 // fail ends the member.
@@ -144,10 +161,11 @@ func (m *member) anyRestored() bool {
 const queueLimit = 5000
 
 // deliver hands the records of a partition to its counter. What was fetched for a counter that
-// works on it no more is left aside: the next one has them fetched anew.
+// works on it no more is left aside: the next one has them fetched anew. So is what comes with an
+// error, of which failedFetch is told.
 func (m *member) deliver(fetched kgo.FetchTopicPartition) {
 	s := m.shares[taskOf(fetched.Partition)]
-	if s == nil || !s.reading {
+	if s == nil || !s.reading || fetched.Err != nil {
 		return
 	}
 	if n := s.queue.put(fetched.Records); n > queueLimit && !s.full {
@@ -203,7 +221,8 @@ func (m *member) assigned(_ context.Context, client *kgo.Client, gained map[stri
 	for _, partition := range gained[m.topic] {
 		ctx, end := context.WithCancelCause(m.workers.Grace()) // which is over last
 		s := &share{task: taskOf(partition), partition: partition, end: end, ended: make(chan struct{})}
-		m.shares[s.task] = s
+		s.before = m.last[s.task]
+		m.shares[s.task], m.last[s.task] = s, s
 		go m.work(ctx, s) //nolint:contextcheck // the callback's context is the client's
 	}
 }
@@ -214,6 +233,10 @@ const again = time.Second
 // work works on a partition until it goes elsewhere.
 func (m *member) work(ctx context.Context, s *share) {
 	defer close(s.ended)
+	if s.before != nil { // the partition is back before its last commit is over
+		<-s.before.ended
+		s.before = nil
+	}
 	for ctx.Err() == nil {
 		err := m.workers.Start(ctx, s.task)
 		if err == nil {

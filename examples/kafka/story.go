@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,6 +40,16 @@ type story struct {
 	sent    []int64 // events, by partition
 	workers []*worker
 	started int
+
+	restores lines // one for each partition that went on from a checkpoint
+}
+
+// lines counts the lines that are written to it, by any goroutine.
+type lines struct{ n atomic.Int64 }
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.n.Add(int64(bytes.Count(p, []byte("\n"))))
+	return len(p), nil
 }
 
 // A worker is a process.
@@ -47,7 +60,11 @@ type worker struct {
 	ended chan struct{}
 }
 
-var errWrong = errors.New("the checkpoints do not hold what was sent")
+// What a run can end with.
+var (
+	errWrong     = errors.New("the checkpoints do not hold what was sent")
+	errNoRestore = errors.New("workers were killed, and none has gone on from a checkpoint, so this run has shown nothing: send more -events, or take a shorter -interval")
+)
 
 func (o *options) tell(ctx context.Context, out io.Writer) (err error) {
 	dir, remove, err := orTemp(o.dir)
@@ -55,11 +72,11 @@ func (o *options) tell(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
-	if o.dir, err = filepath.Abs(dir); err != nil {
+	if o.dir, err = filepath.Abs(filepath.Join(dir, o.name)); err != nil {
 		return err
 	}
-	if o.url == "" {
-		o.url = fileURL(filepath.Join(o.dir, "store"))
+	if o.url, err = below(cmp.Or(o.url, fileURL(o.dir)), o.name); err != nil {
+		return err
 	}
 	if err := canOpen(ctx, o.url); err != nil { // a mistake in it is found before anything is started
 		return err
@@ -78,6 +95,16 @@ func (o *options) tell(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer s.killAll()
 	return s.live(ctx)
+}
+
+// below returns the URL of a place below another one: each run has its own, because its topic
+// begins anew.
+func below(place, name string) (string, error) {
+	u, err := url.Parse(place)
+	if err != nil {
+		return "", err
+	}
+	return u.JoinPath(name).String(), nil
 }
 
 func canOpen(ctx context.Context, url string) error {
@@ -238,7 +265,11 @@ func (s *story) join(ctx context.Context) error {
 	}
 	w.cmd = exec.Command(self, "-brokers", s.brokers, "-topic", s.topic, "-group", s.group, "-checkpoint", s.url, "-dir", dir,
 		"-interval", s.interval.String(), "-session", s.session.String())
-	w.cmd.Stderr = log
+	w.cmd.Env = append(os.Environ(), storyEnv+"=1")
+	w.cmd.Stdout, w.cmd.Stderr = &s.restores, log
+	if _, err := w.cmd.StdinPipe(); err != nil { // it ends when this process does
+		return errors.Join(err, log.Close())
+	}
 	if err := errors.Join(w.cmd.Start(), log.Close()); err != nil {
 		return err
 	}
@@ -292,18 +323,25 @@ func (s *story) moveOne(ctx context.Context) error {
 	}
 	w := s.take()
 	s.say("Worker %d leaves.", w.id)
-	return errors.Join(w.leave(), s.settle(ctx))
+	return errors.Join(w.leave(ctx), s.settle(ctx))
 }
 
 // kill ends a worker as hard as the system can: on Unix, with SIGKILL.
 func (w *worker) kill() { _ = w.cmd.Process.Kill() } // it fails only if the process has ended
 
-// leave lets a worker make its last commits and leave the group.
-func (w *worker) leave() error {
+// leave lets a worker make its last commits and leave the group. When ctx ends before that, it is
+// killed.
+func (w *worker) leave(ctx context.Context) error {
 	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		w.kill() // there are systems without that signal
 	}
-	<-w.ended
+	select {
+	case <-w.ended:
+	case <-ctx.Done():
+		w.kill()
+		<-w.ended
+		return context.Cause(ctx)
+	}
 	if code := w.cmd.ProcessState.ExitCode(); code > 0 {
 		return fmt.Errorf("worker %d was to leave, and failed with code %d; its log is below -dir", w.id, code)
 	}
@@ -346,7 +384,7 @@ func (s *story) finish(ctx context.Context) (err error) {
 		}
 	}
 	for len(s.workers) > 0 {
-		if err := s.take().leave(); err != nil {
+		if err := s.take().leave(ctx); err != nil {
 			return err
 		}
 	}
@@ -375,11 +413,19 @@ func (s *story) verify(ctx context.Context, job *checkpoint.Job) error {
 			return err
 		}
 	}
-	if _, err := fmt.Fprintf(s.out, "\n%s", v); err != nil {
+	if _, err := fmt.Fprintf(s.out, "\nWorkers went on from a checkpoint %d times.\n%s", s.restores.n.Load(), v); err != nil {
 		return err
 	}
-	if v.Differences > 0 {
+	return s.judge(v)
+}
+
+// judge says what the run ends with.
+func (s *story) judge(v clicks.Verdict) error {
+	switch {
+	case v.Differences > 0:
 		return errWrong
+	case s.kills > 0 && s.restores.n.Load() == 0:
+		return errNoRestore
 	}
 	return nil
 }

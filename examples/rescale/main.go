@@ -2,6 +2,8 @@
 //
 //	go run ./examples/rescale [file:///var/lib/rescale]
 //
+// Each run needs a URL at which nothing is yet.
+//
 // The job counts words. Its input has 12 partitions, which its tasks divide among them:
 // first 4 tasks with 3 partitions each, then 6 with 2. A new task starts from the checkpoints
 // of those old tasks that had its partitions: it takes their offsets, and reads its share of
@@ -57,8 +59,22 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, job.Close(context.WithoutCancel(ctx))) }()
+	if err := beginsAnew(ctx, job, url); err != nil {
+		return err
+	}
 	s := story{job: job, dir: dir, out: out}
 	return s.tell(ctx)
+}
+
+// beginsAnew refuses a job that has tasks: what is told here begins with none.
+func beginsAnew(ctx context.Context, job *checkpoint.Job, url string) error {
+	for task, err := range job.Tasks(ctx) {
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("the job at %s has tasks already, such as %q: give the URL of a place where nothing is", url, task.Name())
+	}
+	return nil
 }
 
 // A story is one run of the job, with four tasks and then with six.

@@ -28,6 +28,9 @@ func TestRescale(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, &out)
 		}
 	}
+	if err := run(t.Context(), []string{"mem://" + t.Name()}, &out); err == nil || !strings.Contains(err.Error(), "has tasks already") {
+		t.Errorf("a second run: %v; want an error that says why", err)
+	}
 }
 
 // A task that dies before its first checkpoint starts from the old ones again. One that has

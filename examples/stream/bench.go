@@ -107,11 +107,11 @@ func (m *bench) throughput(ctx context.Context, f *figures) error {
 	if _, err := c.start(); err != nil {
 		return err
 	}
-	if err := c.until(ctx, c.restoredAll); err != nil {
+	if err := c.until(ctx, "each partition has a worker", c.restoredAll); err != nil {
 		return err
 	}
 	began := time.Now()
-	if err := c.until(ctx, func() bool { return c.counted() == m.options.events }); err != nil {
+	if err := c.until(ctx, "all events are counted", func() bool { return c.counted() == m.options.events }); err != nil {
 		return err
 	}
 	f.rates = append(f.rates, float64(m.options.events)/time.Since(began).Seconds())
@@ -121,7 +121,7 @@ func (m *bench) throughput(ctx context.Context, f *figures) error {
 			f.pauses = append(f.pauses, c.pauses...)
 		}
 	})
-	return c.until(ctx, func() bool { return len(c.workers) == 0 })
+	return c.until(ctx, "the worker has ended", func() bool { return len(c.workers) == 0 })
 }
 
 // recovery kills the worker when it has counted half of the events, and measures how long it
@@ -135,11 +135,11 @@ func (m *bench) recovery(ctx context.Context, f *figures) error {
 	if err != nil {
 		return err
 	}
-	if err := c.until(ctx, func() bool { return c.counted() > m.options.events/2 }); err != nil {
+	if err := c.until(ctx, "half of the events are counted", func() bool { return c.counted() > m.options.events/2 }); err != nil {
 		return err
 	}
 	c.kill(w)
-	if err := c.until(ctx, func() bool { return w.gone }); err != nil {
+	if err := c.until(ctx, "the worker that was killed has ended", func() bool { return w.gone }); err != nil {
 		return err
 	}
 	reached := make([]int, m.partitions)
@@ -153,7 +153,7 @@ func (m *bench) recovery(ctx context.Context, f *figures) error {
 	if _, err := c.start(); err != nil {
 		return err
 	}
-	if err := c.until(ctx, c.restoredAll); err != nil {
+	if err := c.until(ctx, "each partition has a worker again", c.restoredAll); err != nil {
 		return err
 	}
 	c.look(func() {
@@ -161,7 +161,7 @@ func (m *bench) recovery(ctx context.Context, f *figures) error {
 			again += max(0, reached[p]-c.partitions[p].from)
 		}
 	})
-	err = c.until(ctx, func() bool {
+	err = c.until(ctx, "what was counted is counted again", func() bool {
 		for p, n := range reached {
 			if c.partitions[p].counted < n {
 				return false

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -39,7 +40,7 @@ const countedLabel = "counted"
 
 // openCounter goes on from what was restored: the state of a checkpoint, and the place in the
 // stream that belongs to it. The broker does not know that place: it is told where to begin.
-func openCounter(ctx context.Context, js jetstream.JetStream, s settings, task string, restored *runner.Restored, tell tell, spoil spoiler) (_ *counter, err error) {
+func openCounter(ctx context.Context, js jetstream.JetStream, s settings, task string, restored *runner.Restored, log *slog.Logger, tell tell, spoil spoiler) (_ *counter, err error) {
 	partition, err := partitionOf(task)
 	if err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func openCounter(ctx context.Context, js jetstream.JetStream, s settings, task s
 			return nil, fmt.Errorf("checkpoint %d of %s: how many events it counts: %w", made.Seq, task, err)
 		}
 	}
-	c.in = &reader{js: js, stream: s.Stream, subject: subjectOf(s.Stream, partition)}
+	c.in = &reader{js: js, stream: s.Stream, subject: subjectOf(s.Stream, partition), log: log}
 	if c.in.next, err = begin(ctx, js, s.Stream, task, restored); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ type crew struct {
 	settings settings // of the next worker
 	dir      string   // below which each worker has a directory
 	fail     context.CancelCauseFunc
+	patience time.Duration  // how long it waits for one thing at most; 0 for ever
 	ended    sync.WaitGroup // of the workers that were started
 
 	mu         sync.Mutex
@@ -63,6 +65,7 @@ type worker struct {
 	id      int
 	dir     string
 	cmd     *exec.Cmd
+	stdin   io.Closer      // the worker ends with it, also when this process is gone
 	tasks   map[int]bool   // partitions that it works on
 	from    map[int]uint64 // by partition: the checkpoint that it went on from when it last began
 	commits map[int]bool   // of these, those with a commit under way
@@ -106,8 +109,15 @@ func (c *crew) look(do func()) {
 	do()
 }
 
-// until waits until something is so. is is called while nothing changes.
-func (c *crew) until(ctx context.Context, is func() bool) error {
+var errPatience = errors.New("it takes too long; the logs of the workers are below -dir")
+
+// until waits until something is so, and what says what. is is called while nothing changes.
+func (c *crew) until(ctx context.Context, what string, is func() bool) error {
+	if c.patience > 0 {
+		limited, cancel := context.WithTimeoutCause(ctx, c.patience, fmt.Errorf("after %v %w", c.patience, errPatience))
+		defer cancel()
+		ctx = limited
+	}
 	for {
 		c.mu.Lock()
 		done, changed := is(), c.changed
@@ -118,7 +128,7 @@ func (c *crew) until(ctx context.Context, is func() bool) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return fmt.Errorf("waiting until %s: %w", what, context.Cause(ctx))
 		}
 	}
 }
@@ -153,6 +163,9 @@ func (c *crew) start() (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
 	if err := w.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -163,13 +176,14 @@ func (c *crew) start() (*worker, error) {
 			c.change(func() { c.note(w, n) })
 		}
 		_ = pipe.Close() // a worker that says something else must not wait for a reader
-		c.end(w, w.cmd.Wait())
+		err := w.cmd.Wait()
+		c.end(w, w.cmd.ProcessState.ExitCode(), err)
 	})
 	return w, nil
 }
 
 // end takes note of the end of a worker.
-func (c *crew) end(w *worker, err error) {
+func (c *crew) end(w *worker, code int, err error) {
 	c.change(func() {
 		w.gone = true
 		c.workers = slices.DeleteFunc(c.workers, func(other *worker) bool { return other == w })
@@ -177,11 +191,24 @@ func (c *crew) end(w *worker, err error) {
 		for p := range w.tasks {
 			c.leave(w, p)
 		}
-		asked := w.fate == killed || (w.fate == leaving || c.settings.Fixed) && err == nil || w.fate == leaving && !canPause
-		if !asked {
+		if !c.wasAsked(w.fate, code) {
 			c.fail(fmt.Errorf("worker %d ended by itself (its log is below -dir): %w", w.id, cmp.Or(err, errNotAsked)))
 		}
 	})
+}
+
+// wasAsked reports whether a worker that ended with a code did so because it was to end. One that
+// failed did not, though it was about to be killed.
+func (c *crew) wasAsked(f fate, code int) bool {
+	switch {
+	case code == failed:
+		return false
+	case f == killed:
+		return true
+	case f == leaving:
+		return code == 0 || !canPause // where it was killed instead
+	}
+	return c.settings.Fixed && code == 0
 }
 
 var errNotAsked = errors.New("nobody had asked it to")

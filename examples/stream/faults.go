@@ -31,7 +31,7 @@ func (s *story) plan() (faults []fault) {
 // doFaults does the faults, evenly over the duration.
 func (s *story) doFaults(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.pausing.Wait()) }()
-	if err := s.crew.until(ctx, s.crew.restoredAll); err != nil {
+	if err := s.crew.until(ctx, "each partition has a worker", s.crew.restoredAll); err != nil {
 		return err
 	}
 	s.say("Each partition has a worker.")
@@ -62,7 +62,7 @@ func wait(ctx context.Context, d time.Duration) error {
 // pick waits for a worker to which something can be done while another one goes on, and
 // decides its fate. One that has no partitions has nothing to lose.
 func (s *story) pick(ctx context.Context, f fate) (w *worker, tasks []int, err error) {
-	err = s.crew.until(ctx, func() bool {
+	err = s.crew.until(ctx, "two workers are at work, one of them on partitions", func() bool {
 		idle := s.crew.idle()
 		busy := slices.DeleteFunc(slices.Clone(idle), func(w *worker) bool { return len(w.tasks) == 0 })
 		if len(idle) < 2 || len(busy) == 0 {
@@ -100,7 +100,7 @@ func (s *story) killOne(ctx context.Context) error {
 		during = fmt.Sprintf(", in the midst of a commit of %s", list(commits))
 	}
 	s.say("Worker %d is killed%s. It had %s. Worker %d is started.", w.id, during, list(tasks), next.id)
-	return s.crew.until(ctx, func() bool { return w.gone })
+	return s.crew.until(ctx, fmt.Sprintf("worker %d, which was killed, has ended", w.id), func() bool { return w.gone })
 }
 
 // pauseOne pauses a worker until others have taken its partitions, and lets it go on as if
@@ -125,7 +125,7 @@ func (s *story) pauseOne(ctx context.Context) error {
 // resume lets a paused worker go on when others have its partitions, and waits until it has
 // found that out.
 func (s *story) resume(ctx context.Context, w *worker, tasks []int) error {
-	err := s.crew.until(ctx, func() bool {
+	err := s.crew.until(ctx, fmt.Sprintf("others have the partitions of worker %d, which is paused", w.id), func() bool {
 		return !slices.ContainsFunc(tasks, func(p int) bool {
 			owner := s.crew.partitions[p].owner
 			return owner == w || owner == nil
@@ -140,7 +140,7 @@ func (s *story) resume(ctx context.Context, w *worker, tasks []int) error {
 		return fmt.Errorf("worker %d is to go on: %w", w.id, err)
 	}
 	s.say("Others have the partitions of worker %d. It goes on, and does not know that.", w.id)
-	err = s.crew.until(ctx, func() bool {
+	err = s.crew.until(ctx, fmt.Sprintf("worker %d, which was paused, knows that others have its partitions", w.id), func() bool {
 		return !slices.ContainsFunc(tasks, func(p int) bool { return w.tasks[p] && s.crew.partitions[p].owner != w })
 	})
 	if err != nil {
@@ -173,7 +173,7 @@ func (s *story) add(ctx context.Context) error {
 	}
 	s.added++
 	s.say("Worker %d is added.", w.id)
-	return s.crew.until(ctx, func() bool { return len(w.tasks) > 0 || w.gone })
+	return s.crew.until(ctx, fmt.Sprintf("worker %d has a partition", w.id), func() bool { return len(w.tasks) > 0 || w.gone })
 }
 
 func (s *story) remove(ctx context.Context) error {
@@ -186,7 +186,7 @@ func (s *story) remove(ctx context.Context) error {
 	if err := s.crew.ask(w); err != nil {
 		return err
 	}
-	return s.crew.until(ctx, func() bool { return w.gone })
+	return s.crew.until(ctx, fmt.Sprintf("worker %d, which was asked to leave, has ended", w.id), func() bool { return w.gone })
 }
 
 // list names partitions.

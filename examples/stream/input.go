@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,6 +82,7 @@ type reader struct {
 	stream  string
 	subject string
 	next    uint64 // where to read on: a place in the stream
+	log     *slog.Logger
 
 	in   jetstream.MessagesContext // nil if it is to begin anew
 	seen uint64                    // messages that in has delivered
@@ -116,11 +119,21 @@ func (r *reader) read(ctx context.Context) (jetstream.Msg, *jetstream.MsgMetadat
 		return msg, at, nil
 	case ctx.Err() != nil:
 		return nil, nil, ctx.Err()
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil, nil, err
+	case stays(err):
+		return nil, nil, fmt.Errorf("reading %s at %d: %w", r.subject, r.next, err)
 	}
+	r.log.Warn("reading an event has failed; the reader begins anew", "subject", r.subject, "at", r.next, "err", err)
 	r.close()
 	return nil, nil, wait(ctx, again)
+}
+
+// stays reports whether an error will be the same at the next attempt.
+func stays(err error) bool {
+	return slices.ContainsFunc([]error{
+		jetstream.ErrStreamNotFound, jetstream.ErrJetStreamNotEnabledForAccount,
+		nats.ErrAuthorization, nats.ErrPermissionViolation,
+		nats.ErrConnectionClosed, // by this process: the client connects anew for ever
+	}, func(e error) bool { return errors.Is(err, e) })
 }
 
 var errGap = errors.New("events were lost on their way")

@@ -2,8 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-io/holdfast/examples/internal/clicks"
 )
@@ -30,7 +35,7 @@ func TestReaderGoesOn(t *testing.T) {
 	if err := p.flush(ctx); err != nil {
 		t.Fatal(err)
 	}
-	r := &reader{js: b.js, stream: b.stream, subject: subjectOf(b.stream, 0), next: 1}
+	r := &reader{js: b.js, stream: b.stream, subject: subjectOf(b.stream, 0), next: 1, log: slog.New(slog.DiscardHandler)}
 	defer r.close()
 	for i := 0; i < n; {
 		msg, _, err := r.read(ctx)
@@ -77,6 +82,27 @@ func forget(t *testing.T, b *broker) {
 	for name := range s.ConsumerNames(t.Context()).Name() {
 		if err := s.DeleteConsumer(t.Context(), name); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// A reader goes on after what passes, and fails with what does not.
+func TestReaderFails(t *testing.T) {
+	o := &options{dir: t.TempDir(), name: "test", partitions: 1, expiry: 4 * time.Second}
+	b, err := o.openBroker(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.close(context.Background()) }()
+	r := &reader{js: b.js, stream: b.stream, subject: subjectOf(b.stream, 0), next: 1, log: slog.New(slog.DiscardHandler)}
+	defer r.close()
+	b.conn.Close()
+	if _, _, err := r.read(t.Context()); !errors.Is(err, nats.ErrConnectionClosed) {
+		t.Errorf("%v; want %v", err, nats.ErrConnectionClosed)
+	}
+	for _, err := range []error{errGap, nats.ErrTimeout, jetstream.ErrConsumerNotFound, jetstream.ErrNoHeartbeat} {
+		if stays(err) {
+			t.Errorf("%v does not pass", err)
 		}
 	}
 }

@@ -13,7 +13,8 @@
 //
 // In the end the program restores the newest checkpoint of each partition and compares every
 // count with the truth. It ends with 1 if any count differs, and also if it paused workers and
-// no commit of theirs was refused, because then it has shown nothing.
+// no commit of theirs was refused, or killed workers and none went on from a checkpoint, because
+// then it has shown nothing.
 //
 // If you write a job of your own, read worker.go, which is a process of the job, counter.go,
 // which works on one partition; its state is in examples/internal/clicks. input.go is the input
@@ -37,6 +38,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -68,7 +70,7 @@ func runStory(args []string, stdout, stderr io.Writer) int {
 		logTo(stderr).Println(err)
 		return 2
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err = o.run(ctx, stdout)
 	switch {

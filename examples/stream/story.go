@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -42,8 +43,9 @@ func newStory(o *options, b *broker, out *account) *story {
 
 // What a run can end with.
 var (
-	errWrong    = errors.New("the checkpoints do not hold what was sent")
-	errNoZombie = errors.New("no commit of a paused worker was refused, so this run has shown nothing of that: take more -pauses, or a broker that drops dead connections sooner")
+	errWrong     = errors.New("the checkpoints do not hold what was sent")
+	errNoRestore = errors.New("workers were killed, and none has gone on from a checkpoint, so this run has shown nothing of that: send more -events, or take a shorter -interval")
+	errNoZombie  = errors.New("no commit of a paused worker was refused, so this run has shown nothing of that: take more -pauses, or a broker that drops dead connections sooner")
 )
 
 func (s *story) settings() settings {
@@ -58,6 +60,7 @@ func (s *story) tell(ctx context.Context) error {
 	defer fail(nil)
 	s.begun = time.Now()
 	s.crew = newCrew(s.settings(), filepath.Join(s.dir, "workers"), fail)
+	s.crew.patience = time.Minute + 2*s.interval + 10*s.expiry
 	defer s.crew.killAll()
 	s.introduce()
 	for range s.workers {
@@ -86,6 +89,8 @@ func (s *story) judge(v clicks.Verdict) error {
 	switch {
 	case v.Differences > 0 || len(s.crew.wrong) > 0:
 		return errWrong
+	case s.kills > 0 && s.crew.restores == 0:
+		return errNoRestore
 	case s.pauses > 0 && s.zombies.Load() == 0:
 		return errNoZombie
 	}
@@ -112,16 +117,11 @@ func (s *story) finish(ctx context.Context) error {
 		return err
 	}
 	s.say("All events are sent. The workers count what is left.")
-	err = s.crew.until(ctx, func() bool {
-		for p, at := range last {
-			if s.crew.partitions[p].acked.next <= at {
-				return false
-			}
+	for p, at := range last {
+		what := fmt.Sprintf("all events of partition %d are in checkpoints", p)
+		if err := s.crew.until(ctx, what, func() bool { return s.crew.partitions[p].acked.next > at }); err != nil {
+			return err
 		}
-		return true
-	})
-	if err != nil {
-		return err
 	}
 	var all []*worker
 	s.crew.look(func() { all = slices.Clone(s.crew.workers) })
@@ -130,7 +130,7 @@ func (s *story) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.crew.until(ctx, func() bool { return len(s.crew.workers) == 0 })
+	return s.crew.until(ctx, "all workers have left", func() bool { return len(s.crew.workers) == 0 })
 }
 
 // pace is how often the producer sends what is due.

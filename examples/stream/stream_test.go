@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/holdfast-io/holdfast/examples/internal/clicks"
@@ -101,27 +104,101 @@ func TestMeasures(t *testing.T) {
 
 func TestWhatARunEndsWith(t *testing.T) {
 	for _, test := range []struct {
-		name    string
-		pauses  int
-		zombies int64
-		differ  int
-		wrong   []string
-		want    error
+		name     string
+		pauses   int
+		zombies  int64
+		restores int
+		differ   int
+		wrong    []string
+		want     error
 	}{
-		{"all is well", 2, 1, 0, nil, nil},
-		{"a count differs", 2, 1, 1, nil, errWrong},
-		{"the store did what it must not", 2, 1, 0, []string{"a checkpoint was lost"}, errWrong},
-		{"no commit was refused", 2, 0, 0, nil, errNoZombie},
-		{"nobody was paused", 0, 0, 0, nil, nil},
+		{"all is well", 2, 1, 1, 0, nil, nil},
+		{"a count differs", 2, 1, 1, 1, nil, errWrong},
+		{"the store did what it must not", 2, 1, 1, 0, []string{"a checkpoint was lost"}, errWrong},
+		{"no commit was refused", 2, 0, 1, 0, nil, errNoZombie},
+		{"nobody was paused", 0, 0, 1, 0, nil, nil},
+		{"nobody has gone on", 2, 1, 0, 0, nil, errNoRestore},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := &story{options: &options{pauses: test.pauses}, crew: &crew{wrong: test.wrong}}
+			s := &story{options: &options{kills: 1, pauses: test.pauses}, crew: &crew{wrong: test.wrong, restores: test.restores}}
 			s.zombies.Store(test.zombies)
 			if err := s.judge(clicks.Verdict{Differences: test.differ}); !errors.Is(err, test.want) {
 				t.Errorf("%v; want %v", err, test.want)
 			}
 		})
 	}
+}
+
+// A worker that fails by itself is not taken for one that was killed.
+func TestWorkersThatWereNotAsked(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		fate  fate
+		code  int
+		fixed bool
+		asked bool
+	}{
+		{"killed", killed, -1, false, true},
+		{"it fails before it is killed", killed, failed, false, false},
+		{"it leaves", leaving, 0, false, true},
+		{"it fails as it leaves", leaving, failed, false, false},
+		{"it ends in the midst of its work", working, 0, false, false},
+		{"it has done what there was", working, 0, true, true},
+		{"it fails at what there is", working, failed, true, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var said error
+			c := newCrew(settings{Fixed: test.fixed}, "", func(err error) { said = err })
+			c.end(&worker{fate: test.fate}, test.code, nil)
+			if asked := said == nil; asked != test.asked {
+				t.Errorf("%v; that it was asked is %t, want %t", said, asked, test.asked)
+			}
+		})
+	}
+}
+
+// A worker leaves when the process is gone that started it.
+func TestWorkerLeavesWithItsParent(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	o := &options{dir: dir, name: "test", partitions: 1, expiry: 4 * time.Second}
+	b, err := o.openBroker(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.close(context.Background()) }()
+	c := newCrew(settings{
+		Broker: b.url, Stream: b.stream, Partitions: 1, URL: fileURL(filepath.Join(dir, "store")),
+		Interval: time.Second, Expiry: o.expiry,
+	}, filepath.Join(dir, "workers"), func(err error) { t.Error(err) })
+	defer c.killAll()
+	w, err := c.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.until(ctx, "it works", c.restoredAll); err != nil {
+		t.Fatal(err)
+	}
+	c.change(func() { w.fate = leaving })
+	if err := w.stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.until(ctx, "it has left", func() bool { return w.gone }); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who waits too long is told for what.
+func TestPatienceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(settings{}, "", nil)
+		c.patience = time.Minute
+		err := c.until(t.Context(), "pigs fly", func() bool { return false })
+		if !errors.Is(err, errPatience) || !strings.Contains(err.Error(), "waiting until pigs fly: after 1m0s") {
+			t.Errorf("%v; want an error that says for what", err)
+		}
+	})
 }
 
 // What must never happen is seen when it is told of, in whatever order.

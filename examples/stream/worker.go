@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -41,6 +42,10 @@ func runWorker(encoded string, spoil spoiler) int {
 	signal.Ignore(os.Interrupt) // which the other processes get too; they end this one
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // it ends with the process that has the other end
+		stop()
+	}()
 	s, err := decodeSettings(encoded)
 	if err == nil {
 		err = work(ctx, s, tellOn(os.Stdout), spoil)
@@ -86,7 +91,7 @@ func work(ctx context.Context, s settings, tell tell, spoil spoiler) (err error)
 		return err
 	}
 	return runner.Run(ctx, opts, func(ctx context.Context, task string, restored *runner.Restored) (runner.Worker, error) {
-		return openCounter(ctx, js, s, task, restored, tell, spoil)
+		return openCounter(ctx, js, s, task, restored, log, tell, spoil)
 	})
 }
 

@@ -4,6 +4,7 @@ package enginetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -41,6 +42,10 @@ type Kind struct {
 	Read func(dir string) (map[string]string, error)
 
 	ErrBusy, ErrClosed error // of Cut
+
+	// Prepares says that the next cut can be made quicker by Prepare, as a Preparer of
+	// package runner has it.
+	Prepares bool
 }
 
 // A place is where a database and its cuts are.
@@ -56,11 +61,23 @@ func (k Kind) mustOpen(t testing.TB, o *checkpoint.Owner, p place) DB {
 	if _, err := o.Resume(t.Context(), p.dir); err != nil {
 		t.Fatal(err)
 	}
-	db, err := k.Open(p.dir, p.cuts)
+	db, err := k.open(p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return db
+}
+
+// open opens a database, which must be a preparer if the kind says so, and only then.
+func (k Kind) open(p place) (DB, error) {
+	db, err := k.Open(p.dir, p.cuts)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := db.(preparer); ok != k.Prepares {
+		return nil, errors.Join(fmt.Errorf("that the database has Prepare is %t; it must be %t", ok, k.Prepares), db.Close())
+	}
+	return db, nil
 }
 
 // mustHold restores a checkpoint, and compares it.

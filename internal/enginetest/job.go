@@ -82,7 +82,7 @@ func (k Kind) live(url string, at place) error {
 		}
 	}
 	fmt.Println("open")
-	if j.db, err = k.Open(at.dir, at.cuts); err != nil {
+	if j.db, err = k.open(at); err != nil {
 		return err
 	}
 	for {

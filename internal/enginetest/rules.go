@@ -15,6 +15,7 @@ func (k Kind) Rules(t *testing.T) {
 	t.Run("a cut of a closed engine", k.closed)
 	t.Run("close while a cut is in use", k.closeInUse)
 	t.Run("a context that has ended", k.ended)
+	t.Run("a context that ends before the commit does", k.endsInUse)
 	t.Run("a cut that nobody reads", k.unread)
 }
 
@@ -99,6 +100,23 @@ func (k Kind) ended(t *testing.T) {
 		t.Errorf("%v; want %v", err, cause)
 	}
 	_, remove := mustCut(t, db) // nothing is left of the one that failed
+	if err := remove(); err != nil {
+		t.Error(err)
+	}
+}
+
+func (k Kind) endsInUse(t *testing.T) {
+	db, owner, _ := k.mustStart(t)
+	cause := errors.New("the operator is tired")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	src, remove, err := db.Cut(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel(cause)
+	if _, err := owner.Commit(t.Context(), checkpoint.Snapshot{State: src}); !errors.Is(err, cause) {
+		t.Errorf("a commit whose cut was given up: %v; want %v", err, cause)
+	}
 	if err := remove(); err != nil {
 		t.Error(err)
 	}

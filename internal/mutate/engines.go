@@ -140,6 +140,14 @@ var inEngines = []mistake{
 		tests:  by("engines/value", "TestRules"),
 	},
 	{
+		name:   "the state of another engine is taken for a new task",
+		file:   "engines/internal/restored/restored.go",
+		old:    `case len(entries) > 0:`,
+		new:    `case len(entries) > 1:`,
+		breaks: "a state belongs to its offsets",
+		tests:  by("engines/internal/restored", "TestHolds"),
+	},
+	{
 		name:   "a map writes to what its clone has too",
 		file:   "engines/value/map.go",
 		old:    `case s.of != m.mine:`,

@@ -5,7 +5,9 @@ package slot
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
@@ -91,9 +93,24 @@ func begin(ctx context.Context, state Fixed) *cut {
 	c.unlink = context.AfterFunc(ctx, func() { c.stop(context.Cause(ctx)) })
 	go func() {
 		defer close(c.written)
-		c.stop(c.state.Write(c.writer))
+		err := c.write()
+		if ctx.Err() != nil { // what was written to its end counts as little
+			err = context.Cause(ctx)
+		}
+		c.stop(err)
 	}()
 	return c
+}
+
+// write writes the state. A panic of the host's code, which encodes a value, is the commit's
+// error: this goroutine is not the host's, who could not recover from it.
+func (c *cut) write() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("writing the state: panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return c.state.Write(c.writer)
 }
 
 // stop ends the file, with an error or, for nil, at its end; only the first call counts.
