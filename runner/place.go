@@ -27,6 +27,7 @@ type place struct {
 	dir   *runDir
 	adopt bool
 	aside string // see StateDir; "" for none
+	moved string // where what was there was moved to, because of aside; "" for nowhere
 	is    placed // what belongs there
 }
 
@@ -194,7 +195,7 @@ func (p *place) begun() error {
 			p.path, p.is.Task, p.is.Job, ErrNotState)
 	}
 	if there == own && p.aside != "" && !p.adopt {
-		if err := errors.Join(removeTree(p.aside), os.Rename(p.path, p.aside)); err != nil {
+		if err := p.moveAside(); err != nil {
 			return err
 		}
 	}
@@ -202,6 +203,34 @@ func (p *place) begun() error {
 		return err
 	}
 	return p.mark(p.path, p.is.Saved)
+}
+
+// mostAside is how much may lie aside at once: a program that fails again and again, each time
+// with something in its state, must not fill the disk.
+const mostAside = 10
+
+// moveAside moves what is at the place to where nothing is. What lies aside already is never
+// removed: it may be the work of hours. An empty directory stays.
+func (p *place) moveAside() error {
+	if entries, err := os.ReadDir(p.path); err != nil || len(entries) == 0 {
+		return err
+	}
+	for n := 1; n <= mostAside; n++ {
+		to := p.aside
+		if n > 1 {
+			to = fmt.Sprintf("%s-%d", p.aside, n)
+		}
+		err := os.Rename(p.path, to)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err == nil {
+			p.moved = to
+		}
+		return err
+	}
+	return fmt.Errorf("%s: it may be half written, and it cannot be moved aside, because %d others lie aside already: %s and so on; look whether something in them is needed, and remove them",
+		p.path, mostAside, p.aside)
 }
 
 // bringBack puts back what a process that was killed has left in the run directory.

@@ -188,13 +188,15 @@ func (s *supervisor) become(own func(spec runner.Spec) (*runner.Task, error)) (e
 	if report != nil {
 		spec.Progress = func(_ string, now checkpoint.Progress) { report(now) }
 	}
-	before, _ := os.Lstat(s.o.asideDir())
 	s.owned, err = own(spec)
 	s.voice.task = s.owned
-	if after, lookErr := os.Lstat(s.o.asideDir()); err == nil && lookErr == nil && !os.SameFile(before, after) {
-		s.p.note("the program had ended before its first checkpoint; what it has left may be half written, and is in %s", s.o.asideDir())
+	if err != nil {
+		return err
 	}
-	return err
+	if aside := s.owned.Restored().Aside(); aside != "" {
+		s.p.note("the program had ended before its first checkpoint; what it has left may be half written, and is in %s", aside)
+	}
+	return nil
 }
 
 func (s *supervisor) stateDir() *runner.StateDir {

@@ -85,6 +85,14 @@ var inRuns = []mistake{
 		tests:  by("runner", "TestRestoreThatFailsLeavesTheState"),
 	},
 	{
+		name:   "what lies aside is replaced",
+		file:   "runner/place.go",
+		old:    `err := os.Rename(p.path, to)`,
+		new:    `err := errors.Join(removeTree(to), os.Rename(p.path, to))`,
+		breaks: "what a program has left is never removed",
+		tests:  by("cmd/holdfast", "TestCrashLoopBeforeTheFirstCheckpoint"),
+	},
+	{
 		name:   "a state that is not consistent is committed at the end",
 		file:   "runner/task.go",
 		old:    `if t.last && !t.asIs {`,
