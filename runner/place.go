@@ -44,7 +44,14 @@ type placed struct {
 type identity struct {
 	Device uint64 `json:"device"`
 	Inode  uint64 `json:"inode"`
-	Born   string `json:"born"` // inodes are used again
+	Born   string `json:"born"` // inodes are used again; "" if the file system does not tell
+}
+
+// is reports whether two identities are known to be of one directory. The device's number may be
+// another after a restart of the machine, so it is not compared: that it is the run directory's
+// is found otherwise.
+func (id identity) is(other identity) bool {
+	return id.Inode == other.Inode && id.Born == other.Born && id.Born != ""
 }
 
 const placeName = "place.json"
@@ -72,6 +79,9 @@ func (d *runDir) takePlace(s *StateDir, task string) (*place, error) {
 		return p, nil
 	case known.Task != "" && known != p.is:
 		return nil, fmt.Errorf("%s: %w: it is that of task %q in %s; give this task another directory", path, ErrNotState, known.Task, known.Job)
+	}
+	if p.is.State.Inode != 0 && p.is.State.Born == "" {
+		return nil, fmt.Errorf("%s: %w, because its file system does not tell when a directory was made; move it away, or give a directory on another file system", path, ErrNotState)
 	}
 	return nil, fmt.Errorf("%s: %w, and it is not empty; give another directory, or adopt it as the first checkpoint of a new task", path, ErrNotState)
 }
@@ -116,9 +126,7 @@ func (p *place) look() (occupant, error) {
 	if home, err := identify(p.dir.path); err != nil || home.Device != id.Device {
 		return foreign, errors.Join(err, backend.Invalidf("%s is a mount point, which cannot be replaced by a restored state; give a directory in it", p.path))
 	}
-	// The device's number may be another after a restart of the machine; that it is the run
-	// directory's was found above.
-	if id.Inode == p.is.State.Inode && id.Born == p.is.State.Born {
+	if id.is(p.is.State) {
 		return own, nil
 	}
 	entries, err := os.ReadDir(p.path)
@@ -236,8 +244,7 @@ func (p *place) moveAside() error {
 // bringBack puts back what a process that was killed has left in the run directory.
 func (p *place) bringBack() (occupant, error) {
 	inside := p.dir.store("")
-	// The device's number is not compared: see look.
-	if id, err := identify(inside); err != nil || id.Inode != p.is.State.Inode || id.Born != p.is.State.Born {
+	if id, err := identify(inside); err != nil || !id.is(p.is.State) {
 		return nothing, nil
 	}
 	if err := os.Remove(p.path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -55,7 +55,7 @@ var inRuns = []mistake{
 	{
 		name:   "any directory is taken for the task's state",
 		file:   "runner/place.go",
-		old:    `if id.Inode == p.is.State.Inode && id.Born == p.is.State.Born {`,
+		old:    `if id.is(p.is.State) {`,
 		new:    `if id.Born == p.is.State.Born || id.Inode > 0 {`,
 		breaks: "nothing is replaced that is not the task's state",
 		tests:  by("runner", "TestPlace"),
@@ -83,6 +83,14 @@ var inRuns = []mistake{
 		new:    "if there == foreign {\n\t\t\terr = errors.Join",
 		breaks: "a restore that fails leaves the state",
 		tests:  by("runner", "TestRestoreThatFailsLeavesTheState"),
+	},
+	{
+		name:   "a directory is known by its inode alone",
+		file:   "runner/place.go",
+		old:    ` && id.Born != ""`,
+		new:    ``,
+		breaks: "nothing is replaced that is not the task's state",
+		tests:  by("runner", "TestIdentity"),
 	},
 	{
 		name:   "what lies aside is replaced",
