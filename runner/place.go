@@ -206,11 +206,12 @@ func (p *place) begun() error {
 		if err := p.moveAside(); err != nil {
 			return err
 		}
+		there = nothing
 	}
 	if err := os.MkdirAll(p.path, 0o777); err != nil {
 		return err
 	}
-	return p.mark(p.path, p.is.Saved)
+	return p.mark(p.path, there == own && p.is.Saved) // what begins with nothing is of no checkpoint
 }
 
 // mostAside is how much may lie aside at once: a program that fails again and again, each time

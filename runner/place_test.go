@@ -137,6 +137,16 @@ func TestPlace(t *testing.T) {
 				p.t.Fatal(err)
 			}
 		}, nil, "", "look whether this is the right store", "1"},
+		{"a task that began again with nothing, never saved", func(p *placedHost) {
+			p.save("1")
+			task, err := p.looker.Task("a")
+			if err == nil {
+				_, err = task.Delete(p.t.Context(), checkpoint.DeleteOptions{})
+			}
+			if err = errors.Join(err, os.RemoveAll(p.path), p.own(nil, false, func(*Task) { p.write("2") })); err != nil {
+				p.t.Fatal(err)
+			}
+		}, nil, "2", "", ""},
 		{"a file", func(p *placedHost) { _ = os.WriteFile(p.path, nil, 0o600) }, nil, "", "is no directory", ""},
 		{"killed before the restore", func(p *placedHost) {
 			p.save("1")
