@@ -115,7 +115,8 @@ func (s *supervisor) giveBack(r *runner.Runner) error {
 // that cannot be reached for hours is no reason to stop what is computed.
 func (s *supervisor) options() runner.Options {
 	opts := runner.Options{
-		Interval: runner.Manual, MaxShare: maxShare, MaxDelay: math.MaxInt64 / 4, MaxFailures: math.MaxInt, MaxTimeouts: math.MaxInt,
+		Interval: runner.Manual, MaxShare: maxShare, MaxDelay: forEver, MaxFailures: math.MaxInt, MaxTimeouts: math.MaxInt,
+		CommitTimeout: forEver, // a first checkpoint that takes an hour would never be made
 		Logger: slog.New(noteHandler{p: s.p, least: slog.LevelWarn}), // the program's messages stand beside
 	}
 	if s.monitor != nil {
@@ -124,6 +125,9 @@ func (s *supervisor) options() runner.Options {
 	opts.Heartbeat = s.heartbeat()
 	return opts
 }
+
+// forEver is longer than any run, and can be added to a time.
+const forEver time.Duration = math.MaxInt64 / 4
 
 // signsInSilence is how many signs of life an owner gives within --silence: one that is late, or
 // lost, is none for a standby to act on.
