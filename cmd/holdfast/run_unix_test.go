@@ -285,7 +285,7 @@ func TestRunPassesOn(t *testing.T) {
 
 // TestRunIsFenced: another run takes the task over. The first one's program is ended.
 func TestRunIsFenced(t *testing.T) {
-	for _, flags := range [][]string{{}, {"--pause"}, {"--when-asked"}} {
+	for _, flags := range [][]string{{}, {"--pause"}, {"--when-asked"}, {"--pre", "false"}} { // the last one's cuts fail
 		t.Run(fmt.Sprint(flags), func(t *testing.T) {
 			r := newRunTest(t)
 			x := r.start(`trap 'echo ended; exit 0' TERM; touch "$HOLDFAST_STATE/ready"; while :; do sleep 0.01; done`,

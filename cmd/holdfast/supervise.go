@@ -133,13 +133,22 @@ const forEver time.Duration = math.MaxInt64 / 4
 // lost, is none for a standby to act on.
 const signsInSilence = 4
 
-// heartbeat returns after how long without a checkpoint the owner gives another sign of life; 0
-// for never. With --when-asked there may be no checkpoint for long: only by its heartbeats does
-// a run find out then that it was fenced.
+// leastHeartbeat is the shortest time between two heartbeats that --every asks for. Each costs
+// two requests.
+const leastHeartbeat = time.Second
+
+// heartbeat returns after how long without a checkpoint the owner gives another sign of life.
+// There may be no checkpoint for long: nobody asks for one, or each cut fails. Only by its
+// heartbeats does a run find out then that it was fenced. One that saves a checkpoint every so
+// often sends none for that: half of --every is room for the upload.
 func (s *supervisor) heartbeat() time.Duration {
-	every := s.o.silence / signsInSilence
-	if s.o.whenAsked && (every == 0 || s.o.every < every) {
-		every = s.o.every
+	every := s.o.every
+	if !s.o.whenAsked {
+		every += every / 2
+	}
+	every = max(every, leastHeartbeat)
+	if s.o.silence != 0 {
+		every = min(every, s.o.silence/signsInSilence)
 	}
 	return every
 }

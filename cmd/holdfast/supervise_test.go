@@ -13,3 +13,24 @@ func TestRunGivesACommitItsTime(t *testing.T) {
 		t.Errorf("a commit is given up after %v", got)
 	}
 }
+
+// TestRunHeartbeat: every run gives signs of life, whatever its flags: only by them does one whose
+// cuts fail find out that it was fenced.
+func TestRunHeartbeat(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		o    runFlags
+		want time.Duration
+	}{
+		{"by time", runFlags{every: time.Minute}, 90 * time.Second},
+		{"by time, with pauses", runFlags{every: time.Minute, pause: true}, 90 * time.Second},
+		{"when asked", runFlags{every: time.Minute, whenAsked: true}, time.Minute},
+		{"often", runFlags{every: time.Millisecond, whenAsked: true}, time.Second},
+		{"a short silence", runFlags{every: time.Minute, silence: 20 * time.Second}, 5 * time.Second},
+		{"a long silence", runFlags{every: time.Minute, silence: time.Hour}, 90 * time.Second},
+	} {
+		if got := (&supervisor{o: &c.o}).heartbeat(); got != c.want {
+			t.Errorf("%s: every %v; want %v", c.name, got, c.want)
+		}
+	}
+}
