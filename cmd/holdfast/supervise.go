@@ -116,8 +116,8 @@ func (s *supervisor) giveBack(r *runner.Runner) error {
 func (s *supervisor) options() runner.Options {
 	opts := runner.Options{
 		Interval: runner.Manual, MaxShare: maxShare, MaxDelay: forEver, MaxFailures: math.MaxInt, MaxTimeouts: math.MaxInt,
-		CommitTimeout: forEver, // a first checkpoint that takes an hour would never be made
-		Logger: slog.New(noteHandler{p: s.p, least: slog.LevelWarn}), // the program's messages stand beside
+		CommitTimeout: forEver,                                              // a first checkpoint that takes an hour would never be made
+		Logger:        slog.New(noteHandler{p: s.p, least: slog.LevelWarn}), // the program's messages stand beside
 	}
 	if s.monitor != nil {
 		opts.MeterProvider = s.monitor.provider
@@ -240,30 +240,36 @@ type cutter struct {
 }
 
 func (c *cutter) Cut(ctx context.Context) (runner.Cut, error) {
+	request := c.s.voice.waiting()
 	src, remove, err := c.Engine.Cut(ctx)
 	if err == nil {
-		if err = c.s.unsafe(); err != nil {
+		if err = c.s.unsafe(request); err != nil {
 			err = errors.Join(err, remove())
 		}
 	}
 	if err != nil {
 		return runner.Cut{}, err
 	}
-	return runner.Cut{
+	cut := runner.Cut{
 		Stores: map[string]checkpoint.Source{"": src},
-		Labels: c.s.voice.said(),
 		Done:   func(*checkpoint.Checkpoint, error) { _ = remove() }, // which only gives the place back
-	}, nil
+	}
+	if request != nil && c.s.voice.waiting() == request {
+		cut.Labels = request.labels
+	}
+	return cut, nil
 }
 
-// unsafe returns why a copy that was just made must not become a checkpoint: nil if it may.
-func (s *supervisor) unsafe() error {
+// unsafe returns why a copy that was just made must not become a checkpoint: nil if it may. request
+// is the one that waited when it was begun, or nil. If another one waits now, the program has written
+// in between.
+func (s *supervisor) unsafe(request *asked) error {
 	switch {
 	case s.group == nil || s.last.Load():
 		return nil // there is no program that writes
 	case hasEnded(s.group): // in the middle of the copy, perhaps by a failure
 		return process.ErrEnded
-	case s.o.whenAsked && !s.voice.waits():
+	case s.o.whenAsked && (request == nil || s.voice.waiting() != request):
 		return errors.New("the program did not wait for the answer, so its state may have changed; nothing was saved")
 	}
 	return nil
