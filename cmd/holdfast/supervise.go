@@ -398,15 +398,34 @@ func (s *supervisor) finish(r *runner.Runner, why reason, signals <-chan os.Sign
 		s.last.Store(true)
 	}
 	if err = errors.Join(err, r.Drain(ctx)); err != nil {
-		return advice{
-			fmt.Errorf("the program has ended (exit code %d), and its last checkpoint was not saved: %w", code, err),
-			fmt.Sprintf("%s is as the program has left it: save it with 'holdfast save' before the program is run again", s.o.state),
-		}
+		return s.explainLast(code, err)
 	}
 	if code != 0 {
 		return ended{code: code}
 	}
 	return nil
+}
+
+// explainLast returns what is told when the task could not be ended as it should.
+func (s *supervisor) explainLast(code int, err error) error {
+	next := "before the program is run again, because a run replaces it by the last checkpoint; if this run's claim is still in the store, that needs --take-over"
+	switch {
+	case s.voice.hasEnded():
+		return advice{
+			fmt.Errorf("the program has ended (exit code %d), and its last checkpoint is saved, but the task was not given back: %w", code, err),
+			"a run on another machine needs --take-over",
+		}
+	case errors.Is(err, checkpoint.ErrFenced), errors.Is(err, checkpoint.ErrLost):
+		next = fmt.Sprintf("what it has done since its last checkpoint is in %s alone", s.o.state)
+	case errors.Is(err, checkpoint.ErrUnknown), errors.Is(err, checkpoint.ErrUnsettled):
+		return advice{
+			fmt.Errorf("the program has ended (exit code %d), and it is not known whether its last checkpoint was saved: %w", code, err),
+			fmt.Sprintf("look with 'holdfast ls'; if it is not there, %s is as the program has left it: save it with 'holdfast save' %s", s.o.state, next),
+		}
+	default:
+		next = fmt.Sprintf("%s is as the program has left it: save it with 'holdfast save' %s", s.o.state, next)
+	}
+	return advice{fmt.Errorf("the program has ended (exit code %d), and its last checkpoint was not saved: %w", code, err), next}
 }
 
 // errGrace is why a last checkpoint is given up.

@@ -53,6 +53,7 @@ type voice struct {
 	waits *asked                 // the request that waits for a commit, with its offsets in place; nil for none
 	last  *checkpoint.Checkpoint // that was committed, or restored; nil for none
 	err   error                  // of the last commit, if it has failed
+	ended bool                   // the checkpoint after the program's end is saved
 	told  bool                   // that the last checkpoint is tried again
 }
 
@@ -133,6 +134,7 @@ func (v *voice) committed(_ context.Context, c *checkpoint.Checkpoint) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.last, v.err = c, nil
+	v.ended = v.s.last.Load()
 	return nil
 }
 
@@ -144,6 +146,13 @@ func (v *voice) failed(_ context.Context, err error) {
 		v.told = true
 		v.s.p.note("the program has ended; its last checkpoint is tried again until it is saved, or until run is asked to end")
 	}
+}
+
+// hasEnded reports whether the checkpoint after the program's end is saved.
+func (v *voice) hasEnded() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.ended
 }
 
 // ServeHTTP answers the program.
@@ -245,16 +254,28 @@ func (v *voice) commit(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c, err := v.do(a)
-	switch {
-	case err == nil:
-		answer(w, http.StatusOK, c)
-	case isUsage(err), errors.Is(err, checkpoint.ErrConflict):
-		http.Error(w, oneLine(err.Error()), http.StatusBadRequest)
-	case errors.Is(err, checkpoint.ErrFenced):
-		http.Error(w, oneLine(err.Error()), http.StatusConflict)
-	default:
-		http.Error(w, oneLine(err.Error()), http.StatusServiceUnavailable)
+	if err != nil {
+		code, text := refusal(err)
+		http.Error(w, text, code)
+		return
 	}
+	answer(w, http.StatusOK, c)
+}
+
+// refusal returns what is answered when a commit has failed.
+func refusal(err error) (code int, text string) {
+	text = oneLine(err.Error())
+	switch {
+	case errors.Is(err, checkpoint.ErrFenced), errors.Is(err, checkpoint.ErrLost):
+		return http.StatusConflict, text
+	case errors.Is(err, checkpoint.ErrUnknown):
+		return http.StatusGatewayTimeout, "it is not known whether the checkpoint was saved: ask again before you rely on either; " + text
+	case errors.Is(err, checkpoint.ErrUnsettled):
+		return http.StatusGatewayTimeout, "nothing was saved, and it is not known whether an earlier checkpoint was: ask again before you rely on either; " + text
+	case isUsage(err), errors.Is(err, checkpoint.ErrConflict):
+		return http.StatusBadRequest, text
+	}
+	return http.StatusServiceUnavailable, text
 }
 
 // parse takes what is asked for from the query or a form in the body.
