@@ -504,4 +504,16 @@ func TestRunGoesOnWithoutAStore(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(r.dir, "n")); err != nil || string(data) != "kept\n" {
 		t.Errorf("the state is %q, %v", data, err)
 	}
+	// Advice is worth what comes of it.
+	if err := errors.Join(os.Remove(r.store), os.Rename(r.store+".away", r.store)); err != nil {
+		t.Fatal(err)
+	}
+	if got := runQuietly(t.Context(), "save", fileURL(r.store), "a", r.dir); got.code != 4 || !strings.Contains(got.stderr, "--take-over") {
+		t.Errorf("without --take-over: %d, %s", got.code, got.stderr)
+	}
+	ok(t, "save", fileURL(r.store), "a", r.dir, "--take-over")
+	y := r.start(`cat "$HOLDFAST_STATE/n"`)
+	if y.wantEnd(0, ""); y.stdout.String() != "kept\n" {
+		t.Errorf("the next run goes on from %q", &y.stdout)
+	}
 }
