@@ -23,7 +23,7 @@ func (s *supervisor) standBy(ctx context.Context, r *runner.Runner, signals <-ch
 		epoch, err := s.mayClaim(ctx)
 		switch {
 		case err == nil:
-			err = s.own(ctx, r, epoch)
+			err = untilAsked(ctx, signals, func(ctx context.Context) error { return s.own(ctx, r, epoch) })
 		case errors.Is(err, checkpoint.ErrClaimed):
 			s.p.note("%v: it is followed", err)
 			err = s.follow(ctx, r, signals)
@@ -51,7 +51,9 @@ func (s *supervisor) follow(ctx context.Context, r *runner.Runner, signals <-cha
 		return errors.Join(err, standby.Close())
 	}
 	s.p.note("task %q is taken over: %s", s.o.task, why)
-	err = s.become(func(spec runner.Spec) (*runner.Task, error) { return standby.Promote(ctx, spec) })
+	err = untilAsked(ctx, signals, func(ctx context.Context) error {
+		return s.become(func(spec runner.Spec) (*runner.Task, error) { return standby.Promote(ctx, spec) })
+	})
 	if err != nil {
 		err = errors.Join(err, standby.Close()) // it may be followed again
 	}

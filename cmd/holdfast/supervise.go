@@ -66,7 +66,7 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, s.drain(r)) //nolint:contextcheck // likewise
 	}
-	if err := s.noteUnsaved(); err != nil {
+	if err := errors.Join(s.noteUnsaved(), dropEarly(signals)); err != nil {
 		return errors.Join(err, s.giveBack(r)) //nolint:contextcheck // likewise
 	}
 	if s.group, err = process.Start(s.command(lock.File())); err != nil {
@@ -92,7 +92,7 @@ func (s *supervisor) take(ctx context.Context, r *runner.Runner, signals <-chan 
 	if err != nil {
 		return err
 	}
-	return s.own(ctx, r, epoch)
+	return untilAsked(ctx, signals, func(ctx context.Context) error { return s.own(ctx, r, epoch) })
 }
 
 // beginToSave begins with checkpoints by time. Not before the program was started: a cut looks
