@@ -328,6 +328,11 @@ type Cut struct {
 	// the store said what came of it.
 	Done func(c *checkpoint.Checkpoint, err error)
 
+	// Pause, if it is not nil, is for how long the program really stood still, where that is
+	// not for the whole call of Cut: much of it is copying beside a program that runs, say.
+	// Options.MaxShare goes by it.
+	Pause *time.Duration
+
 	remove func() error // called after Done; nil for none
 }
 

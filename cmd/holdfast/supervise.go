@@ -31,7 +31,10 @@ type supervisor struct {
 	monitor *monitor       // nil without --metrics
 	group   *process.Group // nil before it was started
 	work    sync.WaitGroup // of goroutines that end with the group
-	last    atomic.Bool    // the program has ended, and the last checkpoint is to be saved
+
+	stoodStill time.Duration // the program, in the cut that was taken last; for the one that takes it
+
+	last atomic.Bool // the program has ended, and the last checkpoint is to be saved
 }
 
 // run is the life of a program. ctx ends when this process is asked to end before the
@@ -241,6 +244,7 @@ type cutter struct {
 
 func (c *cutter) Cut(ctx context.Context) (runner.Cut, error) {
 	request := c.s.voice.waiting()
+	c.s.stoodStill = 0
 	src, remove, err := c.Engine.Cut(ctx)
 	if err == nil {
 		if err = c.s.unsafe(request); err != nil {
@@ -253,6 +257,10 @@ func (c *cutter) Cut(ctx context.Context) (runner.Cut, error) {
 	cut := runner.Cut{
 		Stores: map[string]checkpoint.Source{"": src},
 		Done:   func(*checkpoint.Checkpoint, error) { _ = remove() }, // which only gives the place back
+	}
+	if !c.s.o.whenAsked { // there, the program waits all the time
+		pause := c.s.stoodStill
+		cut.Pause = &pause
 	}
 	if request != nil && c.s.voice.waiting() == request {
 		cut.Labels = request.labels
