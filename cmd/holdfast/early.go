@@ -12,11 +12,16 @@ import (
 // about it. So before the start a signal is for run itself.
 
 // An early is a signal that asked run to end before the program was started.
-type early struct{ os.Signal }
+type early struct {
+	sig os.Signal
+	err error // of what it has ended, or nil
+}
 
 func (e early) Error() string {
-	return fmt.Sprintf("stopped (%v signal received) before the program was started", e.Signal)
+	return fmt.Sprintf("stopped (%v signal received) before the program was started", e.sig)
 }
+
+func (e early) Unwrap() error { return e.err }
 
 // untilAsked calls do with a context that ends when a signal asks this process to end. All other
 // signals that come meanwhile are dropped.
@@ -28,7 +33,7 @@ func untilAsked(ctx context.Context, signals <-chan os.Signal, do func(context.C
 			select {
 			case sig := <-signals:
 				if asksToEnd(sig) {
-					end(early{sig})
+					end(early{sig: sig})
 				}
 			case <-asked.Done():
 				return
@@ -39,7 +44,7 @@ func untilAsked(ctx context.Context, signals <-chan os.Signal, do func(context.C
 	end(nil)
 	hearing.Wait()
 	if e := (early{}); err != nil && ctx.Err() == nil && errors.As(context.Cause(asked), &e) {
-		return said{e.Error(), err}
+		return early{e.sig, err}
 	}
 	return err
 }
@@ -51,7 +56,7 @@ func dropEarly(signals <-chan os.Signal) error {
 		select {
 		case sig := <-signals:
 			if asksToEnd(sig) {
-				return early{sig}
+				return early{sig: sig}
 			}
 		default:
 			return nil

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/runner"
 )
 
 // TestRunGivesACommitItsTime: a large first checkpoint over a slow line takes hours. It ends when
@@ -90,6 +92,31 @@ func TestExplainLast(t *testing.T) {
 			if !strings.Contains(text, says) {
 				t.Errorf("%s: %q; want %q", c.name, text, says)
 			}
+		}
+	}
+}
+
+// TestPasses: a standby follows again after what may be over soon, and after nothing else.
+func TestPasses(t *testing.T) {
+	ofStore := func(err error) error {
+		return fmt.Errorf("task: %w", &backend.Error{Op: "get", Store: "store", Key: "key", Err: err})
+	}
+	for _, c := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"the store is slow", ofStore(backend.ErrThrottled), true},
+		{"the store cannot be reached", ofStore(errors.New("no route")), true},
+		{"corrupt", ofStore(checkpoint.ErrCorrupt), false},
+		{"lost", errors.Join(checkpoint.ErrLost, ofStore(backend.ErrNotExist)), false},
+		{"a directory of another task", runner.ErrNotState, false},
+		{"the disk here", errors.New("no space"), false},
+		{"asked to end", early{os.Interrupt, ofStore(context.Canceled)}, false},
+		{"nothing", nil, false},
+	} {
+		if got := passes(c.err); got != c.want {
+			t.Errorf("%s: %v; want %v", c.name, got, c.want)
 		}
 	}
 }
