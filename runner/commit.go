@@ -21,8 +21,10 @@ type attempt struct {
 	cutAt    time.Time
 	moved    []string      // partitions with startpoints that have made progress
 	pause    time.Duration // of the loop
-	give     func()        // gives the upload slot back
-	final    error         // if it failed: what the task ends with, or nil if that is tolerated
+
+	stoodStill *time.Duration // see Cut.Pause
+	give       func()         // gives the upload slot back
+	final      error          // if it failed: what the task ends with, or nil if that is tolerated
 }
 
 // A stage is where an attempt is: what it failed at.
@@ -204,7 +206,7 @@ func (t *Task) takeCut(ctx context.Context, a *attempt) (checkpoint.Snapshot, er
 		a.cut = &Cut{remove: cut.remove}
 		return checkpoint.Snapshot{}, err
 	}
-	a.cut = &cut
+	a.cut, a.stoodStill = &cut, cut.Pause
 	offsets := t.offsets.all()
 	if cut.Offsets != nil {
 		offsets = cut.Offsets
@@ -344,7 +346,11 @@ func (t *Task) succeeded(ctx context.Context, a *attempt, c *checkpoint.Checkpoi
 	now := time.Now()
 	t.mu.Lock()
 	t.failures, t.timeouts, t.cutTaken = 0, 0, false
-	t.schedule.succeeded(a.began, now, a.pause, len(t.requests) > 0)
+	pause := a.pause
+	if a.stoodStill != nil {
+		pause = *a.stoodStill
+	}
+	t.schedule.succeeded(a.began, now, pause, len(t.requests) > 0)
 	t.gate.hold(t.schedule.holdFrom())
 	t.mu.Unlock()
 	t.runner.telemetry.committed(ctx, now.Sub(a.began), c)

@@ -248,8 +248,9 @@ type StateDir struct {
 
 	// Aside, if it is not empty, is where what this task has left there is moved to, if the task
 	// has no checkpoint: its process was killed, say, and may have left half a change. Then the
-	// task begins with an empty directory. What is at Aside, on the same file system, is
-	// replaced. Adopt comes before it.
+	// task begins with an empty directory. Aside is on the same file system. If something is
+	// there already, it stays, and Aside-2 is taken, and so on to Aside-10; then the task is
+	// refused. [Restored.Aside] says which it was. Adopt comes before it.
 	Aside string
 }
 
@@ -326,6 +327,11 @@ type Cut struct {
 	// checkpoint.ErrUnknown is such a reason only when the task has ended before
 	// the store said what came of it.
 	Done func(c *checkpoint.Checkpoint, err error)
+
+	// Pause, if it is not nil, is for how long the program really stood still, where that is
+	// not for the whole call of Cut: much of it is copying beside a program that runs, say.
+	// Options.MaxShare goes by it.
+	Pause *time.Duration
 
 	remove func() error // called after Done; nil for none
 }

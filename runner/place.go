@@ -27,6 +27,7 @@ type place struct {
 	dir   *runDir
 	adopt bool
 	aside string // see StateDir; "" for none
+	moved string // where what was there was moved to, because of aside; "" for nowhere
 	is    placed // what belongs there
 }
 
@@ -43,7 +44,14 @@ type placed struct {
 type identity struct {
 	Device uint64 `json:"device"`
 	Inode  uint64 `json:"inode"`
-	Born   string `json:"born"` // inodes are used again
+	Born   string `json:"born"` // inodes are used again; "" if the file system does not tell
+}
+
+// is reports whether two identities are known to be of one directory. The device's number may be
+// another after a restart of the machine, so it is not compared: that it is the run directory's
+// is found otherwise.
+func (id identity) is(other identity) bool {
+	return id.Inode == other.Inode && id.Born == other.Born && id.Born != ""
 }
 
 const placeName = "place.json"
@@ -71,6 +79,9 @@ func (d *runDir) takePlace(s *StateDir, task string) (*place, error) {
 		return p, nil
 	case known.Task != "" && known != p.is:
 		return nil, fmt.Errorf("%s: %w: it is that of task %q in %s; give this task another directory", path, ErrNotState, known.Task, known.Job)
+	}
+	if p.is.State.Inode != 0 && p.is.State.Born == "" {
+		return nil, fmt.Errorf("%s: %w, because its file system does not tell when a directory was made; move it away, or give a directory on another file system", path, ErrNotState)
 	}
 	return nil, fmt.Errorf("%s: %w, and it is not empty; give another directory, or adopt it as the first checkpoint of a new task", path, ErrNotState)
 }
@@ -115,9 +126,7 @@ func (p *place) look() (occupant, error) {
 	if home, err := identify(p.dir.path); err != nil || home.Device != id.Device {
 		return foreign, errors.Join(err, backend.Invalidf("%s is a mount point, which cannot be replaced by a restored state; give a directory in it", p.path))
 	}
-	// The device's number may be another after a restart of the machine; that it is the run
-	// directory's was found above.
-	if id.Inode == p.is.State.Inode && id.Born == p.is.State.Born {
+	if id.is(p.is.State) {
 		return own, nil
 	}
 	entries, err := os.ReadDir(p.path)
@@ -194,21 +203,49 @@ func (p *place) begun() error {
 			p.path, p.is.Task, p.is.Job, ErrNotState)
 	}
 	if there == own && p.aside != "" && !p.adopt {
-		if err := errors.Join(removeTree(p.aside), os.Rename(p.path, p.aside)); err != nil {
+		if err := p.moveAside(); err != nil {
 			return err
 		}
+		there = nothing
 	}
 	if err := os.MkdirAll(p.path, 0o777); err != nil {
 		return err
 	}
-	return p.mark(p.path, p.is.Saved)
+	return p.mark(p.path, there == own && p.is.Saved) // what begins with nothing is of no checkpoint
+}
+
+// mostAside is how much may lie aside at once: a program that fails again and again, each time
+// with something in its state, must not fill the disk.
+const mostAside = 10
+
+// moveAside moves what is at the place to where nothing is. What lies aside already is never
+// removed: it may be the work of hours. An empty directory stays.
+func (p *place) moveAside() error {
+	if entries, err := os.ReadDir(p.path); err != nil || len(entries) == 0 {
+		return err
+	}
+	for n := 1; n <= mostAside; n++ {
+		to := p.aside
+		if n > 1 {
+			to = fmt.Sprintf("%s-%d", p.aside, n)
+		}
+		err := os.Rename(p.path, to)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err == nil {
+			p.moved = to
+		}
+		return err
+	}
+	return fmt.Errorf("%s: it may be half written, and it cannot be moved aside, because %d others lie aside already: %s and so on; look whether something in them is needed, and remove them",
+		p.path, mostAside, p.aside)
 }
 
 // bringBack puts back what a process that was killed has left in the run directory.
 func (p *place) bringBack() (occupant, error) {
 	inside := p.dir.store("")
-	// The device's number is not compared: see look.
-	if id, err := identify(inside); err != nil || id.Inode != p.is.State.Inode || id.Born != p.is.State.Born {
+	if id, err := identify(inside); err != nil || !id.is(p.is.State) {
 		return nothing, nil
 	}
 	if err := os.Remove(p.path); err != nil && !errors.Is(err, fs.ErrNotExist) {

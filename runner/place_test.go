@@ -4,6 +4,7 @@ package runner
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -136,6 +137,16 @@ func TestPlace(t *testing.T) {
 				p.t.Fatal(err)
 			}
 		}, nil, "", "look whether this is the right store", "1"},
+		{"a task that began again with nothing, never saved", func(p *placedHost) {
+			p.save("1")
+			task, err := p.looker.Task("a")
+			if err == nil {
+				_, err = task.Delete(p.t.Context(), checkpoint.DeleteOptions{})
+			}
+			if err = errors.Join(err, os.RemoveAll(p.path), p.own(nil, false, func(*Task) { p.write("2") })); err != nil {
+				p.t.Fatal(err)
+			}
+		}, nil, "2", "", ""},
 		{"a file", func(p *placedHost) { _ = os.WriteFile(p.path, nil, 0o600) }, nil, "", "is no directory", ""},
 		{"killed before the restore", func(p *placedHost) {
 			p.save("1")
@@ -222,4 +233,68 @@ func TestReleaseAsIs(t *testing.T) {
 			t.Errorf("claimed %v, %d cuts after %d, closed %v, %v", status.Claimed, h.cuts, cuts, h.closed, err)
 		}
 	})
+}
+
+// TestIdentity: a directory is known by its inode and its time of birth, never by one of them.
+func TestIdentity(t *testing.T) {
+	known := identity{Device: 1, Inode: 7, Born: "5.000000001"}
+	for _, c := range []struct {
+		name  string
+		id    identity
+		known identity
+		want  bool
+	}{
+		{"the same", known, known, true},
+		{"another device number, as after a restart", identity{2, 7, "5.000000001"}, known, true},
+		{"another inode", identity{1, 8, "5.000000001"}, known, false},
+		{"an inode that was used again", identity{1, 7, "6.000000000"}, known, false},
+		{"no time of birth is told", identity{1, 7, ""}, identity{1, 7, ""}, false},
+		{"none is told any more", identity{1, 7, ""}, known, false},
+	} {
+		if got := c.id.is(c.known); got != c.want {
+			t.Errorf("%s: %v; want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// TestWithoutTimeOfBirth: where the file system does not tell it, a directory that is not empty
+// may be anyone's.
+func TestWithoutTimeOfBirth(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		p := newPlacedHost(w)
+		p.save("1")
+		p.write("mine")
+		forgetBirth(t, p.run)
+		err := p.own(nil, true, func(*Task) { t.Error("it was accepted") })
+		if !errors.Is(err, ErrNotState) || !strings.Contains(err.Error(), "does not tell when a directory was made") {
+			t.Errorf("error %v", err)
+		}
+		p.want("mine")
+		_, _ = os.RemoveAll(p.path), os.Mkdir(p.path, 0o700)
+		if err := p.own(nil, true, func(*Task) { p.want("1") }); err != nil {
+			t.Errorf("an empty one is refused: %v", err)
+		}
+	})
+}
+
+// forgetBirth makes what is recorded of a place what it is on a file system without times of
+// birth.
+func forgetBirth(t *testing.T, run string) {
+	t.Helper()
+	name := filepath.Join(run, placeName)
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var is placed
+	if err := json.Unmarshal(data, &is); err != nil {
+		t.Fatal(err)
+	}
+	is.State.Born = ""
+	if data, err = json.Marshal(is); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

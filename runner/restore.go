@@ -38,6 +38,15 @@ func (r *Restored) Dir(store string) string {
 	return r.dir.store(store)
 }
 
+// Aside returns where what was in Spec.State before was moved to: see [StateDir]. It is "" if
+// nothing was moved.
+func (r *Restored) Aside() string {
+	if r.place == nil {
+		return ""
+	}
+	return r.place.moved
+}
+
 // IsNew reports whether the checkpoint lacks a store, or there is no checkpoint.
 func (r *Restored) IsNew(store string) bool { return r.isNew[store] }
 

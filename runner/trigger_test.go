@@ -229,6 +229,26 @@ func TestMaxShare(t *testing.T) {
 	})
 }
 
+// A cut that is made beside the program for most of its time takes no share of the program's.
+func TestMaxShareGoesByThePause(t *testing.T) {
+	for _, c := range []struct {
+		stood       time.Duration
+		least, most int
+	}{{0, 80, 100}, {10 * time.Millisecond, 80, 100}, {100 * time.Millisecond, 9, 12}} {
+		inWorld(t, func(t *testing.T, w *world) {
+			_, h := w.own(w.runner(w.job(), Options{Interval: time.Second, MaxShare: 0.01}), "a")
+			h.mu.Lock()
+			h.cutFor, h.stood = 100*time.Millisecond, &c.stood
+			h.mu.Unlock()
+			times := cutTimes(h, time.Now())
+			time.Sleep(100 * time.Second)
+			if n := len(times()); n < c.least || n > c.most {
+				t.Errorf("%d cuts in 100 s, in which the program stood still for %v; expected %d to %d", n, c.stood, c.least, c.most)
+			}
+		})
+	}
+}
+
 // A schedule never asks for an attempt while it has nothing due, nor for a time in
 // the past that is none, whatever comes in whatever order.
 func TestScheduleAnyOrder(t *testing.T) {

@@ -107,12 +107,13 @@ type host struct {
 
 	mu     sync.Mutex
 	n      int
-	cuts   int           // that were taken
-	inUse  int           // that were taken and are not done with
-	log    []string      // what was called
-	cutFor time.Duration // how long a cut takes
-	fail   func() error  // called in a cut
-	dones  []error       // what Done was told
+	cuts   int            // that were taken
+	inUse  int            // that were taken and are not done with
+	log    []string       // what was called
+	cutFor time.Duration  // how long a cut takes
+	stood  *time.Duration // what it says of its pause
+	fail   func() error   // called in a cut
+	dones  []error        // what Done was told
 	closed bool
 }
 
@@ -179,7 +180,7 @@ func (h *host) Cut(ctx context.Context) (Cut, error) {
 	h.mu.Lock()
 	h.cuts++
 	dir := filepath.Join(h.restored.Cuts, strconv.Itoa(h.cuts))
-	n, fail, cutFor := h.n, h.fail, h.cutFor
+	n, fail, cutFor, stood := h.n, h.fail, h.cutFor, h.stood
 	h.mu.Unlock()
 	if cutFor > 0 {
 		time.Sleep(cutFor)
@@ -207,7 +208,7 @@ func (h *host) Cut(ctx context.Context) (Cut, error) {
 			h.t.Error(err)
 		}
 	}
-	return Cut{Stores: map[string]checkpoint.Source{"": checkpoint.Dir(dir)}, Done: done}, nil
+	return Cut{Stores: map[string]checkpoint.Source{"": checkpoint.Dir(dir)}, Done: done, Pause: stood}, nil
 }
 
 func (h *host) Close() error {

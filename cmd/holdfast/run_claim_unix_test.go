@@ -33,6 +33,40 @@ func TestRunIsKilledWhileItRestores(t *testing.T) {
 	(&runTest{t, r.store, r.dir + "2"}).start("true").wantEnd(124, "give --take-over to fence it")
 }
 
+// TestSignalsBeforeTheStart: while the state is restored, a signal is for run, and none of them
+// comes to the program later.
+func TestSignalsBeforeTheStart(t *testing.T) {
+	r := newRunTest(t)
+	ok(t, "save", fileURL(r.store), "a", makeState(t, "state "))
+	started := filepath.Join(filepath.Dir(r.dir), "started")
+	run := []string{"run", gateURL(r.store, "get") + "&in=segments", "a", "--state", r.dir, "--", "sh", "-c", fmt.Sprintf("touch %q; sleep 0.2", started)}
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGQUIT} {
+		w := startTo(t, run...)
+		if err := w.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.wait(t); got.code != 121 || !strings.Contains(got.stderr, "before the program was started") {
+			t.Errorf("%v: exit code %d, %s", sig, got.code, got.stderr)
+		}
+		if _, err := os.Stat(started); err == nil {
+			t.Errorf("%v: the program was started", sig)
+		}
+		if r.status().Claimed {
+			t.Errorf("%v: the task is claimed still", sig)
+		}
+	}
+	w := startTo(t, run...)
+	for _, sig := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGALRM, syscall.SIGUSR2} {
+		if err := w.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.open(t)
+	if got := w.wait(t); got.code != 0 {
+		t.Errorf("the program was given signals from before its start: exit code %d, %s", got.code, got.stderr)
+	}
+}
+
 // TestRunsAtOnce starts runs on one task at the same moment, on as many machines. One wins,
 // and the program of no other one is started.
 func TestRunsAtOnce(t *testing.T) {

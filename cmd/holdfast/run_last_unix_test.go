@@ -126,3 +126,39 @@ func TestRunIsKilledBeforeItsFirstCheckpoint(t *testing.T) {
 		})
 	}
 }
+
+// TestCrashLoopBeforeTheFirstCheckpoint: the work of hours is killed, and the program then fails
+// each time that it is started. What the first one has left is kept, whatever the others leave.
+func TestCrashLoopBeforeTheFirstCheckpoint(t *testing.T) {
+	r := newRunTest(t)
+	aside := filepath.Join(filepath.Dir(r.dir), ".state.holdfast", "unsaved")
+	left := func(dir string) string {
+		data, err := os.ReadFile(filepath.Join(dir, "n"))
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(data))
+	}
+	for i, program := range []string{
+		`echo hours >"$HOLDFAST_STATE/n"; exit 1`, "exit 1", "exit 1", `echo more >"$HOLDFAST_STATE/n"; exit 1`, "exit 1", "exit 1",
+	} {
+		r.start(program, "--when-asked").wantEnd(1, "")
+		if got := left(aside); i > 0 && got != "hours" {
+			t.Fatalf("after start %d, %s has %q", i, aside, got)
+		}
+	}
+	if got := left(aside + "-2"); got != "more" {
+		t.Errorf("the second one has %q", got)
+	}
+	if _, err := os.Stat(aside + "-3"); err == nil {
+		t.Error("an empty directory was moved aside")
+	}
+	for n := range 8 {
+		r.start(fmt.Sprintf(`echo %d >"$HOLDFAST_STATE/n"; exit 1`, n), "--when-asked").wantEnd(1, "")
+	}
+	r.start(`echo last >"$HOLDFAST_STATE/n"; exit 1`, "--when-asked").wantEnd(1, aside+"-10")
+	r.start("true", "--when-asked").wantEnd(121, "10 others lie aside already")
+	if got := left(r.dir); got != "last" || left(aside) != "hours" {
+		t.Errorf("what cannot be moved is %q; the first one is %q", got, left(aside))
+	}
+}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -101,6 +102,26 @@ func TestStandbyIsAsked(t *testing.T) {
 		t.Errorf("its program was not asked to end: %v", err)
 	}
 	s.y.signal(syscall.SIGUSR1) // once more is too late, and the program does not get it
+	s.wantTakenOver("is taken over: as it was asked for")
+}
+
+// TestStandbyOutlivesTheStore: the store is away when the standby is to take over. It follows again,
+// and takes over when it is asked once more.
+func TestStandbyOutlivesTheStore(t *testing.T) {
+	s := startStandby(t)
+	s.x.signal(syscall.SIGKILL)
+	s.x.end()
+	store := s.owner.store
+	if err := errors.Join(os.Rename(store, store+".away"), os.WriteFile(store, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s.y.signal(syscall.SIGUSR1)
+	eventually(t, "a failure", func() bool { return strings.Contains(s.y.said(), "could not be taken over, and is followed again") })
+	if err := errors.Join(os.Remove(store), os.Rename(store+".away", store)); err != nil {
+		t.Fatal(err)
+	}
+	s.wantFollowing()
+	s.y.signal(syscall.SIGUSR1)
 	s.wantTakenOver("is taken over: as it was asked for")
 }
 

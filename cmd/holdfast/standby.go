@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
 	"github.com/holdfast-io/holdfast/runner"
 )
@@ -19,20 +20,52 @@ var errNotNeeded = errors.New("the standby was not needed")
 // owner, or its owner was an earlier run in this directory. Of several that want to be that, one
 // succeeds, and the others follow it.
 func (s *supervisor) standBy(ctx context.Context, r *runner.Runner, signals <-chan os.Signal) error {
-	for {
+	for followed := false; ; {
 		epoch, err := s.mayClaim(ctx)
 		switch {
 		case err == nil:
-			err = s.own(ctx, r, epoch)
+			err = untilAsked(ctx, signals, func(ctx context.Context) error { return s.own(ctx, r, epoch) })
 		case errors.Is(err, checkpoint.ErrClaimed):
 			s.p.note("%v: it is followed", err)
+			followed = true
 			err = s.follow(ctx, r, signals)
 		}
-		if !errors.Is(err, checkpoint.ErrConflict) {
+		switch {
+		case errors.Is(err, checkpoint.ErrConflict):
+			s.p.note("%v", err)
+		case followed && ctx.Err() == nil && passes(err):
+			s.p.note("the task could not be taken over, and is followed again: %s", oneLine(err.Error()))
+			if err := s.pause(ctx, signals); err != nil {
+				return err
+			}
+		default:
 			return err
 		}
-		s.p.note("%v", err)
 	}
+}
+
+// passes reports whether an error is one of the store that may be over soon: a standby that has
+// waited for days does not end because the store is away at the moment of its turn. It ends by one
+// that says that something is wrong, or lost.
+func passes(err error) bool {
+	for _, final := range []error{
+		checkpoint.ErrCorrupt, checkpoint.ErrLost, checkpoint.ErrVersion, checkpoint.ErrGone, backend.ErrInvalid, runner.ErrNotState,
+	} {
+		if errors.Is(err, final) {
+			return false
+		}
+	}
+	return errors.As(err, new(*backend.Error)) && !errors.As(err, new(early))
+}
+
+// pause waits for one look's time, or until a signal tells what to do.
+func (s *supervisor) pause(ctx context.Context, signals <-chan os.Signal) error {
+	short, cancel := context.WithTimeout(ctx, s.lookInterval())
+	defer cancel()
+	if err := hear(short, signals); errors.Is(err, errNotNeeded) || ctx.Err() != nil {
+		return errNotNeeded
+	}
+	return nil
 }
 
 // follow keeps a copy of the newest checkpoint until the owner may be succeeded, and then claims
@@ -51,7 +84,9 @@ func (s *supervisor) follow(ctx context.Context, r *runner.Runner, signals <-cha
 		return errors.Join(err, standby.Close())
 	}
 	s.p.note("task %q is taken over: %s", s.o.task, why)
-	err = s.become(func(spec runner.Spec) (*runner.Task, error) { return standby.Promote(ctx, spec) })
+	err = untilAsked(ctx, signals, func(ctx context.Context) error {
+		return s.become(func(spec runner.Spec) (*runner.Task, error) { return standby.Promote(ctx, spec) })
+	})
 	if err != nil {
 		err = errors.Join(err, standby.Close()) // it may be followed again
 	}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/process"
 )
@@ -19,6 +20,8 @@ func (s *supervisor) still(ctx context.Context, copy func(context.Context) error
 	if s.o.pre == "" && s.o.post == "" {
 		return s.pausing(ctx, copy)
 	}
+	began := time.Now()
+	defer func() { s.stoodStill = time.Since(began) }()
 	err := s.hook(ctx, "--pre", s.o.pre)
 	if err == nil {
 		err = s.pausing(ctx, copy)
@@ -40,7 +43,8 @@ func (s *supervisor) pausing(ctx context.Context, copy func(context.Context) err
 	if !s.o.pause {
 		return copy(ctx)
 	}
-	_, err := s.group.Paused(ctx, s.o.limit, copy)
+	took, err := s.group.Paused(ctx, s.o.limit, copy)
+	s.stoodStill = took
 	return err
 }
 

@@ -31,7 +31,10 @@ type supervisor struct {
 	monitor *monitor       // nil without --metrics
 	group   *process.Group // nil before it was started
 	work    sync.WaitGroup // of goroutines that end with the group
-	last    atomic.Bool    // the program has ended, and the last checkpoint is to be saved
+
+	stoodStill time.Duration // the program, in the cut that was taken last; for the one that takes it
+
+	last atomic.Bool // the program has ended, and the last checkpoint is to be saved
 }
 
 // run is the life of a program. ctx ends when this process is asked to end before the
@@ -66,7 +69,7 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, s.drain(r)) //nolint:contextcheck // likewise
 	}
-	if err := s.noteUnsaved(); err != nil {
+	if err := errors.Join(s.noteUnsaved(), dropEarly(signals)); err != nil {
 		return errors.Join(err, s.giveBack(r)) //nolint:contextcheck // likewise
 	}
 	if s.group, err = process.Start(s.command(lock.File())); err != nil {
@@ -92,7 +95,7 @@ func (s *supervisor) take(ctx context.Context, r *runner.Runner, signals <-chan 
 	if err != nil {
 		return err
 	}
-	return s.own(ctx, r, epoch)
+	return untilAsked(ctx, signals, func(ctx context.Context) error { return s.own(ctx, r, epoch) })
 }
 
 // beginToSave begins with checkpoints by time. Not before the program was started: a cut looks
@@ -115,8 +118,9 @@ func (s *supervisor) giveBack(r *runner.Runner) error {
 // that cannot be reached for hours is no reason to stop what is computed.
 func (s *supervisor) options() runner.Options {
 	opts := runner.Options{
-		Interval: runner.Manual, MaxShare: maxShare, MaxDelay: math.MaxInt64 / 4, MaxFailures: math.MaxInt, MaxTimeouts: math.MaxInt,
-		Logger: slog.New(noteHandler{p: s.p, least: slog.LevelWarn}), // the program's messages stand beside
+		Interval: runner.Manual, MaxShare: maxShare, MaxDelay: forEver, MaxFailures: math.MaxInt, MaxTimeouts: math.MaxInt,
+		CommitTimeout: forEver,                                              // a first checkpoint that takes an hour would never be made
+		Logger:        slog.New(noteHandler{p: s.p, least: slog.LevelWarn}), // the program's messages stand beside
 	}
 	if s.monitor != nil {
 		opts.MeterProvider = s.monitor.provider
@@ -125,17 +129,29 @@ func (s *supervisor) options() runner.Options {
 	return opts
 }
 
+// forEver is longer than any run, and can be added to a time.
+const forEver time.Duration = math.MaxInt64 / 4
+
 // signsInSilence is how many signs of life an owner gives within --silence: one that is late, or
 // lost, is none for a standby to act on.
 const signsInSilence = 4
 
-// heartbeat returns after how long without a checkpoint the owner gives another sign of life; 0
-// for never. With --when-asked there may be no checkpoint for long: only by its heartbeats does
-// a run find out then that it was fenced.
+// leastHeartbeat is the shortest time between two heartbeats that --every asks for. Each costs
+// two requests.
+const leastHeartbeat = time.Second
+
+// heartbeat returns after how long without a checkpoint the owner gives another sign of life.
+// There may be no checkpoint for long: nobody asks for one, or each cut fails. Only by its
+// heartbeats does a run find out then that it was fenced. One that saves a checkpoint every so
+// often sends none for that: half of --every is room for the upload.
 func (s *supervisor) heartbeat() time.Duration {
-	every := s.o.silence / signsInSilence
-	if s.o.whenAsked && (every == 0 || s.o.every < every) {
-		every = s.o.every
+	every := s.o.every
+	if !s.o.whenAsked {
+		every += every / 2
+	}
+	every = max(every, leastHeartbeat)
+	if s.o.silence != 0 {
+		every = min(every, s.o.silence/signsInSilence)
 	}
 	return every
 }
@@ -188,13 +204,15 @@ func (s *supervisor) become(own func(spec runner.Spec) (*runner.Task, error)) (e
 	if report != nil {
 		spec.Progress = func(_ string, now checkpoint.Progress) { report(now) }
 	}
-	before, _ := os.Lstat(s.o.asideDir())
 	s.owned, err = own(spec)
 	s.voice.task = s.owned
-	if after, lookErr := os.Lstat(s.o.asideDir()); err == nil && lookErr == nil && !os.SameFile(before, after) {
-		s.p.note("the program had ended before its first checkpoint; what it has left may be half written, and is in %s", s.o.asideDir())
+	if err != nil {
+		return err
 	}
-	return err
+	if aside := s.owned.Restored().Aside(); aside != "" {
+		s.p.note("the program had ended before its first checkpoint; what it has left may be half written, and is in %s", aside)
+	}
+	return nil
 }
 
 func (s *supervisor) stateDir() *runner.StateDir {
@@ -225,30 +243,41 @@ type cutter struct {
 }
 
 func (c *cutter) Cut(ctx context.Context) (runner.Cut, error) {
+	request := c.s.voice.waiting()
+	c.s.stoodStill = 0
 	src, remove, err := c.Engine.Cut(ctx)
 	if err == nil {
-		if err = c.s.unsafe(); err != nil {
+		if err = c.s.unsafe(request); err != nil {
 			err = errors.Join(err, remove())
 		}
 	}
 	if err != nil {
 		return runner.Cut{}, err
 	}
-	return runner.Cut{
+	cut := runner.Cut{
 		Stores: map[string]checkpoint.Source{"": src},
-		Labels: c.s.voice.said(),
 		Done:   func(*checkpoint.Checkpoint, error) { _ = remove() }, // which only gives the place back
-	}, nil
+	}
+	if !c.s.o.whenAsked { // there, the program waits all the time
+		pause := c.s.stoodStill
+		cut.Pause = &pause
+	}
+	if request != nil && c.s.voice.waiting() == request {
+		cut.Labels = request.labels
+	}
+	return cut, nil
 }
 
-// unsafe returns why a copy that was just made must not become a checkpoint: nil if it may.
-func (s *supervisor) unsafe() error {
+// unsafe returns why a copy that was just made must not become a checkpoint: nil if it may. request
+// is the one that waited when it was begun, or nil. If another one waits now, the program has written
+// in between.
+func (s *supervisor) unsafe(request *asked) error {
 	switch {
 	case s.group == nil || s.last.Load():
 		return nil // there is no program that writes
 	case hasEnded(s.group): // in the middle of the copy, perhaps by a failure
 		return process.ErrEnded
-	case s.o.whenAsked && !s.voice.waits():
+	case s.o.whenAsked && (request == nil || s.voice.waiting() != request):
 		return errors.New("the program did not wait for the answer, so its state may have changed; nothing was saved")
 	}
 	return nil
@@ -377,15 +406,34 @@ func (s *supervisor) finish(r *runner.Runner, why reason, signals <-chan os.Sign
 		s.last.Store(true)
 	}
 	if err = errors.Join(err, r.Drain(ctx)); err != nil {
-		return advice{
-			fmt.Errorf("the program has ended (exit code %d), and its last checkpoint was not saved: %w", code, err),
-			fmt.Sprintf("%s is as the program has left it: save it with 'holdfast save' before the program is run again", s.o.state),
-		}
+		return s.explainLast(code, err)
 	}
 	if code != 0 {
 		return ended{code: code}
 	}
 	return nil
+}
+
+// explainLast returns what is told when the task could not be ended as it should.
+func (s *supervisor) explainLast(code int, err error) error {
+	next := "before the program is run again, because a run replaces it by the last checkpoint; if this run's claim is still in the store, that needs --take-over"
+	switch {
+	case s.voice.hasEnded():
+		return advice{
+			fmt.Errorf("the program has ended (exit code %d), and its last checkpoint is saved, but the task was not given back: %w", code, err),
+			"a run on another machine needs --take-over",
+		}
+	case errors.Is(err, checkpoint.ErrFenced), errors.Is(err, checkpoint.ErrLost):
+		next = fmt.Sprintf("what it has done since its last checkpoint is in %s alone", s.o.state)
+	case errors.Is(err, checkpoint.ErrUnknown), errors.Is(err, checkpoint.ErrUnsettled):
+		return advice{
+			fmt.Errorf("the program has ended (exit code %d), and it is not known whether its last checkpoint was saved: %w", code, err),
+			fmt.Sprintf("look with 'holdfast ls'; if it is not there, %s is as the program has left it: save it with 'holdfast save' %s", s.o.state, next),
+		}
+	default:
+		next = fmt.Sprintf("%s is as the program has left it: save it with 'holdfast save' %s", s.o.state, next)
+	}
+	return advice{fmt.Errorf("the program has ended (exit code %d), and its last checkpoint was not saved: %w", code, err), next}
 }
 
 // errGrace is why a last checkpoint is given up.

@@ -13,7 +13,8 @@ import (
 // from what it has left.
 func (o *runFlags) anyMoment() bool { return !o.whenAsked && o.pre == "" && o.post == "" }
 
-// asideDir is where what a program has left before its first checkpoint is moved to.
+// asideDir is where what a program has left before its first checkpoint is moved to: here, or
+// beside it with a number, if something is here already.
 func (o *runFlags) asideDir() string { return filepath.Join(o.runDir, "unsaved") }
 
 func (o *runFlags) unsavedFile() string { return filepath.Join(o.runDir, "unsaved.mark") }

@@ -49,12 +49,12 @@ type voice struct {
 
 	asking chan struct{} // full while a commit is asked for: labels and offsets are those of one
 
-	mu     sync.Mutex
-	labels map[string]string      // that the program has given last
-	asker  context.Context        // of the commit that is asked for, or was last; nil for none
-	last   *checkpoint.Checkpoint // that was committed, or restored; nil for none
-	err    error                  // of the last commit, if it has failed
-	told   bool                   // that the last checkpoint is tried again
+	mu    sync.Mutex
+	waits *asked                 // the request that waits for a commit, with its offsets in place; nil for none
+	last  *checkpoint.Checkpoint // that was committed, or restored; nil for none
+	err   error                  // of the last commit, if it has failed
+	ended bool                   // the checkpoint after the program's end is saved
+	told  bool                   // that the last checkpoint is tried again
 }
 
 func openVoice(s *supervisor) (*voice, error) {
@@ -101,18 +101,32 @@ func (v *voice) close() {
 	<-v.served
 }
 
-// said returns the labels that the program has given.
-func (v *voice) said() map[string]string {
+// waiting returns the request that waits for a commit now, or nil. It is the same one for as long as
+// it waits. While it does, the program does not write.
+func (v *voice) waiting() *asked {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return maps.Clone(v.labels)
+	if v.waits == nil || v.waits.ctx.Err() != nil {
+		return nil
+	}
+	return v.waits
 }
 
-// waits reports whether the program waits for a commit, so that it does not write.
-func (v *voice) waits() bool {
+// setWaits says which request waits. It is called in a step, so that a cut finds a request with its
+// own offsets.
+func (v *voice) setWaits(a *asked) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.asker != nil && v.asker.Err() == nil
+	v.waits = a
+}
+
+// stopsWaiting says that a request has its answer, or wants none any more.
+func (v *voice) stopsWaiting(a *asked) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.waits == a {
+		v.waits = nil
+	}
 }
 
 // committed and failed are the runner's hooks.
@@ -120,6 +134,7 @@ func (v *voice) committed(_ context.Context, c *checkpoint.Checkpoint) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.last, v.err = c, nil
+	v.ended = v.s.last.Load()
 	return nil
 }
 
@@ -131,6 +146,13 @@ func (v *voice) failed(_ context.Context, err error) {
 		v.told = true
 		v.s.p.note("the program has ended; its last checkpoint is tried again until it is saved, or until run is asked to end")
 	}
+}
+
+// hasEnded reports whether the checkpoint after the program's end is saved.
+func (v *voice) hasEnded() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.ended
 }
 
 // ServeHTTP answers the program.
@@ -219,6 +241,7 @@ func (v *voice) health(w http.ResponseWriter) {
 
 // An asked is what a program asks for with a commit.
 type asked struct {
+	ctx             context.Context // ends when it does not wait any more
 	offsets, labels map[string]string
 	savepoint       string
 }
@@ -230,22 +253,34 @@ func (v *voice) commit(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	c, err := v.do(r.Context(), a)
-	switch {
-	case err == nil:
-		answer(w, http.StatusOK, c)
-	case isUsage(err), errors.Is(err, checkpoint.ErrConflict):
-		http.Error(w, oneLine(err.Error()), http.StatusBadRequest)
-	case errors.Is(err, checkpoint.ErrFenced):
-		http.Error(w, oneLine(err.Error()), http.StatusConflict)
-	default:
-		http.Error(w, oneLine(err.Error()), http.StatusServiceUnavailable)
+	c, err := v.do(a)
+	if err != nil {
+		code, text := refusal(err)
+		http.Error(w, text, code)
+		return
 	}
+	answer(w, http.StatusOK, c)
+}
+
+// refusal returns what is answered when a commit has failed.
+func refusal(err error) (code int, text string) {
+	text = oneLine(err.Error())
+	switch {
+	case errors.Is(err, checkpoint.ErrFenced), errors.Is(err, checkpoint.ErrLost):
+		return http.StatusConflict, text
+	case errors.Is(err, checkpoint.ErrUnknown):
+		return http.StatusGatewayTimeout, "it is not known whether the checkpoint was saved: ask again before you rely on either; " + text
+	case errors.Is(err, checkpoint.ErrUnsettled):
+		return http.StatusGatewayTimeout, "nothing was saved, and it is not known whether an earlier checkpoint was: ask again before you rely on either; " + text
+	case isUsage(err), errors.Is(err, checkpoint.ErrConflict):
+		return http.StatusBadRequest, text
+	}
+	return http.StatusServiceUnavailable, text
 }
 
 // parse takes what is asked for from the query or a form in the body.
-func (v *voice) parse(r *http.Request) (asked, error) {
-	a := asked{offsets: map[string]string{}, labels: map[string]string{}}
+func (v *voice) parse(r *http.Request) (*asked, error) {
+	a := &asked{ctx: r.Context(), offsets: map[string]string{}, labels: map[string]string{}}
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if r.ContentLength != 0 && kind != "application/x-www-form-urlencoded" {
 		return a, backend.Invalidf("the body must be a form (application/x-www-form-urlencoded), and it is %q", kind)
@@ -277,17 +312,17 @@ func (v *voice) parse(r *http.Request) (asked, error) {
 }
 
 // do commits, and returns when that is durable.
-func (v *voice) do(ctx context.Context, a asked) (*checkpoint.Checkpoint, error) {
+func (v *voice) do(a *asked) (*checkpoint.Checkpoint, error) {
+	ctx := a.ctx
 	select {
 	case v.asking <- struct{}{}:
 		defer func() { <-v.asking }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	v.mu.Lock()
-	v.labels, v.asker = a.labels, ctx
-	v.mu.Unlock()
+	defer v.stopsWaiting(a)
 	err := v.task.Step(ctx, func(p *runner.Position) error {
+		v.setWaits(a)
 		for key, offset := range a.offsets {
 			p.Advance(key, offset)
 		}

@@ -17,7 +17,7 @@ import (
 func (p *pass) copyFile(name string, listed fs.FileInfo) error {
 	f, err := p.root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|openFlags, 0)
 	if err != nil {
-		return err
+		return ifGone(err)
 	}
 	defer f.Close()
 	before, err := f.Stat()
@@ -37,12 +37,20 @@ func (p *pass) copyFile(name string, listed fs.FileInfo) error {
 	}
 	tmp := p.to + ".new"
 	if err := p.copyTo(tmp, f, before); err != nil {
-		return errors.Join(err, os.Remove(tmp))
+		return errors.Join(err, removeFile(tmp))
 	}
 	if err := os.Rename(tmp, p.path(name)); err != nil {
-		return errors.Join(err, os.Remove(tmp))
+		return errors.Join(err, removeFile(tmp))
 	}
 	p.have[name] = now
+	return nil
+}
+
+// removeFile removes a file, if it is there.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return nil
 }
 

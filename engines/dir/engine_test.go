@@ -437,3 +437,26 @@ func TestWithTheRunner(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestErrorsOfTheCopy: what is wrong where the copy is made is told as that, at once. It does not
+// pass for files that are written to, which is waited for.
+func TestErrorsOfTheCopy(t *testing.T) {
+	for _, c := range []struct{ name, gone string }{
+		{"the directory for cuts is gone", "."},
+		{"the copy is gone", "copy"},
+		{"a directory of the copy is gone", "copy/sub"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, Options{})
+			w.write("sub/a", "1")
+			w.cut()
+			if err := os.RemoveAll(filepath.Join(w.cuts, c.gone)); err != nil {
+				t.Fatal(err)
+			}
+			w.write("sub/a", "22")
+			if err := w.tryCut(); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, errMoving) || !strings.Contains(err.Error(), w.cuts) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}

@@ -76,7 +76,16 @@ func (m *mirror) sync(ctx context.Context) error {
 	return m.closeDirs()
 }
 
-// visit brings one file.
+// ifGone returns errMoving for the error of a file in the directory that is not there any more.
+// What is absent in the mirror is another matter.
+func ifGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return errMoving
+	}
+	return err
+}
+
+// visit brings one file. err is what is wrong with the directory, not with the mirror.
 func (p *pass) visit(name string, d fs.DirEntry, err error) error {
 	if p.ctx.Err() != nil {
 		return context.Cause(p.ctx)
@@ -89,10 +98,12 @@ func (p *pass) visit(name string, d fs.DirEntry, err error) error {
 	}
 	if err == nil {
 		err = p.bring(name)
+	} else if name != "." {
+		err = ifGone(err)
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, fs.ErrNotExist) && name != ".", errors.Is(err, errMoving):
+	case errors.Is(err, errMoving):
 		if p.moving == nil {
 			p.moving = fmt.Errorf("%s: %w", filepath.Join(p.from, filepath.FromSlash(name)), errMoving)
 		}
@@ -108,7 +119,7 @@ func (p *pass) visit(name string, d fs.DirEntry, err error) error {
 func (p *pass) bring(name string) error {
 	info, err := p.root.Lstat(filepath.FromSlash(name))
 	if err != nil {
-		return err
+		return ifGone(err)
 	}
 	p.seen[name] = true
 	old, ok := p.have[name]
@@ -157,7 +168,7 @@ func (p *pass) bringDir(name string, now entry, exists bool) error {
 func (p *pass) bringLink(name string, now, old entry) error {
 	target, err := p.root.Readlink(filepath.FromSlash(name))
 	if err != nil {
-		return err
+		return ifGone(err)
 	}
 	if now.target = target; old.target == target {
 		return nil
@@ -181,6 +192,9 @@ func (p *pass) bringImmutable(name string, now, old entry) error {
 		return err
 	}
 	if err := os.Link(filepath.Join(p.from, filepath.FromSlash(name)), p.path(name)); err != nil {
+		if _, gone := p.root.Lstat(filepath.FromSlash(name)); gone != nil {
+			return ifGone(gone)
+		}
 		return err
 	}
 	p.have[name] = now

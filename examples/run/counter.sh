@@ -5,15 +5,16 @@
 # Both files are written in place. As after a kill, the log may be one line ahead of the
 # total: then the total is corrected. A copy that has another difference is torn.
 #
-#     sh counter.sh check DIR      fails if the files in DIR do not belong together
+#     sh counter.sh check DIR      says how far it is, or fails if the files in DIR do not belong together
 
 lines() { wc -l <"$1/log" 2>/dev/null | tr -d ' '; }
 
 if [ "$1" = check ]; then
-	[ -e "$2/log" ] || exit 0
+	[ -e "$2/log" ] || { echo "step 0"; exit 0; }
 	total=$(sed 's/^0*\(.\)/\1/' "$2/total")
 	ahead=$(($(lines "$2") - ${total:-0}))
 	[ "$ahead" = 0 ] || [ "$ahead" = 1 ] || { echo "torn: the log is $ahead lines ahead of the total" >&2; exit 1; }
+	echo "step $(lines "$2")"
 	exit 0
 fi
 

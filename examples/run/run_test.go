@@ -68,17 +68,19 @@ func (p *program) need(t *testing.T) {
 	}
 }
 
-// check says how a state is torn, or "".
-func (p *program) check(t *testing.T, dir string) string {
+// check says of which step a state is, or how it is torn.
+func (p *program) check(t *testing.T, dir string) (step int, torn string) {
 	t.Helper()
 	out, err := exec.Command(p.command[0], append(p.command[1:len(p.command):len(p.command)], "check", dir)...).CombinedOutput()
 	if err == nil {
-		return ""
+		if _, err = fmt.Sscanf(string(out), "step %d\n", &step); err == nil {
+			return step, ""
+		}
 	}
 	if !strings.HasPrefix(string(out), "torn: ") {
 		t.Fatalf("%s check: %v: %s", p.name, err, out)
 	}
-	return strings.TrimSpace(string(out))
+	return 0, strings.TrimSpace(string(out))
 }
 
 // A world is a store, and a program that is run on it.
@@ -86,11 +88,12 @@ type world struct {
 	*program
 	t          *testing.T
 	store, dir string
+	newest     int // step that is in a checkpoint; 0 if there is no checkpoint
 }
 
 func newWorld(t *testing.T, p *program) *world {
 	dir := t.TempDir()
-	return &world{p, t, "file://" + filepath.Join(dir, "store"), filepath.Join(dir, "state")}
+	return &world{program: p, t: t, store: "file://" + filepath.Join(dir, "store"), dir: filepath.Join(dir, "state")}
 }
 
 // A life is one run of the program, under holdfast run.
@@ -177,10 +180,37 @@ func TestKilled(t *testing.T) {
 func (w *world) wantEnd(want string) {
 	w.t.Helper()
 	l := w.start()
+	w.wantFrom(l)
 	got := l.hear("sum")
 	if err := l.Wait(); err != nil || got != want {
 		w.t.Fatalf("it ends with %q, %v; without a kill it ends with %q\n%s", got, err, want, &l.stderr)
 	}
+}
+
+// wantFrom waits for the program to say from which step it goes on: that of the newest
+// checkpoint. Before the first one it may be what the program has left itself.
+func (w *world) wantFrom(l *life) {
+	w.t.Helper()
+	said := l.hear("from")
+	from, err := strconv.Atoi(said)
+	if err != nil || w.newest != 0 && from != w.newest {
+		w.t.Fatalf("it goes on from %q; the newest checkpoint is of step %d\n%s", said, w.newest, &l.stderr)
+	}
+}
+
+// wasKilled reports whether run was killed, or ended as one does whose program was. Any other end
+// that is not a good one is a failure.
+func (w *world) wasKilled(l *life, victim string) bool {
+	w.t.Helper()
+	err := l.Wait()
+	if err == nil {
+		return false // it came to its end just before
+	}
+	status, ok := l.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || (!status.Signaled() || status.Signal() != syscall.SIGKILL) && status.ExitStatus() != 128+int(syscall.SIGKILL) {
+		w.t.Fatalf("after a kill of %s: %v\n%s", victim, err, &l.stderr)
+	}
+	return true
 }
 
 // kill kills run or its program within a time, and checks the newest checkpoint. It reports
@@ -188,12 +218,14 @@ func (w *world) wantEnd(want string) {
 func (w *world) kill(within time.Duration) bool {
 	w.t.Helper()
 	l := w.start()
-	pid, _ := strconv.Atoi(l.hear("pid"))
-	ended := l.hear("from") == ""
-	silent := l.hearAll()
-	if !ended {
-		time.Sleep(rand.N(max(min(within, 600*time.Millisecond), time.Millisecond)))
+	pid, err := strconv.Atoi(l.hear("pid"))
+	if err != nil || pid <= 0 {
+		_ = l.Wait()
+		w.t.Fatalf("the program was not started: %v\n%s", err, &l.stderr)
 	}
+	w.wantFrom(l)
+	silent := l.hearAll()
+	time.Sleep(rand.N(max(min(within, 600*time.Millisecond), time.Millisecond)))
 	victim := "run"
 	if rand.IntN(3) == 0 { // its program alone: run saves what that has left
 		victim = "the program"
@@ -202,16 +234,19 @@ func (w *world) kill(within time.Duration) bool {
 		_ = l.Process.Signal(syscall.SIGKILL)
 	}
 	<-silent
-	err := l.Wait()
-	if err == nil {
+	if !w.wasKilled(l, victim) {
 		return false
 	}
 	out := filepath.Join(w.t.TempDir(), "out")
 	restored, err := exec.Command(holdfast, "restore", w.store, w.name, out).CombinedOutput()
-	if err != nil && !strings.Contains(string(restored), "has no checkpoint") {
+	if err != nil && (w.newest != 0 || !strings.Contains(string(restored), "has no checkpoint")) {
 		w.t.Fatalf("after a kill of %s: %v: %s", victim, err, restored)
 	}
-	if torn := w.check(w.t, out); err == nil && torn != "" {
+	if err != nil {
+		return true
+	}
+	torn := ""
+	if w.newest, torn = w.check(w.t, out); torn != "" {
 		w.t.Fatalf("after a kill of %s, the checkpoint is %s", victim, torn)
 	}
 	return true
@@ -240,24 +275,37 @@ func TestNaiveCopyIsTorn(t *testing.T) {
 				if err := copySlowly(dir, w.dir); err != nil {
 					t.Fatal(err)
 				}
-				torn = p.check(t, dir)
+				_, torn = p.check(t, dir)
 			}
 			if torn == "" {
 				t.Fatal("50 copies were not torn")
 			}
 			t.Logf("a copy is %s", torn)
-			for n := range 5 {
-				time.Sleep(200 * time.Millisecond)
-				out := filepath.Join(t.TempDir(), "out")
-				if said, err := exec.Command(holdfast, "restore", w.store, w.name, out).CombinedOutput(); err != nil {
-					t.Fatalf("%v: %s", err, said)
-				}
-				if torn := p.check(t, out); torn != "" {
-					t.Errorf("checkpoint %d is %s", n, torn)
-				}
+			for range 5 {
+				w.wantNewer()
 			}
 		})
 	}
+}
+
+// wantNewer waits for a checkpoint of a later step than the newest that is known, and checks it.
+func (w *world) wantNewer() {
+	w.t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		out := filepath.Join(w.t.TempDir(), "out")
+		if said, err := exec.Command(holdfast, "restore", w.store, w.name, out).CombinedOutput(); err != nil {
+			w.t.Fatalf("%v: %s", err, said)
+		}
+		step, torn := w.check(w.t, out)
+		if torn != "" {
+			w.t.Fatalf("the checkpoint after step %d is %s", w.newest, torn)
+		}
+		if step > w.newest {
+			w.newest = step
+			return
+		}
+	}
+	w.t.Fatalf("there is no checkpoint after that of step %d", w.newest)
 }
 
 // copySlowly copies the files of a directory, as cp does on a busy machine: one after the

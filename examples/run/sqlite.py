@@ -6,7 +6,8 @@ Each transaction moves an amount from one account to another, and logs that. The
 accounts is always the same. A copy of the database that is made while it writes is torn;
 one that is made while it stands still is what a kill leaves, from which SQLite recovers.
 
-    python3 sqlite.py check DIR      fails if the database in DIR is damaged, or the sum is wrong
+    python3 sqlite.py check DIR      says how many transactions DIR has, or fails if the database
+                                     in it is damaged, or the sum is wrong
 """
 
 import os
@@ -49,17 +50,21 @@ def write(state, n):
 
 def check(state):
     if not os.path.exists(os.path.join(state, "accounts.db")):
+        print("step", 0)
         return
     try:
         db = sqlite3.connect(os.path.join(state, "accounts.db"))
         if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            return  # before its first transaction
+            print("step", 0)  # before its first transaction
+            return
         whole = db.execute("PRAGMA integrity_check").fetchone()[0]
         total = db.execute("SELECT sum(amount) FROM account").fetchone()[0]
+        done = db.execute("SELECT coalesce(max(id), 0) FROM log").fetchone()[0]
     except sqlite3.DatabaseError as e:
         sys.exit(f"torn: {e}")
     if whole != "ok" or total != ACCOUNTS * 1000:
         sys.exit(f"torn: {whole}; the sum is {total}, and was {ACCOUNTS * 1000}")
+    print("step", done)
 
 
 if sys.argv[1] == "check":

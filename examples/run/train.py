@@ -6,7 +6,7 @@ The model and the optimizer are two files, which belong together: a copy of one 
 model and the next step's optimizer is no state of this loop. So the loop says when both
 are there, and waits until they are saved.
 
-    python3 train.py check DIR      fails if the files in DIR are not of one step
+    python3 train.py check DIR      says of which step DIR is, or fails if its files are not of one
 """
 
 import json
@@ -66,6 +66,7 @@ def check(state):
     optimizer = load(os.path.join(state, "optimizer.json"), {"step": 0})
     if model["step"] != optimizer["step"]:
         sys.exit(f"torn: the model is of step {model['step']}, the optimizer of step {optimizer['step']}")
+    print("step", model["step"])
 
 
 if sys.argv[1] == "check":

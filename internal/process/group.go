@@ -73,13 +73,13 @@ func (p *Group) wait(cmd *exec.Cmd) {
 		p.suspend()
 	}
 	waitForEnd(p.pid)
+	p.stopping() // the rest is made to go on, which a copy must not see
 	p.endStragglers()
 	p.terminal.takeBack(p.pid)
 	p.sending.Lock()
 	_ = cmd.Wait() // what it returns is in ProcessState
 	p.gone = true
 	p.sending.Unlock()
-	p.stopping()
 	p.state = cmd.ProcessState
 	close(p.ended)
 }
@@ -208,15 +208,23 @@ func (p *Group) Paused(ctx context.Context, limit time.Duration, do func(context
 		return time.Since(began), err
 	}
 	err := do(ctx)
+	still, lookErr := p.allStopped()
 	took := time.Since(began)
 	switch {
 	case p.asked.Err() != nil:
 		return took, ErrEnded
 	case ctx.Err() != nil:
 		return took, context.Cause(ctx)
+	case lookErr != nil:
+		return took, errors.Join(err, lookErr)
+	case !still:
+		return took, errors.Join(err, errWentOn)
 	}
 	return took, err
 }
+
+// errWentOn is why a copy is not taken: somebody has sent SIGCONT.
+var errWentOn = errors.New("the program did not stand still all the time, because another process made it go on")
 
 // attempt is how long the processes of a group get to stop. One that has forked by vfork
 // cannot stop before its child has gone on, which has been stopped: then all of them go
@@ -243,22 +251,8 @@ func (p *Group) pause(ctx context.Context) error {
 
 func (p *Group) standsStill(ctx context.Context, until time.Time) (bool, error) {
 	for wait := 100 * time.Microsecond; time.Now().Before(until); wait = min(2*wait, look) {
-		all, err := members(p.pid)
-		if err != nil {
-			return false, fmt.Errorf("finding out whether the program stands still: %w", err)
-		}
-		running, first := 0, false
-		for _, m := range all {
-			if m.state == alive {
-				running++
-			}
-			first = first || m.pid == p.pid && m.state != dead
-		}
-		switch {
-		case !first:
-			return false, ErrEnded
-		case running == 0:
-			return true, nil
+		if still, err := p.allStopped(); still || err != nil {
+			return still, err
 		}
 		select {
 		case <-time.After(wait):
@@ -267,6 +261,25 @@ func (p *Group) standsStill(ctx context.Context, until time.Time) (bool, error) 
 		}
 	}
 	return false, nil
+}
+
+// allStopped reports whether all processes of the group stand still now.
+func (p *Group) allStopped() (bool, error) {
+	all, err := members(p.pid)
+	if err != nil {
+		return false, fmt.Errorf("finding out whether the program stands still: %w", err)
+	}
+	running, first := 0, false
+	for _, m := range all {
+		if m.state == alive {
+			running++
+		}
+		first = first || m.pid == p.pid && m.state != dead
+	}
+	if !first {
+		return false, ErrEnded
+	}
+	return running == 0, nil
 }
 
 // A member is a process of a group.

@@ -282,6 +282,46 @@ func TestPausedEndsWithStop(t *testing.T) {
 	}
 }
 
+// TestPausedIsBroken: what was copied while another process made the program go on does not count.
+func TestPausedIsBroken(t *testing.T) {
+	g := shell(t, "while :; do sleep 0.01; done")
+	_, err := g.Paused(t.Context(), time.Minute, func(context.Context) error {
+		if err := syscall.Kill(-g.Pid(), syscall.SIGCONT); err != nil {
+			return err
+		}
+		eventually(t, "the program", func() bool {
+			still, err := g.allStopped()
+			return err == nil && !still
+		})
+		return nil
+	})
+	if !errors.Is(err, errWentOn) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := g.Paused(t.Context(), time.Minute, func(context.Context) error { return nil }); err != nil {
+		t.Errorf("the next one: %v", err)
+	}
+}
+
+// TestPausedEndsWithTheFirst: when the first process is killed during a pause, the others are made
+// to go on, to end. What is copied knows that before.
+func TestPausedEndsWithTheFirst(t *testing.T) {
+	ready := filepath.Join(t.TempDir(), "ready")
+	g := shell(t, `sh -c 'trap "" TERM; touch "$READY"; while :; do sleep 0.01; done' & wait`, "READY="+ready)
+	eventually(t, "its start", exists(ready))
+	_, err := g.Paused(t.Context(), time.Minute, func(ctx context.Context) error {
+		g.SignalFirst(syscall.SIGKILL)
+		<-ctx.Done()
+		if g.others() == 0 {
+			t.Error("the copy was told when all had ended")
+		}
+		return nil
+	})
+	if !errors.Is(err, ErrEnded) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestStop(t *testing.T) {
 	for _, c := range []struct {
 		name, command string
