@@ -14,7 +14,7 @@ import (
 // build runs the command of the Dockerfile that builds the program, and returns its path.
 func build(t *testing.T, dir string) string {
 	t.Helper()
-	run := regexp.MustCompile(`(?m)^RUN (CGO_ENABLED=0 go build .*) -o /holdfast (.*)$`).FindSubmatch(file(t, "deploy/container/Dockerfile"))
+	run := regexp.MustCompile(`(?m)^RUN (CGO_ENABLED=0 GOWORK=off go build .*) -o /holdfast (.*)$`).FindSubmatch(file(t, "deploy/container/Dockerfile"))
 	if run == nil {
 		t.Fatal("the Dockerfile builds no /holdfast")
 	}
