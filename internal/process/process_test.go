@@ -306,8 +306,10 @@ func TestPausedIsBroken(t *testing.T) {
 // TestPausedEndsWithTheFirst: when the first process is killed during a pause, the others are made
 // to go on, to end. What is copied knows that before.
 func TestPausedEndsWithTheFirst(t *testing.T) {
+	// When the first one ends, the kernel sends SIGHUP and SIGCONT to a group that has stopped
+	// processes and nobody in its session who could continue them.
 	ready := filepath.Join(t.TempDir(), "ready")
-	g := shell(t, `sh -c 'trap "" TERM; touch "$READY"; while :; do sleep 0.01; done' & wait`, "READY="+ready)
+	g := shell(t, `sh -c 'trap "" TERM HUP; touch "$READY"; while :; do sleep 0.01; done' & wait`, "READY="+ready)
 	eventually(t, "its start", exists(ready))
 	_, err := g.Paused(t.Context(), time.Minute, func(ctx context.Context) error {
 		g.SignalFirst(syscall.SIGKILL)
