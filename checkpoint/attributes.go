@@ -14,13 +14,15 @@ import (
 // setFiles sets the modes, times and owners of all files of a part that do not have them yet,
 // after all data was written.
 func (r *restorer) setFiles(ctx context.Context) error {
-	return r.eachFile(ctx, func(at *folder, n *node) error {
-		dir, name, err := at.find(n)
-		if err != nil {
-			return err
-		}
-		return r.setAttributesOf(dir, name, n)
-	})
+	return r.eachFile(ctx, r.setAttributesOfFile)
+}
+
+func (r *restorer) setAttributesOfFile(at *folder, n *node) error {
+	dir, name, err := at.find(n)
+	if err != nil {
+		return err
+	}
+	return r.setAttributesOf(dir, name, n)
 }
 
 // setOthers sets those of directories and links, after everything is there. A directory comes
@@ -50,7 +52,9 @@ func (r *restorer) finish() func(*os.Root) error {
 // setAttributesOf sets the mode, time and owner of a file or directory; of a link, only
 // the owner. The owner comes first, because changing it clears setuid and setgid.
 func (r *restorer) setAttributesOf(dir *os.Root, name string, n *node) error {
+	mode := n.Mode &^ (fs.ModeSetuid | fs.ModeSetgid)
 	if r.owners {
+		mode = n.Mode
 		if err := own(dir, name, n.Owner); err != nil {
 			return err
 		}
@@ -61,15 +65,7 @@ func (r *restorer) setAttributesOf(dir *os.Root, name string, n *node) error {
 	if err := r.setTime(dir, name, n.ModTime); err != nil {
 		return err
 	}
-	return dir.Chmod(name, r.modeOf(n))
-}
-
-// modeOf returns the mode that a node gets. Without owners, setuid and setgid are left out.
-func (r *restorer) modeOf(n *node) fs.FileMode {
-	if r.owners {
-		return n.Mode
-	}
-	return n.Mode &^ (fs.ModeSetuid | fs.ModeSetgid)
+	return dir.Chmod(name, mode)
 }
 
 // Every file system can store the times between these two. FAT's begin in 1980. ext3, and

@@ -156,8 +156,11 @@ func (l *loader) tables(ctx context.Context, nodes []*node) error {
 	r := tableReader{l: l}
 	chunks := make(map[tableID][]catalog.ID)
 	for _, n := range nodes {
+		if n.table == nil {
+			continue
+		}
 		id := idOf(n)
-		if _, begun := chunks[id]; n.table == nil || begun {
+		if _, begun := chunks[id]; begun {
 			continue
 		}
 		chunks[id] = nil

@@ -30,6 +30,12 @@ type span struct {
 	from, to int // in scan.found; nothing if kept
 }
 
+// keeps reports whether the scan found nothing changed in a leaf.
+func (w *scan) keeps(leaf int) bool {
+	s := w.spans[min(leaf, len(w.spans)-1)]
+	return s.leaf == leaf && s.kept
+}
+
 func (m *matcher) begin(w *scan) { m.scan, m.at, m.from, m.sum = w, 0, 0, newFingerprint() }
 
 // enter is called before the scan adds what is at path.

@@ -21,7 +21,7 @@ func (b *builder) compareAll(ctx context.Context, l *pipeline) error {
 	if w.open == nil {
 		return nil // a stream
 	}
-	m := &matcher{want: func(i int) bool { return w.spans[i].kept }}
+	m := &matcher{want: w.keeps}
 	if w.spans[0].leaf >= 0 {
 		m.leaves = b.leaves()
 	}

@@ -111,8 +111,7 @@ func (b *builder) openSparse(ctx context.Context) error {
 
 // isKept reports whether a leaf of base is in the new tree as it is, as far as is known.
 func (b *builder) isKept(i int) bool {
-	s := b.scan.spans[min(i, len(b.scan.spans)-1)]
-	return s.leaf == i && s.kept && b.opened[i] == nil
+	return b.scan.keeps(i) && b.opened[i] == nil
 }
 
 // needed returns the chunks of base that the new checkpoint will need, as far as is known

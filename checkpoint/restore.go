@@ -461,18 +461,10 @@ func (w *writer) closeFile() error {
 		return file.Close()
 	}
 	w.complete[w.node].Store(true)
-	dir, name, err := w.folder.find(n)
-	if err == nil && w.owners {
-		err = own(dir, name, n.Owner) // before the mode: it clears setuid and setgid
+	if err := file.Close(); err != nil {
+		return err
 	}
-	if err == nil {
-		err = file.Chmod(w.modeOf(n))
-	}
-	err = errors.Join(err, file.Close())
-	if err == nil {
-		err = w.setTime(dir, name, n.ModTime)
-	}
-	return err
+	return w.setAttributesOfFile(w.folder, n)
 }
 
 func (w *writer) flush() error {

@@ -68,7 +68,7 @@ func (f *found) keep(old *node) {
 // oldNodes returns what base has in the leaves that the scan did not find unchanged.
 func (b *builder) oldNodes() (nodes []*node) {
 	for i, l := range b.leaves() {
-		if s := b.scan.spans[min(i, len(b.scan.spans)-1)]; !s.kept {
+		if !b.scan.keeps(i) {
 			nodes = append(nodes, l.nodes...)
 		}
 	}

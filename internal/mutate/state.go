@@ -475,8 +475,8 @@ var inRestores = []mistake{
 	{
 		name:   "setuid and setgid are restored without the owner",
 		file:   "checkpoint/attributes.go",
-		old:    `return n.Mode &^ (fs.ModeSetuid | fs.ModeSetgid)`,
-		new:    `return n.Mode`,
+		old:    `mode := n.Mode &^ (fs.ModeSetuid | fs.ModeSetgid)`,
+		new:    `mode := n.Mode`,
 		breaks: "nobody gets another user's rights",
 		tests:  by("checkpoint", "TestSetuidIsNotRestored"),
 	},
@@ -737,9 +737,9 @@ var inRestores = []mistake{
 	{
 		name: "a small file keeps the time at which it was restored",
 		file: "checkpoint/restore.go",
-		old: `		err = w.setTime(dir, name, n.ModTime)
+		old: `	return w.setAttributesOfFile(w.folder, n)
 `,
-		new: `		err = nil
+		new: `	return nil
 `,
 		breaks: "a restore gives back the state",
 		tests:  by("checkpoint", "TestRestoreGivesBackTheTree"),
