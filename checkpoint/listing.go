@@ -110,10 +110,7 @@ func (w *scan) listAgain(ctx context.Context, m *matcher) (*scan, error) {
 func (w *scan) total() Progress {
 	p := w.kept
 	for _, f := range w.found {
-		if f.Mode.IsRegular() {
-			p.AllFiles++
-			p.AllBytes += f.Size
-		}
+		p.count(&f.Entry)
 	}
 	return p
 }

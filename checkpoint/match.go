@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"encoding/binary"
-	"io/fs"
 
 	"github.com/zeebo/blake3"
 
@@ -97,9 +96,6 @@ func fingerprintOf(nodes []*node) format.Hash {
 	return sum.take()
 }
 
-// modesInFingerprint are those bits of a mode that a checkpoint keeps.
-const modesInFingerprint = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky | fs.ModePerm
-
 func (p *fingerprint) add(n *node) {
 	p.n++
 	if n.Mode.IsRegular() && n.ChangeTime.IsZero() {
@@ -113,7 +109,7 @@ func (p *fingerprint) add(n *node) {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
-	b = binary.AppendUvarint(b, uint64(n.Mode&modesInFingerprint))
+	b = binary.AppendUvarint(b, uint64(n.Mode&format.ModeMask))
 	b = binary.AppendVarint(b, n.Size)
 	b = binary.AppendVarint(b, n.ModTime.Unix())
 	b = binary.AppendVarint(b, int64(n.ModTime.Nanosecond()))

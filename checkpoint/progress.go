@@ -1,6 +1,10 @@
 package checkpoint
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
+)
 
 // Progress says how far a save or a restore has come.
 type Progress struct {
@@ -34,10 +38,15 @@ func (m *meter) add(done Progress) {
 // total returns a Progress with the number and size of all regular files.
 func total(nodes []*node) (p Progress) {
 	for _, n := range nodes {
-		if n.Mode.IsRegular() {
-			p.AllFiles++
-			p.AllBytes += n.Size
-		}
+		p.count(&n.Entry)
 	}
 	return p
+}
+
+// count counts an entry as one to do, if it is a regular file.
+func (p *Progress) count(e *format.Entry) {
+	if e.Mode.IsRegular() {
+		p.AllFiles++
+		p.AllBytes += e.Size
+	}
 }

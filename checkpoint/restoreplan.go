@@ -106,10 +106,7 @@ func (p *restorePlan) readEntries(ctx context.Context, owners bool) error {
 			return nil
 		}
 		found = true
-		if e.Mode.IsRegular() {
-			all.AllFiles++
-			all.AllBytes += e.Size
-		}
+		all.count(e)
 		if owners && e.Owner != nil {
 			p.note(e.Owner)
 		}

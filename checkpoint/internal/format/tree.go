@@ -55,8 +55,8 @@ func (o *Owner) String() string {
 // noID is the number that stands for no user or group: see chown(2).
 const noID = math.MaxUint32
 
-// modeMask is what is kept of a mode.
-const modeMask = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky | fs.ModePerm
+// ModeMask is what a tree keeps of a mode.
+const ModeMask = fs.ModeDir | fs.ModeSymlink | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky | fs.ModePerm
 
 // ownedBit in an encoded mode says that the owner follows. It is a bit that no
 // fs.FileMode has, and one of the low ones, so that a mode stays as short.
@@ -95,7 +95,7 @@ const MaxTreeChunks = 16
 //	entry   = length, body                  length of the body
 //	body    = path, mode, [owner], mtime, [target | file]
 //	path    = length, bytes                 target likewise
-//	mode    = io/fs.FileMode, as far as modeMask goes; and ownedBit if owner follows
+//	mode    = io/fs.FileMode, as far as ModeMask goes; and ownedBit if owner follows
 //	owner   = user, group
 //	mtime   = seconds since 1970, nanoseconds
 //	file    = size*2 + tabled, seen, [uses], chunk...    if tabled, uses, and the chunks of the table
@@ -116,7 +116,7 @@ type TreeEncoder struct {
 // an error the tree is as it was before.
 func (t *TreeEncoder) Add(e *Entry) error {
 	stored := *e
-	stored.Mode &= modeMask | fs.ModeType
+	stored.Mode &= ModeMask | fs.ModeType
 	if err := t.in.check(&stored); err != nil {
 		return err
 	}
@@ -409,7 +409,7 @@ func (e *Entry) check() error {
 		return fmt.Errorf("link %q has a target of %d bytes, more than %d", e.Path, len(e.Target), MaxPath)
 	case e.Path == "." && !e.Mode.IsDir():
 		return fmt.Errorf("entry with path %q", e.Path)
-	case e.Mode&^modeMask != 0 || e.Mode.Type() == fs.ModeDir|fs.ModeSymlink:
+	case e.Mode&^ModeMask != 0 || e.Mode.Type() == fs.ModeDir|fs.ModeSymlink:
 		return fmt.Errorf("entry %q has mode %v", e.Path, e.Mode)
 	case e.Owner != nil && (e.Owner.UID == noID || e.Owner.GID == noID):
 		return fmt.Errorf("entry %q belongs to %v", e.Path, e.Owner)

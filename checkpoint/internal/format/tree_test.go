@@ -68,7 +68,7 @@ func drawDir(t *rapid.T, entries []Entry, dir string, depth int) []Entry {
 }
 
 func drawEntry(t *rapid.T, name string, kind fs.FileMode) Entry {
-	e := Entry{Path: name, Mode: kind | fs.FileMode(rapid.Uint32().Draw(t, "mode"))&(modeMask&^fs.ModeType)}
+	e := Entry{Path: name, Mode: kind | fs.FileMode(rapid.Uint32().Draw(t, "mode"))&(ModeMask&^fs.ModeType)}
 	if rapid.Bool().Draw(t, "dated") {
 		seconds := rapid.Int64Range(-1<<40, 1<<40).Draw(t, "seconds")
 		e.ModTime = time.Unix(seconds, rapid.Int64Range(0, 1e9-1).Draw(t, "nanos")).UTC()
