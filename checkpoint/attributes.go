@@ -18,7 +18,7 @@ func (r *restorer) setFiles(ctx context.Context) error {
 }
 
 func (r *restorer) setAttributesOfFile(at *folder, n *node) error {
-	dir, name, err := at.find(n)
+	dir, name, err := at.find(n.Path)
 	if err != nil {
 		return err
 	}

@@ -66,13 +66,19 @@ func openRegular(fsys fs.FS, name string) (fs.File, fs.FileInfo, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	info, err := regular(f)
+	return f, info, err
+}
+
+// regular describes a file that was just opened. It closes one that is not regular.
+func regular(f fs.File) (fs.FileInfo, error) {
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%w: it is no longer a regular file", ErrChanged)
 	}
 	if err != nil {
 		_ = f.Close() // nothing was read
-		return nil, nil, err
+		return nil, err
 	}
-	return f, info, nil
+	return info, nil
 }

@@ -126,6 +126,10 @@ func (f *openFile) from(offset, n int64) ([]byte, error) {
 	if found {
 		i++ // the chunk that begins where this one ends
 	}
+	if isZeroChunk(f.catalog, f.chunks[i]) {
+		f.data, f.start = zeroChunk, f.ends[i]-int64(len(zeroChunk))
+		return f.data[offset-f.start:], nil
+	}
 	run := f.run(i, min(offset+max(n, f.ahead), offset+maxAhead))
 	data, err := f.fs.c.readRun(f.fs.ctx, run)
 	if err != nil {

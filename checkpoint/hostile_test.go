@@ -99,7 +99,7 @@ func (f *forger) list(l leaf, files int, size int64) *format.Content {
 	id := binary.BigEndian.AppendUint64(nil, f.segment.Epoch)
 	id = append(id, f.segment.Writer[:]...)
 	body = append(body, binary.BigEndian.AppendUint32(id, f.segment.N)...)
-	body = format.AppendTable(append(body, 1), slices.Values(l.chunks))
+	body = append(append(body, 1), period(l.chunks...)...)
 	data := append(binary.AppendUvarint(nil, uint64(len(body))), body...)
 	if len(data) <= 4<<10 {
 		return &format.Content{Tree: data}
@@ -141,10 +141,14 @@ func (f *forger) flush() {
 	f.stored = nil
 }
 
-// period returns the part of a table that repeats if the chunks repeat.
-func period(chunks ...format.Chunk) []byte {
-	once := format.AppendTable(nil, slices.Values(chunks))
-	return format.AppendTable(nil, slices.Values(slices.Concat(chunks, chunks)))[len(once):]
+// period returns the part of a table that lists some chunks, whatever comes before it.
+func period(chunks ...format.Chunk) (b []byte) {
+	other := format.Chunk{Segment: format.SegmentID{Epoch: 1 << 40}, Size: 1}
+	before := len(format.AppendTable(nil, slices.Values([]format.Chunk{other})))
+	for _, c := range chunks {
+		b = append(b, format.AppendTable(nil, slices.Values([]format.Chunk{other, c}))[before:]...)
+	}
+	return b
 }
 
 // table stores a table of chunks that repeat the given number of times. All its
@@ -273,6 +277,40 @@ var hostiles = []hostile{
 		name:  "files of zeros that share a table of 50 MiB",
 		forge: func(f *forger) { f.saved(f.tabled(8, f.data(dataMax), 1<<20)) },
 		most:  8 << 20 * 20, // a restore remembers the place of each chunk of each file
+	},
+	{
+		// Likewise, with a table of some 60 bytes for each file.
+		name: "files of zeros with tables of their own",
+		forge: func(f *forger) {
+			one := f.data(dataMax)
+			var entries []format.Entry
+			for n := range 8 {
+				times := 1<<20 - n
+				table := format.AppendTable(nil, slices.Values(slices.Repeat([]format.Chunk{one}, times)))
+				entries = append(entries, format.Entry{Path: fmt.Sprint(n), Size: dataMax * int64(times), Table: f.cut(table, metaMax)})
+			}
+			f.saved(entries)
+		},
+		most: 8 << 20 * 10,
+	},
+	{
+		name: "a small chunk again and again",
+		forge: func(f *forger) {
+			one := f.chunk([]byte("x"))
+			table := format.AppendTable(nil, slices.Values(slices.Repeat([]format.Chunk{one}, 1<<20)))
+			f.saved([]format.Entry{{Path: "f", Size: 1 << 20, Table: f.cut(table, metaMax)}})
+		},
+		refused: "is shorter than 4096 bytes, and not the last",
+	},
+	{
+		name: "a chunk that says that it is zeros",
+		forge: func(f *forger) {
+			one := f.chunk(noise(4 << 10))
+			one.Hash = format.Sum(make([]byte, dataMax))
+			f.saved(f.tabled(1, one, 100))
+		},
+		refused: "corrupt",
+		unread:  []string{"verify"}, // which does not read data here
 	},
 	{
 		name: "two places for one hash, by turns",

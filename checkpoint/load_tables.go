@@ -111,14 +111,16 @@ func (r *tableReader) decode(p *tablePart, data []byte) error {
 }
 
 func (r *tableReader) addEach(t *table, chunks iter.Seq2[format.Chunk, error]) error {
+	var last format.Chunk
+	var id catalog.ID
 	for ch, err := range chunks {
 		if err == nil {
 			err = t.cut.Check(&ch)
 		}
-		if err != nil {
-			return err
+		if err == nil && ch != last { // a hole has the same again and again
+			id, err = r.l.add(&ch)
+			last = ch
 		}
-		id, err := r.l.add(&ch)
 		if err != nil {
 			return err
 		}

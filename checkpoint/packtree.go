@@ -161,12 +161,14 @@ func (b *builder) packLeaf(nodes []*node, data []byte) (l leaf, err error) {
 
 // addUses adds what chunks take of each segment, each chunk once.
 func (b *builder) addUses(uses map[format.SegmentID]int64, chunks []catalog.ID) {
-	if len(chunks) > 1 {
-		chunks = slices.Clone(chunks)
-		slices.Sort(chunks)
-		chunks = slices.Compact(chunks)
+	var set []catalog.ID
+	for i, id := range chunks {
+		if i == 0 || id != chunks[i-1] { // a hole has the same again and again
+			set = append(set, id)
+		}
 	}
-	for _, id := range chunks {
+	slices.Sort(set)
+	for _, id := range slices.Compact(set) {
 		uses[b.catalog.Segments()[b.catalog.SegmentOf(id)].ID] += b.catalog.StoredSize(id)
 	}
 }

@@ -47,6 +47,7 @@ type block struct {
 type piece struct {
 	data  []byte        // in block.data
 	to    *[]catalog.ID // the list that the chunk belongs to
+	more  int           // how many times more it comes in the list, right behind
 	again bool          // store it although an equal chunk is stored already
 
 	hash     format.Hash
@@ -120,8 +121,9 @@ func (l *pipeline) send(b *block) {
 }
 
 // add cuts what r yields into chunks, whose IDs go to list once they are
-// packed. It returns how many bytes it read.
+// packed. It returns how many bytes it read. The holes of a sparseReader are not read.
 func (l *pipeline) add(r io.Reader, c *cut.Cutter, list *[]catalog.ID) (size int64, err error) {
+	sparse, _ := r.(*sparseReader)
 	uncut := 0
 	for end := false; !end; {
 		if l.block == nil {
@@ -131,6 +133,11 @@ func (l *pipeline) add(r io.Reader, c *cut.Cutter, list *[]catalog.ID) (size int
 		}
 		b := l.block
 		start := len(b.data) - uncut
+		if chunks, skipped := sparse.skip(uncut); chunks > 0 {
+			b.data = b.data[:start]
+			b.pieces = append(b.pieces, piece{data: zeroChunk, to: list, more: chunks - 1})
+			size += skipped
+		}
 		var n int
 		n, end, err = fill(l.ctx, b.data[len(b.data):cap(b.data)], r)
 		size += int64(n)
@@ -307,7 +314,7 @@ func (l *pipeline) packAll() error {
 				return err
 			}
 			if !p.again {
-				bytes += int64(len(p.data))
+				bytes += int64(len(p.data)) * int64(1+p.more)
 			}
 		}
 		l.meter.add(Progress{Bytes: bytes})
@@ -328,6 +335,8 @@ func (l *pipeline) pack(p *piece) (err error) {
 			return err
 		}
 	}
-	*p.to = append(*p.to, p.id)
+	for range 1 + p.more {
+		*p.to = append(*p.to, p.id)
+	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -182,7 +183,7 @@ func makeNode(root *os.Root, n *node) error {
 }
 
 func newFile(at *folder, n *node) (*os.File, error) {
-	return at.open(n, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
+	return at.open(n.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 }
 
 // A folder is the directory of the file that was opened last. Files come in the order of the
@@ -194,9 +195,9 @@ type folder struct {
 	dir  *os.Root // nil if it is root itself, or none was opened yet
 }
 
-// find returns the directory of a node, and its name in there.
-func (f *folder) find(n *node) (*os.Root, string, error) {
-	dir, name := path.Split(n.Path)
+// find returns the directory of a file, and its name in there.
+func (f *folder) find(file string) (*os.Root, string, error) {
+	dir, name := path.Split(file)
 	if dir == "" {
 		return f.root, name, nil
 	}
@@ -211,8 +212,8 @@ func (f *folder) find(n *node) (*os.Root, string, error) {
 	return f.dir, name, nil
 }
 
-func (f *folder) open(n *node, flags int) (*os.File, error) {
-	dir, name, err := f.find(n)
+func (f *folder) open(file string, flags int) (*os.File, error) {
+	dir, name, err := f.find(file)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +263,8 @@ type restorer struct {
 	odd    atomic.Int64 // how many files have times that the file system cannot store
 	others []*node      // the directories and links so far
 
-	tree *tree // the part that is being restored
+	tree  *tree      // the part that is being restored
+	zeros catalog.ID // of the longest chunk of zeros, or noChunk
 
 	// The locations of chunk id are locations[first[id]:first[id+1]].
 	first     []uint32
@@ -275,6 +277,9 @@ type restorer struct {
 	folders []*folder // of all writers
 }
 
+// noChunk is the ID of no chunk: a catalog ends before it.
+const noChunk catalog.ID = math.MaxUint32
+
 // A location is an offset in a file.
 type location struct {
 	node   uint32
@@ -283,23 +288,32 @@ type location struct {
 
 // begin begins to restore a part of the state.
 func (r *restorer) begin(t *tree) {
-	r.tree = t
+	r.tree, r.zeros = t, noChunk
+	if id, ok := t.Find(zeroHash); ok && isZeroChunk(t.Catalog, id) {
+		r.zeros = id
+	}
 	r.first, r.have = make([]uint32, t.Len()+1), make([]atomic.Bool, t.Len())
 	r.left, r.complete = make([]atomic.Int64, len(t.nodes)), make([]atomic.Bool, len(t.nodes))
-	empty := 0
+	var done Progress
 	for i, n := range t.nodes {
-		r.left[i].Store(n.Size)
+		left := n.Size
+		for _, id := range n.chunks {
+			if r.isHole(n, id) {
+				left -= t.Size(id)
+				continue
+			}
+			r.first[id+1]++
+		}
+		r.left[i].Store(left)
+		done.Bytes += n.Size - left
 		switch {
 		case !n.Mode.IsRegular():
 			r.others = append(r.others, n)
-		case n.Size == 0:
-			empty++
-		}
-		for _, id := range n.chunks {
-			r.first[id+1]++
+		case left == 0:
+			done.Files++
 		}
 	}
-	r.meter.add(Progress{Files: empty})
+	r.meter.add(done)
 	for id := range t.Len() {
 		r.first[id+1] += r.first[id]
 	}
@@ -308,11 +322,20 @@ func (r *restorer) begin(t *tree) {
 	for i, n := range t.nodes {
 		offset := int64(0)
 		for _, id := range n.chunks {
-			r.locations[next[id]] = location{uint32(i), offset}
-			next[id]++
+			if !r.isHole(n, id) {
+				r.locations[next[id]] = location{uint32(i), offset}
+				next[id]++
+			}
 			offset += t.Size(id)
 		}
 	}
+}
+
+// isHole reports whether a chunk of a file is known to be zeros, which need not be fetched nor
+// written: the file is made as long as it should be, and a hole reads as zeros. A file of a
+// single chunk is made when that is written.
+func (r *restorer) isHole(n *node, id catalog.ID) bool {
+	return r.zeros == id && len(n.chunks) > 1
 }
 
 // missing returns the chunks of files that were not found in the old directory.
@@ -447,7 +470,7 @@ func (w *writer) open(node uint32) (err error) {
 	if n := w.tree.nodes[node]; len(n.chunks) == 1 {
 		w.file, err = newFile(w.folder, n)
 	} else {
-		w.file, err = w.folder.open(n, os.O_WRONLY)
+		w.file, err = w.folder.open(n.Path, os.O_WRONLY)
 	}
 	return err
 }

@@ -29,9 +29,10 @@ func (r *restorer) reuse(ctx context.Context, dir *os.Root, whole bool) error {
 	paths := make(chan string)
 	for range runtime.GOMAXPROCS(0) {
 		group.Go(func() error {
-			w := reuser{r, r.writer(), make([]byte, 0, blockSize)}
+			w := reuser{r, &folder{root: dir}, r.writer(), make([]byte, 0, blockSize)}
+			defer w.old.close()
 			for path := range paths {
-				if err := w.reuse(ctx, old, path); err != nil {
+				if err := w.reuse(ctx, path); err != nil {
 					return err
 				}
 			}
@@ -74,20 +75,30 @@ func (r *restorer) oldFiles(old dirFS, whole bool) iter.Seq[string] {
 // A reuser has the memory for one file of the old directory at a time.
 type reuser struct {
 	*restorer
+	old    *folder
 	writer *writer
 	buf    []byte
 }
 
-func (w *reuser) reuse(ctx context.Context, old fs.FS, path string) error {
-	f, _, err := openRegular(old, path)
+func (w *reuser) reuse(ctx context.Context, path string) error {
+	f, err := w.old.open(path, os.O_RDONLY|openFlags)
+	if err != nil {
+		return nil
+	}
+	info, err := regular(f)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
+	from := withoutHoles(f, info)
+	sparse, _ := from.(*sparseReader)
 	buf := w.buf[:0]
 	for end := false; !end; {
+		if chunks, _ := sparse.skip(len(buf)); chunks > 0 {
+			buf = buf[:0]
+		}
 		var n int
-		n, end, err = fill(ctx, buf[len(buf):cap(buf)], f)
+		n, end, err = fill(ctx, buf[len(buf):cap(buf)], from)
 		if err != nil {
 			return ctx.Err()
 		}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/holdfast-io/holdfast/checkpoint/internal/catalog"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/cut"
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 	"github.com/holdfast-io/holdfast/internal/filetimes"
@@ -118,6 +119,9 @@ func (b *builder) readFile(l *pipeline, f *found) error {
 		return err
 	}
 	defer file.Close()
+	if before.Size() > format.MaxFile {
+		return fmt.Errorf("it has %d bytes; at most %d can be stored", before.Size(), format.MaxFile)
+	}
 	b.scan.noteUnkept(f.Path, hasUnkept(file))
 	known := !f.ChangeTime.IsZero()
 	if known {
@@ -125,7 +129,8 @@ func (b *builder) readFile(l *pipeline, f *found) error {
 			return err
 		}
 	}
-	read, err := l.add(file, cut.Data, &f.chunks)
+	f.chunks = make([]catalog.ID, 0, before.Size()/int64(cut.Data.Max())+1) // it has so many at least
+	read, err := l.add(withoutHoles(file, before), cut.Data, &f.chunks)
 	if err != nil {
 		return err
 	}
@@ -184,11 +189,13 @@ func (b *builder) readAgain(l *pipeline, n *node) error {
 			return ofBase(err)
 		}
 	}
-	f, _, err := openRegular(b.scan.fsys, n.Path)
+	f, info, err := openRegular(b.scan.fsys, n.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	from := withoutHoles(f, info)
+	sparse, _ := from.(*sparseReader)
 	buf := make([]byte, cut.Data.Max())
 	left := n.Size
 	for _, id := range n.chunks {
@@ -196,13 +203,16 @@ func (b *builder) readAgain(l *pipeline, n *node) error {
 			return err
 		}
 		c := b.catalog.Chunk(id)
-		if _, err := io.ReadFull(f, buf[:c.Size]); err != nil {
+		left -= c.Size
+		if isZeroChunk(b.catalog, id) && sparse.skipChunk() {
+			continue
+		}
+		if _, err := io.ReadFull(from, buf[:c.Size]); err != nil {
 			return fmt.Errorf("%w: it ends earlier than before", ErrChanged)
 		}
 		if format.Sum(buf[:c.Size]) != c.Hash {
 			return errWritten
 		}
-		left -= c.Size
 	}
 	if left != 0 {
 		return fmt.Errorf("%d of %d bytes were not compared", left, n.Size)

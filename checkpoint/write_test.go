@@ -64,7 +64,7 @@ func TestDataThatOccursTwice(t *testing.T) {
 	}{
 		{"at once", fstest.MapFS{"one": {Data: one}, "d/two": {Data: one}, "f/three": {Data: one}}, 32 << 10},
 		{"among others", fstest.MapFS{
-			"one": {Data: one}, "d/two": {Data: one}, "zeros": {Data: make([]byte, 100)}, "long": {Data: long}, "d/long": {Data: long},
+			"one": {Data: one}, "d/two": {Data: one}, "zeros": {Data: make([]byte, 100)}, "page": {Data: make([]byte, 32<<10)}, "long": {Data: long}, "d/long": {Data: long},
 		}, 120 << 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {

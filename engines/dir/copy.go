@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/holdfast-io/holdfast/internal/filetimes"
+	"github.com/holdfast-io/holdfast/internal/holes"
 )
 
 // copyFile copies a regular file, and makes sure that it did not change meanwhile. The copy
@@ -69,7 +70,7 @@ func (p *pass) copyTo(tmp string, f *os.File, before fs.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	n, err := p.copyData(out, f, before.Size())
+	n, err := p.copyData(out, f, before)
 	if err := errors.Join(err, out.Chmod(before.Mode()), out.Close()); err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ const step = 8 << 20
 
 // copyData copies a file's data: at once, by sharing its blocks, where the file system
 // can.
-func (p *pass) copyData(out, f *os.File, size int64) (n int64, err error) {
+func (p *pass) copyData(out, f *os.File, before fs.FileInfo) (n int64, err error) {
 	if clone(out, f) {
 		info, err := out.Stat()
 		if err != nil {
@@ -96,7 +97,10 @@ func (p *pass) copyData(out, f *os.File, size int64) (n int64, err error) {
 		}
 		return info.Size(), nil
 	}
-	for n <= size { // one byte more shows that it has grown
+	if found := holes.Of(f, before); found != nil {
+		return p.copySparse(out, f, found, before.Size())
+	}
+	for n <= before.Size() { // one byte more shows that it has grown
 		if p.ctx.Err() != nil {
 			return n, context.Cause(p.ctx)
 		}
@@ -108,6 +112,32 @@ func (p *pass) copyData(out, f *os.File, size int64) (n int64, err error) {
 		if err != nil {
 			return n, fmt.Errorf("copying it: %w", err)
 		}
+	}
+	return n, nil
+}
+
+// copySparse copies a file that has holes, which the copy has too.
+func (p *pass) copySparse(out, f *os.File, found *holes.Finder, size int64) (n int64, err error) {
+	if err := out.Truncate(size); err != nil {
+		return 0, err
+	}
+	for n < size {
+		if p.ctx.Err() != nil {
+			return n, context.Cause(p.ctx)
+		}
+		length, hole := found.At(n)
+		if hole {
+			n += length
+			continue
+		}
+		k, err := io.Copy(io.NewOffsetWriter(out, n), io.NewSectionReader(f, n, min(step, length)))
+		if err != nil {
+			return n, fmt.Errorf("copying it: %w", err)
+		}
+		if k == 0 {
+			return n, nil // it has become shorter
+		}
+		n += k
 	}
 	return n, nil
 }

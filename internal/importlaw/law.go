@@ -60,7 +60,7 @@ var law = []tree{
 		"a program that keeps its checkpoints on disk links no cloud SDK"},
 	{"conformance", []string{"backend"}, heavy,
 		"the suite knows the contract, and no driver"},
-	{"checkpoint", append([]string{"backend", "internal/atomicdir", "internal/filelock", "internal/filetimes"}, rooms...), heavy,
+	{"checkpoint", append([]string{"backend", "internal/atomicdir", "internal/filelock", "internal/filetimes", "internal/holes"}, rooms...), heavy,
 		"the engine sees stores through the contract alone"},
 	{"checkpoint/internal/history", []string{"backend", "checkpoint/internal/cause", "checkpoint/internal/clock", "checkpoint/internal/format", "checkpoint/internal/segment"}, heavy,
 		"the chain of manifests knows no files, and not what a checkpoint's data is"},
@@ -82,7 +82,7 @@ var law = []tree{
 		"directories are the operating system's"},
 	{"runner", []string{"checkpoint", "backend", "internal/filelock"}, heavy,
 		"it stands on the engine and locks its run directories; of OpenTelemetry it knows the API, and the program chooses the SDK"},
-	{"engines", []string{"runner", "checkpoint", "internal/filelock", "internal/filetimes"}, slices.Concat(aws, clients, gocloud), // Pebble takes protobuf along
+	{"engines", []string{"runner", "checkpoint", "internal/filelock", "internal/filetimes", "internal/holes"}, slices.Concat(aws, clients, gocloud), // Pebble takes protobuf along
 		"an engine knows its database and no store; only a program that uses that database links it"},
 	{"cmd", []string{"engines", "runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local", "internal", "internal/filelock"}, databases,
 		"a command stands on the layers, not on examples, and knows no database; it alone chooses how metrics leave the program"},
@@ -92,6 +92,8 @@ var law = []tree{
 		"a benchmark compares with other people's programs; nothing imports it"},
 	{"internal/filetimes", nil, heavy,
 		"when a file's times can be relied on is the file system's to say"},
+	{"internal/holes", []string{"internal/filetimes"}, heavy,
+		"which parts of a file have no data is the file system's to say"},
 	{"internal/filelock", nil, heavy,
 		"a lock on a file is of use below every layer, so it knows none of them"},
 	{"internal", []string{"internal/filelock", "internal/filetimes", "runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local"}, databases,

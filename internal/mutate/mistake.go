@@ -26,7 +26,7 @@ func by(pkg string, names ...string) []finder { return []finder{{pkg, names}} }
 
 // mistakes returns all of them.
 func mistakes() []mistake {
-	return slices.Concat(inTheProtocol, inAmendments, inForks, inOwners, inSaves, inCollections, inCleanUps, inRemovals, inRetention, inLists, inRepairs, inStates, inRestores, inTransfers, inBackend, onDisk, inS3, inGCS, overHTTP, inHosts, inRunner, inStandbys, inEnds, inEngines, inParts, inRuns, inWatched, slips, onceSurvived)
+	return slices.Concat(inTheProtocol, inAmendments, inForks, inOwners, inSaves, inCollections, inCleanUps, inRemovals, inRetention, inLists, inRepairs, inStates, inHoles, inRestores, inTransfers, inBackend, onDisk, inS3, inGCS, overHTTP, inHosts, inRunner, inStandbys, inEnds, inEngines, inParts, inRuns, inWatched, slips, onceSurvived)
 }
 
 // apply returns the file with the mistake made.

@@ -308,12 +308,14 @@ var inStates = []mistake{
 			return err
 		}
 	}
-	read, err := l.add(file, cut.Data, &f.chunks)
+	f.chunks = make([]catalog.ID, 0, before.Size()/int64(cut.Data.Max())+1) // it has so many at least
+	read, err := l.add(withoutHoles(file, before), cut.Data, &f.chunks)
 	if err != nil {
 		return err
 	}
 `,
-		new: `	read, err := l.add(file, cut.Data, &f.chunks)
+		new: `	f.chunks = make([]catalog.ID, 0, before.Size()/int64(cut.Data.Max())+1) // it has so many at least
+	read, err := l.add(withoutHoles(file, before), cut.Data, &f.chunks)
 	if err != nil {
 		return err
 	}
@@ -729,8 +731,8 @@ var inRestores = []mistake{
 	{
 		name:   "a restore in parts forgets the directories of the parts before",
 		file:   "checkpoint/restore.go",
-		old:    `r.tree = t`,
-		new:    `r.tree, r.others = t, nil`,
+		old:    `r.tree, r.zeros = t, noChunk`,
+		new:    `r.tree, r.zeros, r.others = t, noChunk, nil`,
 		breaks: "a restore gives back the state",
 		tests:  by("checkpoint", "TestRestoreInParts"),
 	},

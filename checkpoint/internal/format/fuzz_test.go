@@ -222,16 +222,21 @@ func FuzzDecodeTree(f *testing.F) {
 	})
 }
 
+// maxFuzzedTable bounds the size that a table is decoded for: a chunk of a byte may come so often.
+const maxFuzzedTable = 1 << 14
+
 func FuzzDecodeTable(f *testing.F) {
 	f.Add(AppendTable(nil, slices.Values(goldenTable)), sizeOfAll(goldenTable))
 	for i := range goldenTable {
 		f.Add(AppendTable(nil, slices.Values(goldenTable[i:i+1])), goldenTable[i].Size)
 	}
 	f.Add([]byte{}, int64(0))
+	f.Add(AppendTable(nil, slices.Values(slices.Repeat(goldenTable[:1], 3))), 3*goldenTable[0].Size)
 	f.Fuzz(func(t *testing.T, data []byte, size int64) {
+		size = min(size, maxFuzzedTable)
 		var chunks []Chunk
 		var err error
-		bounded(t, len(data), func() { chunks, err = decodeTable(data, size) })
+		bounded(t, len(data)+int(max(size, 0)), func() { chunks, err = decodeTable(data, size) })
 		wantCorrupt(t, err)
 		if sum := sizeOfAll(chunks); sum > max(size, 0) || err == nil && sum != size {
 			t.Errorf("chunks of %d bytes for a file of %d, %v", sum, size, err)
@@ -303,9 +308,10 @@ func FuzzTableDecoder(f *testing.F) {
 	f.Add([]byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), int64(1), 1)
 	f.Fuzz(func(t *testing.T, data []byte, size int64, part int) {
 		part = max(part, 1+len(data)/64)
+		size = min(size, maxFuzzedTable)
 		var got []Chunk
 		var err error
-		bounded(t, len(data)+min(part, len(data)), func() { got, err = decodeTableParts(data, size, min(part, len(data))) })
+		bounded(t, len(data)+min(part, len(data))+int(max(size, 0)), func() { got, err = decodeTableParts(data, size, min(part, len(data))) })
 		wantCorrupt(t, err)
 		want, wantErr := decodeTable(data, size)
 		if (err == nil) != (wantErr == nil) || !slices.Equal(got, want) {

@@ -215,6 +215,9 @@ var goldenTable = []Chunk{
 	compressed(chunkOf(SegmentID{2, writerB, 1 << 31}, MaxSegment-3, "five"), 3),
 	chunkOf(SegmentID{2, writerB, 0}, 0, "six"),
 	chunkOf(SegmentID{2, writerB, 0}, 0, "six"),
+	chunkOf(SegmentID{2, writerB, 0}, 0, "six"),
+	chunkOf(SegmentID{2, writerB, 0}, 3, "seven"),
+	chunkOf(SegmentID{2, writerB, 0}, 3, "seven"),
 }
 
 // golden compares data with the file of that name, byte for byte.

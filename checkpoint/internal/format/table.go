@@ -10,13 +10,22 @@ import (
 // TiB in chunks of 16 KiB. Writers hold it in memory.
 const MaxTable = 1 << 30
 
+// MaxTableChunks bounds the chunks of a file, because a reader has a list of them in memory,
+// of 4 bytes each. An equal chunk that comes again and again takes next to nothing in a table.
+const MaxTableChunks = 1 << 26
+
+// MaxFile bounds a file, in bytes: one that is a hole but for a little has so many chunks.
+const MaxFile = MaxTableChunks * 32 << 10
+
 // AppendTable appends the table of a file with these chunks, in order, to b.
 // It takes them one at a time. It does not check them: see [DecodeTable].
 //
 // A table is its chunks' encodings, end to end:
 //
+//	table   = (chunk, [again])...
 //	chunk   = size*4 + coded*2 + moved, [segment, offset], [encoding, stored], hash
 //	segment = 20 bytes              epoch, writer, n
+//	again   = 0, times              the chunk before, so many times more
 //
 // Numbers are unsigned varints, the encoding is one byte. Segment and offset are present
 // only if the flag moved is set: the chunk does not begin where the one before it ends. (A
@@ -25,16 +34,32 @@ const MaxTable = 1 << 30
 //
 // So the bytes of a chunk depend only on the chunk itself and the one before it. If one
 // chunk of a file changes, its table changes in the bytes of that chunk and of the next
-// one, and nowhere else.
+// one, and nowhere else. A hole, which is the same chunk of zeros again and again, takes a few
+// bytes, however long it is.
 //
 // A table with chunks in inline data holds for one checkpoint alone: in a
 // later one they would be taken to lie in that one's.
 func AppendTable(b []byte, chunks iter.Seq[Chunk]) []byte {
 	var at place
+	var last Chunk
+	again := uint64(0)
 	for c := range chunks {
+		if c == last {
+			again++
+			continue
+		}
+		b = appendAgain(b, again)
 		b = at.append(b, &c)
+		last, again = c, 0
 	}
-	return b
+	return appendAgain(b, again)
+}
+
+func appendAgain(b []byte, times uint64) []byte {
+	if times == 0 {
+		return b
+	}
+	return binary.AppendUvarint(append(b, 0), times)
 }
 
 // DecodeTable returns the chunks of a file of size bytes, of which data is the
@@ -57,6 +82,7 @@ type TableDecoder struct {
 	parts
 	size int64 // of the file
 	at   place
+	last Chunk
 	n    int
 	sum  int64
 	done bool // it has failed, or nobody wants more
@@ -89,19 +115,37 @@ const maxChunkLen = 3*binary.MaxVarintLen64 + segmentIDLen + 1 + len(Hash{})
 func (t *TableDecoder) decode(yield func(Chunk, error) bool, least int) {
 	d := decoder{rest: t.rest}
 	for !t.done && len(d.rest) >= least {
-		t.n++
-		c, err := d.checkedChunk(&t.at)
+		times := uint64(1)
+		var err error
+		if d.rest[0] == 0 {
+			times, err = d.again(t.n > 0)
+		} else {
+			t.last, err = d.checkedChunk(&t.at)
+		}
 		if err != nil {
-			t.fail(yield, corruptf("table: chunk %d: %w", t.n, err))
+			t.fail(yield, corruptf("table: chunk %d: %w", t.n+1, err))
 			return
 		}
-		if t.sum += c.Size; t.sum > t.size {
+		t.yield(times, yield)
+	}
+	t.rest = d.rest
+}
+
+// yield yields the last chunk some times.
+func (t *TableDecoder) yield(times uint64, yield func(Chunk, error) bool) {
+	for ; times > 0 && !t.done; times-- {
+		if t.n++; t.n > MaxTableChunks {
+			t.fail(yield, corruptf("table: more than %d chunks", MaxTableChunks))
+			return
+		}
+		if t.last.Size > t.size-t.sum {
+			t.sum += t.last.Size
 			t.end(yield)
 			return
 		}
-		t.done = !yield(c, nil)
+		t.sum += t.last.Size
+		t.done = !yield(t.last, nil)
 	}
-	t.rest = d.rest
 }
 
 // end yields an error if the chunks do not have size bytes.
@@ -150,6 +194,16 @@ func (at *place) append(b []byte, c *Chunk) []byte {
 	}
 	*at = place{c.Segment, c.Offset + c.StoredSize()}
 	return append(b, c.Hash[:]...)
+}
+
+// again reads how often the chunk before comes again.
+func (d *decoder) again(any bool) (times uint64, err error) {
+	d.take(1)
+	times = d.uvarint()
+	if d.failed || !any || times == 0 {
+		return 0, errors.New("it is malformed")
+	}
+	return times, nil
 }
 
 // checkedChunk is chunk for a caller who takes one at a time.

@@ -70,6 +70,8 @@ func TestTablesThatMakeNoSenseAreRefused(t *testing.T) {
 		{"moved", one + "\x05" + segment + "\x07" + hash, 2, 2, true},
 		{"moved to where it is", one + "\x05" + segment + "\x01" + hash, 2, 2, true},
 		{"compressed", "\x0a\x01\x01" + hash, 2, 1, true},
+		{"three times more", one + "\x00\x03", 4, 4, true},
+		{"more, and more", one + "\x00\x01\x00\x01" + one, 4, 4, true},
 
 		{"empty, for a file that is not", "", 1, 0, false},
 		{"negative size", "", -1, 0, false},
@@ -86,7 +88,12 @@ func TestTablesThatMakeNoSenseAreRefused(t *testing.T) {
 		{"cut before its offset", one + "\x05" + segment, 2, 1, false},
 		{"cut before its encoding", one + "\x0a", 3, 1, false},
 		{"cut before what is stored", one + "\x0a\x01", 3, 1, false},
-		{"of no bytes", one + "\x00" + hash, 1, 1, false},
+		{"no times more", one + "\x00\x00", 1, 1, false},
+		{"more of nothing", "\x00\x01" + one, 2, 0, false},
+		{"once too often", one + "\x00\x03", 3, 3, false},
+		{"once too seldom", one + "\x00\x03", 5, 4, false},
+		{"endless times more", one + "\x00" + endless, 3, 3, false},
+		{"cut in how often", one + "\x00\x83", 4, 1, false},
 		{"of too many bytes", "\x80\x80\x80\x80\x02" + hash + one, MaxChunk + 2, 0, false},
 		{"of endless bytes", endless + hash, math.MaxInt64, 0, false},
 		{"at an endless offset", "\x05" + segment + endless + hash, 1, 0, false},
@@ -259,4 +266,21 @@ func BenchmarkDecodeTable(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A table of a few bytes may not take memory without bound.
+func TestTableOfTooManyChunks(t *testing.T) {
+	data := AppendTable(nil, slices.Values(goldenTable[:1]))
+	data = appendAgain(data, MaxTableChunks)
+	n, size := 0, goldenTable[0].Size
+	for _, err := range DecodeTable(data, (MaxTableChunks+1)*size) {
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) || n != MaxTableChunks {
+				t.Errorf("after %d chunks: %v", n, err)
+			}
+			return
+		}
+		n++
+	}
+	t.Errorf("%d chunks, and no error", n)
 }
