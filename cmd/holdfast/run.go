@@ -81,8 +81,8 @@ last checkpoint is saved within as much time again. If COMMAND ends by itself, t
 checkpoint has all the time it needs. Other signals are passed on.
 
 Exit codes: those of COMMAND (128+N if signal N has killed it); 120 and above are
-run's own: 121 failed, 122 wrong usage, 123 no such checkpoint, 124 fenced, or the
-task is claimed, 125 corrupt, 126 COMMAND cannot be run, 127 COMMAND was not found.`,
+run's own: 120 the last checkpoint was not saved, 121 failed, 122 wrong usage, 123 no
+such checkpoint, 124 fenced, or the task is claimed, 125 corrupt, 126 COMMAND cannot be run, 127 COMMAND was not found.`,
 		Example: `  holdfast run file:///var/lib/jobs train --state ./model --every 5m -- python3 train.py
   holdfast run jobs/db --state ./db --pause -- ./server --data ./db
   holdfast run jobs/crawl --state ./crawl --when-asked -- ./crawl.sh`,
@@ -183,8 +183,9 @@ func (o *runFlags) findDirs() error {
 	return errors.Join(checkApart(o.url, o.stateDir), checkApart(o.url, o.runDir))
 }
 
-// What a shell says of a command that cannot be run, or was not found.
+// The exit codes that run alone has. The last two are those of a shell.
 const (
+	exitUnsaved   = 120 // the program has ended, and its last checkpoint was not saved, as far as is known
 	exitCannotRun = 126
 	exitNotFound  = 127
 )

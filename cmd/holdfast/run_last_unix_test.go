@@ -34,7 +34,7 @@ func TestRunWaitsForItsLastCheckpoint(t *testing.T) {
 	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.wait(t); got.code != 121 || r.saved("n") != "one" ||
+	if got := w.wait(t); got.code != 120 || r.saved("n") != "one" ||
 		!strings.Contains(got.stderr, filepath.Base(r.dir)+" is as the program has left it: save it with 'holdfast save'") {
 		t.Errorf("it ends with %d, and saved %q; %s", got.code, r.saved("n"), got.stderr)
 	}

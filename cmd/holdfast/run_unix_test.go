@@ -498,7 +498,7 @@ func TestRunGoesOnWithoutAStore(t *testing.T) {
 	mustWrite(t, filepath.Join(filepath.Dir(r.dir), "end"), "")
 	eventually(t, "a failure of the last checkpoint", func() bool { return strings.Contains(x.said(), "its last checkpoint is tried again") })
 	x.signal(syscall.SIGTERM)
-	if code := x.end(); code != 121 || !strings.Contains(x.said(), "save it with 'holdfast save' before the program is run again") {
+	if code := x.end(); code != 120 || !strings.Contains(x.said(), "save it with 'holdfast save' before the program is run again") {
 		t.Errorf("exit code %d, %s", code, x.said())
 	}
 	if data, err := os.ReadFile(filepath.Join(r.dir, "n")); err != nil || string(data) != "kept\n" {

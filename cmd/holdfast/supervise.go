@@ -416,7 +416,7 @@ func (s *supervisor) finish(r *runner.Runner, why reason, signals <-chan os.Sign
 
 // explainLast returns what is told when the task could not be ended as it should.
 func (s *supervisor) explainLast(code int, err error) error {
-	next := "before the program is run again, because a run replaces it by the last checkpoint; if this run's claim is still in the store, that needs --take-over"
+	const next = "before the program is run again, because a run replaces it by the last checkpoint; if this run's claim is still in the store, that needs --take-over"
 	switch {
 	case s.voice.hasEnded():
 		return advice{
@@ -424,16 +424,20 @@ func (s *supervisor) explainLast(code int, err error) error {
 			"a run on another machine needs --take-over",
 		}
 	case errors.Is(err, checkpoint.ErrFenced), errors.Is(err, checkpoint.ErrLost):
-		next = fmt.Sprintf("what it has done since its last checkpoint is in %s alone", s.o.state)
-	case errors.Is(err, checkpoint.ErrUnknown), errors.Is(err, checkpoint.ErrUnsettled):
 		return advice{
+			fmt.Errorf("the program has ended (exit code %d), and its last checkpoint was not saved: %w", code, err),
+			fmt.Sprintf("what it has done since its last checkpoint is in %s alone", s.o.state),
+		}
+	case errors.Is(err, checkpoint.ErrUnknown), errors.Is(err, checkpoint.ErrUnsettled):
+		return ended{exitUnsaved, advice{
 			fmt.Errorf("the program has ended (exit code %d), and it is not known whether its last checkpoint was saved: %w", code, err),
 			fmt.Sprintf("look with 'holdfast ls'; if it is not there, %s is as the program has left it: save it with 'holdfast save' %s", s.o.state, next),
-		}
-	default:
-		next = fmt.Sprintf("%s is as the program has left it: save it with 'holdfast save' %s", s.o.state, next)
+		}}
 	}
-	return advice{fmt.Errorf("the program has ended (exit code %d), and its last checkpoint was not saved: %w", code, err), next}
+	return ended{exitUnsaved, advice{
+		fmt.Errorf("the program has ended (exit code %d), and its last checkpoint was not saved: %w", code, err),
+		fmt.Sprintf("%s is as the program has left it: save it with 'holdfast save' %s", s.o.state, next),
+	}}
 }
 
 // errGrace is why a last checkpoint is given up.

@@ -77,8 +77,8 @@ func TestExplainLast(t *testing.T) {
 		code  int
 		says  []string
 	}{
-		{"failed", errors.New("the disk"), false, 121, []string{"was not saved", "'holdfast save' before", "--take-over"}},
-		{"in doubt", checkpoint.ErrUnknown, false, 121, []string{"it is not known whether", "'holdfast ls'", "--take-over"}},
+		{"failed", errors.New("the disk"), false, 120, []string{"was not saved", "'holdfast save' before", "--take-over"}},
+		{"in doubt", checkpoint.ErrUnknown, false, 120, []string{"it is not known whether", "'holdfast ls'", "--take-over"}},
 		{"fenced", checkpoint.ErrFenced, false, 124, []string{"was not saved", "in work alone"}},
 		{"lost", checkpoint.ErrLost, false, 125, []string{"was not saved", "in work alone"}},
 		{"saved, and not released", checkpoint.ErrUnknown, true, 121, []string{"is saved", "not given back"}},

@@ -100,7 +100,7 @@ func TestRunGivesTheTerminalBack(t *testing.T) {
 		t.Fatalf("group %d is in the foreground; run's is %d", got, s.Process.Pid)
 	}
 	s.types("\x03")
-	s.wantEnd(121)
+	s.wantEnd(120)
 }
 
 // TestRunIsFencedOnATerminal: the same when another run has taken the task.
