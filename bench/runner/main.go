@@ -1,7 +1,7 @@
 // Command runner measures what checkpoints cost a job that package runner takes
 // them of, beside the same job without them:
 //
-//	go run ./bench/runner [-scale quick|full] [-parts load,kill,standby,tasks] [-rounds N] [-url URL] [-dir DIR] [-cpuprofile FILE]
+//	go run ./bench/runner [-scale quick|full] [-parts load,kill,standby,tasks] [-rounds N] [-tasks-every D] [-tasks-state KIB] [-url URL | -link rtt=25ms,conn=60MB] [-dir DIR] [-cpuprofile FILE]
 //
 // It prints four tables in Markdown.
 //
@@ -20,10 +20,11 @@
 // to the first step, how much of that is waiting, and what a standby asks of the store.
 //
 // tasks: a process has many tasks of small state, each of which is committed every
-// ten seconds, or never. It says what that takes of the machine and the store.
+// -tasks-every, or never. It says what that takes of the machine and the store.
 //
 // The store is a directory, or what -url names: what is put there below a name of its
-// own stays. At -scale full it takes 15 minutes, 5 GiB of disk and 1 GiB of memory. All
+// own stays. With -link it is a MinIO of its own behind a model of a network, as in
+// bench/state. At -scale full it takes 15 minutes, 5 GiB of disk and 1 GiB of memory. All
 // of it is in a directory below -dir that goes when the program ends.
 package main
 
@@ -44,7 +45,9 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/bench/internal/measure"
+	"github.com/holdfast-io/holdfast/bench/internal/proxy"
 	_ "github.com/holdfast-io/holdfast/gcs"
+	"github.com/holdfast-io/holdfast/internal/testserver"
 	_ "github.com/holdfast-io/holdfast/local"
 	_ "github.com/holdfast-io/holdfast/s3"
 )
@@ -64,10 +67,7 @@ var scales = map[string]scale{
 	"full":  {Size: 1024, Round: 15 * time.Second, Rounds: 5, Kills: 5, Tasks: 1000, Window: time.Minute},
 }
 
-const (
-	every      = time.Second      // checkpoints of a load
-	tasksEvery = 10 * time.Second // of each of many tasks
-)
+const every = time.Second // checkpoints of a load
 
 // A config is what the whole program goes by, and what its children are given.
 type config struct {
@@ -75,6 +75,9 @@ type config struct {
 	URL  string // of the place for checkpoints
 	Keep int    // checkpoints
 	Dir  string // for all else
+
+	TasksEvery time.Duration // checkpoints of each of many tasks
+	TasksState int           // KiB of each
 
 	Profile string // file for a profile of the loads; "" for none
 }
@@ -110,10 +113,17 @@ var parts = []struct {
 
 func run(ctx context.Context, args []string) (err error) {
 	c := config{Keep: 2}
+	var link proxy.Link
 	f := flag.NewFlagSet("runner", flag.ContinueOnError)
 	size := f.String("scale", "quick", "how much is measured: quick, to try the program, or full, for figures")
 	wanted := f.String("parts", "load,kill,standby,tasks", "what to measure, separated by commas")
 	rounds := f.Int("rounds", 0, "how many rounds of each load with checkpoints, and as many without (default: by -scale)")
+	f.DurationVar(&c.TasksEvery, "tasks-every", 10*time.Second, "how often each of many tasks is committed")
+	f.IntVar(&c.TasksState, "tasks-state", 1, "`KiB` of state of each of them, about")
+	f.Func("link", "let the store be a MinIO behind a `LINK`: rtt=25ms,conn=60MB or rtt=10ms,total=125MB", func(s string) (err error) {
+		link, err = proxy.ParseLink(s)
+		return err
+	})
 	f.StringVar(&c.URL, "url", "", "`URL` of a place for checkpoints (default: a directory in -dir)")
 	f.StringVar(&c.Dir, "dir", "", "`directory` for all data, on a disk (default: that for temporary files)")
 	f.StringVar(&c.Profile, "cpuprofile", "", "`file` for a profile of the processor time of the loads")
@@ -127,11 +137,24 @@ func run(ctx context.Context, args []string) (err error) {
 	if *rounds < 0 {
 		return fmt.Errorf("-rounds is %d; it must be positive", *rounds)
 	}
+	if c.TasksEvery <= 0 || c.TasksState <= 0 {
+		return errors.New("-tasks-every and -tasks-state must be positive")
+	}
+	if c.URL != "" && link != (proxy.Link{}) {
+		return errors.New("-link is before a MinIO of this program's own; leave out -url")
+	}
 	c.Rounds = cmp.Or(*rounds, c.Rounds)
 	if c.Dir, err = os.MkdirTemp(c.Dir, "holdfast-bench-"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(c.Dir)) }()
+	if link != (proxy.Link{}) {
+		stop, err := c.startServer(ctx, link)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
 	if err := c.choosePlace(); err != nil {
 		return err
 	}
@@ -168,6 +191,29 @@ func (c *config) choosePlace() error {
 	path := "/" + strings.TrimPrefix(filepath.ToSlash(dir), "/") // C:/dir on Windows
 	c.URL = (&url.URL{Scheme: "file", Path: path}).String()
 	return nil
+}
+
+// startServer starts a MinIO behind a link, and makes a bucket there the place for checkpoints.
+func (c *config) startServer(ctx context.Context, link proxy.Link) (stop func() error, err error) {
+	server, err := testserver.Start(ctx, testserver.MinIO, testserver.Config{Dir: filepath.Join(c.Dir, "server")})
+	if err != nil {
+		return nil, err
+	}
+	const bucket = "bench"
+	err = server.MakeBucket(ctx, bucket)
+	for _, pair := range server.Env() {
+		name, value, _ := strings.Cut(pair, "=")
+		err = errors.Join(err, os.Setenv(name, value))
+	}
+	if err != nil {
+		return nil, errors.Join(err, server.Stop())
+	}
+	p, err := proxy.Start(server.Endpoint, link) //nolint:contextcheck // each request has its own
+	if err != nil {
+		return nil, errors.Join(err, server.Stop())
+	}
+	c.URL = "s3://" + bucket + "?endpoint=" + p.Endpoint
+	return func() error { return errors.Join(p.Close(), server.Stop()) }, nil
 }
 
 // machineLoad returns how many processes wanted to run in the last minutes.

@@ -30,11 +30,11 @@ type crowd struct {
 }
 
 func measureTasks(ctx context.Context, c *config) error {
-	fmt.Printf("%d tasks with states of 1 KiB, which take a step a second each, over %v:\n\n", c.Tasks, c.Window)
+	fmt.Printf("%d tasks with states of %d KiB, which take a step a second each, over %v:\n\n", c.Tasks, c.TasksState, c.Window)
 	fmt.Println("| each is committed | commits | p50 / p99 ms | pause, p99 ms | requests for a commit | bytes for a commit | CPU s in the window | CPU ms for a commit | peak MiB | started in s | drained in s |")
 	fmt.Println("| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |")
 	idle := 0.0 // seconds of processor time without commits
-	for n, every := range []time.Duration{runner.Manual, tasksEvery} {
+	for n, every := range []time.Duration{runner.Manual, c.TasksEvery} {
 		ch := child{Config: *c, Part: "tasks", Every: every, Report: filepath.Join(c.Dir, "report")}
 		var err error
 		if ch.Config.URL, err = c.store(fmt.Sprint("tasks-", n)); err != nil {
@@ -114,7 +114,9 @@ func (c *child) own(ctx context.Context) (err error) {
 			stopped = time.Now()
 			return err
 		},
-	}, func(context.Context, string, *runner.Restored) (runner.Worker, error) { return newCounter(), nil })
+	}, func(context.Context, string, *runner.Restored) (runner.Worker, error) {
+		return newCounter(c.Config.TasksState), nil
+	})
 	if err != nil {
 		return err
 	}
@@ -137,7 +139,7 @@ func (c *child) startAll(ctx context.Context, w *runner.Workers) error {
 
 // watch measures the window.
 func (c *child) watch(ctx context.Context, job *checkpoint.Job, log *recorder, got *crowd) error {
-	if err := pass(ctx, tasksEvery*3/2); err != nil { // all have their places in the interval
+	if err := pass(ctx, max(c.Config.TasksEvery*3/2, 10*time.Second)); err != nil { // all have their places in the interval
 		return err
 	}
 	log.take()
@@ -171,10 +173,11 @@ func pass(ctx context.Context, d time.Duration) error {
 // A counter is a task of small state.
 type counter struct {
 	n      uint64
-	counts [100]uint64
+	counts []uint64
 }
 
-func newCounter() *counter { return &counter{} }
+// newCounter returns a counter whose state has about that many KiB.
+func newCounter(kib int) *counter { return &counter{counts: make([]uint64, 100*kib)} }
 
 // Process counts something each second.
 func (c *counter) Process(ctx context.Context) error {
@@ -182,12 +185,12 @@ func (c *counter) Process(ctx context.Context) error {
 		return err
 	}
 	c.n++
-	c.counts[c.n%100] += c.n * 1_000_003 % 1_000_000_007 // about ten digits
+	c.counts[c.n%uint64(len(c.counts))] += c.n * 1_000_003 % 1_000_000_007 // about ten digits
 	return nil
 }
 
 func (c *counter) Cut(context.Context, string) (runner.Cut, error) {
-	state, err := json.Marshal(slices.Clone(c.counts[:]))
+	state, err := json.Marshal(slices.Clone(c.counts))
 	return runner.Cut{
 		Offsets: map[string]string{"in": fmt.Sprint(c.n)},
 		Stores:  map[string]checkpoint.Source{"": checkpoint.Stream("counts", bytes.NewReader(state))},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/checkpoint"
 	_ "github.com/holdfast-io/holdfast/s3"
 )
 
@@ -27,7 +29,7 @@ type client struct {
 // latency makes small objects, one after the other, with each client in turn,
 // so that all see the same server in the same state. A conditional request
 // costs the server more than a plain one; so both are measured, with both SDKs.
-func (b *bench) latency(ctx context.Context) error {
+func (b *bench) latency(ctx context.Context) (err error) {
 	store, err := backend.Open(ctx, b.server.URL(bucket, "latency"))
 	if err != nil {
 		return err
@@ -49,11 +51,25 @@ func (b *bench) latency(ctx context.Context) error {
 			return err
 		}
 	}
+	job, err := checkpoint.Open(ctx, b.server.URL(bucket, "commits"), checkpoint.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, job.Close(context.WithoutCancel(ctx))) }()
+	owner, err := claim(ctx, job)
+	if err != nil {
+		return err
+	}
 	clients := []*client{
 		{name: "minio-go PutObject", make: minioPut(plain)},
 		{name: "holdfast Put", make: func(ctx context.Context, key string) error { _, err := store.Put(ctx, key, data); return err }},
 		{name: "minio-go PutObject with If-None-Match: *", make: minioPut(conditional)},
 		{name: "holdfast Create", make: func(ctx context.Context, key string) error { _, err := store.Create(ctx, key, data); return err }},
+		{name: "holdfast commit of a state of 1 KiB", make: func(ctx context.Context, key string) error {
+			copy(data, key) // so it is another state
+			_, err := owner.Commit(ctx, checkpoint.Snapshot{State: checkpoint.Stream("state", bytes.NewReader(data[:1<<10]))})
+			return err
+		}},
 	}
 	for i := range warmUp + b.creates {
 		for n := range clients {
@@ -70,6 +86,15 @@ func (b *bench) latency(ctx context.Context) error {
 	}
 	fmt.Println()
 	return nil
+}
+
+// claim claims a task.
+func claim(ctx context.Context, job *checkpoint.Job) (*checkpoint.Owner, error) {
+	task, err := job.Task("task")
+	if err != nil {
+		return nil, err
+	}
+	return task.Claim(ctx, checkpoint.ClaimOptions{})
 }
 
 func (c *client) measure(ctx context.Context, i int) error {
