@@ -49,7 +49,7 @@ var inHoles = []mistake{
 	},
 	{
 		name:   "a file of one chunk of zeros is not made",
-		file:   "checkpoint/restore.go",
+		file:   "checkpoint/restorer.go",
 		old:    `return r.zeros == id && len(n.chunks) > 1`,
 		new:    `return r.zeros == id && len(n.chunks) > 0`,
 		breaks: "a checkpoint is its state",

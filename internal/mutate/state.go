@@ -63,7 +63,7 @@ var inStates = []mistake{
 	},
 	{
 		name: "a commit whose upload failed stays in the base's catalog",
-		file: "checkpoint/build.go",
+		file: "checkpoint/compare.go",
 		old: `	b.catalog.Reset(b.mark)
 	t := b.base.tree
 `,
@@ -74,7 +74,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "the same list of files is enough, though the save is to read all",
-		file:   "checkpoint/build.go",
+		file:   "checkpoint/compare.go",
 		old:    `if b.scan.reread || len(b.scan.streams) > 0 {`,
 		new:    `if len(b.scan.streams) > 0 {`,
 		breaks: "a checkpoint is its state",
@@ -92,7 +92,7 @@ var inStates = []mistake{
 	},
 	{
 		name:   "a base that cannot be read stops the next save",
-		file:   "checkpoint/build.go",
+		file:   "checkpoint/baseline.go",
 		old:    `*b, err = baseline{}, nil`,
 		new:    `*b = baseline{}`,
 		breaks: "a new checkpoint does not need it",
@@ -100,7 +100,7 @@ var inStates = []mistake{
 	},
 	{
 		name: "a leaf that cannot be read stops the next save",
-		file: "checkpoint/build.go",
+		file: "checkpoint/compare.go",
 		old: `		*b.base = baseline{}
 		err = b.listAnew(ctx)
 `,
@@ -452,7 +452,7 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "a chunk of the old state is written once, wherever it belongs",
-		file:   "checkpoint/restore.go",
+		file:   "checkpoint/restorer.go",
 		old:    `for _, p := range r.locations[r.first[g.id]:r.first[g.id+1]] {`,
 		new:    `for _, p := range r.locations[r.first[g.id] : r.first[g.id]+1] {`,
 		breaks: "a restore gives back the state",
@@ -460,7 +460,7 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "runs of data go on across a hole",
-		file:   "checkpoint/restore.go",
+		file:   "checkpoint/restorewriter.go",
 		old:    `w.node == p.node && w.at+int64(n) == p.offset && `,
 		new:    `w.node == p.node && `,
 		breaks: "a restore gives back the state",
@@ -468,7 +468,7 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "a file of zeros alone is not made",
-		file:   "checkpoint/restore.go",
+		file:   "checkpoint/restorer.go",
 		old:    `if !hole || len(r.tree.nodes[p.node].chunks) == 1 {`,
 		new:    `if !hole {`,
 		breaks: "a restore gives back the state",
@@ -628,7 +628,7 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "a file in a leaf that was left out has no inode",
-		file:   "checkpoint/build.go",
+		file:   "checkpoint/compare.go",
 		old:    `list[i] = &found{*n, fileStamp{changed: n.ChangeTime, inode: n.Inode}}`,
 		new:    `list[i] = &found{*n, fileStamp{changed: n.ChangeTime}}`,
 		breaks: "no false alarm",
@@ -652,7 +652,7 @@ var inRestores = []mistake{
 	},
 	{
 		name: "a leaf that was read late stays after a commit that failed",
-		file: "checkpoint/build.go",
+		file: "checkpoint/compare.go",
 		old: `		t.leaves[i].nodes = nil
 `,
 		new: `		_ = i
@@ -694,7 +694,7 @@ var inRestores = []mistake{
 	},
 	{
 		name: "leaves do not grow together again",
-		file: "checkpoint/build.go",
+		file: "checkpoint/compare.go",
 		old: `		if before, ok := b.joins(i); ok {
 `,
 		new: `		if before, ok := b.joins(i); ok && i < 0 {
@@ -704,7 +704,7 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "all leaves are read",
-		file:   "checkpoint/build.go",
+		file:   "checkpoint/compare.go",
 		old:    `c.listMemory() < b.task.job.data.lists/readAllShare {`,
 		new:    `true {`,
 		breaks: "the cost follows the change",
@@ -730,7 +730,7 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "a restore in parts forgets the directories of the parts before",
-		file:   "checkpoint/restore.go",
+		file:   "checkpoint/restorer.go",
 		old:    `r.tree, r.zeros = t, noChunk`,
 		new:    `r.tree, r.zeros, r.others = t, noChunk, nil`,
 		breaks: "a restore gives back the state",
@@ -738,7 +738,7 @@ var inRestores = []mistake{
 	},
 	{
 		name: "a small file keeps the time at which it was restored",
-		file: "checkpoint/restore.go",
+		file: "checkpoint/restorewriter.go",
 		old: `	return w.setAttributesOfFile(w.folder, n)
 `,
 		new: `	return nil
@@ -748,7 +748,7 @@ var inRestores = []mistake{
 	},
 	{
 		name:   "a file goes to the directory of the one before",
-		file:   "checkpoint/restore.go",
+		file:   "checkpoint/folder.go",
 		old:    `if f.dir == nil || dir != f.path {`,
 		new:    `if f.dir == nil {`,
 		breaks: "a restore gives back the state",
