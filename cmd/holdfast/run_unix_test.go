@@ -362,6 +362,39 @@ func TestRunHooks(t *testing.T) {
 	}
 }
 
+// TestRunHooksAtTheEnd: what --pre makes is in the last checkpoint, too. A hook that needs the
+// program fails, and the state is saved all the same.
+func TestRunHooksAtTheEnd(t *testing.T) {
+	for _, c := range []struct{ name, pre, want, says string }{
+		{"a backup", `cp "$HOLDFAST_STATE/../live" "$HOLDFAST_STATE/n"; [ -z "$HOLDFAST_PID" ]`, "2", ""},
+		{"a signal", `kill -USR1 "$HOLDFAST_PID"`, "1", "; the program has ended, and its last checkpoint"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRunTest(t)
+			x := r.start(`echo 1 >"$HOLDFAST_STATE/n"; echo 2 >"$HOLDFAST_STATE/../live"`, "--every", "1h", "--pre", c.pre, "--exclude", "live")
+			x.wantEnd(0, c.says)
+			if got := r.saved("n"); got != c.want {
+				t.Errorf("%q is saved; want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestRunUncopied: a state that cannot be copied does not keep a run alive for ever when the program
+// has ended.
+func TestRunUncopied(t *testing.T) {
+	r := newRunTest(t)
+	x := r.start(`mkfifo "$HOLDFAST_STATE/pipe"; echo kept >"$HOLDFAST_STATE/n"`, "--every", "1h")
+	x.wantEnd(120, "its last checkpoint was not saved: ")
+	if got := x.stderr.String(); !strings.Contains(got, "pipe: it is no file, directory or symbolic link") || strings.Contains(got, "not closed yet") {
+		t.Errorf("it says %s", got)
+	}
+	if data, err := os.ReadFile(filepath.Join(r.dir, "n")); err != nil || string(data) != "kept\n" {
+		t.Errorf("the state has %q, %v", data, err)
+	}
+	r.start("true", "--exclude", "pipe").wantEnd(0, "")
+}
+
 // speak asks run for something, as its program.
 func speak[T any](t *testing.T, method, where string, form url.Values, code int) (doc T) {
 	t.Helper()

@@ -14,8 +14,11 @@ import (
 
 // still calls copy while the program's state is consistent.
 func (s *supervisor) still(ctx context.Context, copy func(context.Context) error) error {
-	if s.group == nil || hasEnded(s.group) {
+	if s.group == nil {
 		return copy(ctx) // there is nobody to write
+	}
+	if hasEnded(s.group) {
+		return s.afterEnd(ctx, copy)
 	}
 	if s.o.pre == "" && s.o.post == "" {
 		return s.pausing(ctx, copy)
@@ -28,6 +31,15 @@ func (s *supervisor) still(ctx context.Context, copy func(context.Context) error
 	}
 	// What --pre has begun is ended, whatever came of it.
 	return errors.Join(err, s.hook(context.WithoutCancel(ctx), "--post", s.o.post))
+}
+
+// afterEnd calls copy when the program has ended. What --pre makes, a backup say, is made once more. If
+// it fails, because it needs the program, the state is saved as the program has left it.
+func (s *supervisor) afterEnd(ctx context.Context, copy func(context.Context) error) error {
+	if err := s.hook(ctx, "--pre", s.o.pre); err != nil {
+		s.p.note("%v; the program has ended, and its last checkpoint is what is in %s without that", err, s.o.state)
+	}
+	return errors.Join(copy(ctx), s.hook(context.WithoutCancel(ctx), "--post", s.o.post))
 }
 
 func hasEnded(g *process.Group) bool {
@@ -57,7 +69,7 @@ func (s *supervisor) hook(ctx context.Context, name, command string) error {
 	defer cancel()
 	g, err := process.Start(process.Command{
 		Args: []string{"sh", "-c", command}, Stdout: os.Stderr, Stderr: os.Stderr,
-		Env: append(os.Environ(), "HOLDFAST_STATE="+s.o.stateDir, "HOLDFAST_TASK="+s.o.task, fmt.Sprintf("HOLDFAST_PID=%d", s.group.Pid())),
+		Env: s.hookEnv(),
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -72,6 +84,16 @@ func (s *supervisor) hook(ctx context.Context, name, command string) error {
 		return fmt.Errorf("%s has failed, with exit code %d", name, code)
 	}
 	return nil
+}
+
+// hookEnv is the environment of a hook. A program that has ended has no number: another process may
+// have it by now.
+func (s *supervisor) hookEnv() []string {
+	env := append(os.Environ(), "HOLDFAST_STATE="+s.o.stateDir, "HOLDFAST_TASK="+s.o.task)
+	if !hasEnded(s.group) {
+		env = append(env, fmt.Sprintf("HOLDFAST_PID=%d", s.group.Pid()))
+	}
+	return env
 }
 
 // plainURL returns a store's URL without its parameters, which may change: a region, say.

@@ -34,7 +34,9 @@ type supervisor struct {
 
 	stoodStill time.Duration // the program, in the cut that was taken last; for the one that takes it
 
-	last atomic.Bool // the program has ended, and the last checkpoint is to be saved
+	last     atomic.Bool             // the program has ended, and the last checkpoint is to be saved
+	giveUp   context.CancelCauseFunc // of the last checkpoint
+	lastCuts int                     // how often its state could not be copied
 }
 
 // run is the life of a program. ctx ends when this process is asked to end before the
@@ -252,6 +254,7 @@ func (c *cutter) Cut(ctx context.Context) (runner.Cut, error) {
 		}
 	}
 	if err != nil {
+		c.s.countLast(err)
 		return runner.Cut{}, err
 	}
 	cut := runner.Cut{
@@ -266,6 +269,26 @@ func (c *cutter) Cut(ctx context.Context) (runner.Cut, error) {
 		cut.Labels = request.labels
 	}
 	return cut, nil
+}
+
+// lastCutsMost is how often the state of a program that has ended is copied without success before
+// that is given up: nobody changes it any more, so a file that cannot be read, or that a checkpoint
+// cannot hold, stays what it is. A store that does not answer is another matter.
+const lastCutsMost = 4
+
+// uncopied is why a last checkpoint was given up.
+type uncopied struct{ error }
+
+func (e uncopied) Unwrap() error { return e.error }
+
+// countLast counts a copy for the last checkpoint that has failed.
+func (s *supervisor) countLast(err error) {
+	if !s.last.Load() {
+		return
+	}
+	if s.lastCuts++; s.lastCuts == lastCutsMost {
+		s.giveUp(uncopied{err})
+	}
 }
 
 // unsafe returns why a copy that was just made must not become a checkpoint: nil if it may. request
@@ -434,6 +457,9 @@ func (s *supervisor) explainLast(code int, err error) error {
 			fmt.Sprintf("look with 'holdfast ls'; if it is not there, %s is as the program has left it: save it with 'holdfast save' %s", s.o.state, next),
 		}}
 	}
+	if e := (uncopied{}); errors.As(err, &e) {
+		err = e // and not that the task is not closed yet
+	}
 	return ended{exitUnsaved, advice{
 		fmt.Errorf("the program has ended (exit code %d), and its last checkpoint was not saved: %w", code, err),
 		fmt.Sprintf("%s is as the program has left it: save it with 'holdfast save' %s", s.o.state, next),
@@ -448,6 +474,7 @@ var errGrace = errors.New("the time of --grace is over")
 // nobody waits: a large state, or a store that cannot be reached, is given its time.
 func (s *supervisor) lastTime(why reason, signals <-chan os.Signal) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
+	s.giveUp = cancel
 	s.work.Go(func() {
 		for asked := why.asked; !asked; {
 			select {

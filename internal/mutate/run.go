@@ -284,4 +284,20 @@ var inRuns = []mistake{
 		breaks: "a program's exit code is its own",
 		tests:  by("cmd/holdfast", "TestScripts", "TestRunIsFenced"),
 	},
+	{
+		name:   "the last checkpoint of a state that cannot be copied is tried for ever",
+		file:   "cmd/holdfast/supervise.go",
+		old:    `s.lastCuts == lastCutsMost {`,
+		new:    `s.lastCuts == -lastCutsMost {`,
+		breaks: "run ends",
+		tests:  by("cmd/holdfast", "TestRunUncopied"),
+	},
+	{
+		name:   "the last checkpoint has the backup of the one before",
+		file:   "cmd/holdfast/still.go",
+		old:    `return s.afterEnd(ctx, copy)`,
+		new:    `return copy(ctx)`,
+		breaks: "a checkpoint is its state",
+		tests:  by("cmd/holdfast", "TestRunHooksAtTheEnd"),
+	},
 }
