@@ -193,7 +193,7 @@ func TestLongHistory(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s in segments of %d KiB, last %d", c.what, c.size>>10, c.last), func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.longHistory(c.n, checkpoint.Options{Memory: int64(16 * c.size), Retention: checkpoint.Retention{Last: c.last}}, c.what)
+				w.longHistory(c.n/raceShare, checkpoint.Options{Memory: int64(16 * c.size), Retention: checkpoint.Retention{Last: c.last}}, c.what)
 			})
 		})
 	}

@@ -2,4 +2,7 @@
 
 package checkpoint_test
 
-const raceDetector = false
+const (
+	raceDetector = false
+	raceShare    = 1
+)

@@ -250,6 +250,9 @@ func (t *Task) checkCut(c *Cut) error {
 			return backend.Invalidf("the cut has a store %q, which is not in Spec.Stores: leave it out, or name it there", store)
 		}
 	}
+	if len(c.Stores) == 0 && t.hasState {
+		return backend.Invalidf("the cut has no state, and the checkpoint before has one, which would be lost: return a source for it in Cut.Stores")
+	}
 	for _, store := range t.spec.Stores {
 		if _, ok := c.Stores[store]; !ok {
 			return backend.Invalidf("the cut lacks store %q: return a source for each of Spec.Stores", store)
@@ -345,7 +348,8 @@ func (t *Task) dropCut(a *attempt, c *checkpoint.Checkpoint, err error) {
 func (t *Task) succeeded(ctx context.Context, a *attempt, c *checkpoint.Checkpoint) {
 	now := time.Now()
 	t.mu.Lock()
-	t.failures, t.timeouts, t.cutTaken = 0, 0, false
+	t.failures, t.timeouts, t.cutTaken, t.trouble = 0, 0, false, nil
+	t.hasState = c.Files > 0
 	pause := a.pause
 	if a.stoodStill != nil {
 		pause = *a.stoodStill
@@ -442,6 +446,9 @@ func (t *Task) count(kind string, a *attempt, err error) (final error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cutTaken = false
+	if t.work.Err() == nil {
+		t.trouble = err
+	}
 	opts := &t.runner.opts
 	now := time.Now()
 	overdue := opts.FailAfter > 0 && !t.schedule.due.IsZero() && now.Sub(t.schedule.due) >= opts.FailAfter

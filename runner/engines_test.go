@@ -204,30 +204,62 @@ func TestWorkerWithAnEngine(t *testing.T) {
 	})
 }
 
-// A worker that says nothing of offsets has none: those of the checkpoint before do not
-// belong to its state.
-func TestWorkerWithoutOffsets(t *testing.T) {
+// What Open returns beside an error is not used: it may be Engines of one that is nil.
+func TestOpenFailsBesideEngines(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		task, h := w.own(w.runner(w.job(), Options{Interval: Manual}), "a")
-		h.mustAdd(task)
-		if err := task.Release(within(t, time.Minute)); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		open := func(context.Context, string, *Restored) (Worker, error) { return idle{}, nil }
-		if err := Run(ctx, w.runOptions("a"), open); err != nil {
-			t.Fatal(err)
-		}
-		named, err := w.looker.Task("a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if c, err := named.Latest(t.Context()); err != nil || len(c.Offsets) > 0 {
-			t.Errorf("%v, %v", c, err)
+		var none *database
+		_, err := w.runner(w.job(), Options{}).Own(t.Context(), "a", Spec{
+			Dir:  t.TempDir(),
+			Open: func(context.Context, *Restored) (Cutter, error) { return Engines{"": none}, io.ErrUnexpectedEOF },
+		})
+		if !errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, new(*PanicError)) {
+			t.Errorf("err = %v", err)
 		}
 	})
 }
+
+// A Worker that forgets its offsets, or its state, loses neither: nothing is committed.
+func TestWorkerThatForgets(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		cut  Cut
+		says string
+	}{
+		{"offsets", Cut{Stores: map[string]checkpoint.Source{"": checkpoint.Stream("f", strings.NewReader("1"))}}, "has no Offsets"},
+		{"state", Cut{Offsets: map[string]string{}}, "the cut has no state, and the checkpoint before has one"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				task, h := w.own(w.runner(w.job(), Options{Interval: Manual}), "a")
+				h.mustAdd(task)
+				if err := task.Release(within(t, time.Minute)); err != nil {
+					t.Fatal(err)
+				}
+				before, _ := w.latest("a")
+				open := func(context.Context, string, *Restored) (Worker, error) { return forgetful{c.cut}, nil }
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				if err := Run(ctx, w.runOptions("a"), open); !errors.Is(err, ErrTooManyFailures) || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("err = %v, want %q", err, c.says)
+				}
+				if seq, _ := w.latest("a"); seq != before {
+					t.Errorf("checkpoint %d was committed after %d", seq, before)
+				}
+			})
+		})
+	}
+}
+
+// A forgetful worker waits, and returns always the same cut.
+type forgetful struct{ cut Cut }
+
+func (forgetful) Process(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (f forgetful) Cut(context.Context, string) (Cut, error) { return f.cut, nil }
+func (forgetful) Close() error                               { return nil }
 
 // A cuttingWorker cuts a database, and may fail after that.
 type cuttingWorker struct {

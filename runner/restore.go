@@ -145,11 +145,14 @@ func (t *Task) open(ctx context.Context) (err error) {
 	if err := t.complete(ctx); err != nil {
 		return err
 	}
-	t.cutter, err = guarded("open", func() (Cutter, error) { return t.spec.Open(ctx, t.restored) })
-	if err == nil && t.cutter == nil {
-		err = backend.Invalidf("Spec.Open returned no Cutter")
+	cutter, err := guarded("open", func() (Cutter, error) { return t.spec.Open(ctx, t.restored) })
+	if err != nil {
+		return err // what is beside an error may not be used: Engines of one that is nil, say
 	}
-	return err
+	if t.cutter = cutter; cutter == nil {
+		return backend.Invalidf("Spec.Open returned no Cutter")
+	}
+	return nil
 }
 
 // lockDir locks the run directory, unless a standby has handed it over, locked.
@@ -179,7 +182,7 @@ func (t *Task) restore(ctx context.Context) error {
 	var inputs map[string]string
 	t.covered = time.Now()
 	if c != nil {
-		inputs, t.seq, t.covered = c.Offsets, c.Seq, c.Time
+		inputs, t.seq, t.covered, t.hasState = c.Offsets, c.Seq, c.Time, c.Files > 0
 	}
 	used, orders, err := loadStartpoints(ctx, t.runner.job, t.name, c)
 	if err != nil {

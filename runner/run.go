@@ -514,8 +514,8 @@ func (c *workerCutter) Cut(ctx context.Context) (Cut, error) {
 	c.n++
 	dir := filepath.Join(c.cuts, strconv.Itoa(c.n))
 	cut, err := guarded("Worker", func() (Cut, error) { return c.worker.Cut(ctx, dir) })
-	if cut.Offsets == nil {
-		cut.Offsets = make(map[string]string) // those of the checkpoint before are not this one's
+	if err == nil && cut.Offsets == nil { // those of the checkpoint before are not this one's
+		err = backend.Invalidf("a Worker's Cut has no Offsets: set Cut.Offsets to how far its input was processed, or to an empty map if it has no input")
 	}
 	remove := cut.remove
 	cut.remove = func() (err error) {

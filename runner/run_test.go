@@ -341,7 +341,7 @@ func (idle) Process(ctx context.Context) error {
 }
 
 func (idle) Cut(context.Context, string) (Cut, error) {
-	return Cut{Stores: map[string]checkpoint.Source{"": checkpoint.Stream("n", strings.NewReader("0"))}}, nil
+	return Cut{Offsets: map[string]string{}, Stores: map[string]checkpoint.Source{"": checkpoint.Stream("n", strings.NewReader("0"))}}, nil
 }
 
 func (idle) Close() error { return nil }

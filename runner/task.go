@@ -58,7 +58,9 @@ type Task struct {
 	spoiled  error     // why the state must not be committed any more
 	failures int       // in a row, without time-outs
 	timeouts int       // since the last success
+	trouble  error     // of the last attempt, if it has failed
 	covered  time.Time // all that was done until then is in a checkpoint
+	hasState bool      // the newest checkpoint has files
 	alive    time.Time // when it last gave a sign of life
 }
 
@@ -297,7 +299,7 @@ func (t *Task) stop(ctx context.Context, cause error, last bool) error {
 	select {
 	case <-t.done:
 	case <-ctx.Done():
-		return fmt.Errorf("task %q is not closed yet: %w", t.name, context.Cause(ctx))
+		return t.notClosed(context.Cause(ctx))
 	}
 	why := context.Cause(t.ctx)
 	asIs := errors.Is(why, cause) || last && (errors.Is(why, ErrReleased) || errors.Is(why, ErrDrained))
@@ -305,6 +307,17 @@ func (t *Task) stop(ctx context.Context, cause error, last bool) error {
 		return errors.Join(t.cause(), t.closed)
 	}
 	return t.closed
+}
+
+// notClosed returns the error for a task that takes longer to end than there is time: with what
+// its commits fail with, if they do.
+func (t *Task) notClosed(cause error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.trouble != nil {
+		return fmt.Errorf("task %q is not closed yet: %w; its last commit fails: %w", t.name, cause, t.trouble)
+	}
+	return fmt.Errorf("task %q is not closed yet: %w", t.name, cause)
 }
 
 // finishWith makes the task end with a cause, unless it has one already.

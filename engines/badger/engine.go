@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/engines/internal/restored"
 	"github.com/holdfast-io/holdfast/engines/internal/slot"
+	"github.com/holdfast-io/holdfast/internal/filelock"
 )
 
 // File is the name of the records in the directory of the state, and in a checkpoint.
@@ -24,6 +25,8 @@ type Engine struct {
 
 	dir  string
 	slot slot.Slot
+	root *os.Root       // which the database's directory is in
+	lock *filelock.Lock // nil where there are no locks
 }
 
 // Errors of [Engine.Cut]. ErrClosed is also that of a commit whose cut was open when the
@@ -35,7 +38,8 @@ var (
 
 // Open makes a database in the directory db, and loads the records in dir, which comes from
 // the owner's Resume, into it. If the job has no checkpoint, dir is empty or absent. What is in
-// db is removed first: give it a directory below the runner's Restored.Cuts. Neither of the two
+// db is removed first, unless an engine has it open: give it a directory below the runner's
+// Restored.Cuts. Neither of the two
 // may be in the other.
 //
 // Of opts, Dir and ValueDir are set to db, and SyncWrites is taken for false, because a process
@@ -58,22 +62,67 @@ func Open(dir, db string, opts badgerdb.Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.RemoveAll(db), os.MkdirAll(db, 0o777)); err != nil {
-		return nil, err
-	}
-	opts.Dir, opts.ValueDir, opts.SyncWrites = db, db, false
-	opened, err := badgerdb.Open(opts)
-	if err != nil {
-		return nil, fmt.Errorf("opening the database in %s: %w", db, err)
-	}
-	e := &Engine{DB: opened, dir: dir}
-	if !holds {
-		return e, nil // the state is new
-	}
-	if err := e.load(); err != nil {
-		return nil, errors.Join(err, e.Close())
+	e := &Engine{dir: dir}
+	if err := e.open(db, opts, holds); err != nil {
+		return nil, errors.Join(err, e.release())
 	}
 	return e, nil
+}
+
+// open makes the database, and loads the state into it, if there is one.
+func (e *Engine) open(db string, opts badgerdb.Options, load bool) (err error) {
+	if err := e.take(db); err != nil {
+		return err
+	}
+	if err := errors.Join(os.RemoveAll(db), os.MkdirAll(db, 0o777)); err != nil {
+		return err
+	}
+	opts.Dir, opts.ValueDir, opts.SyncWrites = db, db, false
+	if e.DB, err = badgerdb.Open(opts); err != nil {
+		return fmt.Errorf("opening the database in %s: %w", db, err)
+	}
+	if !load {
+		return nil // the state is new
+	}
+	return e.load()
+}
+
+// take locks the database's directory, before anything in it is removed: someone may have the
+// database open.
+func (e *Engine) take(db string) (err error) {
+	parent, name := filepath.Split(filepath.Clean(db))
+	if parent == "" {
+		parent = "."
+	}
+	if err := os.MkdirAll(parent, 0o777); err != nil {
+		return err
+	}
+	if e.root, err = os.OpenRoot(parent); err != nil {
+		return err
+	}
+	e.lock, err = filelock.TryLock(e.root, name+".lock", 0o600)
+	switch {
+	case errors.Is(err, filelock.ErrHeld):
+		return fmt.Errorf("the database in %s is open; give each engine a directory of its own", db)
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil
+	}
+	return err
+}
+
+// release gives back what open took.
+func (e *Engine) release() (err error) {
+	if e.DB != nil {
+		err = e.DB.Close()
+	}
+	if e.lock != nil {
+		err = errors.Join(err, e.lock.Remove())
+	}
+	if e.root != nil {
+		err = errors.Join(err, e.root.Close())
+	}
+	e.lock, e.root = nil, nil
+	return err
 }
 
 // apart refuses a database in the state's directory, and the other way round.
@@ -123,4 +172,4 @@ func (e *Engine) load() (err error) {
 }
 
 // Close closes the database. A cut that is in use is given up, and its commit fails.
-func (e *Engine) Close() error { return errors.Join(e.slot.Close(), e.DB.Close()) }
+func (e *Engine) Close() error { return errors.Join(e.slot.Close(), e.release()) }

@@ -219,3 +219,28 @@ func TestRefusedPlaces(t *testing.T) {
 		})
 	}
 }
+
+// What is removed before a database is opened is not that of an engine that is open.
+func TestDatabaseThatIsOpen(t *testing.T) {
+	run := t.TempDir()
+	db := filepath.Join(run, "db")
+	e, err := Open(filepath.Join(run, "state"), db, small())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(filepath.Join(run, "other"), db, small()); err == nil || !strings.Contains(err.Error(), "is open") {
+		t.Errorf("%v; want an error that it is open", err)
+	}
+	if err := e.DB.Update(func(tx *badgerdb.Txn) error { return tx.Set([]byte("a"), []byte("b")) }); err != nil {
+		t.Error(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if e, err = Open(filepath.Join(run, "other"), db, small()); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+}

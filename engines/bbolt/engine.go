@@ -10,6 +10,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/holdfast-io/holdfast/engines/internal/restored"
 	"github.com/holdfast-io/holdfast/engines/internal/slot"
@@ -78,6 +79,9 @@ func Open(dir string, opts *bolt.Options) (*Engine, error) {
 		}
 	}
 	db, err := bolt.Open(path, 0o666, &o)
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		err = fmt.Errorf("someone has it open; close it there first: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the database %s: %w", path, err)
 	}

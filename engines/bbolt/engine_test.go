@@ -129,7 +129,7 @@ func TestDatabaseThatIsOpen(t *testing.T) {
 	}
 	defer k.Close()
 	opts := &bolt.Options{Timeout: time.Millisecond}
-	if _, err := Open(dir, opts); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, File)) {
+	if _, err := Open(dir, opts); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, File)+": someone has it open") {
 		t.Errorf("%v; want an error that names the file", err)
 	}
 	if opts.NoSync || opts.InitialMmapSize != 0 {

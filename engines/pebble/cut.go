@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	pebbledb "github.com/cockroachdb/pebble/v2"
+
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
@@ -132,6 +134,7 @@ func (c *cut) run() {
 }
 
 func (c *cut) make() (err error) {
+	defer func() { err = errors.Join(err, wasClosed(recover())) }()
 	flushed, err := c.fix()
 	if err != nil {
 		return err
@@ -142,6 +145,18 @@ func (c *cut) make() (err error) {
 	}
 	c.root, err = os.OpenRoot(c.dir)
 	return err
+}
+
+// wasClosed returns an error if Pebble has panicked because the host has closed the database by
+// itself. It hands any other panic on.
+func wasClosed(panicked any) error {
+	if panicked == nil {
+		return nil
+	}
+	if err, ok := panicked.(error); ok && errors.Is(err, pebbledb.ErrClosed) {
+		return fmt.Errorf("the database was closed by DB.Close; close it by the engine's Close: %w", err)
+	}
+	panic(panicked)
 }
 
 // fix returns when the flush of all that was written has begun. The next flush

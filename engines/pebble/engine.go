@@ -13,6 +13,7 @@ import (
 	pebbledb "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/holdfast-io/holdfast/engines/internal/restored"
 	"github.com/holdfast-io/holdfast/internal/filelock"
 )
 
@@ -63,7 +64,7 @@ const slowDisk = 5 * time.Second
 
 // Open opens the database in dir, as pebble.Open does. If the job has a
 // checkpoint, dir must come from the owner's Resume; otherwise it may be empty or
-// absent. Cuts are made in the directory cuts, which belongs to this database
+// absent. Files of anything but Pebble are refused: they are the state of another engine. Cuts are made in the directory cuts, which belongs to this database
 // alone, is on the same file system, and outside dir; what a process that died
 // has left there is removed.
 //
@@ -117,6 +118,13 @@ func (e *Engine) open(opts *pebbledb.Options) (err error) {
 		opts.FS, e.health = vfs.WithDiskHealthChecks(vfs.Default, slowDisk, nil, opts.EventListener.DiskSlow)
 	}
 	opts.FS = unsynced{opts.FS}
+	there, err := pebbledb.Peek(e.dir, opts.FS)
+	if err == nil && !there.Exists {
+		err = restored.Empty(e.dir, "a Pebble database")
+	}
+	if err != nil {
+		return fmt.Errorf("opening the database in %s: %w", e.dir, err)
+	}
 	if e.DB, err = pebbledb.Open(e.dir, opts); err != nil {
 		return fmt.Errorf("opening the database in %s: %w", e.dir, err)
 	}

@@ -89,6 +89,41 @@ func TestRefusedDirectories(t *testing.T) {
 	}
 }
 
+// To begin anew beside another engine's state would be to begin in the midst of the input.
+func TestStateOfAnotherEngine(t *testing.T) {
+	p := newPlace(t)
+	if err := errors.Join(os.MkdirAll(p.dir, 0o777), os.WriteFile(filepath.Join(p.dir, "state.bolt"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(p.dir, small(), p.cuts)
+	wantError(t, err, "a Pebble database is not there", "state.bolt", "not of this engine")
+	if entries, err := os.ReadDir(p.dir); err != nil || len(entries) != 1 {
+		t.Errorf("there are %v, %v", entries, err)
+	}
+}
+
+// A host that closes the database by itself gets an error, and no panic in a goroutine that is
+// not its own.
+func TestDatabaseClosedByTheHost(t *testing.T) {
+	p := newPlace(t)
+	e, err := Open(p.dir, small(), p.cuts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.DB.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = e.Cut(t.Context())
+	wantError(t, err, "close it by the engine's Close")
+	defer func() {
+		_ = e.health.Close() // which release did not come to
+		if recover() == nil {
+			t.Error("Pebble does not panic when it is closed twice any more: let Close return its error")
+		}
+	}()
+	_ = e.Close()
+}
+
 // Two databases that swept each other's cuts would lose them in a commit.
 func TestDirectoryForCutsBelongsToOneDatabase(t *testing.T) {
 	p, other := newPlace(t), newPlace(t)

@@ -64,8 +64,9 @@ func Open(dir string, pragmas ...string) (*Engine, error) {
 	for _, pragma := range pragmas {
 		name, _, _ := strings.Cut(pragma, "(")
 		name, _, _ = strings.Cut(name, "=")
+		name = name[strings.LastIndex(name, ".")+1:] // without the database's name
 		if slices.Contains(refused, strings.ToLower(strings.TrimSpace(name))) {
-			return nil, fmt.Errorf("the database in %s: pragma %q is set, without which a cut could not be taken; leave it out", dir, pragma)
+			return nil, fmt.Errorf("the database in %s: pragma %q is given, and cuts need this one as the engine sets it; leave it out", dir, pragma)
 		}
 	}
 	path, err := filepath.Abs(filepath.Join(dir, File))
@@ -148,6 +149,6 @@ func (e *Engine) release() (err error) {
 	if e.file != nil {
 		err = errors.Join(err, e.file.Close())
 	}
-	e.DB, e.own, e.pool, e.file = nil, nil, nil, nil
+	e.own, e.pool, e.file = nil, nil, nil // DB stays, and says that it is closed
 	return err
 }

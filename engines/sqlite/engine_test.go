@@ -110,9 +110,10 @@ func TestRefused(t *testing.T) {
 	}{
 		{"no directory", "", "cache_size(10)", "has no name"},
 		{"the state of another engine", other, "cache_size(10)", "not of this engine"},
-		{"a mode without a log", dir, "journal_mode(DELETE)", `pragma "journal_mode(DELETE)" is set`},
-		{"in capitals", dir, "Locking_Mode = EXCLUSIVE", `pragma "Locking_Mode = EXCLUSIVE" is set`},
-		{"syncs", dir, "synchronous(FULL)", `pragma "synchronous(FULL)" is set`},
+		{"a mode without a log", dir, "journal_mode(DELETE)", `pragma "journal_mode(DELETE)" is given`},
+		{"in capitals", dir, "Locking_Mode = EXCLUSIVE", `pragma "Locking_Mode = EXCLUSIVE" is given`},
+		{"of a database by its name", dir, "main.journal_mode(DELETE)", `pragma "main.journal_mode(DELETE)" is given`},
+		{"syncs", dir, "synchronous(FULL)", `pragma "synchronous(FULL)" is given`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := Open(c.dir, c.pragma); err == nil || !strings.Contains(err.Error(), c.want) {

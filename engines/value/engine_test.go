@@ -150,10 +150,14 @@ func TestRefused(t *testing.T) {
 		file, want string
 		codec      Codec[*Map[string, string]]
 	}{
-		"no codec":       {"", "set all three", Codec[*Map[string, string]]{}},
-		"another codec":  {"[1]", "decoding the value in", MapCodec[string, string]()},
-		"a cut-off file": {`{"k":"a","v":"b"}` + "\n" + `{"k"`, "decoding the value in", MapCodec[string, string]()},
-		"a key twice":    {strings.Repeat(`{"k":"a","v":"b"}`+"\n", 2), "is there twice", MapCodec[string, string]()},
+		"no codec":        {"", "set all three", Codec[*Map[string, string]]{}},
+		"another codec":   {"[1]", "decoding the value in", MapCodec[string, string]()},
+		"a cut-off file":  {`{"k":"a","v":"b"}` + "\n" + `{"k"`, "decoding the value in", MapCodec[string, string]()},
+		"a struct's JSON": {`{"name":"a"}`, "unknown field", MapCodec[string, string]()},
+		"an empty object": {`{}`, "has no key or no value", MapCodec[string, string]()},
+		"null":            {"null", "has no key or no value", MapCodec[string, string]()},
+		"no value":        {`{"k":"a"}`, "has no key or no value", MapCodec[string, string]()},
+		"a key twice":     {strings.Repeat(`{"k":"a","v":"b"}`+"\n", 2), "is there twice", MapCodec[string, string]()},
 		"more after the value": {"x", "it goes on after its end", Codec[*Map[string, string]]{
 			New: NewMap[string, string], Encode: encodeMap[string, string],
 			Decode: func(io.Reader) (*Map[string, string], error) { return nil, nil },
@@ -168,6 +172,21 @@ func TestRefused(t *testing.T) {
 				t.Errorf("%v; want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// A value that JSON has as null is one.
+func TestNullIsAValue(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, File), []byte(`{"k":"a","v":null}`+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e, err := Open(dir, MapCodec[string, []int]())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := e.Value.Get("a"); got != nil || !ok {
+		t.Errorf("%v, %v", got, ok)
 	}
 }
 

@@ -138,20 +138,30 @@ func encodeMap[K cmp.Ordered, V any](w io.Writer, m *Map[K, V]) error {
 	return nil
 }
 
+// decodeMap refuses what encodeMap does not write: another codec's JSON must not be taken for an
+// entry with zeros.
 func decodeMap[K cmp.Ordered, V any](r io.Reader) (*Map[K, V], error) {
 	m := NewMap[K, V]()
-	for lines := json.NewDecoder(r); ; {
-		var e entry[K, V]
+	zero, err := json.Marshal(*new(V))
+	nullable := err == nil && string(zero) == "null"
+	lines := json.NewDecoder(r)
+	lines.DisallowUnknownFields()
+	for {
+		var e entry[*K, *V]
 		err := lines.Decode(&e)
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			return m, nil
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
+		case e.Key == nil, e.Value == nil && !nullable:
+			return nil, fmt.Errorf("entry %d has no key or no value; decode it by the codec that it was encoded with", m.Len()+1)
+		case e.Value == nil:
+			e.Value = new(V)
 		}
-		if _, ok := m.Get(e.Key); ok {
-			return nil, fmt.Errorf("the key %v is there twice", e.Key)
+		if _, ok := m.Get(*e.Key); ok {
+			return nil, fmt.Errorf("the key %v is there twice", *e.Key)
 		}
-		m.Set(e.Key, e.Value)
+		m.Set(*e.Key, *e.Value)
 	}
 }

@@ -289,7 +289,7 @@ func (idle) Process(ctx context.Context) error {
 }
 
 func (idle) Cut(context.Context, string) (runner.Cut, error) {
-	return runner.Cut{Stores: map[string]checkpoint.Source{"": {}}}, nil
+	return runner.Cut{Offsets: map[string]string{}, Stores: map[string]checkpoint.Source{"": {}}}, nil
 }
 
 func (idle) Close() error { return nil }

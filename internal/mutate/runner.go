@@ -119,8 +119,8 @@ var inRunner = []mistake{
 	{
 		name:   "failures are counted from the beginning, not in a row",
 		file:   "runner/commit.go",
-		old:    `t.failures, t.timeouts, t.cutTaken = 0, 0, false`,
-		new:    `t.cutTaken = false`,
+		old:    `t.failures, t.timeouts, t.cutTaken, t.trouble = 0, 0, false, nil`,
+		new:    `t.cutTaken, t.trouble = false, nil`,
 		breaks: "N failures in a row",
 		tests:  by("runner", "TestTooManyFailures"),
 	},
@@ -255,8 +255,8 @@ var inRunner = []mistake{
 	{
 		name:   "what does not end in time is waited for",
 		file:   "runner/task.go",
-		old:    "case <-ctx.Done():\n\t\treturn fmt.Errorf(\"task %q is not closed yet",
-		new:    "case <-context.WithoutCancel(ctx).Done():\n\t\treturn fmt.Errorf(\"task %q is not closed yet",
+		old:    "case <-ctx.Done():\n\t\treturn t.notClosed(",
+		new:    "case <-context.WithoutCancel(ctx).Done():\n\t\treturn t.notClosed(",
 		breaks: "within the deadline",
 		tests:  by("runner", "TestDrainWithinItsTime", "TestStateStaysOpenForAStep"),
 	},
@@ -315,14 +315,6 @@ var inRunner = []mistake{
 		new:    "",
 		breaks: "every cut is done with once",
 		tests:  by("runner", "TestWorkerWithAnEngine"),
-	},
-	{
-		name:   "a worker without offsets is given those of the checkpoint before",
-		file:   "runner/run.go",
-		old:    "if cut.Offsets == nil {",
-		new:    "if cut.Offsets == nil && c.n < 0 {",
-		breaks: "offsets and state together",
-		tests:  by("runner", "TestWorkerWithoutOffsets"),
 	},
 	{
 		name:   "the claim comes before the lock",

@@ -21,15 +21,21 @@ func Holds(dir, file string) (bool, error) {
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err == nil, err
 	}
+	return false, Empty(dir, path)
+}
+
+// Empty makes sure that there is nothing in dir, or no dir, because what an engine looks for is
+// not there.
+func Empty(dir, what string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return false, nil
+		return nil
 	case err != nil:
-		return false, err
+		return err
 	case len(entries) > 0:
-		return false, fmt.Errorf("%s is not there, but %s is, so the state is not of this engine: open it with the one that wrote it, or begin a new task",
-			path, filepath.Join(dir, entries[0].Name()))
+		return fmt.Errorf("%s is not there, but %s is, so the state is not of this engine: open it with the one that wrote it, or begin a new task",
+			what, filepath.Join(dir, entries[0].Name()))
 	}
-	return false, nil
+	return nil
 }
