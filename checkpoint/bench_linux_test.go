@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"os"
@@ -155,4 +156,15 @@ func BenchmarkRestore(b *testing.B) {
 		}
 		b.ReportMetric(float64(job.Stats().Get.Bytes-before)/float64(b.N), "fetched-B/op")
 	})
+}
+
+// A commit of a small state: what an owner does beside its one request.
+func BenchmarkSmallCommit(b *testing.B) {
+	o := claim(b, openTask(b, mem.NewBucket(time.Now), checkpoint.Options{}))
+	data := noise(1 << 10)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		data[n%len(data)]++
+		commit(b, o, checkpoint.Snapshot{State: checkpoint.Stream("state", bytes.NewReader(data))})
+	}
 }

@@ -43,7 +43,7 @@ type cleaner struct {
 	tried int                 // how often it has failed
 	watch watch
 	owed  []format.Retained // retired checkpoints whose segments may not be deleted yet
-	aging []format.Retained // manifests to be deleted when they are old enough
+	aging []format.Retained // manifests to be deleted when they are old enough, the oldest first
 }
 
 // A retirement is what one manifest has changed in the list of checkpoints.
@@ -231,20 +231,28 @@ func (c *cleaner) needless(ctx context.Context, r retirement) ([]string, error) 
 		c.named[r.seq] = r.segments
 	}
 	c.owed = append(c.owed, r.dropped...)
-	c.aging = append(c.aging, r.aging...)
+	c.age(r.aging)
 	keys, err := c.needlessSegments(ctx, r.kept)
 	if err == nil {
-		c.aging = append(c.aging, c.owed...)
+		c.age(c.owed)
 		c.owed = nil
 	}
-	c.aging = slices.DeleteFunc(c.aging, func(m format.Retained) bool {
-		old := r.now.Sub(m.Time) > FenceWindow
-		if old {
-			keys = append(keys, format.ManifestKey(c.task.log.Dir, m.Seq))
-		}
-		return old
-	})
+	for len(c.aging) > 0 && r.now.Sub(c.aging[0].Time) > FenceWindow {
+		keys = append(keys, format.ManifestKey(c.task.log.Dir, c.aging[0].Seq))
+		c.aging = c.aging[1:]
+	}
 	return keys, err
+}
+
+// age adds to c.aging. Most are younger than all others, of which there may be thousands.
+func (c *cleaner) age(list []format.Retained) {
+	for _, m := range list {
+		i := len(c.aging)
+		for i > 0 && c.aging[i-1].Time.After(m.Time) {
+			i--
+		}
+		c.aging = slices.Insert(c.aging, i, m)
+	}
 }
 
 // needlessSegments returns the segments of the checkpoints in c.owed, without those that

@@ -35,7 +35,7 @@ func (w *scan) keeps(leaf int) bool {
 	return s.leaf == leaf && s.kept
 }
 
-func (m *matcher) begin(w *scan) { m.scan, m.at, m.from, m.sum = w, 0, 0, newFingerprint() }
+func (m *matcher) begin(w *scan) { m.scan, m.at, m.from, m.sum = w, 0, 0, new(fingerprint) }
 
 // enter is called before the scan adds what is at path.
 func (m *matcher) enter(path string) {
@@ -79,17 +79,15 @@ func (m *matcher) endSpan() {
 // A fingerprint is a hash of all that is known of some files, directories and links without
 // opening them. If two scans give the same, nothing has changed between them.
 type fingerprint struct {
-	hash   *blake3.Hasher
+	hash   *blake3.Hasher // nil before it is needed: it is large, and a small commit has no use for it
 	buf    []byte
 	n      int  // how many were added
 	unsure bool // there is a file whose changes might not show
 }
 
-func newFingerprint() *fingerprint { return &fingerprint{hash: blake3.New()} }
-
 // fingerprintOf returns the fingerprint of some nodes.
 func fingerprintOf(nodes []*node) format.Hash {
-	sum := newFingerprint()
+	var sum fingerprint
 	for _, n := range nodes {
 		sum.add(n)
 	}
@@ -123,16 +121,21 @@ func (p *fingerprint) add(n *node) {
 		b = append(b, 0)
 	}
 	p.buf = b
+	if p.hash == nil {
+		p.hash = blake3.New()
+	}
 	_, _ = p.hash.Write(b) // which never fails
 }
 
 // take returns the fingerprint of what was added since the last call. It is zero if there is
 // a file whose changes might not show in it, or if there is nothing.
 func (p *fingerprint) take() (sum format.Hash) {
-	if p.n > 0 && !p.unsure {
-		p.hash.Sum(sum[:0])
+	if p.hash != nil {
+		if p.n > 0 && !p.unsure {
+			p.hash.Sum(sum[:0])
+		}
+		p.hash.Reset()
 	}
-	p.hash.Reset()
 	p.n, p.unsure = 0, false
 	return sum
 }

@@ -28,6 +28,7 @@ type memory struct {
 	lists   int64 // bounds what stays in memory of the lists of files and chunks of a checkpoint
 	buffers *semaphore.Weighted
 	blocks  *semaphore.Weighted // of pipelines
+	small   sync.Pool           // of small blocks of pipelines
 
 	mu    sync.Mutex
 	users int

@@ -88,7 +88,7 @@ func (l *pipeline) take() error {
 	select {
 	case b := <-l.free:
 		if b == nil {
-			b = &block{data: make([]byte, 0, l.nextSize())}
+			b = l.newBlock()
 		}
 		b.data, b.pieces, b.stored = b.data[:0], b.pieces[:0], b.stored[:0]
 		b.ready, b.packed = make(chan struct{}), nil
@@ -99,15 +99,35 @@ func (l *pipeline) take() error {
 	}
 }
 
-// nextSize returns the size of the next block that is made. It does not wait for memory.
-func (l *pipeline) nextSize() int {
+// newBlock returns a block that was not in use before, of the size for which there is memory. It
+// does not wait for that.
+func (l *pipeline) newBlock() *block {
 	const both = 2 * blockSize // with what is compressed
 	if l.made && l.packer.memory.blocks.TryAcquire(both) {
 		l.taken += both
-		return blockSize
+		return &block{data: make([]byte, 0, blockSize)}
 	}
 	l.made = true
-	return smallBlock
+	if b, ok := l.packer.memory.small.Get().(*block); ok {
+		return b
+	}
+	return &block{data: make([]byte, 0, smallBlock)}
+}
+
+// keepSmall keeps small blocks for the next save: to make one takes longer than all else that a commit
+// of a small state does.
+func (l *pipeline) keepSmall() {
+	for range cap(l.free) {
+		select {
+		case b := <-l.free:
+			if b != nil && cap(b.data) == smallBlock {
+				clear(b.pieces[:cap(b.pieces)]) // they keep the lists of this save in memory
+				l.packer.memory.small.Put(b)
+			}
+		default:
+			return
+		}
+	}
 }
 
 // send gives a filled block to the goroutines that hash, compress and pack.
@@ -237,6 +257,7 @@ func (l *pipeline) finish(err error) error {
 	close(l.queue)
 	defer l.cancel(nil)
 	own := l.group.Wait()
+	l.keepSmall()
 	l.packer.memory.blocks.Release(l.taken)
 	if own != nil {
 		return own
