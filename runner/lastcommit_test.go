@@ -39,8 +39,12 @@ func TestLastCommitIsTriedAgain(t *testing.T) {
 					return nil
 				})
 				began := time.Now()
-				if err := task.Release(within(t, test.within)); !errors.Is(err, test.want) {
+				err := task.Release(within(t, test.within))
+				if !errors.Is(err, test.want) {
 					t.Errorf("%v; expected %v", err, test.want)
+				}
+				if (err != nil) != errors.Is(err, errHost) {
+					t.Errorf("%v; it does not say what failed", err)
 				}
 				wantAfter(t, began, test.least, test.most)
 				if _, n := w.latest("a"); (n == 1) != (test.want == nil) {
