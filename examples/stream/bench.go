@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 	"github.com/holdfast-io/holdfast/examples/internal/clicks"
 
 	"github.com/holdfast-io/holdfast/runner"
@@ -54,7 +55,8 @@ func (o *options) measure(ctx context.Context, b *broker, out io.Writer) error {
 		slices.Reverse(all) // in the next round the other one is first
 	}
 	slices.SortFunc(all, func(a, b *figures) int { return cmp.Compare(b.interval, a.interval) })
-	if _, err := fmt.Fprintf(out, "%d events in %d partitions, one worker; medians of %d rounds.\n\n%s", o.events, o.partitions, o.rounds, header); err != nil {
+	if _, err := fmt.Fprintf(out, "%s in %s, one worker; medians of %s.\n\n%s",
+		cli.Number(o.events, "event"), cli.Number(o.partitions, "partition"), cli.Number(o.rounds, "round"), header); err != nil {
 		return err
 	}
 	for _, f := range all {
