@@ -109,7 +109,7 @@ func (m *bench) throughput(ctx context.Context, f *figures) error {
 	if _, err := c.start(); err != nil {
 		return err
 	}
-	if err := c.until(ctx, "each partition has a worker", c.restoredAll); err != nil {
+	if err := c.until(ctx, "each partition has had a worker", c.begunAll); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -148,14 +148,14 @@ func (m *bench) recovery(ctx context.Context, f *figures) error {
 	c.change(func() {
 		for p := range reached {
 			reached[p] = c.partitions[p].counted
-			c.partitions[p].counted = 0
+			c.partitions[p].counted, c.partitions[p].begun = 0, false
 		}
 	})
 	again, began := 0, time.Now()
 	if _, err := c.start(); err != nil {
 		return err
 	}
-	if err := c.until(ctx, "each partition has a worker again", c.restoredAll); err != nil {
+	if err := c.until(ctx, "each partition has had a worker again", c.begunAll); err != nil {
 		return err
 	}
 	c.look(func() {

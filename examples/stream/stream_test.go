@@ -243,6 +243,19 @@ func TestWhatTheStoreMustNotDo(t *testing.T) {
 	}
 }
 
+// A partition that is done before the next one is restored has been begun all the same: whoever
+// measures would wait for ever.
+func TestPartitionsAreDoneOneByOne(t *testing.T) {
+	c := newCrew(settings{Partitions: 2, Fixed: true}, "", func(err error) { t.Error(err) })
+	w := &worker{tasks: map[int]bool{}, from: map[int]uint64{}, commits: map[int]bool{}}
+	for i, told := range []note{{Op: open, Task: "clicks/0"}, {Op: closed, Task: "clicks/0"}, {Op: open, Task: "clicks/1"}, {Op: closed, Task: "clicks/1"}} {
+		c.change(func() { c.note(w, told) })
+		if begun, want := c.begunAll(), i >= 2; begun != want {
+			t.Errorf("after note %d all are begun: %t; want %t", i, begun, want)
+		}
+	}
+}
+
 // A picture replaces the one before, and lines stay above it.
 func TestPictureIsReplaced(t *testing.T) {
 	var out bytes.Buffer
