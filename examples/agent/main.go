@@ -20,6 +20,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -28,19 +29,33 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 	_ "github.com/holdfast-io/holdfast/local" // file://; import s3 or gcs for theirs
 )
 
-func main() {
-	quiet := flag.Duration("quiet", 2*time.Second, "a workspace is saved when nothing was written to it for so long")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *quiet, flag.Args(), os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "agent:", err)
-		os.Exit(1)
+func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func command(args []string, stdout, stderr io.Writer) int {
+	logger := log.New(stderr, "agent: ", 0)
+	f := flag.NewFlagSet("agent", flag.ContinueOnError)
+	quiet := f.Duration("quiet", 2*time.Second, "a workspace is saved when nothing was written to it for so long")
+	err := cli.Parse(f, args, stderr, "agent [-quiet 2s] [URL]\nThe URL is that of a store at which nothing is yet, such as file:///var/lib/agent (default: a temporary directory); flags:")
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		logger.Println(err)
+		return 2
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, out, end := cli.Output(ctx, stdout)
+	defer end()
+	if err := cli.Ended(ctx, run(ctx, *quiet, f.Args(), out)); err != nil {
+		logger.Println(err)
+		return 1
+	}
+	return 0
 }
 
 func run(ctx context.Context, quiet time.Duration, args []string, out io.Writer) (err error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -24,6 +25,7 @@ func TestAgent(t *testing.T) {
 		"The agent makes a plan.",
 		"is forked for a second attempt",
 		"The first attempt is rolled back to checkpoint",
+		"releases and rollbacks take numbers too",
 		"Both attempts are what they must be",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -96,6 +98,29 @@ func TestRefused(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			if err := run(t.Context(), c.quiet, c.args, &strings.Builder{}); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v; want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestCommand(t *testing.T) {
+	for _, c := range []struct {
+		name, stderr string
+		args         []string
+		code         int
+	}{
+		{"help", "usage: agent [", []string{"-h"}, 0},
+		{"a flag that there is not", "agent: flag provided but not defined: -x; see -h\n", []string{"-x"}, 2},
+		{"two URLs", "agent: too many arguments; want the job's URL, or nothing\n", []string{"mem://a", "mem://b"}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var stderr strings.Builder
+			code := command(c.args, io.Discard, &stderr)
+			if code != c.code || !strings.HasPrefix(stderr.String(), c.stderr) {
+				t.Errorf("status %d, %q; want %d, %q", code, &stderr, c.code, c.stderr)
+			}
+			if c.code == 0 && !strings.Contains(stderr.String(), "The URL is that of a store") {
+				t.Errorf("%q does not tell of the URL", &stderr)
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -349,17 +350,60 @@ func TestBadUsage(t *testing.T) {
 	}{
 		{"unknown flag", []string{"-kill", "5"}, 2, "flag provided but not defined"},
 		{"an argument", []string{"now"}, 2, `unexpected argument "now"`},
-		{"no events", []string{"-events", "0"}, 2, "-events, -partitions and -workers are to be 1 or more"},
-		{"less than no kills", []string{"-kills", "-1"}, 2, "-kills and -moves are to be 0 or more"},
+		{"no events", []string{"-events", "0"}, 2, "-events is 0; set 1 or more"},
+		{"less than no kills", []string{"-kills", "-1"}, 2, "-kills is -1; set 0 or more"},
 		{"no interval", []string{"-interval", "0"}, 2, "-interval is 0s; set 1ms or more"},
 		{"a worker without a store", []string{"-brokers", "127.0.0.1:9"}, 2, "set -checkpoint and -dir"},
 		{"unknown scheme", []string{"-checkpoint", "ftp://host/x"}, 1, `unknown scheme "ftp"`},
+		{"no broker", []string{"-brokers", "127.0.0.1:1,127.0.0.1:2", "-checkpoint", "mem://" + t.Name()}, 1, "no broker can be reached at 127.0.0.1:1,127.0.0.1:2"},
+		{"a broker that says nothing", []string{"-brokers", silent(t), "-checkpoint", "mem://" + t.Name()}, 1, "no answer within 5s"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			began := time.Now()
 			code, account := runForTest(t, test.args...)
-			if code != test.code || !strings.Contains(account, test.want) {
-				t.Errorf("exit code %d; want %d and %q", code, test.code, test.want)
+			if lines := strings.Count(account, "\n"); code != test.code || lines != 1 || !strings.Contains(account, test.want) {
+				t.Errorf("exit code %d and %d lines; want %d and one with %q", code, lines, test.code, test.want)
+			}
+			if took := time.Since(began); took > 15*time.Second {
+				t.Errorf("it was found out after %v", took)
 			}
 		})
+	}
+}
+
+// silent returns the address of a broker that takes connections, and does not answer.
+func silent(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr().String()
+}
+
+// A story that nobody reads any more ends, and leaves nothing behind.
+func TestUnreadStoryEnds(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	if os.TempDir() != tmp {
+		t.Skip("this system has another variable for it")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = w.Close() }()
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var stderr strings.Builder
+	code := run(nil, w, &stderr, nil)
+	if code != 1 || !strings.Contains(stderr.String(), "the output cannot be written") {
+		t.Errorf("exit code %d, %q; want 1, and why", code, &stderr)
+	}
+	left, err := os.ReadDir(tmp)
+	if err != nil || len(left) > 0 {
+		t.Errorf("%v are left, %v; want nothing", left, err)
 	}
 }

@@ -35,6 +35,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 	_ "github.com/holdfast-io/holdfast/local"
 	"github.com/holdfast-io/holdfast/runner"
 	_ "github.com/holdfast-io/holdfast/s3"
@@ -69,7 +70,6 @@ type options struct {
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	f := flag.NewFlagSet("kafka", flag.ContinueOnError)
-	f.SetOutput(stderr)
 	f.StringVar(&o.brokers, "brokers", "", "`addresses` of brokers, by commas: be a worker (default: tell a story with a broker in this process)")
 	f.StringVar(&o.topic, "topic", "clicks", "topic to read")
 	f.StringVar(&o.group, "group", "holdfast-clicks", "consumer group, which is the job's alone")
@@ -83,7 +83,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.kills, "kills", 4, "of the story: how often to kill a worker")
 	f.IntVar(&o.moves, "moves", 4, "of the story: how often to let a worker join or leave")
 	f.Uint64Var(&o.seed, "seed", mathrand.Uint64N(1_000_000), "of the story: of the events, and of the random choices")
-	if err := f.Parse(args); err != nil {
+	if err := cli.Parse(f, args, stderr, "kafka [flags]"); err != nil {
 		return o, err
 	}
 	o.name = "kafka-" + strings.ToLower(rand.Text()[:8])
@@ -91,6 +91,16 @@ func parse(args []string, stderr io.Writer) (options, error) {
 }
 
 func (o *options) check(args []string) error {
+	for flag, n := range map[string]int{"-events": o.events, "-partitions": o.partitions, "-workers": o.workers} {
+		if n < 1 {
+			return fmt.Errorf("%s is %d; set 1 or more", flag, n)
+		}
+	}
+	for flag, n := range map[string]int{"-kills": o.kills, "-moves": o.moves} {
+		if n < 0 {
+			return fmt.Errorf("%s is %d; set 0 or more", flag, n)
+		}
+	}
 	switch {
 	case len(args) > 0:
 		return fmt.Errorf("unexpected argument %q: all is said by flags; see -h", args[0])
@@ -100,10 +110,6 @@ func (o *options) check(args []string) error {
 		return fmt.Errorf("-interval is %v; set 1ms or more", o.interval)
 	case o.session < time.Second:
 		return fmt.Errorf("-session is %v; set 1s or more", o.session)
-	case o.events < 1 || o.partitions < 1 || o.workers < 1:
-		return errors.New("-events, -partitions and -workers are to be 1 or more")
-	case o.kills < 0 || o.moves < 0:
-		return errors.New("-kills and -moves are to be 0 or more")
 	}
 	return nil
 }
@@ -129,14 +135,20 @@ func run(args []string, stdout, stderr io.Writer, spoil spoiler) int {
 	}
 	if o.brokers != "" {
 		err = o.work(ctx, stdout, stderr)
-	} else if err = o.tell(ctx, stdout); ctx.Err() != nil {
-		err = errors.New("interrupted")
+	} else {
+		err = o.tellTo(ctx, stdout)
 	}
 	if err != nil {
 		logger.Println(err)
 		return 1
 	}
 	return 0
+}
+
+func (o *options) tellTo(ctx context.Context, stdout io.Writer) error {
+	ctx, out, end := cli.Output(ctx, stdout)
+	defer end()
+	return cli.Ended(ctx, o.tell(ctx, out))
 }
 
 // work is a worker: it counts the events of the partitions that the group gives it, until ctx
@@ -148,7 +160,14 @@ func (o *options) work(ctx context.Context, stdout, stderr io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, job.Close(context.WithoutCancel(ctx))) }()
-	m := &member{brokers: strings.Split(o.brokers, ","), group: o.group, topic: o.topic, session: o.session, log: logger, out: stdout}
+	brokers := strings.Split(o.brokers, ",")
+	if err := reach(ctx, brokers); err != nil {
+		if ctx.Err() != nil {
+			return nil // it is to end before it has begun
+		}
+		return err
+	}
+	m := &member{brokers: brokers, group: o.group, topic: o.topic, session: o.session, log: logger, out: stdout}
 	return runner.Run(ctx, runner.RunOptions{
 		Options: runner.Options{Interval: o.interval, Logger: logger},
 		Job:     job, Dir: o.dir,

@@ -93,6 +93,28 @@ func (m *member) assign(ctx context.Context, w *runner.Workers) (err error) {
 	return err
 }
 
+// reachable is how long a broker may take to answer when a worker begins.
+const reachable = 5 * time.Second
+
+// reach makes sure that a broker answers. A member of a group whose brokers are not there waits for
+// them without a word: as it should when it has worked, but not if their addresses are wrong.
+func reach(ctx context.Context, brokers []string) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.RequestRetries(0))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, reachable, fmt.Errorf("no answer within %v", reachable))
+	defer cancel()
+	if err := client.Ping(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return fmt.Errorf("no broker can be reached at %s; start one, or set -brokers to the addresses of yours: %w", strings.Join(brokers, ","), err)
+	}
+	return nil
+}
+
 func (m *member) begins(w *runner.Workers) {
 	m.workers, m.failed, m.wake = w, make(chan error, 1), func() {}
 	m.shares, m.last = make(map[string]*share), make(map[string]*share)

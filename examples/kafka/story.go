@@ -25,6 +25,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 	"github.com/holdfast-io/holdfast/examples/internal/clicks"
 )
 
@@ -121,7 +122,8 @@ func fileURL(path string) string {
 }
 
 func (s *story) live(ctx context.Context) error {
-	s.say("%d clicks are sent to %d partitions; %d workers count them (seed %d).", s.events, s.partitions, s.options.workers, s.seed)
+	s.say("A producer sends %s to %s, which %s will count (seed %d).",
+		cli.Number(s.events, "click"), cli.Number(s.partitions, "partition"), cli.Number(s.options.workers, "worker"), s.seed)
 	for range s.options.workers {
 		if err := s.join(ctx); err != nil {
 			return err
@@ -413,7 +415,7 @@ func (s *story) verify(ctx context.Context, job *checkpoint.Job) error {
 			return err
 		}
 	}
-	if _, err := fmt.Fprintf(s.out, "\nWorkers went on from a checkpoint %d times.\n%s", s.restores.n.Load(), v); err != nil {
+	if _, err := fmt.Fprintf(s.out, "\nWorkers went on from a checkpoint %s.\n%s", cli.Times(int(s.restores.n.Load())), v); err != nil {
 		return err
 	}
 	return s.judge(v)

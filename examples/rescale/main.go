@@ -17,8 +17,10 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"maps"
 	"os"
@@ -27,18 +29,33 @@ import (
 	"syscall"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 	_ "github.com/holdfast-io/holdfast/local" // file://; import s3 or gcs for theirs
 	"github.com/holdfast-io/holdfast/runner"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "rescale:", err)
-		os.Exit(1)
+func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func command(args []string, stdout, stderr io.Writer) int {
+	logger := log.New(stderr, "rescale: ", 0)
+	f := flag.NewFlagSet("rescale", flag.ContinueOnError)
+	err := cli.Parse(f, args, stderr, "rescale [URL]\nThe URL is that of a store at which nothing is yet, such as file:///var/lib/rescale (default: a temporary directory).")
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		logger.Println(err)
+		return 2
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, out, end := cli.Output(ctx, stdout)
+	defer end()
+	if err := cli.Ended(ctx, run(ctx, f.Args(), out)); err != nil {
+		logger.Println(err)
+		return 1
+	}
+	return 0
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {

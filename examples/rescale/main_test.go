@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -61,4 +62,27 @@ func TestRescaleInTwoAttempts(t *testing.T) {
 	}
 	must(s.work(t.Context(), l, end))
 	must(s.compare(t.Context(), 6, end))
+}
+
+func TestCommand(t *testing.T) {
+	for _, c := range []struct {
+		name, stderr string
+		args         []string
+		code         int
+	}{
+		{"help", "usage: rescale [", []string{"-h"}, 0},
+		{"a flag that there is not", "rescale: flag provided but not defined: -x; see -h\n", []string{"-x"}, 2},
+		{"two URLs", "rescale: too many arguments; want the job's URL, or nothing\n", []string{"mem://a", "mem://b"}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var stderr strings.Builder
+			code := command(c.args, io.Discard, &stderr)
+			if code != c.code || !strings.HasPrefix(stderr.String(), c.stderr) {
+				t.Errorf("status %d, %q; want %d, %q", code, &stderr, c.code, c.stderr)
+			}
+			if c.code == 0 && !strings.Contains(stderr.String(), "The URL is that of a store") {
+				t.Errorf("%q does not tell of the URL", &stderr)
+			}
+		})
+	}
 }

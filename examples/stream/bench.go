@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 	"github.com/holdfast-io/holdfast/examples/internal/clicks"
 
 	"github.com/holdfast-io/holdfast/runner"
@@ -54,7 +55,8 @@ func (o *options) measure(ctx context.Context, b *broker, out io.Writer) error {
 		slices.Reverse(all) // in the next round the other one is first
 	}
 	slices.SortFunc(all, func(a, b *figures) int { return cmp.Compare(b.interval, a.interval) })
-	if _, err := fmt.Fprintf(out, "%d events in %d partitions, one worker; medians of %d rounds.\n\n%s", o.events, o.partitions, o.rounds, header); err != nil {
+	if _, err := fmt.Fprintf(out, "%s in %s, one worker; medians of %s.\n\n%s",
+		cli.Number(o.events, "event"), cli.Number(o.partitions, "partition"), cli.Number(o.rounds, "round"), header); err != nil {
 		return err
 	}
 	for _, f := range all {
@@ -107,7 +109,7 @@ func (m *bench) throughput(ctx context.Context, f *figures) error {
 	if _, err := c.start(); err != nil {
 		return err
 	}
-	if err := c.until(ctx, "each partition has a worker", c.restoredAll); err != nil {
+	if err := c.until(ctx, "each partition has had a worker", c.begunAll); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -146,14 +148,14 @@ func (m *bench) recovery(ctx context.Context, f *figures) error {
 	c.change(func() {
 		for p := range reached {
 			reached[p] = c.partitions[p].counted
-			c.partitions[p].counted = 0
+			c.partitions[p].counted, c.partitions[p].begun = 0, false
 		}
 	})
 	again, began := 0, time.Now()
 	if _, err := c.start(); err != nil {
 		return err
 	}
-	if err := c.until(ctx, "each partition has a worker again", c.restoredAll); err != nil {
+	if err := c.until(ctx, "each partition has had a worker again", c.begunAll); err != nil {
 		return err
 	}
 	c.look(func() {

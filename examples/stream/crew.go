@@ -41,6 +41,7 @@ type crew struct {
 // A partition is what is known of one.
 type partition struct {
 	owner   *worker  // who works on it, as far as is known; nil for nobody
+	begun   bool     // somebody has worked on it, and may have come to its end
 	counted int      // events that its owner has counted
 	acked   struct { // the newest checkpoint that anyone was told of
 		seq     uint64
@@ -253,7 +254,7 @@ func (c *crew) opened(w *worker, p *partition, at int, n note) {
 		c.restores++
 		c.replayed += max(0, p.counted-n.Counted)
 	}
-	p.owner, p.counted, p.from = w, n.Counted, n.Counted
+	p.owner, p.begun, p.counted, p.from = w, true, n.Counted, n.Counted
 }
 
 // committed is told that a worker was told that a commit is durable.
@@ -341,6 +342,12 @@ func (c *crew) idle() (idle []*worker) {
 // restoredAll reports whether each partition has an owner. The caller holds c.mu.
 func (c *crew) restoredAll() bool {
 	return !slices.ContainsFunc(c.partitions, func(p *partition) bool { return p.owner == nil })
+}
+
+// begunAll reports whether each partition has had an owner: with a small input, the first may be
+// done before the last is restored. The caller holds c.mu.
+func (c *crew) begunAll() bool {
+	return !slices.ContainsFunc(c.partitions, func(p *partition) bool { return !p.begun })
 }
 
 // counted returns how many events were counted. The caller holds c.mu.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 )
 
 // A fault is something that is done to the workers.
@@ -152,7 +154,7 @@ func (s *story) resume(ctx context.Context, w *worker, tasks []int) error {
 	if refused > 0 {
 		s.zombies.Add(1)
 	}
-	s.say("Worker %d has lost them: the store refused %s of it.", w.id, number(refused, "commit"))
+	s.say("Worker %d has lost them: the store refused %s of it.", w.id, cli.Number(refused, "commit"))
 	return nil
 }
 
@@ -173,7 +175,10 @@ func (s *story) add(ctx context.Context) error {
 	}
 	s.added++
 	s.say("Worker %d is added.", w.id)
-	return s.crew.until(ctx, fmt.Sprintf("worker %d has a partition", w.id), func() bool { return len(w.tasks) > 0 || w.gone })
+	return s.crew.until(ctx, fmt.Sprintf("worker %d has a partition", w.id), func() bool {
+		none := len(s.crew.workers) > len(s.crew.partitions) // there may be none left for it
+		return len(w.tasks) > 0 || w.gone || none
+	})
 }
 
 func (s *story) remove(ctx context.Context) error {
@@ -203,12 +208,3 @@ func list(partitions []int) string {
 	}
 	return "partitions " + strings.Join(names, " ")
 }
-
-func number(n int, of string) string {
-	if n == 1 {
-		return "1 " + of
-	}
-	return fmt.Sprintf("%d %ss", n, of)
-}
-
-func times(n int) string { return number(n, "time") }

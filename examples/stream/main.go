@@ -41,9 +41,8 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/holdfast-io/holdfast/backend"
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 )
 
 // workerEnv is the environment variable that makes a process a worker. It holds the
@@ -72,15 +71,13 @@ func runStory(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err = o.run(ctx, stdout)
-	switch {
-	case err == nil:
-		return 0
-	case ctx.Err() != nil:
-		err = errors.New("interrupted")
+	ctx, out, end := cli.Output(ctx, stdout)
+	defer end()
+	if err := cli.Ended(ctx, o.run(ctx, newAccount(out, windowOf(stdout)))); err != nil {
+		logTo(stderr).Println(err)
+		return 1
 	}
-	logTo(stderr).Println(err)
-	return 1
+	return 0
 }
 
 func logTo(w io.Writer) *log.Logger { return log.New(w, "stream: ", 0) }
@@ -109,7 +106,6 @@ type options struct {
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	f := flag.NewFlagSet("stream", flag.ContinueOnError)
-	f.SetOutput(stderr)
 	f.StringVar(&o.broker, "nats", "", "`URL` of a cluster of NATS with JetStream (default: a server in this process)")
 	f.StringVar(&o.url, "checkpoint", "", "`URL` of the store, file:// or s3://, below which this run keeps its checkpoints (default: a directory in -dir)")
 	f.StringVar(&o.dir, "dir", "", "working `directory`, which stays (default: a temporary one)")
@@ -126,12 +122,24 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.Uint64Var(&o.seed, "seed", mathrand.Uint64N(1_000_000), "of the events, and of the random choices")
 	f.BoolVar(&o.bench, "bench", false, "measure the job with and without checkpoints instead; nothing is paused or replaced")
 	f.IntVar(&o.rounds, "rounds", 3, "rounds of -bench, of which it tells the medians")
-	if err := f.Parse(args); err != nil {
+	if err := cli.Parse(f, args, stderr, "stream [flags]"); err != nil {
 		return o, err
+	}
+	if !o.bench && isSet(f, "rounds") {
+		return o, errors.New("-rounds is of -bench, which is not set: set it too, or leave -rounds out")
 	}
 	o.name = strings.ToLower(rand.Text()[:8])
 	return o, o.check(f.Args())
 }
+
+func isSet(f *flag.FlagSet, name string) (set bool) {
+	f.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
+// maxPartitions bounds what is asked of one machine: each partition is a Pebble database in a
+// worker, and a reader in the broker.
+const maxPartitions = 256
 
 func (o *options) check(args []string) error {
 	for flag, n := range map[string]int{"-partitions": o.partitions, "-events": o.events, "-rounds": o.rounds} {
@@ -147,6 +155,8 @@ func (o *options) check(args []string) error {
 	switch {
 	case len(args) > 0:
 		return fmt.Errorf("unexpected argument %q: all is said by flags; see -h", args[0])
+	case o.partitions > maxPartitions:
+		return fmt.Errorf("-partitions is %d; set %d or less", o.partitions, maxPartitions)
 	case o.workers < 2:
 		return fmt.Errorf("-workers is %d; set 2 or more, so that one is left when another is paused", o.workers)
 	case o.interval < time.Millisecond:
@@ -157,12 +167,18 @@ func (o *options) check(args []string) error {
 		return fmt.Errorf("-expiry is %v; set 1s to 1m", o.expiry)
 	case o.pauses > 0 && !canPause:
 		return errors.New("this system cannot pause a process; set -pauses 0")
+	case o.bench:
+		return nil // nothing is paused
+	}
+	if least := time.Duration(o.pauses) * o.expiry; o.duration < least { // one pause comes after another
+		return fmt.Errorf("-pauses is %d, each of more than the %v of -expiry, and -duration is %v; set -duration %v or more, or fewer -pauses",
+			o.pauses, o.expiry, o.duration, least)
 	}
 	return nil
 }
 
 // run prepares a directory, and does in it what was asked for.
-func (o *options) run(ctx context.Context, out io.Writer) (err error) {
+func (o *options) run(ctx context.Context, out *account) (err error) {
 	if o.url != "" { // a mistake in it is found before anything is started
 		store, err := backend.Open(ctx, o.url)
 		if err != nil {
@@ -177,7 +193,8 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 		if !o.keep {
-			defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
+			made := o.dir
+			defer func() { err = errors.Join(err, os.RemoveAll(made)) }()
 		}
 	}
 	if o.dir, err = filepath.Abs(o.dir); err != nil {
@@ -196,9 +213,9 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.close(ctx)) }()
 	if o.bench {
-		return o.measure(ctx, b, out)
+		return o.measure(ctx, b, out.w)
 	}
-	return newStory(o, b, newAccount(out, isTerminal(out))).tell(ctx)
+	return newStory(o, b, out).tell(ctx)
 }
 
 // below returns the URL of a place below another one: each run has its own, because its
@@ -214,11 +231,6 @@ func below(place, name string) (string, error) {
 func fileURL(path string) string {
 	path = "/" + strings.TrimPrefix(filepath.ToSlash(path), "/") // C:/dir on Windows
 	return (&url.URL{Scheme: "file", Path: path}).String()
-}
-
-func isTerminal(out io.Writer) bool {
-	f, ok := out.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func decodeSettings(encoded string) (s settings, err error) {

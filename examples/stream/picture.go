@@ -5,45 +5,98 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
+	"golang.org/x/term"
+
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 	"github.com/holdfast-io/holdfast/examples/internal/clicks"
 )
 
-// An account is what the reader is told: lines, and on a terminal a picture below them.
+// An account is what the reader is told: lines, and a picture below them if the window has room
+// for it.
 type account struct {
-	w        io.Writer
-	terminal bool
+	w      io.Writer
+	window window
 
 	mu    sync.Mutex
-	drawn int   // lines of the picture that is there
-	err   error // the first
+	drawn string // the picture that is there
+	err   error  // the first
 }
 
-func newAccount(w io.Writer, terminal bool) *account { return &account{w: w, terminal: terminal} }
+// A window returns its size now, or zeros if nothing can be drawn in it.
+type window func() (width, height int)
+
+func newAccount(w io.Writer, window window) *account { return &account{w: w, window: window} }
+
+// windowOf returns the window to which out writes. One whose TERM does not say that it can move
+// its cursor has no size.
+func windowOf(out io.Writer) window {
+	f, ok := out.(*os.File)
+	if name := os.Getenv("TERM"); !ok || name == "" || name == "dumb" {
+		return func() (int, int) { return 0, 0 }
+	}
+	return func() (width, height int) {
+		width, height, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 0, 0 // it is no terminal
+		}
+		return width, height
+	}
+}
+
+// rows returns how many rows of a window some lines take. One that is wider than the window goes on
+// in the next row.
+func rows(lines string, width int) (n int) {
+	for line := range strings.Lines(lines) {
+		n += 1 + max(0, utf8.RuneCountInString(strings.TrimSuffix(line, "\n"))-1)/width
+	}
+	return n
+}
 
 // say adds to the lines.
 func (a *account) say(format string, args ...any) { a.write(fmt.Sprintf(format, args...), "") }
 
-// draw replaces the picture.
-func (a *account) draw(picture string) { a.write("", picture) }
+// draw replaces the picture. If the new one does not fit into the window, with a row for the
+// cursor, none is there, and it returns false.
+func (a *account) draw(picture string) bool {
+	width, height := a.window()
+	if width < 1 || rows(picture, width) >= height {
+		a.write("", "")
+		return false
+	}
+	a.write("", picture)
+	return true
+}
 
 // write adds lines, and replaces the picture, if there is one.
 func (a *account) write(lines, picture string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var b strings.Builder
-	if a.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", a.drawn) // up, and clear what is below
+	if a.drawn != "" {
+		b.WriteString(a.clear())
 	}
 	b.WriteString(lines)
 	b.WriteString(picture)
-	a.drawn = strings.Count(picture, "\n")
+	a.drawn = picture
 	if a.err == nil && b.Len() > 0 {
 		_, a.err = io.WriteString(a.w, b.String())
 	}
+}
+
+// clear moves the cursor up to where the picture begins, and clears what is below. The window may
+// have another size than when it was drawn: what has left it at the top stays.
+func (a *account) clear() string {
+	width, height := a.window()
+	if width < 1 || height < 2 {
+		return ""
+	}
+	return fmt.Sprintf("\x1b[%dA\x1b[J", min(rows(a.drawn, width), height-1))
 }
 
 // say tells the reader a sentence, and when it was so.
@@ -51,7 +104,7 @@ func (s *story) say(format string, args ...any) {
 	s.out.say("%6.1f s  %s\n", time.Since(s.begun).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// How often the picture is drawn, and, where there is no terminal, a line is told.
+// How often the picture is drawn, and, where there is no room for it, a line is told.
 const (
 	frame = 200 * time.Millisecond
 	still = 5 * time.Second
@@ -60,24 +113,19 @@ const (
 // paint shows how it goes, until the function that it returns is called.
 func (s *story) paint(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	every := still
-	if s.out.terminal {
-		every = frame
-	}
 	var painting sync.WaitGroup
 	painting.Go(func() {
-		tick := time.NewTicker(every)
+		tick := time.NewTicker(frame)
 		defer tick.Stop()
-		for {
+		for told := time.Now(); ; {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
 				return
 			}
-			if s.out.terminal {
-				s.out.draw(s.picture())
-			} else {
+			if !s.out.draw(s.picture()) && time.Since(told) >= still {
 				s.say("%s", s.line())
+				told = time.Now()
 			}
 		}
 	})
@@ -98,7 +146,7 @@ func (s *story) line() (line string) {
 		}
 		sent := s.sentSoFar()
 		line = fmt.Sprintf("%d of %d events sent, %d behind, %d in checkpoints; %s; %d of %d faults.",
-			sent, s.events, max(0, sent-counted), committed, number(len(s.crew.workers), "worker"), s.done.Load(), len(s.faults))
+			sent, s.events, max(0, sent-counted), committed, cli.Number(len(s.crew.workers), "worker"), s.done.Load(), len(s.faults))
 	})
 	return line
 }
@@ -130,18 +178,18 @@ func (s *story) picture() string {
 
 // introduce says what is to come.
 func (s *story) introduce() {
-	s.out.say("%d clicks on %d pages are sent to NATS at %s over %v, in %d partitions.\n",
-		s.events, clicks.Pages, s.broker.url, s.duration, s.partitions)
+	s.out.say("%d clicks on %d pages are sent to NATS at %s over %v, in %s.\n",
+		s.events, clicks.Pages, s.broker.url, s.duration, cli.Number(s.partitions, "partition"))
 	s.out.say("%d workers count them. Each partition is checkpointed every %v to\n%s\nIn that time there are %s, %s for longer than a lease of %v, and %s (seed %d).\n\n",
-		s.workers, s.interval, s.url, number(s.kills, "kill"), number(s.pauses, "pause"), s.expiry, number(s.rebalances, "rebalance"), s.seed)
+		s.workers, s.interval, s.url, cli.Number(s.kills, "kill"), cli.Number(s.pauses, "pause"), s.expiry, cli.Number(s.rebalances, "rebalance"), s.seed)
 }
 
 // sumUp says what happened before the verdict.
 func (s *story) sumUp() {
 	c := s.crew
 	s.out.say("\nWorkers were killed %s, paused %s, added %s and removed %s.\n",
-		times(s.killed), times(int(s.paused.Load())), times(s.added), times(s.removed))
-	s.out.say("They made %d commits, went on from a checkpoint %s, and counted %d events again.\n", c.commits, times(c.restores), c.replayed)
+		cli.Times(s.killed), cli.Times(int(s.paused.Load())), cli.Times(s.added), cli.Times(s.removed))
+	s.out.say("They made %s, went on from a checkpoint %s, and counted %s again.\n", cli.Number(c.commits, "commit"), cli.Times(c.restores), cli.Number(c.replayed, "event"))
 	s.out.say("For a cut, the loop stood still for %s.\n", spread(c.pauses))
 	s.out.say("After %d of the pauses the store refused commits of the worker that had been paused: %d in all.\n", s.zombies.Load(), s.refused.Load())
 	for _, wrong := range c.wrong {

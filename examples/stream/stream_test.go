@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -241,18 +243,133 @@ func TestWhatTheStoreMustNotDo(t *testing.T) {
 	}
 }
 
+// A partition that is done before the next one is restored has been begun all the same: whoever
+// measures would wait for ever.
+func TestPartitionsAreDoneOneByOne(t *testing.T) {
+	c := newCrew(settings{Partitions: 2, Fixed: true}, "", func(err error) { t.Error(err) })
+	w := &worker{tasks: map[int]bool{}, from: map[int]uint64{}, commits: map[int]bool{}}
+	for i, told := range []note{{Op: open, Task: "clicks/0"}, {Op: closed, Task: "clicks/0"}, {Op: open, Task: "clicks/1"}, {Op: closed, Task: "clicks/1"}} {
+		c.change(func() { c.note(w, told) })
+		if begun, want := c.begunAll(), i >= 2; begun != want {
+			t.Errorf("after note %d all are begun: %t; want %t", i, begun, want)
+		}
+	}
+}
+
 // A picture replaces the one before, and lines stay above it.
 func TestPictureIsReplaced(t *testing.T) {
 	var out bytes.Buffer
-	a := newAccount(&out, true)
+	width, height := 80, 24
+	a := newAccount(&out, func() (int, int) { return width, height })
 	a.draw("one\ntwo\n")
 	a.say("a line\n")
 	a.draw("three\n")
+	width = 3 // "three" goes on in a second row now
+	a.draw("four\n")
+	height = 2 // only the second row of two is still there
 	a.draw("")
 	const up = "\x1b["
-	if got, want := out.String(), "one\ntwo\n"+up+"2A"+up+"Ja line\nthree\n"+up+"1A"+up+"J"; got != want {
+	want := "one\ntwo\n" + up + "2A" + up + "Ja line\nthree\n" + up + "2A" + up + "Jfour\n" + up + "1A" + up + "J"
+	if got := out.String(); got != want {
 		t.Errorf("%q; want %q", got, want)
 	}
+}
+
+// Where a picture does not fit, none is drawn: to clear it, the cursor would have to go where there
+// is no window.
+func TestPictureFits(t *testing.T) {
+	const picture = "four\n1234567\n"
+	for _, test := range []struct {
+		name          string
+		width, height int
+		fits          bool
+	}{
+		{"no terminal", 0, 0, false},
+		{"a row is left for the cursor", 80, 3, true},
+		{"no row is left", 80, 2, false},
+		{"a line takes two rows", 6, 3, false},
+		{"there is a row for that", 6, 4, true},
+		{"a line fills its row", 7, 3, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var out bytes.Buffer
+			a := newAccount(&out, func() (int, int) { return test.width, test.height })
+			if fits := a.draw(picture); fits != test.fits || fits != (out.Len() > 0) {
+				t.Errorf("it fits: %t, and %q is written; want %t", fits, &out, test.fits)
+			}
+		})
+	}
+}
+
+// What cannot move its cursor, or is no terminal, is a window without a size.
+func TestWindowsWithoutASize(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
+	for _, test := range []struct {
+		name, term string
+		out        io.Writer
+	}{
+		{"no file", "xterm", io.Discard},
+		{"no terminal", "xterm", null},
+		{"TERM is unset", "", null},
+		{"TERM is dumb", "dumb", null},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Setenv("TERM", test.term)
+			if width, height := windowOf(test.out)(); width != 0 || height != 0 {
+				t.Errorf("%d x %d; want no size", width, height)
+			}
+		})
+	}
+}
+
+// A run leaves nothing behind, however it ends.
+func TestTemporaryDirectoryIsRemoved(t *testing.T) {
+	small := []string{"-events", "1000", "-duration", "1s", "-partitions", "2", "-interval", "100ms", "-kills", "0", "-pauses", "0", "-rebalances", "0"}
+	for _, test := range []struct {
+		name   string
+		stdout io.Writer
+		args   []string
+		code   int
+		want   string
+	}{
+		{"all is well", io.Discard, nil, 0, ""},
+		{"nobody reads on", &shortReader{lines: 6}, []string{"-duration", "1m"}, 1, "the output cannot be written: io: read/write on closed pipe"},
+		{"no broker", io.Discard, []string{"-nats", "nats://127.0.0.1:1"}, 1, "connecting to NATS"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			tmp := t.TempDir()
+			t.Setenv("TMPDIR", tmp)
+			if os.TempDir() != tmp {
+				t.Skip("this system has another variable for it")
+			}
+			var stderr strings.Builder
+			began := time.Now()
+			if code := runStory(append(slices.Clone(small), test.args...), test.stdout, &stderr); code != test.code || !strings.Contains(stderr.String(), test.want) {
+				t.Errorf("exit code %d, %q; want %d, %q", code, &stderr, test.code, test.want)
+			}
+			if took := time.Since(began); took > 30*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			left, err := os.ReadDir(tmp)
+			if err != nil || len(left) > 0 {
+				t.Errorf("%v are left, %v; want nothing", left, err)
+			}
+		})
+	}
+}
+
+// A shortReader takes some lines, and no more.
+type shortReader struct{ lines int }
+
+func (r *shortReader) Write(p []byte) (int, error) {
+	if r.lines -= bytes.Count(p, []byte("\n")); r.lines < 0 {
+		return 0, io.ErrClosedPipe
+	}
+	return len(p), nil
 }
 
 func TestBadUsage(t *testing.T) {
@@ -263,6 +380,9 @@ func TestBadUsage(t *testing.T) {
 		want string
 	}{
 		{"unknown flag", []string{"-kill", "5"}, 2, "flag provided but not defined"},
+		{"too many partitions", []string{"-partitions", "100000"}, 2, "-partitions is 100000; set 256 or less"},
+		{"pauses that do not fit", []string{"-pauses", "99"}, 2, "-pauses is 99, each of more than the 2s of -expiry, and -duration is 4s; set -duration 3m18s or more, or fewer -pauses"},
+		{"rounds of nothing", []string{"-rounds", "5"}, 2, "-rounds is of -bench, which is not set"},
 		{"an argument", []string{"now"}, 2, `unexpected argument "now"`},
 		{"no events", []string{"-events", "0"}, 2, "-events is 0; set 1 or more"},
 		{"less than no kills", []string{"-kills", "-1"}, 2, "-kills is -1; set 0 or more"},
@@ -277,6 +397,9 @@ func TestBadUsage(t *testing.T) {
 			code, account := runForTest(t, test.args...)
 			if code != test.code || !strings.Contains(account, test.want) {
 				t.Errorf("exit code %d; want %d and %q", code, test.code, test.want)
+			}
+			if lines := strings.Count(account, "\n"); lines != 1 {
+				t.Errorf("%d lines; want one", lines)
 			}
 			if took := time.Since(began); took > 10*time.Second {
 				t.Errorf("it was found out after %v", took)

@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log"
 	"math/rand/v2"
@@ -30,6 +31,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 )
 
 // settings are what the job needs to know. The parent hands them to the child.
@@ -85,12 +88,12 @@ func runStory(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	err = o.tell(ctx, stdout)
+	ctx, out, end := cli.Output(ctx, stdout)
+	defer end()
+	err = cli.Ended(ctx, o.tell(ctx, out))
 	switch {
 	case err == nil:
 		return 0
-	case ctx.Err() != nil:
-		err = errors.New("interrupted")
 	case errors.Is(err, errJobFailed):
 		return 1 // the job has said why
 	}
@@ -111,11 +114,6 @@ type options struct {
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	f := flag.NewFlagSet("wordcount", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() {
-		_, _ = io.WriteString(stderr, "usage: wordcount [flags] [path...]\nCounts the words below the paths (default: the Go sources); flags:\n")
-		f.PrintDefaults()
-	}
 	f.StringVar(&o.URL, "checkpoint", "", "`URL` of the store for checkpoints (default: a directory in --dir)")
 	f.DurationVar(&o.Interval, "interval", time.Second, "time between two checkpoints of a task")
 	f.DurationVar(&o.Over, "over", 20*time.Second, "time over which the texts arrive, as the records of a stream do; 0: they are all there")
@@ -123,13 +121,18 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.Uint64Var(&o.seed, "seed", rand.Uint64N(1_000_000), "of the random choices")
 	f.StringVar(&o.dir, "dir", "", "working `directory`, which stays (default: a temporary one)")
 	f.BoolVar(&o.keep, "keep", false, "keep the temporary directory")
-	if err := f.Parse(args); err != nil {
+	err := cli.Parse(f, args, stderr, "wordcount [flags] [path...]\nCounts the words below the paths (default: the Go sources); flags:")
+	if err != nil {
 		return o, err
 	}
-	if o.Interval <= 0 || o.Over < 0 || o.kills < 0 {
-		return o, errors.New("--interval must be more than 0, --over and --kills not less")
+	switch {
+	case o.Interval <= 0:
+		return o, fmt.Errorf("--interval is %v; set more than 0", o.Interval)
+	case o.Over < 0:
+		return o, fmt.Errorf("--over is %v; set 0 or more", o.Over)
+	case o.kills < 0:
+		return o, fmt.Errorf("--kills is %d; set 0 or more", o.kills)
 	}
-	var err error
 	o.Paths, err = textPaths(f.Args())
 	return o, err
 }

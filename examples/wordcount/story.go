@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 )
 
 // A story is how the job lives and is killed, again and again, and what came
@@ -63,10 +64,10 @@ func (s *story) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.out.printf("Counting the words of %d files, %s, below %s.\n",
-		s.corpus.texts, bytesOf(s.corpus.size), strings.Join(s.Paths, ", "))
-	s.out.printf("They arrive over %v, in %d partitions; each is checkpointed every %v to\n%s (seed %d).\n\n",
-		s.Over, len(s.corpus.partitions), s.Interval, s.URL, s.seed)
+	s.out.printf("Counting the words of %s, %s, below %s.\n",
+		cli.Number(s.corpus.texts, "file"), bytesOf(s.corpus.size), strings.Join(s.Paths, ", "))
+	s.out.printf("They arrive over %v, in %s; each is checkpointed every %v to\n%s (seed %d).\n\n",
+		s.Over, cli.Number(len(s.corpus.partitions), "partition"), s.Interval, s.URL, s.seed)
 	if done {
 		s.out.printf("The job was done by an earlier run: there is nothing to kill.\n\n")
 		s.kills = 0
@@ -232,8 +233,8 @@ func (s *story) sumUp() {
 			during = append(during, fmt.Sprintf("%s (%d)", op, n))
 		}
 	}
-	s.out.printf("\nThe job was killed %d times; what was under way: %s.\n", s.killed, cmp.Or(strings.Join(during, ", "), "nothing"))
-	s.out.printf("It was told of %d commits, and killed before it could be told of %d more that stood.\n", s.commits, s.unheard)
+	s.out.printf("\nThe job was killed %s; what was under way: %s.\n", cli.Times(s.killed), cmp.Or(strings.Join(during, ", "), "nothing"))
+	s.out.printf("It was told of %s, and killed before it could be told of %d more that stood.\n", cli.Number(s.commits, "commit"), s.unheard)
 	s.out.printf("%s were counted again.\n", bytesOf(s.replayed))
 	if len(s.lost) > 0 {
 		s.out.printf("LOST, although the job was told that they were committed: %s.\n", strings.Join(s.lost, ", "))

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 )
 
 // A verdict is what came of comparing the newest checkpoints to a straight
@@ -95,12 +96,12 @@ func (v *verdict) compare(partition string, straight map[string]uint64, dir stri
 			return err
 		}
 		if want := straight[c.word]; c.n != want {
-			v.differs("%s: %q was counted %d times; it is there %d times", partition, c.word, c.n, want)
+			v.differs("%s: %q was counted %s; it is there %s", partition, c.word, cli.Times(int(c.n)), cli.Times(int(want)))
 		}
 		delete(straight, c.word)
 	}
 	for word, n := range straight {
-		v.differs("%s: %q was not counted; it is there %d times", partition, word, n)
+		v.differs("%s: %q was not counted; it is there %s", partition, word, cli.Times(int(n)))
 	}
 	return nil
 }
@@ -131,12 +132,12 @@ func straightPass(p *partition) (map[string]uint64, error) {
 func (v verdict) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "The newest checkpoints, restored from the store, and a straight pass over the same\n"+
-		"texts: %d words, %d counts compared, ", v.words, v.distinct)
+		"texts: %s, %s compared, ", cli.Number(int(v.words), "word"), cli.Number(v.distinct, "count"))
 	if v.differences == 0 {
 		b.WriteString("all equal.\n")
 		return b.String()
 	}
-	fmt.Fprintf(&b, "%d DIFFERENCES:\n", v.differences)
+	fmt.Fprintf(&b, "DIFFERENCES: %d\n", v.differences)
 	for _, d := range v.some[:min(len(v.some), maxShown)] {
 		fmt.Fprintln(&b, "  ", d)
 	}

@@ -353,7 +353,9 @@ func TestBadUsage(t *testing.T) {
 		want string
 	}{
 		{"unknown flag", []string{"--kill", "5"}, 2, "flag provided but not defined"},
-		{"no interval", []string{"--interval", "0", texts}, 2, "--interval must be more than 0"},
+		{"no interval", []string{"--interval", "0", texts}, 2, "--interval is 0s; set more than 0"},
+		{"less than no time", []string{"--over", "-1s", texts}, 2, "--over is -1s; set 0 or more"},
+		{"less than no kills", []string{"--kills", "-1", texts}, 2, "--kills is -1; set 0 or more"},
 		{"unknown scheme", []string{"--checkpoint", "ftp://host/x", texts}, 1, `unknown scheme "ftp"`},
 		{"no such directory", []string{filepath.Join(texts, "none")}, 1, "none"},
 		{"no texts", []string{pictures}, 1, "no text files"},

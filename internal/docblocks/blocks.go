@@ -4,6 +4,7 @@
 //
 //	go               a whole program, which go vet accepts. It is compiled as a user's
 //	                 would be: it cannot import internal packages
+//	go in=PATH       a whole file of any package, which go vet accepts in the nested module at PATH
 //	go file=PATH     lines that stand in that file of this module, at any indentation
 //	sh               commands that succeed; see below
 //	sh norun         commands that cannot run in a test (they need a network, or are the

@@ -104,14 +104,19 @@ func TestCheck(t *testing.T) {
 }
 
 func TestCheckProgram(t *testing.T) {
-	for _, c := range []struct{ name, text, fault string }{
-		{"good", program, ""},
-		{"unused import", strings.Replace(program, "println(backend.Schemes())", "", 1), "imported and not used"},
-		{"no such function", strings.Replace(program, "Schemes", "Schemata", 1), "Schemata"},
-		{"internal package", strings.Replace(program, "holdfast/backend", "holdfast/internal/testreq", 1), "internal package"},
+	const nested = "go in=engines/sqlite"
+	library := "package job\n\nimport _ \"github.com/holdfast-io/holdfast/engines/sqlite\"\n"
+	for _, c := range []struct{ name, info, text, fault string }{
+		{"good", "go", program, ""},
+		{"unused import", "go", strings.Replace(program, "println(backend.Schemes())", "", 1), "imported and not used"},
+		{"no such function", "go", strings.Replace(program, "Schemes", "Schemata", 1), "Schemata"},
+		{"internal package", "go", strings.Replace(program, "holdfast/backend", "holdfast/internal/testreq", 1), "internal package"},
+		{"nested module", nested, library, ""},
+		{"no such package in it", nested, strings.Replace(library, "sqlite", "oracle", 1), "engines/oracle"},
+		{"module that is gone", "go in=engines/oracle", library, "engines/oracle"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			wantFault(t, check(t.Context(), root, Block{Info: "go", Text: c.text}), c.fault)
+			wantFault(t, check(t.Context(), root, Block{Info: c.info, Text: c.text}), c.fault)
 		})
 	}
 }

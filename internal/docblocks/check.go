@@ -17,9 +17,12 @@ import (
 // module whose root is dir. It leaves it to [shell] to run commands.
 func check(ctx context.Context, dir string, b Block) error {
 	path, isExcerpt := strings.CutPrefix(b.Info, "go file=")
+	module, isNested := strings.CutPrefix(b.Info, "go in=")
 	switch {
 	case isExcerpt:
 		return checkExcerpt(filepath.Join(dir, filepath.FromSlash(path)), b.Text)
+	case isNested:
+		return vet(ctx, filepath.Join(dir, filepath.FromSlash(module)), b.Text)
 	case b.Info == "go":
 		return checkProgram(ctx, dir, b.Text)
 	case b.Info == "sh":
@@ -33,16 +36,21 @@ func check(ctx context.Context, dir string, b Block) error {
 	case b.Info == "text":
 		return nil
 	}
-	return fmt.Errorf("block of unknown kind %q; the known ones are go, go file=PATH, sh, sh norun, json, jsonc and text", b.Info)
+	return fmt.Errorf("block of unknown kind %q; the known ones are go, go in=PATH, go file=PATH, sh, sh norun, json, jsonc and text", b.Info)
 }
 
-// checkProgram vets a whole program. It is given to the go command as a file
-// outside the module, so that it sees what a user's program sees.
+// checkProgram vets a whole program.
 func checkProgram(ctx context.Context, dir, text string) error {
 	f, err := parser.ParseFile(token.NewFileSet(), "", text, parser.PackageClauseOnly)
 	if err != nil || f.Name.Name != "main" {
 		return errors.New("go block that is no whole program; name the file that it stands in: go file=PATH")
 	}
+	return vet(ctx, dir, text)
+}
+
+// vet vets a whole file, by the go.mod in dir. It is given to the go command as a file
+// outside the module, so that it sees what a user's program sees.
+func vet(ctx context.Context, dir, text string) error {
 	tmp, err := os.MkdirTemp("", "docblocks-")
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/holdfast-io/holdfast/checkpoint"
+	"github.com/holdfast-io/holdfast/examples/internal/cli"
 )
 
 // A Verdict is what came of comparing the newest checkpoints of tasks with the truth.
@@ -48,12 +49,12 @@ func (v *Verdict) Compare(ctx context.Context, job *checkpoint.Job, name, end st
 			return err
 		}
 		if n := want[c.page]; c.n != n {
-			v.differs("%s: %s was counted %d times; it was sent %d times", name, c.page, c.n, n)
+			v.differs("%s: %s was counted %s; it was sent %s", name, c.page, cli.Times(int(c.n)), cli.Times(int(n)))
 		}
 		delete(want, c.page)
 	}
 	for page, n := range want {
-		v.differs("%s: %s was not counted; it was sent %d times", name, page, n)
+		v.differs("%s: %s was not counted; it was sent %s", name, page, cli.Times(int(n)))
 	}
 	return nil
 }
@@ -102,12 +103,12 @@ func (v *Verdict) differs(format string, args ...any) {
 func (v Verdict) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "The newest checkpoints, restored from the store, and the events that were sent:\n"+
-		"%d events, %d counts compared, ", v.Events, v.Counts)
+		"%s, %s compared, ", cli.Number(int(v.Events), "event"), cli.Number(v.Counts, "count"))
 	if v.Differences == 0 {
 		b.WriteString("all equal.\n")
 		return b.String()
 	}
-	fmt.Fprintf(&b, "%d DIFFERENCES:\n", v.Differences)
+	fmt.Fprintf(&b, "DIFFERENCES: %d\n", v.Differences)
 	for _, d := range v.some {
 		fmt.Fprintln(&b, "  ", d)
 	}
