@@ -98,6 +98,30 @@ func TestManifestsAreDeletedWhenTheyAreOld(t *testing.T) {
 	}
 }
 
+// A manifest that is dropped late is deleted when it is old, though others that were dropped before
+// it are young.
+func TestOldManifestBehindAYoungOne(t *testing.T) {
+	inWorld(t, func(w *world) {
+		o, _ := w.ownerWith(lastOne)
+		s := at(0)
+		s.Savepoint = "first"
+		commit(w, o, s)
+		time.Sleep(2 * checkpoint.FenceWindow)
+		for n := range 2 {
+			commit(w, o, at(n+1))
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		w.wantObjects(manifests, 3)
+		task, _, _ := w.process()
+		mustDo(t, second(task.RemoveSavepoint(w.Context(), "first")))
+		commit(w, o, at(3))
+		synctest.Wait()
+		w.wantObjects(manifests, 4) // the amendment, and three commits: without the first
+		w.wantHistory("3")
+	})
+}
+
 // A manifest that is needed is kept, however old it is.
 func TestRetainedManifestsAreKept(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -469,7 +469,7 @@ func (t *Task) count(kind string, a *attempt, err error) (final error) {
 		t.failures++
 	}
 	if t.failures > max(opts.MaxFailures, 0) || t.timeouts > max(opts.MaxTimeouts, 0) || overdue {
-		return fmt.Errorf("%w: %d failures and %d time-outs since the last success, the last one: %w",
+		return fmt.Errorf("%w: since the last success %d have failed, and %d took too long; the last one: %w",
 			ErrTooManyFailures, t.failures, t.timeouts, err)
 	}
 	return nil

@@ -83,7 +83,7 @@ var inAmendments = []mistake{
 	{
 		name:   "the manifests of amendments stay",
 		file:   "checkpoint/cleaner.go",
-		old:    `c.aging = append(c.aging, r.aging...)`,
+		old:    `c.age(r.aging)`,
 		new:    ``,
 		breaks: "I7",
 		tests:  by("checkpoint", "TestOwnerDeletesAmendments"),
