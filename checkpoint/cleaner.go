@@ -246,7 +246,7 @@ func (c *cleaner) needless(ctx context.Context, r retirement) ([]string, error) 
 
 // age adds to c.aging. Most are younger than all others, of which there may be thousands.
 func (c *cleaner) age(list []format.Retained) {
-	for _, m := range list {
+	for _, m := range slices.Backward(list) { // lists of checkpoints have the latest first
 		i := len(c.aging)
 		for i > 0 && c.aging[i-1].Time.After(m.Time) {
 			i--

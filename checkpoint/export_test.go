@@ -41,3 +41,6 @@ func TakeMemory(j *Job) (giveBack func()) {
 // BaselineMemory returns how many bytes of memory what o knows of its last checkpoint is
 // counted for.
 func BaselineMemory(o *Owner) int64 { return o.baseline.tree.size() }
+
+// SetMaxChunks bounds the chunks of each file that j saves.
+func SetMaxChunks(j *Job, n int) { j.data.chunks = n }

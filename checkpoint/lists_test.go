@@ -79,7 +79,7 @@ func TestListsTakeNoMoreThanTwiceOne(t *testing.T) {
 			}
 		}
 		if all > commits*(16<<10) {
-			t.Errorf("4000 commits sent %d bytes", all)
+			t.Errorf("%d commits sent %d bytes", commits, all)
 		}
 		if n := len(w.objects(segments)); n > 4 { // two pieces, or three, and the index
 			t.Errorf("there are %d segments", n)

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
 )
 
 const (
@@ -25,6 +27,7 @@ type memory struct {
 	fetch   int   // bounds the buffer of one request of a restore
 	most    int64 // bounds all buffers
 	part    int64 // bounds what is read at a time of the lists of files and chunks
+	chunks  int   // bounds the chunks of a file
 	lists   int64 // bounds what stays in memory of the lists of files and chunks of a checkpoint
 	buffers *semaphore.Weighted
 	blocks  *semaphore.Weighted // of pipelines
@@ -40,6 +43,7 @@ func newMemory(bytes int64) *memory {
 	segment := int(min(bytes/16, maxSegment))
 	return &memory{
 		segment: segment, fetch: max(segment/2, minMemory/16), most: bytes / 2, lists: bytes / 3, part: min(bytes/24, maxSegment),
+		chunks: format.MaxTableChunks,
 		buffers: semaphore.NewWeighted(bytes / 2), blocks: semaphore.NewWeighted(bytes / 8),
 	}
 }

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"runtime"
 
@@ -45,7 +46,7 @@ type block struct {
 
 // A piece is one chunk of a block.
 type piece struct {
-	data  []byte        // in block.data
+	data  []byte        // in block.data, or zeroChunk
 	to    *[]catalog.ID // the list that the chunk belongs to
 	more  int           // how many times more it comes in the list, right behind
 	again bool          // store it although an equal chunk is stored already
@@ -54,7 +55,7 @@ type piece struct {
 	id       catalog.ID // of the equal chunk that is stored already, if known
 	known    bool
 	encoding format.Encoding
-	stored   []byte // in block.data or block.stored
+	stored   []byte // data itself, or in block.stored
 }
 
 const (
@@ -141,10 +142,11 @@ func (l *pipeline) send(b *block) {
 }
 
 // add cuts what r yields into chunks, whose IDs go to list once they are
-// packed. It returns how many bytes it read. The holes of a sparseReader are not read.
+// packed. It returns how many bytes it read. Of the holes of a sparseReader, those that are
+// longer than what is left of a block are not read.
 func (l *pipeline) add(r io.Reader, c *cut.Cutter, list *[]catalog.ID) (size int64, err error) {
 	sparse, _ := r.(*sparseReader)
-	uncut := 0
+	uncut, count := 0, 0
 	for end := false; !end; {
 		if l.block == nil {
 			if err := l.take(); err != nil {
@@ -153,10 +155,12 @@ func (l *pipeline) add(r io.Reader, c *cut.Cutter, list *[]catalog.ID) (size int
 		}
 		b := l.block
 		start := len(b.data) - uncut
+		before := len(b.pieces)
 		if chunks, skipped := sparse.skip(uncut); chunks > 0 {
 			b.data = b.data[:start]
 			b.pieces = append(b.pieces, piece{data: zeroChunk, to: list, more: chunks - 1})
 			size += skipped
+			count += chunks - 1
 		}
 		var n int
 		n, end, err = fill(l.ctx, b.data[len(b.data):cap(b.data)], r)
@@ -166,6 +170,9 @@ func (l *pipeline) add(r io.Reader, c *cut.Cutter, list *[]catalog.ID) (size int
 		}
 		b.data = b.data[:len(b.data)+n]
 		rest := b.cut(start, c, end, list)
+		if count += len(b.pieces) - before; count > l.packer.memory.chunks {
+			return size, fmt.Errorf("it has more than %d chunks after %d bytes, more than can be restored", l.packer.memory.chunks, size)
+		}
 		uncut = len(rest)
 		if len(b.data) == cap(b.data) {
 			if err := l.nextBlock(rest); err != nil {

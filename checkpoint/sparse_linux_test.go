@@ -2,13 +2,16 @@ package checkpoint_test
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -186,5 +189,64 @@ func TestFileThatIsTooLong(t *testing.T) {
 	_, err := claim(t, newTask(t)).Commit(t.Context(), checkpoint.Snapshot{State: checkpoint.Dir(dir)})
 	if err == nil || !strings.Contains(err.Error(), "endless") || !strings.Contains(err.Error(), "at most 2199023255552") {
 		t.Errorf("err = %v", err)
+	}
+}
+
+// What could not be restored is not saved: the chunks of a file that has no such size, too.
+func TestTooManyChunks(t *testing.T) {
+	pattern := bytes.Repeat(noise(1<<10), 1<<10)
+	for _, c := range []struct {
+		name  string
+		state checkpoint.Source
+	}{
+		{"a stream", checkpoint.Stream("endless", bytes.NewReader(pattern))},
+		{"a file", checkpoint.FS(fstest.MapFS{"endless": {Data: pattern, Mode: 0o644}})},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			job := newJob(t, mem.NewBucket(time.Now).Open(), checkpoint.Options{})
+			checkpoint.SetMaxChunks(job, 10)
+			task, err := job.Task("orders/7")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = claim(t, task).Commit(t.Context(), checkpoint.Snapshot{State: c.state})
+			if err == nil || !strings.Contains(err.Error(), "endless") || !strings.Contains(err.Error(), "more than 10 chunks") {
+				t.Errorf("err = %v", err)
+			}
+		})
+	}
+}
+
+// A write into a hole that was passed over is seen.
+func TestWriteIntoAHole(t *testing.T) {
+	dir := diskDir(t)
+	for _, name := range []string{"a", "b"} {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Truncate(8<<20), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var once sync.Once
+	progress := func(p checkpoint.Progress) {
+		if p.Files == 0 {
+			return
+		}
+		once.Do(func() {
+			f, err := os.OpenFile(filepath.Join(dir, "a"), os.O_WRONLY, 0)
+			if err == nil {
+				_, err = f.WriteAt([]byte("x"), 4<<20)
+				err = errors.Join(err, f.Close())
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	_, err := claim(t, newTask(t)).Commit(t.Context(), checkpoint.Snapshot{State: checkpoint.Dir(dir), Progress: progress})
+	if !errors.Is(err, checkpoint.ErrChanged) {
+		t.Errorf("err = %v, want ErrChanged", err)
 	}
 }

@@ -308,7 +308,7 @@ func (t *Task) settle(ctx context.Context) error {
 	}
 	t.log.InfoContext(ctx, "a commit that was in doubt was made", "checkpoint", c.Seq)
 	t.mu.Lock()
-	t.failures, t.timeouts = 0, 0 // it was none, after all
+	t.failures, t.timeouts, t.trouble = 0, 0, nil // it was none, after all
 	t.schedule.madeAfterAll(time.Now())
 	t.gate.hold(t.schedule.holdFrom())
 	t.mu.Unlock()
@@ -349,7 +349,6 @@ func (t *Task) succeeded(ctx context.Context, a *attempt, c *checkpoint.Checkpoi
 	now := time.Now()
 	t.mu.Lock()
 	t.failures, t.timeouts, t.cutTaken, t.trouble = 0, 0, false, nil
-	t.hasState = c.Files > 0
 	pause := a.pause
 	if a.stoodStill != nil {
 		pause = *a.stoodStill
@@ -366,6 +365,7 @@ func (t *Task) succeeded(ctx context.Context, a *attempt, c *checkpoint.Checkpoi
 // committed is what follows from a checkpoint that is durable, whenever that
 // becomes known.
 func (t *Task) committed(ctx context.Context, a *attempt, c *checkpoint.Checkpoint) {
+	t.hasState = c.Files > 0
 	t.seq = c.Seq
 	t.mu.Lock()
 	t.covered, t.alive = a.cutAt, time.Now()

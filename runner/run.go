@@ -516,6 +516,9 @@ func (c *workerCutter) Cut(ctx context.Context) (Cut, error) {
 	cut, err := guarded("Worker", func() (Cut, error) { return c.worker.Cut(ctx, dir) })
 	if err == nil && cut.Offsets == nil { // those of the checkpoint before are not this one's
 		err = backend.Invalidf("a Worker's Cut has no Offsets: set Cut.Offsets to how far its input was processed, or to an empty map if it has no input")
+		if cut.Done != nil {
+			err = errors.Join(err, guard("Cut.Done", func() error { cut.Done(nil, err); return nil }))
+		}
 	}
 	remove := cut.remove
 	cut.remove = func() (err error) {

@@ -35,12 +35,13 @@ type Task struct {
 	offsets     *offsets
 
 	// For the goroutine of loop, and before that for Own.
-	dir    *runDir
-	place  *place // where the state is, if not in dir
-	owner  *checkpoint.Owner
-	cutter Cutter
-	seq    uint64 // of the last checkpoint that is known; 0 for none
-	doubt  *doubt // a commit of which it is not known what came
+	dir      *runDir
+	place    *place // where the state is, if not in dir
+	owner    *checkpoint.Owner
+	cutter   Cutter
+	seq      uint64 // of the last checkpoint that is known; 0 for none
+	hasState bool   // it has files
+	doubt    *doubt // a commit of which it is not known what came
 
 	incomplete *checkpoint.Checkpoint // whose prepared effects are not completed yet, or nil
 
@@ -60,7 +61,6 @@ type Task struct {
 	timeouts int       // since the last success
 	trouble  error     // of the last attempt, if it has failed
 	covered  time.Time // all that was done until then is in a checkpoint
-	hasState bool      // the newest checkpoint has files
 	alive    time.Time // when it last gave a sign of life
 }
 

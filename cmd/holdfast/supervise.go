@@ -34,9 +34,10 @@ type supervisor struct {
 
 	stoodStill time.Duration // the program, in the cut that was taken last; for the one that takes it
 
-	last     atomic.Bool             // the program has ended, and the last checkpoint is to be saved
-	giveUp   context.CancelCauseFunc // of the last checkpoint
-	lastCuts int                     // how often its state could not be copied
+	last      atomic.Bool             // the program has ended, and the last checkpoint is to be saved
+	giveUp    context.CancelCauseFunc // of the last checkpoint
+	lastCuts  int                     // how often in a row its state could not be copied
+	preFailed bool                    // after the program's end
 }
 
 // run is the life of a program. ctx ends when this process is asked to end before the
@@ -257,6 +258,7 @@ func (c *cutter) Cut(ctx context.Context) (runner.Cut, error) {
 		c.s.countLast(err)
 		return runner.Cut{}, err
 	}
+	c.s.lastCuts = 0
 	cut := runner.Cut{
 		Stores: map[string]checkpoint.Source{"": src},
 		Done:   func(*checkpoint.Checkpoint, error) { _ = remove() }, // which only gives the place back
@@ -444,6 +446,11 @@ func (s *supervisor) explainLast(code int, err error) error {
 	case s.voice.hasEnded():
 		return advice{
 			fmt.Errorf("the program has ended (exit code %d), and its last checkpoint is saved, but the task was not given back: %w", code, err),
+			"a run on another machine needs --take-over",
+		}
+	case !s.last.Load(): // there is none: the program did not ask for one, or has failed
+		return advice{
+			fmt.Errorf("the program has ended (exit code %d), and the task was not given back: %w", code, err),
 			"a run on another machine needs --take-over",
 		}
 	case errors.Is(err, checkpoint.ErrFenced), errors.Is(err, checkpoint.ErrLost):

@@ -77,6 +77,7 @@ func TestExplainLast(t *testing.T) {
 		code  int
 		says  []string
 	}{
+		{"there is none", errors.New("the disk"), false, 121, []string{"was not given back", "needs --take-over"}},
 		{"failed", errors.New("the disk"), false, 120, []string{"was not saved", "'holdfast save' before", "--take-over"}},
 		{"in doubt", checkpoint.ErrUnknown, false, 120, []string{"it is not known whether", "'holdfast ls'", "--take-over"}},
 		{"fenced", checkpoint.ErrFenced, false, 124, []string{"was not saved", "in work alone"}},
@@ -84,6 +85,7 @@ func TestExplainLast(t *testing.T) {
 		{"saved, and not released", checkpoint.ErrUnknown, true, 121, []string{"is saved", "not given back"}},
 	} {
 		s := &supervisor{o: &runFlags{state: "work"}, voice: &voice{ended: c.saved}}
+		s.last.Store(c.name != "there is none")
 		text, code := explain(t.Context(), ownCode{s.explainLast(0, c.err)})
 		if code != c.code {
 			t.Errorf("%s: exit code %d; want %d", c.name, code, c.code)

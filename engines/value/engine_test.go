@@ -175,19 +175,34 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// A value that JSON has as null is one.
-func TestNullIsAValue(t *testing.T) {
+// A value whose JSON is null is one, and a field that a program has dropped is no error.
+func TestValuesOfOtherVersions(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, File), []byte(`{"k":"a","v":null}`+"\n"), 0o600); err != nil {
+	lines := `{"k":"a","v":null}` + "\n" + `{"k":"b","v":{"N":1,"Old":2}}` + "\n"
+	if err := os.WriteFile(filepath.Join(dir, File), []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e, err := Open(dir, MapCodec[string, []int]())
+	e, err := Open(dir, MapCodec[string, tombstone]())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := e.Value.Get("a"); got != nil || !ok {
-		t.Errorf("%v, %v", got, ok)
+	for key, want := range map[string]tombstone{"a": {N: -1}, "b": {N: 1}} {
+		if got, ok := e.Value.Get(key); got != want || !ok {
+			t.Errorf("%s: %v, %v; want %v", key, got, ok, want)
+		}
 	}
+}
+
+// A tombstone gives null a meaning of its own.
+type tombstone struct{ N int }
+
+func (v *tombstone) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		v.N = -1
+		return nil
+	}
+	type plain tombstone
+	return json.Unmarshal(text, (*plain)(v))
 }
 
 // A panic of a codec beside the loop fails the commit, and does not end the process.

@@ -139,29 +139,29 @@ func encodeMap[K cmp.Ordered, V any](w io.Writer, m *Map[K, V]) error {
 }
 
 // decodeMap refuses what encodeMap does not write: another codec's JSON must not be taken for an
-// entry with zeros.
+// entry with zeros. What is in a value is for V to say.
 func decodeMap[K cmp.Ordered, V any](r io.Reader) (*Map[K, V], error) {
 	m := NewMap[K, V]()
-	zero, err := json.Marshal(*new(V))
-	nullable := err == nil && string(zero) == "null"
 	lines := json.NewDecoder(r)
 	lines.DisallowUnknownFields()
 	for {
-		var e entry[*K, *V]
+		var e entry[*K, json.RawMessage]
 		err := lines.Decode(&e)
 		switch {
 		case errors.Is(err, io.EOF):
 			return m, nil
 		case err != nil:
 			return nil, err
-		case e.Key == nil, e.Value == nil && !nullable:
+		case e.Key == nil || e.Value == nil:
 			return nil, fmt.Errorf("entry %d has no key or no value; decode it by the codec that it was encoded with", m.Len()+1)
-		case e.Value == nil:
-			e.Value = new(V)
 		}
 		if _, ok := m.Get(*e.Key); ok {
 			return nil, fmt.Errorf("the key %v is there twice", *e.Key)
 		}
-		m.Set(*e.Key, *e.Value)
+		var value V
+		if err := json.Unmarshal(e.Value, &value); err != nil {
+			return nil, fmt.Errorf("the value of key %v: %w", *e.Key, err)
+		}
+		m.Set(*e.Key, value)
 	}
 }

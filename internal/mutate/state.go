@@ -308,13 +308,13 @@ var inStates = []mistake{
 			return err
 		}
 	}
-	f.chunks = make([]catalog.ID, 0, before.Size()/int64(cut.Data.Max())+1) // it has so many at least
+	f.chunks = make([]catalog.ID, 0, max(before.Size(), 0)/int64(cut.Data.Max())+1) // it has so many at least
 	read, err := l.add(withoutHoles(file, before), cut.Data, &f.chunks)
 	if err != nil {
 		return err
 	}
 `,
-		new: `	f.chunks = make([]catalog.ID, 0, before.Size()/int64(cut.Data.Max())+1) // it has so many at least
+		new: `	f.chunks = make([]catalog.ID, 0, max(before.Size(), 0)/int64(cut.Data.Max())+1) // it has so many at least
 	read, err := l.add(withoutHoles(file, before), cut.Data, &f.chunks)
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ const MaxTable = 1 << 30
 const MaxTableChunks = 1 << 26
 
 // MaxFile bounds a file, in bytes: one that is a hole but for a little has so many chunks.
-const MaxFile = MaxTableChunks * 32 << 10
+const MaxFile int64 = MaxTableChunks * 32 << 10
 
 // AppendTable appends the table of a file with these chunks, in order, to b.
 // It takes them one at a time. It does not check them: see [DecodeTable].
