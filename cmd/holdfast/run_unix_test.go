@@ -302,8 +302,8 @@ func TestRunIsFenced(t *testing.T) {
 	}
 }
 
-// TestRunInUse: what a run has started, and that lives on, keeps the next one from
-// starting.
+// TestRunInUse: a run that lives keeps the next one from starting, and so does what one that was
+// killed has started, and that lives on.
 func TestRunInUse(t *testing.T) {
 	if _, err := exec.LookPath("setsid"); err != nil {
 		t.Skip("there is no setsid here")
@@ -321,11 +321,11 @@ func TestRunInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }()
-	second := r.start("true")
-	second.wantEnd(121, "the run directory is in use by another 'holdfast run'")
+	r.start("true").wantEnd(124, "is in use by another 'holdfast run'")
+	r.start("true", "--take-over").wantEnd(124, "--take-over is for a run on another machine")
 	x.signal(syscall.SIGKILL)
 	x.end()
-	r.start("true").wantEnd(121, "or by a program that one which was killed has left running")
+	r.start("true").wantEnd(121, "which a 'holdfast run' that was killed has left running")
 	_ = syscall.Kill(pid, syscall.SIGKILL)
 	r.start("true").wantEnd(0, "")
 }
