@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -29,7 +30,9 @@ const (
 )
 
 func (s *supervisor) lock(ctx context.Context) (*programLock, error) {
-	if err := os.MkdirAll(s.o.runDir, 0o700); err != nil {
+	if err := os.MkdirAll(s.o.runDir, 0o700); errors.Is(err, fs.ErrNotExist) {
+		return nil, advice{err, fmt.Sprintf("%s and this directory beside it are to be made: give a --state where that can be done", s.o.state)}
+	} else if err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(s.o.runDir)
@@ -158,11 +161,32 @@ const claimName = "claim.json"
 // unless that is asked for, or its owner was an earlier run in this directory, which is dead
 // because the directory is not locked.
 func (s *supervisor) mayClaim(ctx context.Context) (epoch uint64, err error) {
+	defer s.p.noteSilence()()
 	status, err := s.task.Status(ctx)
 	if err != nil || s.o.takeOver || !status.Claimed || s.wasClaimedHere(status.Epoch) {
 		return status.Epoch, err
 	}
-	return 0, fmt.Errorf("%w: task %q, by %s", checkpoint.ErrClaimed, s.o.task, status.WrittenBy)
+	return 0, claimedBy{s.o.task, status.WrittenBy}
+}
+
+// A claimedBy says who has claimed a task.
+type claimedBy struct{ task, owner string }
+
+func (c claimedBy) Error() string {
+	return fmt.Sprintf("%v: task %q, by %s", checkpoint.ErrClaimed, c.task, c.owner)
+}
+
+func (c claimedBy) Unwrap() error { return checkpoint.ErrClaimed }
+
+// silenceTime is how long a store may take for its first answer before the user is told.
+const silenceTime = 3 * time.Second
+
+// noteSilence tells the user that the store does not answer, if done is not called soon.
+func (p *program) noteSilence() (done func()) {
+	timer := time.AfterFunc(silenceTime, func() {
+		p.note("the store has not answered for %v, and is asked again", silenceTime)
+	})
+	return func() { timer.Stop() }
 }
 
 func (s *supervisor) wasClaimedHere(epoch uint64) bool {

@@ -191,7 +191,10 @@ const (
 )
 
 func (o *runFlags) findCommand() error {
-	_, err := process.LookPath(o.command[0])
+	path, err := process.LookPath(o.command[0])
+	if err == nil {
+		err = checkInterpreter(path)
+	}
 	switch {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
 		return ended{exitNotFound, fmt.Errorf("there is no command %q; correct its name, or give its path", o.command[0])}

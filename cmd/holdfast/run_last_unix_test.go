@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path"
@@ -64,8 +65,8 @@ func TestRunHeader(t *testing.T) {
 		code        int
 	}{
 		{"health", value, http.StatusOK},
-		{"health", strings.Replace(value, secret, strings.Repeat("A", len(secret)), 1), http.StatusNotFound},
-		{"health", "", http.StatusNotFound},
+		{"health", strings.Replace(value, secret, strings.Repeat("A", len(secret)), 1), http.StatusUnauthorized},
+		{"health", "", http.StatusUnauthorized},
 		{secret + "/health", "Bearer", http.StatusOK},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+c.path, nil)
@@ -77,8 +78,12 @@ func TestRunHeader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _ = resp.Body.Close(); resp.StatusCode != c.code {
-			t.Errorf("/%s with %q: %s; want %d", c.path, c.value, resp.Status, c.code)
+		body, err := io.ReadAll(resp.Body)
+		if err := errors.Join(err, resp.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != c.code || (c.code == http.StatusUnauthorized) != strings.Contains(string(body), headerVariable) {
+			t.Errorf("/%s with %q: %s, %s; want %d", c.path, c.value, resp.Status, body, c.code)
 		}
 	}
 	x.signal(syscall.SIGTERM)
