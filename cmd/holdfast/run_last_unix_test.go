@@ -167,3 +167,15 @@ func TestCrashLoopBeforeTheFirstCheckpoint(t *testing.T) {
 		t.Errorf("what cannot be moved is %q; the first one is %q", got, left(aside))
 	}
 }
+
+// TestRunSaysThatTheStoreIsSilent: a run that cannot begin for long says why.
+func TestRunSaysThatTheStoreIsSilent(t *testing.T) {
+	r := newRunTest(t)
+	var stderr output
+	w := startOn(t, &stderr, "run", gateURL(r.store, "list"), "a", "--state", r.dir, "--", "true")
+	eventually(t, "a note", func() bool { return strings.Contains(stderr.String(), "the store has not answered for 3s") })
+	w.open(t)
+	if err := w.cmd.Wait(); err != nil {
+		t.Errorf("%v; %s", err, &stderr)
+	}
+}
