@@ -134,7 +134,7 @@ func (s *Store) openedRoot() (*os.Root, error) {
 	}
 	switch {
 	case s.root != nil && (errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, s.info)):
-		return nil, fmt.Errorf("%w: the directory was removed or replaced while it was in use; open it again", backend.ErrNoStore)
+		return nil, fmt.Errorf("%w: the directory was removed or replaced while it was in use; bring it back, or open the store anew", backend.ErrNoStore)
 	case errors.Is(err, fs.ErrNotExist) && s.mustExist:
 		return nil, s.missing("does not exist")
 	case errors.Is(err, fs.ErrNotExist):

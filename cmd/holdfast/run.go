@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -58,10 +60,14 @@ When a checkpoint is saved, DIR must be consistent. There are three ways; choose
   (no flag)     DIR may be copied at any time: COMMAND writes files beside their places,
                 and renames them
   --pause       COMMAND and all processes of its group stand still while DIR is copied,
-                for --limit at most; with --pre and --post, in place of it or beside it,
+                for --limit at most: for SQLite, say, and for any program that writes
+                files in place; with --pre and --post, in place of it or beside it,
                 commands run before and after that
   --when-asked  COMMAND says when, by HTTP: POST to $HOLDFAST_RUN_ADDRESS/commit, with
                 offset=KEY=VALUE and label=KEY=VALUE, and wait for the answer
+
+Sockets and pipes cannot be saved: leave them out by --exclude, such as '*.sock'. Beside
+DIR is .DIR.holdfast, with a copy of what has changed.
 
 With --standby, run does not begin while the task has an owner: it follows it, and keeps a
 copy of the newest checkpoint beside DIR. It takes over when the owner has ended, when it
@@ -80,9 +86,12 @@ SIGTERM: it is passed on to COMMAND, which has --grace to end before it is kille
 last checkpoint is saved within as much time again. If COMMAND ends by itself, the last
 checkpoint has all the time it needs. Other signals are passed on.
 
-Exit codes: those of COMMAND (128+N if signal N has killed it); 120 and above are
-run's own: 120 the last checkpoint was not saved, 121 failed, 122 wrong usage, 123 no
-such checkpoint, 124 fenced, or the task is claimed, 125 corrupt, 126 COMMAND cannot be run, 127 COMMAND was not found.`,
+Exit codes: those of COMMAND (128+N if signal N has killed it), whatever they are. run's
+own are 120 the last checkpoint was not saved, 121 failed, 122 wrong usage, 123 no
+such checkpoint, 124 fenced, or the task is claimed, 125 corrupt, 126 COMMAND cannot be
+run, 127 COMMAND was not found; then it says why on stderr.
+
+A tutorial, and how a program asks: https://github.com/holdfast-io/holdfast/blob/main/docs/run.md`,
 		Example: `  holdfast run file:///var/lib/jobs train --state ./model --every 5m -- python3 train.py
   holdfast run jobs/db --state ./db --pause -- ./server --data ./db
   holdfast run jobs/crawl --state ./crawl --when-asked -- ./crawl.sh`,
@@ -103,7 +112,7 @@ func (o *runFlags) addFlags(cmd *cobra.Command) {
 	f.Func("state", "the directory `DIR` where COMMAND keeps its state", nonEmpty(&o.state))
 	f.Func("every", "save a checkpoint every `D`: 30s, 5m, 2h (default 1m)", duration(&o.every))
 	f.BoolVar(&o.whenAsked, "when-asked", false, "save a checkpoint when COMMAND asks for one, and at no other time")
-	f.Func("signal", "with --when-asked: send COMMAND the signal `S`, such as USR1, every D, to ask for a commit", o.setSignal)
+	f.Func("signal", "with --when-asked: send COMMAND the signal `S`, such as USR1, every D, to ask for a commit; without a handler COMMAND dies of it", o.setSignal)
 	f.BoolVar(&o.pause, "pause", false, "stop all processes of COMMAND (SIGSTOP) while DIR is copied")
 	f.Func("pre", "run `CMD` by sh before DIR is copied; if it fails, no checkpoint is saved", nonEmpty(&o.pre))
 	f.Func("post", "run `CMD` by sh after DIR was copied, also if --pre or the copying has failed", nonEmpty(&o.post))
@@ -124,6 +133,9 @@ func (o *runFlags) setSignal(name string) error {
 	sig, ok := process.SignalByName(name)
 	if !ok {
 		return errors.New("it must be the name of a signal, such as USR1")
+	}
+	if short := strings.TrimPrefix(name, "SIG"); short == "KILL" || short == "STOP" {
+		return errors.New("no program can handle that one; give another, such as USR1")
 	}
 	o.signal = sig
 	return nil
@@ -156,10 +168,15 @@ func (p *program) runArguments(cmd *cobra.Command, args []string, o *runFlags) (
 		return wrongUsage(cmd, "--when-asked goes with none of --pause, --pre and --post: a command that says when it is consistent stands still by itself")
 	case o.signal != 0 && !o.whenAsked:
 		return wrongUsage(cmd, "--signal goes with --when-asked: the command answers the signal by asking for a commit")
+	case cmd.Flags().Changed("limit") && !o.pause && o.pre == "" && o.post == "":
+		return wrongUsage(cmd, "--limit goes with --pause, --pre or --post: without them nothing is to be limited")
 	case o.noSaveOnFailure && o.whenAsked:
 		return wrongUsage(cmd, "--no-save-on-failure does not go with --when-asked, which saves nothing by itself")
 	}
 	if err := o.findDirs(); err != nil {
+		return err
+	}
+	if err := o.checkAdopted(); err != nil {
 		return err
 	}
 	return o.findCommand()
@@ -180,7 +197,10 @@ func (o *runFlags) findDirs() error {
 		return backend.Invalidf("--state %s cannot be replaced; give a directory in it", o.state)
 	}
 	o.runDir = filepath.Join(parent, "."+name+".holdfast")
-	return errors.Join(checkApart(o.url, o.stateDir), checkApart(o.url, o.runDir))
+	if info, err := os.Stat(o.stateDir); err == nil && !info.IsDir() {
+		return backend.Invalidf("--state %s is no directory; give one, or the name of one that is to be made", o.state)
+	}
+	return cmp.Or(checkApart(o.url, o.stateDir), checkApart(o.url, o.runDir))
 }
 
 // The exit codes that run alone has. The last two are those of a shell.
@@ -191,7 +211,10 @@ const (
 )
 
 func (o *runFlags) findCommand() error {
-	_, err := process.LookPath(o.command[0])
+	path, err := process.LookPath(o.command[0])
+	if err == nil {
+		err = checkInterpreter(path)
+	}
 	switch {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
 		return ended{exitNotFound, fmt.Errorf("there is no command %q; correct its name, or give its path", o.command[0])}

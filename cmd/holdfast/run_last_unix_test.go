@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path"
@@ -64,8 +65,8 @@ func TestRunHeader(t *testing.T) {
 		code        int
 	}{
 		{"health", value, http.StatusOK},
-		{"health", strings.Replace(value, secret, strings.Repeat("A", len(secret)), 1), http.StatusNotFound},
-		{"health", "", http.StatusNotFound},
+		{"health", strings.Replace(value, secret, strings.Repeat("A", len(secret)), 1), http.StatusUnauthorized},
+		{"health", "", http.StatusUnauthorized},
 		{secret + "/health", "Bearer", http.StatusOK},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+c.path, nil)
@@ -77,8 +78,12 @@ func TestRunHeader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _ = resp.Body.Close(); resp.StatusCode != c.code {
-			t.Errorf("/%s with %q: %s; want %d", c.path, c.value, resp.Status, c.code)
+		body, err := io.ReadAll(resp.Body)
+		if err := errors.Join(err, resp.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != c.code || (c.code == http.StatusUnauthorized) != strings.Contains(string(body), headerVariable) {
+			t.Errorf("/%s with %q: %s, %s; want %d", c.path, c.value, resp.Status, body, c.code)
 		}
 	}
 	x.signal(syscall.SIGTERM)
@@ -160,5 +165,17 @@ func TestCrashLoopBeforeTheFirstCheckpoint(t *testing.T) {
 	r.start("true", "--when-asked").wantEnd(121, "10 others lie aside already")
 	if got := left(r.dir); got != "last" || left(aside) != "hours" {
 		t.Errorf("what cannot be moved is %q; the first one is %q", got, left(aside))
+	}
+}
+
+// TestRunSaysThatTheStoreIsSilent: a run that cannot begin for long says why.
+func TestRunSaysThatTheStoreIsSilent(t *testing.T) {
+	r := newRunTest(t)
+	var stderr output
+	w := startOn(t, &stderr, "run", gateURL(r.store, "list"), "a", "--state", r.dir, "--", "true")
+	eventually(t, "a note", func() bool { return strings.Contains(stderr.String(), "the store has not answered for 3s") })
+	w.open(t)
+	if err := w.cmd.Wait(); err != nil {
+		t.Errorf("%v; %s", err, &stderr)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,20 +20,41 @@ func TestRunFindsWhatHasNoFiles(t *testing.T) {
 	x := r.start(`setsid sh -c 'exec 3>&-; echo $$ >"$HOLDFAST_STATE/pid"; exec sleep 100' >/dev/null 2>&1 &
 		while ! [ -s "$HOLDFAST_STATE/pid" ]; do sleep 0.01; done; touch "$HOLDFAST_STATE/ready"; exec sleep 100`)
 	eventually(t, "the program", r.hasFile("ready"))
-	data, err := os.ReadFile(filepath.Join(r.dir, "pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }()
+	pid := r.pid()
 	x.signal(syscall.SIGKILL)
 	x.end()
 	r.start("true").wantEnd(121, "in use by process "+strconv.Itoa(pid))
 	_ = syscall.Kill(pid, syscall.SIGKILL)
 	r.start("true").wantEnd(0, "")
+}
+
+// TestRunSaysWhoIsInTheWay: a wrapper script dies with its run, and what it waits for does not.
+func TestRunSaysWhoIsInTheWay(t *testing.T) {
+	r := newRunTest(t)
+	x := r.start(`sleep 100 & echo $! >"$HOLDFAST_STATE/pid"; touch "$HOLDFAST_STATE/ready"; wait`)
+	eventually(t, "the program", r.hasFile("ready"))
+	pid := r.pid()
+	r.start("true").wantEnd(124, fmt.Sprintf("another 'holdfast run' (process %d)", x.Process.Pid))
+	x.signal(syscall.SIGKILL)
+	x.end()
+	r.start("true").wantEnd(121, fmt.Sprintf("in use by process %d (sleep)", pid))
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	r.start("true").wantEnd(0, "")
+}
+
+// pid returns the number that a program has written, of a process that is killed at the end.
+func (r *runTest) pid() int {
+	r.t.Helper()
+	data, err := os.ReadFile(filepath.Join(r.dir, "pid"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	return pid
 }
 
 // TestRunAsInit: run is the first process of a PID namespace, as the entry point of a

@@ -136,7 +136,7 @@ func TestStandbyIsNotNeeded(t *testing.T) {
 			s := startStandby(t, "--silence", silence)
 			before := s.owner.status()
 			s.y.signal(sig)
-			s.y.wantEnd(0, "it is followed")
+			s.y.wantEnd(0, "is followed: its owner is ")
 			if entries, err := os.ReadDir(s.standby.dir); len(entries) > 0 || s.y.stdout.String() != "" {
 				t.Errorf("its directory has %v, %v; it said %q", entries, err, &s.y.stdout)
 			}

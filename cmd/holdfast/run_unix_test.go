@@ -246,19 +246,19 @@ func TestRunIsTerminated(t *testing.T) {
 		name, command string
 		flags         []string
 		code          int
-		saved         string
+		saved, says   string
 	}{
-		{"it writes something", `trap 'echo bye >"$HOLDFAST_STATE/n"; exit 9' TERM; ` + ready, nil, 9, "bye"},
-		{"it does not hear", ready, nil, 143, ""},
-		{"it does not want to end", `trap '' TERM; echo stays >"$HOLDFAST_STATE/n"; ` + ready, []string{"--grace", "300ms"}, 137, "stays"},
-		{"failures are not saved, but this is none", `trap 'echo bye >"$HOLDFAST_STATE/n"; exit 9' TERM; ` + ready, []string{"--no-save-on-failure"}, 9, "bye"},
+		{"it writes something", `trap 'echo bye >"$HOLDFAST_STATE/n"; exit 9' TERM; ` + ready, nil, 9, "bye", ""},
+		{"it does not hear", ready, nil, 143, "", ""},
+		{"it does not want to end", `trap '' TERM; echo stays >"$HOLDFAST_STATE/n"; ` + ready, []string{"--grace", "300ms"}, 137, "stays", "has not ended within 300ms, which --grace gives it, and was killed"},
+		{"failures are not saved, but this is none", `trap 'echo bye >"$HOLDFAST_STATE/n"; exit 9' TERM; ` + ready, []string{"--no-save-on-failure"}, 9, "bye", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRunTest(t)
 			x := r.start(c.command, append([]string{"--every", "1h"}, c.flags...)...)
 			eventually(t, "the program", r.hasFile("ready"))
 			x.signal(syscall.SIGTERM)
-			x.wantEnd(c.code, "")
+			x.wantEnd(c.code, c.says)
 			if got := r.saved("n"); got != c.saved || r.status().Claimed {
 				t.Errorf("the checkpoint has %q, want %q; claimed: %v", got, c.saved, r.status().Claimed)
 			}
@@ -294,7 +294,10 @@ func TestRunIsFenced(t *testing.T) {
 			second := &runTest{t, r.store, r.dir + "2"}
 			second.start("true").wantEnd(124, "give --take-over to fence it")
 			second.start("true", "--take-over").wantEnd(0, "")
-			x.wantEnd(124, "fenced")
+			x.wantEnd(124, "the task is not this run's any more, so the program is asked to end")
+			if got := x.said(); strings.Count(got, "fenced") != 1 {
+				t.Errorf("it is not said once that it was fenced: %s", got)
+			}
 			if got := x.stdout.String(); got != "ended\n" {
 				t.Errorf("the program said %q", got)
 			}
@@ -302,8 +305,8 @@ func TestRunIsFenced(t *testing.T) {
 	}
 }
 
-// TestRunInUse: what a run has started, and that lives on, keeps the next one from
-// starting.
+// TestRunInUse: a run that lives keeps the next one from starting, and so does what one that was
+// killed has started, and that lives on.
 func TestRunInUse(t *testing.T) {
 	if _, err := exec.LookPath("setsid"); err != nil {
 		t.Skip("there is no setsid here")
@@ -321,11 +324,11 @@ func TestRunInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }()
-	second := r.start("true")
-	second.wantEnd(121, "the run directory is in use by another 'holdfast run'")
+	r.start("true").wantEnd(124, "is in use by another 'holdfast run'")
+	r.start("true", "--take-over").wantEnd(124, "--take-over is for a run on another machine")
 	x.signal(syscall.SIGKILL)
 	x.end()
-	r.start("true").wantEnd(121, "or by a program that one which was killed has left running")
+	r.start("true").wantEnd(121, "which a 'holdfast run' that was killed has left running")
 	_ = syscall.Kill(pid, syscall.SIGKILL)
 	r.start("true").wantEnd(0, "")
 }
@@ -472,16 +475,23 @@ func TestRunVoice(t *testing.T) {
 		{"POST", where + "/commit", url.Values{"ofset": {"a=b"}}, 400},
 		{"POST", where + "/commit", url.Values{"savepoint": {"before"}}, 400}, // it exists
 		{"POST", where + "/commit", url.Values{"label": {"a=\xff"}}, 400},
-		{"GET", where + "/commit", nil, 404},
-		{"POST", where + "/resume", nil, 404},
+		{"POST", where + "/commit", url.Values{"savepoint": {"b", "c"}}, 400},
+		{"GET", where + "/commit", nil, 405},
+		{"POST", where + "/resume", nil, 405},
 		{"GET", where, nil, 404},
-		{"POST", strings.TrimSuffix(where, secret) + "/commit", nil, 404},
-		{"POST", strings.TrimSuffix(where, secret) + "/" + strings.Repeat("A", len(secret)-1) + "/commit", nil, 404},
+		{"POST", where + "/comit", nil, 404},
+		{"POST", strings.TrimSuffix(where, secret) + "/commit", nil, 401},
+		{"GET", strings.TrimSuffix(where, secret) + "/commit", nil, 401},
+		{"POST", strings.TrimSuffix(where, secret) + "/" + strings.Repeat("A", len(secret)-1) + "/commit", nil, 401},
 	} {
 		speak[struct{}](t, c.method, c.where, c.form, c.code)
 	}
+	speak[healthDoc](t, "GET", where+"/health", nil, 200) // all that was the fault of who asked
 	x.signal(syscall.SIGTERM)
 	x.wantEnd(0, "")
+	if got := x.said(); strings.Contains(got, "holdfast: ") {
+		t.Errorf("it says %s", got)
+	}
 
 	x, where = r.startVoice("--when-asked")
 	got := speak[resumeDoc](t, "GET", where+"/resume", nil, 200)
@@ -514,6 +524,41 @@ func TestRunReminds(t *testing.T) {
 	if r.status().Latest != nil {
 		t.Error("it was committed although nobody asked")
 	}
+}
+
+// TestRunSaysThatNothingWasSaved: what a program that forgets to ask has, and which one has not.
+func TestRunSaysThatNothingWasSaved(t *testing.T) {
+	const note = "this run has saved no checkpoint: the program has not asked for one"
+	for _, c := range []struct {
+		name, command string
+		flags         []string
+		code          int
+		says          string
+	}{
+		{"it has not asked", "true", []string{"--when-asked"}, 0, note},
+		{"it has failed before", "exit 3", []string{"--when-asked"}, 3, note},
+		{"by time", "true", nil, 0, ""},
+		{"adopted", "true", []string{"--when-asked", "--adopt"}, 0, ""},
+		{"it dies of the request", "while :; do sleep 0.01; done", []string{"--when-asked", "--every", "50ms", "--signal", "USR1"}, 128 + int(syscall.SIGUSR1), "like those that --signal sends"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRunTest(t)
+			x := r.start(c.command, c.flags...)
+			x.wantEnd(c.code, c.says)
+			if c.says == "" && x.said() != "" {
+				t.Errorf("it says %s", x.said())
+			}
+		})
+	}
+}
+
+// TestRunSpeaksPlainly: what a checkpoint that failed is told with.
+func TestRunSpeaksPlainly(t *testing.T) {
+	r := newRunTest(t)
+	x := r.start(`mkfifo "$HOLDFAST_STATE/pipe"; while ! [ -e "$HOLDFAST_STATE/../end" ]; do sleep 0.01; done; rm "$HOLDFAST_STATE/pipe"`, "--every", "50ms")
+	eventually(t, "a failure", func() bool { return strings.Contains(x.said(), "a checkpoint failed") })
+	mustWrite(t, filepath.Join(filepath.Dir(r.dir), "end"), "")
+	x.wantEnd(0, "a checkpoint failed; the one before stands: copying "+r.dir)
 }
 
 // TestRunGoesOnWithoutAStore: a store that cannot be written to does not end the program.

@@ -22,11 +22,12 @@ var errNotNeeded = errors.New("the standby was not needed")
 func (s *supervisor) standBy(ctx context.Context, r *runner.Runner, signals <-chan os.Signal) error {
 	for followed := false; ; {
 		epoch, err := s.mayClaim(ctx)
+		claimed := claimedBy{}
 		switch {
 		case err == nil:
 			err = untilAsked(ctx, signals, func(ctx context.Context) error { return s.own(ctx, r, epoch) })
-		case errors.Is(err, checkpoint.ErrClaimed):
-			s.p.note("%v: it is followed", err)
+		case errors.As(err, &claimed):
+			s.p.note("task %q is followed: its owner is %s", claimed.task, claimed.owner)
 			followed = true
 			err = s.follow(ctx, r, signals)
 		}

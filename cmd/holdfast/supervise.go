@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -57,14 +58,14 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	}
 	signals, stop := notify()
 	defer stop()
-	r, err := runner.New(s.job, s.options())
-	if err != nil {
-		return err
-	}
 	if s.voice, err = openVoice(s); err != nil {
 		return err
 	}
 	defer s.voice.close()
+	r, err := runner.New(s.job, s.options())
+	if err != nil {
+		return err
+	}
 	err = s.take(ctx, r, signals)
 	if errors.Is(err, errNotNeeded) {
 		return s.drain(r) //nolint:contextcheck // ctx has ended by then
@@ -76,7 +77,7 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		return errors.Join(err, s.giveBack(r)) //nolint:contextcheck // likewise
 	}
 	if s.group, err = process.Start(s.command(lock.File())); err != nil {
-		return errors.Join(ended{exitCannotRun, err}, s.giveBack(r)) //nolint:contextcheck // likewise
+		return errors.Join(ended{exitCannotRun, explainStart(s.o.command[0], err)}, s.giveBack(r)) //nolint:contextcheck // likewise
 	}
 	s.voice.open()
 	s.setReady(true)
@@ -122,8 +123,8 @@ func (s *supervisor) giveBack(r *runner.Runner) error {
 func (s *supervisor) options() runner.Options {
 	opts := runner.Options{
 		Interval: runner.Manual, MaxShare: maxShare, MaxDelay: forEver, MaxFailures: math.MaxInt, MaxTimeouts: math.MaxInt,
-		CommitTimeout: forEver,                                              // a first checkpoint that takes an hour would never be made
-		Logger:        slog.New(noteHandler{p: s.p, least: slog.LevelWarn}), // the program's messages stand beside
+		CommitTimeout: forEver,                                                               // a first checkpoint that takes an hour would never be made
+		Logger:        slog.New(runLog{noteHandler{p: s.p, least: slog.LevelWarn}, s.voice}), // the program's messages stand beside
 	}
 	if s.monitor != nil {
 		opts.MeterProvider = s.monitor.provider
@@ -190,6 +191,8 @@ func (s *supervisor) own(ctx context.Context, r *runner.Runner, epoch uint64) er
 	switch {
 	case errors.Is(err, checkpoint.ErrConflict):
 		return advice{err, "if it is to be fenced, give --take-over"}
+	case errors.Is(err, runner.ErrNotState) && strings.Contains(err.Error(), "adopt it"):
+		return advice{err, "the flag --adopt does that"}
 	case err == nil && s.o.adopt && s.owned.Restored().Checkpoint == nil:
 		_, err = s.owned.Commit(ctx)
 	}
@@ -346,6 +349,7 @@ func (s *supervisor) watch(ctx context.Context, signals <-chan os.Signal) (why r
 			return why
 		case <-lost:
 			lost, why.lost = nil, context.Cause(s.owned.Context()) //nolint:contextcheck // it is the task's
+			s.p.note("the task is not this run's any more, so the program is asked to end")
 			s.stop()
 		case sig := <-signals:
 			switch {
@@ -396,7 +400,11 @@ func (s *supervisor) lookForRestoreTest(ctx context.Context) {
 // stop asks the program to end, and sees to it that it does.
 func (s *supervisor) stop() {
 	s.setReady(false)
-	s.work.Go(func() { s.group.Stop(syscall.SIGTERM, s.o.grace) })
+	s.work.Go(func() {
+		if s.group.Stop(syscall.SIGTERM, s.o.grace) {
+			s.p.note("the program has not ended within %v, which --grace gives it, and was killed", s.o.grace)
+		}
+	})
 }
 
 // remind asks a program that says when to say so.
@@ -413,6 +421,7 @@ func (s *supervisor) finish(r *runner.Runner, why reason, signals <-chan os.Sign
 	if code == 0 {
 		s.forgetUnsaved()
 	}
+	s.noteEnd()
 	if why.lost == nil && s.owned.Context().Err() != nil {
 		why.lost = context.Cause(s.owned.Context())
 	}
@@ -437,6 +446,16 @@ func (s *supervisor) finish(r *runner.Runner, why reason, signals <-chan os.Sign
 		return ended{code: code}
 	}
 	return nil
+}
+
+// noteEnd says what the exit code of a program that has ended does not.
+func (s *supervisor) noteEnd() {
+	if sig := s.group.KilledBy(); sig != 0 && sig == s.o.signal {
+		s.p.note("the program was killed by a signal like those that --signal sends: it must handle them")
+	}
+	if s.o.whenAsked && s.voice.savedNothing() {
+		s.p.note("this run has saved no checkpoint: the program has not asked for one")
+	}
 }
 
 // explainLast returns what is told when the task could not be ended as it should.

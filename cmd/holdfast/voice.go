@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/holdfast-io/holdfast/backend"
 	"github.com/holdfast-io/holdfast/checkpoint"
@@ -51,10 +52,11 @@ type voice struct {
 
 	mu    sync.Mutex
 	waits *asked                 // the request that waits for a commit, with its offsets in place; nil for none
-	last  *checkpoint.Checkpoint // that was committed, or restored; nil for none
+	last  *checkpoint.Checkpoint // that was committed; nil for none
 	err   error                  // of the last commit, if it has failed
 	ended bool                   // the checkpoint after the program's end is saved
 	told  bool                   // that the last checkpoint is tried again
+	heard bool                   // a request for a commit
 }
 
 func openVoice(s *supervisor) (*voice, error) {
@@ -139,6 +141,9 @@ func (v *voice) committed(_ context.Context, c *checkpoint.Checkpoint) error {
 }
 
 func (v *voice) failed(_ context.Context, err error) {
+	if errors.Is(err, checkpoint.ErrConflict) && v.wantsSavepoint() {
+		return // the name is taken: that is the fault of whoever asked
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.err = err
@@ -146,6 +151,19 @@ func (v *voice) failed(_ context.Context, err error) {
 		v.told = true
 		v.s.p.note("the program has ended; its last checkpoint is tried again until it is saved, or until run is asked to end")
 	}
+}
+
+// savedNothing reports whether no checkpoint was saved since the start, and none was asked for.
+func (v *voice) savedNothing() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.last == nil && !v.heard
+}
+
+// wantsSavepoint reports whether the request that waits is for a savepoint.
+func (v *voice) wantsSavepoint() bool {
+	a := v.waiting()
+	return a != nil && a.savepoint != ""
 }
 
 // hasEnded reports whether the checkpoint after the program's end is saved.
@@ -159,7 +177,8 @@ func (v *voice) hasEnded() bool {
 func (v *voice) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	secret, what := secretOf(r)
 	if subtle.ConstantTimeCompare([]byte(secret), []byte(v.secret)) != 1 {
-		http.NotFound(w, r)
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		http.Error(w, "the secret is missing or wrong: send the header that is in the file which "+headerVariable+" names", http.StatusUnauthorized)
 		return
 	}
 	select {
@@ -167,17 +186,28 @@ func (v *voice) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
-	switch r.Method + " " + what {
-	case "POST commit":
-		v.commit(w, r)
-	case "GET resume":
-		answer(w, http.StatusOK, v.resume())
-	case "GET health":
-		v.health(w)
-	default:
+	method := methods[what]
+	switch {
+	case method == "":
 		http.Error(w, "ask for POST commit, GET resume or GET health", http.StatusNotFound)
+		return
+	case r.Method != method:
+		w.Header().Set("Allow", method)
+		http.Error(w, fmt.Sprintf("%s is asked for by %s, and this is %s", what, method, r.Method), http.StatusMethodNotAllowed)
+		return
+	}
+	switch what {
+	case "commit":
+		v.commit(w, r)
+	case "resume":
+		answer(w, http.StatusOK, v.resume())
+	case "health":
+		v.health(w)
 	}
 }
+
+// methods says by which method each thing is asked for.
+var methods = map[string]string{"commit": http.MethodPost, "resume": http.MethodGet, "health": http.MethodGet}
 
 // secretOf returns the secret that a request has, and what it asks for.
 func secretOf(r *http.Request) (secret, what string) {
@@ -247,6 +277,9 @@ type asked struct {
 }
 
 func (v *voice) commit(w http.ResponseWriter, r *http.Request) {
+	v.mu.Lock()
+	v.heard = true
+	v.mu.Unlock()
 	r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
 	a, err := v.parse(r)
 	if err != nil {
@@ -291,6 +324,9 @@ func (v *voice) parse(r *http.Request) (*asked, error) {
 	takes := map[string]func(string) error{
 		"offset": pairs(a.offsets), "label": pairs(a.labels), "savepoint": savepointName(&a.savepoint),
 	}
+	if names := r.Form["savepoint"]; len(names) > 1 {
+		return a, backend.Invalidf("savepoint=%s: it is given %d times, and a checkpoint has one name", names[0], len(names))
+	}
 	for _, key := range slices.Sorted(maps.Keys(r.Form)) {
 		take := takes[key]
 		if take == nil {
@@ -299,6 +335,9 @@ func (v *voice) parse(r *http.Request) (*asked, error) {
 		for _, value := range r.Form[key] {
 			if key == "label" && strings.HasPrefix(value, "runner.") {
 				return a, backend.Invalidf("%s=%s: labels that begin with runner. are taken; use another name", key, value)
+			}
+			if !utf8.ValidString(value) { // nothing is cut for what cannot be saved
+				return a, backend.Invalidf("%s=%q is not valid UTF-8", key, value)
 			}
 			if err := take(value); err != nil {
 				return a, backend.Invalidf("%s=%s: %v", key, value, err)

@@ -102,11 +102,11 @@ func apart(dir, cuts string) error {
 // then Cut fails with [ErrBusy].
 func (e *Engine) Cut(ctx context.Context) (src checkpoint.Source, remove func() error, err error) {
 	if err := e.begin(); err != nil {
-		return src, nil, fmt.Errorf("cutting %s: %w", e.dir, err)
+		return src, nil, fmt.Errorf("copying %s: %w", e.dir, err)
 	}
 	if err := e.bring(ctx); err != nil {
 		e.end()
-		return src, nil, fmt.Errorf("cutting %s: %w", e.dir, err)
+		return src, nil, fmt.Errorf("copying %s: %w", e.dir, err)
 	}
 	src = checkpoint.Dir(e.copy.to).Immutable(e.opts.Immutable...)
 	return src, sync.OnceValue(func() error { e.end(); return nil }), nil

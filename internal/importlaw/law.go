@@ -84,7 +84,7 @@ var law = []tree{
 		"it stands on the engine and locks its run directories; of OpenTelemetry it knows the API, and the program chooses the SDK"},
 	{"engines", []string{"runner", "checkpoint", "internal/filelock", "internal/filetimes", "internal/holes"}, slices.Concat(aws, clients, gocloud), // Pebble takes protobuf along
 		"an engine knows its database and no store; only a program that uses that database links it"},
-	{"cmd", []string{"engines", "runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local", "internal", "internal/filelock"}, databases,
+	{"cmd", []string{"engines", "runner", "checkpoint", "conformance", "backend", "s3", "gcs", "local", "internal", "internal/filelock", "internal/filetimes"}, databases,
 		"a command stands on the layers, not on examples, and knows no database; it alone chooses how metrics leave the program"},
 	{"examples", []string{"engines", "runner", "checkpoint", "backend", "s3", "gcs", "local"}, nil,
 		"an example uses what any host program may use"},

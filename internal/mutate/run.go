@@ -197,6 +197,14 @@ var inRuns = []mistake{
 		tests:  by("cmd/holdfast", "TestRunIsFenced"),
 	},
 	{
+		name:   "a run that lives is taken for what a killed one has left",
+		file:   "cmd/holdfast/claim.go",
+		old:    `return nil, inUse{byRun: true, pid: used.pid}`,
+		new:    `return nil, used`,
+		breaks: "a second run is told that the task is claimed",
+		tests:  by("cmd/holdfast", "TestRunInUse"),
+	},
+	{
 		name:   "of two runs that look at the same moment, the second one fences the first",
 		file:   "cmd/holdfast/supervise.go",
 		old:    `spec.IfEpoch = &epoch`,

@@ -172,8 +172,9 @@ func (p *Group) send(to int, sig syscall.Signal) {
 func (p *Group) resume() { p.Signal(sigCont) }
 
 // Stop asks the program to end, by sig, and kills what is left of it after grace. It
-// returns when all has ended. What is done while the group stands still fails.
-func (p *Group) Stop(sig syscall.Signal, grace time.Duration) {
+// returns when all has ended, and whether that took a kill. What is done while the group stands
+// still fails.
+func (p *Group) Stop(sig syscall.Signal, grace time.Duration) (killed bool) {
 	p.stopping()
 	p.Signal(sig)
 	p.resume() // a program that stands still does not see the signal
@@ -181,11 +182,12 @@ func (p *Group) Stop(sig syscall.Signal, grace time.Duration) {
 	defer timer.Stop()
 	select {
 	case <-p.ended:
-		return
+		return false
 	case <-timer.C:
 	}
 	p.Signal(syscall.SIGKILL)
 	<-p.ended
+	return true
 }
 
 // Paused stops all processes of the group, calls do while they stand still, and lets them
