@@ -43,7 +43,7 @@ func newMemory(bytes int64) *memory {
 	segment := int(min(bytes/16, maxSegment))
 	return &memory{
 		segment: segment, fetch: max(segment/2, minMemory/16), most: bytes / 2, lists: bytes / 3, part: min(bytes/24, maxSegment),
-		chunks: format.MaxTableChunks,
+		chunks:  format.MaxTableChunks,
 		buffers: semaphore.NewWeighted(bytes / 2), blocks: semaphore.NewWeighted(bytes / 8),
 	}
 }

@@ -114,7 +114,7 @@ func (o *runFlags) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.whenAsked, "when-asked", false, "save a checkpoint when COMMAND asks for one, and at no other time")
 	f.Func("signal", "with --when-asked: send COMMAND the signal `S`, such as USR1, every D, to ask for a commit; without a handler COMMAND dies of it", o.setSignal)
 	f.BoolVar(&o.pause, "pause", false, "stop all processes of COMMAND (SIGSTOP) while DIR is copied")
-	f.Func("pre", "run `CMD` by sh before DIR is copied; if it fails, no checkpoint is saved", nonEmpty(&o.pre))
+	f.Func("pre", "run `CMD` by sh before DIR is copied; if it fails, no checkpoint is saved, the last one excepted", nonEmpty(&o.pre))
 	f.Func("post", "run `CMD` by sh after DIR was copied, also if --pre or the copying has failed", nonEmpty(&o.post))
 	f.Func("limit", "pause COMMAND for `D` at most, and let --pre and --post take no longer (default 10s)", duration(&o.limit))
 	f.Func("grace", "at SIGTERM, the time `D` that COMMAND has to end, and again that the last checkpoint has (default 10s)", duration(&o.grace))

@@ -98,4 +98,12 @@ var inHoles = []mistake{
 		breaks: "a checkpoint is its state",
 		tests:  by("engines/dir", "TestCopyOfASparseFile"),
 	},
+	{
+		name:   "a stream of any number of chunks is saved",
+		file:   "checkpoint/pipeline.go",
+		old:    `count > l.packer.memory.chunks {`,
+		new:    `count > l.packer.memory.chunks && end && size < 0 {`,
+		breaks: "what is stored can be read",
+		tests:  by("checkpoint", "TestTooManyChunks"),
+	},
 }

@@ -308,4 +308,13 @@ var inRuns = []mistake{
 		breaks: "a checkpoint is its state",
 		tests:  by("cmd/holdfast", "TestRunHooksAtTheEnd"),
 	},
+	{
+		name: "a --post that needs its program makes the last checkpoint impossible",
+		file: "cmd/holdfast/still.go",
+		old: `	s.hookAfterEnd(context.WithoutCancel(ctx), "--post", s.o.post)
+	return err`,
+		new:    `	return errors.Join(err, s.hook(context.WithoutCancel(ctx), "--post", s.o.post, s.o.limit))`,
+		breaks: "run ends",
+		tests:  by("cmd/holdfast", "TestRunHooksAtTheEnd"),
+	},
 }
