@@ -1,7 +1,7 @@
 // Command runner measures what checkpoints cost a job that package runner takes
 // them of, beside the same job without them:
 //
-//	go run ./bench/runner [-scale quick|full] [-parts load,kill,standby,tasks] [-rounds N] [-tasks-every D] [-tasks-state KIB] [-url URL | -link rtt=25ms,conn=60MB] [-dir DIR] [-cpuprofile FILE]
+//	go run ./bench/runner [-scale quick|full] [-parts load,kill,standby,tasks] [-rounds N] [-tasks-every D] [-tasks-state KIB] [-tasks-commits N] [-url URL | -link rtt=25ms,conn=60MB] [-dir DIR] [-cpuprofile FILE]
 //
 // It prints four tables in Markdown.
 //
@@ -49,6 +49,7 @@ import (
 	_ "github.com/holdfast-io/holdfast/gcs"
 	"github.com/holdfast-io/holdfast/internal/testserver"
 	_ "github.com/holdfast-io/holdfast/local"
+	"github.com/holdfast-io/holdfast/runner"
 	_ "github.com/holdfast-io/holdfast/s3"
 )
 
@@ -78,6 +79,8 @@ type config struct {
 
 	TasksEvery time.Duration // checkpoints of each of many tasks
 	TasksState int           // KiB of each
+
+	TasksCommits int // how many of them commit at once
 
 	Profile string // file for a profile of the loads; "" for none
 }
@@ -120,6 +123,7 @@ func run(ctx context.Context, args []string) (err error) {
 	rounds := f.Int("rounds", 0, "how many rounds of each load with checkpoints, and as many without (default: by -scale)")
 	f.DurationVar(&c.TasksEvery, "tasks-every", 10*time.Second, "how often each of many tasks is committed")
 	f.IntVar(&c.TasksState, "tasks-state", 1, "`KiB` of state of each of them, about")
+	f.IntVar(&c.TasksCommits, "tasks-commits", runner.DefaultCommits, "how many of them commit at once")
 	f.Func("link", "let the store be a MinIO behind a `LINK`: rtt=25ms,conn=60MB or rtt=10ms,total=125MB", func(s string) (err error) {
 		link, err = proxy.ParseLink(s)
 		return err
@@ -137,8 +141,8 @@ func run(ctx context.Context, args []string) (err error) {
 	if *rounds < 0 {
 		return fmt.Errorf("-rounds is %d; it must be positive", *rounds)
 	}
-	if c.TasksEvery <= 0 || c.TasksState <= 0 {
-		return errors.New("-tasks-every and -tasks-state must be positive")
+	if c.TasksEvery <= 0 || c.TasksState <= 0 || c.TasksCommits <= 0 {
+		return errors.New("-tasks-every, -tasks-state and -tasks-commits must be positive")
 	}
 	if c.URL != "" && link != (proxy.Link{}) {
 		return errors.New("-link is before a MinIO of this program's own; leave out -url")

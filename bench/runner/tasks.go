@@ -104,7 +104,7 @@ func (c *child) own(ctx context.Context) (err error) {
 	began := time.Now()
 	err = runner.Run(ctx, runner.RunOptions{
 		Job: job, Dir: filepath.Join(c.Config.Dir, "tasks", c.Every.String()), Grace: 5 * time.Minute,
-		Options: runner.Options{Interval: c.Every, Logger: log.logger()},
+		Options: runner.Options{Interval: c.Every, Commits: c.Config.TasksCommits, Logger: log.logger()},
 		Assign: func(ctx context.Context, w *runner.Workers) error {
 			if err := c.startAll(ctx, w); err != nil {
 				return err
