@@ -191,40 +191,54 @@ func (b *builder) makeTable(n *node) (err error) {
 	return err
 }
 
-// packTable packs a table that lists chunks.
-func (b *builder) packTable(chunks []catalog.ID) ([]catalog.ID, error) {
-	return b.packAll(format.AppendTable(nil, func(yield func(format.Chunk) bool) {
-		for _, id := range chunks {
-			if !yield(b.catalog.Chunk(id)) {
-				return
-			}
+// packTable packs a table that lists chunks. It has a part of the table in memory at a time.
+func (b *builder) packTable(chunks []catalog.ID) (list []catalog.ID, err error) {
+	var table format.TableEncoder
+	var data []byte
+	for _, id := range chunks {
+		c := b.catalog.Chunk(id)
+		if data = table.Append(data, &c); len(data) < packedAtOnce {
+			continue
 		}
-	}))
+		if list, data, err = b.packSome(list, data, false); err != nil {
+			return nil, err
+		}
+	}
+	list, _, err = b.packSome(list, table.End(data), true)
+	return list, err
 }
 
-// packAll packs those chunks of a table or of a list of files that are new, and returns
+// packedAtOnce is how many bytes of a table are packed at a time: some chunks of it.
+const packedAtOnce = 256 << 10
+
+// packAll packs those chunks of a leaf or of a list of leaves that are new, and returns
 // all of them.
 func (b *builder) packAll(data []byte) ([]catalog.ID, error) {
-	var list []catalog.ID
+	list, _, err := b.packSome(nil, data, true)
+	return list, err
+}
+
+// packSome packs data as far as it can be cut into chunks, which it adds to a list. It returns what is
+// left, at the beginning of data's memory. end says that nothing comes after data.
+func (b *builder) packSome(list []catalog.ID, data []byte, end bool) (_ []catalog.ID, rest []byte, err error) {
 	var buf []byte
-	for len(data) > 0 {
-		n := cut.Meta.Next(data, true)
-		hash := format.Sum(data[:n])
+	rest = data
+	for n := cut.Meta.Next(rest, end); n > 0; n = cut.Meta.Next(rest, end) {
+		hash := format.Sum(rest[:n])
 		id, ok := b.find(hash)
 		if !ok {
-			stored := data[:n]
+			stored := rest[:n]
 			e, encoded := b.task.job.codec.Encode(buf[:0], stored)
 			if e != format.Raw {
 				stored = encoded
 			}
 			buf = encoded // its memory is used again
-			var err error
 			if id, err = b.packer.add(hash, n, e, stored); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 		list = append(list, id)
-		data = data[n:]
+		rest = rest[n:]
 	}
-	return list, nil
+	return list, data[:copy(data, rest)], nil
 }

@@ -66,8 +66,8 @@ var inHoles = []mistake{
 	{
 		name:   "what came again is counted for the next chunk, too",
 		file:   "checkpoint/internal/format/table.go",
-		old:    `last, again = c, 0`,
-		new:    `last, again = c, min(again, 1)`,
+		old:    `e.last, e.again = *c, 0`,
+		new:    `e.last, e.again = *c, min(e.again, 1)`,
 		breaks: "what is stored can be read",
 		tests:  by("checkpoint/internal/format", "TestGoldenTable", "TestTableRoundTrip"),
 	},

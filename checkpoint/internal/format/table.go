@@ -40,20 +40,33 @@ const MaxFile int64 = MaxTableChunks * 32 << 10
 // A table with chunks in inline data holds for one checkpoint alone: in a
 // later one they would be taken to lie in that one's.
 func AppendTable(b []byte, chunks iter.Seq[Chunk]) []byte {
-	var at place
-	var last Chunk
-	again := uint64(0)
+	var e TableEncoder
 	for c := range chunks {
-		if c == last {
-			again++
-			continue
-		}
-		b = appendAgain(b, again)
-		b = at.append(b, &c)
-		last, again = c, 0
+		b = e.Append(b, &c)
 	}
-	return appendAgain(b, again)
+	return e.End(b)
 }
+
+// A TableEncoder is [AppendTable] for chunks that come one by one. The zero value begins a table.
+type TableEncoder struct {
+	at    place
+	last  Chunk
+	again uint64 // how often the last chunk came again
+}
+
+// Append appends what is known of the table after another chunk. It does not check that.
+func (e *TableEncoder) Append(b []byte, c *Chunk) []byte {
+	if *c == e.last {
+		e.again++
+		return b
+	}
+	b = appendAgain(b, e.again)
+	e.last, e.again = *c, 0
+	return e.at.append(b, c)
+}
+
+// End appends the rest.
+func (e *TableEncoder) End(b []byte) []byte { return appendAgain(b, e.again) }
 
 func appendAgain(b []byte, times uint64) []byte {
 	if times == 0 {
