@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -47,7 +49,9 @@ func (r *restorer) checkOwners(all map[format.Owner]bool) error {
 	if err != nil {
 		return err
 	}
-	for o := range all {
+	for _, o := range slices.SortedFunc(maps.Keys(all), func(a, b format.Owner) int {
+		return cmp.Or(cmp.Compare(a.UID, b.UID), cmp.Compare(a.GID, b.GID))
+	}) { // the same one is named each time
 		err = cmp.Or(err, own(r.root, name, &o))
 	}
 	return errors.Join(err, f.Close(), r.root.Remove(name))
