@@ -16,8 +16,8 @@ import (
 
 // A pipeline carries data from files into segments. The goroutine that calls add reads
 // files and divides them into chunks. Several goroutines hash and compress the chunks. One
-// packs them, in the order in which they were read. The number of blocks bounds the
-// memory.
+// packs them, in the order in which they were read. What fits into a single block is handled
+// by the caller itself. The number of blocks bounds the memory.
 type pipeline struct {
 	packer *packer
 	find   func(format.Hash) (catalog.ID, bool) // finds a chunk that need not be stored again
@@ -32,6 +32,7 @@ type pipeline struct {
 	queue chan *block // blocks to be packed
 	block *block      // the block that is being filled
 	made  bool        // there is a block already
+	begun bool        // the goroutine that packs
 	taken int64       // how much of the memory for blocks it has
 }
 
@@ -80,7 +81,6 @@ func newPipeline(ctx context.Context, p *packer, find func(format.Hash) (catalog
 	for range blocks {
 		l.free <- nil // made when it is first needed
 	}
-	group.Go(l.packAll)
 	return l
 }
 
@@ -133,6 +133,10 @@ func (l *pipeline) keepSmall() {
 
 // send gives a filled block to the goroutines that hash, compress and pack.
 func (l *pipeline) send(b *block) {
+	if !l.begun {
+		l.begun = true
+		l.group.Go(l.packAll)
+	}
 	l.group.Go(func() error {
 		l.prepare(b)
 		close(b.ready)
@@ -256,10 +260,14 @@ func (l *pipeline) wait() error {
 // not nil, the rest is not packed. finish returns the first error of the pipeline, or err
 // if it has none.
 func (l *pipeline) finish(err error) error {
-	if err == nil {
-		l.flush()
-	} else {
+	switch {
+	case err != nil:
 		l.cancel(err)
+	case l.begun:
+		l.flush()
+	case l.block != nil: // a small state is in one block: to hand it to other goroutines takes longer
+		l.prepare(l.block)
+		err = l.packBlock(l.block)
 	}
 	close(l.queue)
 	defer l.cancel(nil)
@@ -335,22 +343,30 @@ func (l *pipeline) packAll() error {
 		case <-l.ctx.Done():
 			return context.Cause(l.ctx)
 		}
-		var bytes int64
-		for i := range b.pieces {
-			p := &b.pieces[i]
-			if err := l.pack(p); err != nil {
-				return err
-			}
-			if !p.again {
-				bytes += int64(len(p.data)) * int64(1+p.more)
-			}
+		if err := l.packBlock(b); err != nil {
+			return err
 		}
-		l.meter.add(Progress{Bytes: bytes})
-		if b.packed != nil {
-			close(b.packed)
-		}
-		l.free <- b
 	}
+	return nil
+}
+
+// packBlock packs a block that is prepared.
+func (l *pipeline) packBlock(b *block) error {
+	var bytes int64
+	for i := range b.pieces {
+		p := &b.pieces[i]
+		if err := l.pack(p); err != nil {
+			return err
+		}
+		if !p.again {
+			bytes += int64(len(p.data)) * int64(1+p.more)
+		}
+	}
+	l.meter.add(Progress{Bytes: bytes})
+	if b.packed != nil {
+		close(b.packed)
+	}
+	l.free <- b
 	return nil
 }
 
