@@ -106,7 +106,8 @@ type Options struct {
 	Heartbeat time.Duration
 
 	// Commits is how many tasks cut and upload at once, and Restores how many
-	// stores are restored at once; the others wait. Default 4
+	// stores are restored at once; the others wait. So a process makes at most Commits commits
+	// in the time of one round trip to the store. Default 4
 	// each. What is under way of all of them takes checkpoint.Options.Memory at most.
 	Commits, Restores int
 
