@@ -317,3 +317,21 @@ func TestSecondSaveInAStoreThatIgnoresConditionsIsRefused(t *testing.T) {
 		w.wantHistory("1")
 	})
 }
+
+// A file that is read again, and is what it was, stores nothing, however little of its data lies beside
+// its table in one segment.
+func TestNothingNewAtAnySize(t *testing.T) {
+	data := noise(400 << 10)
+	for size := 256 << 10; size < 330<<10; size += 4 << 10 {
+		o := claim(t, newTask(t))
+		state := func() checkpoint.Snapshot {
+			return checkpoint.Snapshot{State: checkpoint.FS(fstest.MapFS{"f": {Data: data[:size], Mode: 0o644}})}
+		}
+		commit(t, o, state())
+		for n := range 3 {
+			if c := commit(t, o, state()); c.NewBytes > 0 {
+				t.Errorf("%d bytes: save %d stores %d", size, n+2, c.NewBytes)
+			}
+		}
+	}
+}

@@ -119,13 +119,16 @@ func (b *builder) eachLeaf(entry func(*node) (*format.Entry, error), kept func(i
 // storedEntry returns a node as it is stored. It makes the table of a file that has many
 // chunks, unless it has one.
 func (b *builder) storedEntry(n *node) (*format.Entry, error) {
-	if n.table == nil && len(n.chunks) > format.MaxEntryChunks {
+	if n.getsTable() {
 		if err := b.makeTable(n); err != nil {
 			return nil, err
 		}
 	}
 	return b.entry(n), nil
 }
+
+// getsTable reports whether a file has so many chunks that it is to have a table, and has none.
+func (n *node) getsTable() bool { return n.table == nil && len(n.chunks) > format.MaxEntryChunks }
 
 func (b *builder) entry(n *node) *format.Entry {
 	e := n.Entry
@@ -191,25 +194,39 @@ func (b *builder) makeTable(n *node) (err error) {
 	return err
 }
 
-// packTable packs a table that lists chunks. It has a part of the table in memory at a time.
+// packTable packs a table that lists chunks.
 func (b *builder) packTable(chunks []catalog.ID) (list []catalog.ID, err error) {
-	var table format.TableEncoder
-	var data []byte
-	for _, id := range chunks {
-		c := b.catalog.Chunk(id)
-		if data = table.Append(data, &c); len(data) < packedAtOnce {
-			continue
-		}
-		if list, data, err = b.packSome(list, data, false); err != nil {
-			return nil, err
-		}
-	}
-	list, _, err = b.packSome(list, table.End(data), true)
+	err = b.eachTablePart(chunks, func(data []byte, end bool) (rest []byte, err error) {
+		list, rest, err = b.packSome(list, data, end)
+		return rest, err
+	})
 	return list, err
 }
 
-// packedAtOnce is how many bytes of a table are packed at a time: some chunks of it.
-const packedAtOnce = 256 << 10
+// tableAtOnce is how many bytes of a table are in memory at a time: some chunks of it.
+const tableAtOnce = 256 << 10
+
+// eachTablePart encodes a table that lists chunks, and calls do with a part of it at a time. do returns
+// what is to come again at the beginning of the next part. end says that nothing comes after it.
+func (b *builder) eachTablePart(chunks []catalog.ID, do func(data []byte, end bool) (rest []byte, err error)) (err error) {
+	var table format.TableEncoder
+	var data []byte
+	for i, id := range chunks {
+		if i > 0 && id == chunks[i-1] { // a hole has the same again and again
+			table.Again()
+			continue
+		}
+		c := b.catalog.Chunk(id)
+		if data = table.Append(data, &c); len(data) < tableAtOnce {
+			continue
+		}
+		if data, err = do(data, false); err != nil {
+			return err
+		}
+	}
+	_, err = do(table.End(data), true)
+	return err
+}
 
 // packAll packs those chunks of a leaf or of a list of leaves that are new, and returns
 // all of them.

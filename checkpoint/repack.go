@@ -125,6 +125,10 @@ func (b *builder) needed() (*catalog.Used, error) {
 	}
 	for f := range b.all() {
 		c.node(&f.node)
+		if f.getsTable() {
+			ids, _ := b.expectedTable(&f.node)
+			c.Use(&c.used, ids)
+		}
 	}
 	listed, err := b.listed()
 	c.Use(&c.used, listed)
@@ -152,15 +156,44 @@ func (b *builder) listed() (ids []catalog.ID, err error) {
 // expectedEntry returns a node as it will be stored, or a stand-in if that is not known yet:
 // an entry that is in no leaf of base.
 func (b *builder) expectedEntry(n *node) (*format.Entry, error) {
+	if n.getsTable() {
+		e := n.Entry
+		ids, all := b.expectedTable(n)
+		if !all {
+			ids = n.chunks[:1]
+		}
+		uses := make(map[format.SegmentID]int64)
+		b.addUses(uses, n.chunks)
+		e.Table, e.Uses = b.catalog.Chunks(ids), sorted(uses)
+		return &e, nil
+	}
 	e := b.entry(n)
-	switch {
-	case n.table == nil && len(n.chunks) > format.MaxEntryChunks:
-		e.Table, e.Chunks = e.Chunks[:1], nil // it gets a table
-		e.Uses = []format.Use{{Bytes: 1}}
-	case slices.ContainsFunc(n.chunks, b.isSparse), slices.ContainsFunc(n.table, b.isSparse):
+	if slices.ContainsFunc(n.chunks, b.isSparse) || slices.ContainsFunc(n.table, b.isSparse) {
 		e.ModTime = e.ModTime.Add(1) // its chunks are stored again
 	}
 	return e, nil
+}
+
+// expectedTable returns the chunks that are stored already of the table that a file will get. It
+// reports whether that is all of it, as if the file was read and had not changed.
+func (b *builder) expectedTable(n *node) (ids []catalog.ID, all bool) {
+	if slices.ContainsFunc(n.chunks, b.isSparse) {
+		return nil, false // some are stored again, and lie elsewhere then
+	}
+	all = true
+	_ = b.eachTablePart(n.chunks, func(data []byte, end bool) ([]byte, error) {
+		rest := data
+		for k := cut.Meta.Next(rest, end); k > 0; k = cut.Meta.Next(rest, end) {
+			id, ok := b.catalog.Find(format.Sum(rest[:k]))
+			if ok {
+				ids = append(ids, id)
+			}
+			all = all && ok
+			rest = rest[k:]
+		}
+		return data[:copy(data, rest)], nil
+	})
+	return ids, all
 }
 
 // choose adds to b.sparse the segments of base that are not worth keeping: those of which

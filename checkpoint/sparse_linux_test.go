@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -159,6 +160,16 @@ func TestLongHole(t *testing.T) {
 	if c.Bytes != size || c.NewBytes > 200<<10 {
 		t.Errorf("%d bytes, of which %d are stored", c.Bytes, c.NewBytes)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "other"), nil, 0o644); err != nil { // so that another save has to look at the list
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, time.Time{}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	var again *checkpoint.Checkpoint
+	if took := allocatedBy(func() { again = commit(t, o, checkpoint.Snapshot{State: checkpoint.Dir(dir)}) }); took > 128<<20 || again.NewBytes > 4<<10 {
+		t.Errorf("the save after a touch allocates %d bytes, and stores %d", took, again.NewBytes)
+	}
 	target := filepath.Join(diskDir(t), "state")
 	for range 2 {
 		if err := c.Restore(t.Context(), target, checkpoint.RestoreOptions{Replace: true}); err != nil {
@@ -249,4 +260,12 @@ func TestWriteIntoAHole(t *testing.T) {
 	if !errors.Is(err, checkpoint.ErrChanged) {
 		t.Errorf("err = %v, want ErrChanged", err)
 	}
+}
+
+func allocatedBy(do func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	do()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }

@@ -57,13 +57,16 @@ type TableEncoder struct {
 // Append appends what is known of the table after another chunk. It does not check that.
 func (e *TableEncoder) Append(b []byte, c *Chunk) []byte {
 	if *c == e.last {
-		e.again++
+		e.Again()
 		return b
 	}
 	b = appendAgain(b, e.again)
 	e.last, e.again = *c, 0
 	return e.at.append(b, c)
 }
+
+// Again says that the chunk before comes again.
+func (e *TableEncoder) Again() { e.again++ }
 
 // End appends the rest.
 func (e *TableEncoder) End(b []byte) []byte { return appendAgain(b, e.again) }
