@@ -368,14 +368,14 @@ func TestRunHooks(t *testing.T) {
 // TestRunHooksAtTheEnd: what --pre makes is in the last checkpoint, too. A hook that needs the
 // program fails, and the state is saved all the same.
 func TestRunHooksAtTheEnd(t *testing.T) {
-	for _, c := range []struct{ name, pre, want, says string }{
-		{"one that waits", `until [ -e "$HOLDFAST_STATE/../never" ]; do sleep 0.01; done`, "1", "it took longer than 100ms; the program"},
-		{"a backup", `cp "$HOLDFAST_STATE/../live" "$HOLDFAST_STATE/n"; [ -z "$HOLDFAST_PID" ]`, "2", ""},
-		{"a signal", `kill -USR1 "$HOLDFAST_PID"`, "1", "; the program has ended, and its last checkpoint"},
+	for _, c := range []struct{ name, grace, pre, want, says string }{
+		{"one that waits", "400ms", `until [ -e "$HOLDFAST_STATE/../never" ]; do sleep 0.01; done`, "1", "it took longer than 100ms; the program"},
+		{"a backup", "2m", `cp "$HOLDFAST_STATE/../live" "$HOLDFAST_STATE/n"; [ -z "$HOLDFAST_PID" ]`, "2", ""},
+		{"a signal", "2m", `kill -USR1 "$HOLDFAST_PID"`, "1", "; the program has ended, and its last checkpoint"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRunTest(t)
-			x := r.start(`echo 1 >"$HOLDFAST_STATE/n"; echo 2 >"$HOLDFAST_STATE/../live"`, "--every", "1h", "--grace", "400ms", "--pre", c.pre, "--post", "exit 3")
+			x := r.start(`echo 1 >"$HOLDFAST_STATE/n"; echo 2 >"$HOLDFAST_STATE/../live"`, "--every", "1h", "--grace", c.grace, "--pre", c.pre, "--post", "exit 3")
 			x.wantEnd(0, c.says)
 			if got := r.saved("n"); got != c.want {
 				t.Errorf("%q is saved; want %q", got, c.want)
