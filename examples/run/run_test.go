@@ -234,22 +234,20 @@ func (w *world) kill(within time.Duration) bool {
 		_ = l.Process.Signal(syscall.SIGKILL)
 	}
 	<-silent
-	if !w.wasKilled(l, victim) {
-		return false
-	}
+	killed := w.wasKilled(l, victim)
 	out := filepath.Join(w.t.TempDir(), "out")
 	restored, err := exec.Command(holdfast, "restore", w.store, w.name, out).CombinedOutput()
 	if err != nil && (w.newest != 0 || !strings.Contains(string(restored), "has no checkpoint")) {
 		w.t.Fatalf("after a kill of %s: %v: %s", victim, err, restored)
 	}
 	if err != nil {
-		return true
+		return killed
 	}
 	torn := ""
 	if w.newest, torn = w.check(w.t, out); torn != "" {
 		w.t.Fatalf("after a kill of %s, the checkpoint is %s", victim, torn)
 	}
-	return true
+	return killed
 }
 
 // TestNaiveCopyIsTorn shows that each program's state is torn by a copy that is made beside
