@@ -125,10 +125,6 @@ func (b *builder) needed() (*catalog.Used, error) {
 	}
 	for f := range b.all() {
 		c.node(&f.node)
-		if f.getsTable() {
-			ids, _ := b.expectedTable(&f.node)
-			c.Use(&c.used, ids)
-		}
 	}
 	listed, err := b.listed()
 	c.Use(&c.used, listed)
@@ -137,35 +133,52 @@ func (b *builder) needed() (*catalog.Used, error) {
 	return &c.used, err
 }
 
-// listed returns the chunks of base's leaves that leaves which are made anew will have too.
-// With many small files, most of the data is in leaves.
+// listed returns the chunks of base's leaves and tables that those which are made anew will have
+// too. With many small files, most of the data is in leaves.
 func (b *builder) listed() (ids []catalog.ID, err error) {
-	err = b.eachLeaf(b.expectedEntry, func(int) {}, func(_ []*node, data []byte) error {
-		for len(data) > 0 {
-			k := cut.Meta.Next(data, true)
-			if id, ok := b.catalog.Find(format.Sum(data[:k])); ok {
-				ids = append(ids, id)
-			}
-			data = data[k:]
-		}
+	entry := func(n *node) (*format.Entry, error) {
+		e, table := b.expectedEntry(n)
+		ids = append(ids, table...)
+		return e, nil
+	}
+	err = b.eachLeaf(entry, func(int) {}, func(_ []*node, data []byte) error {
+		leaf, _, _ := b.stored(data, true)
+		ids = append(ids, leaf...)
 		return nil
 	})
 	return ids, err
 }
 
+// stored cuts data of a leaf or a table as far as it can be cut. It returns the chunks that are
+// stored already, whether that is all of them, and what is left. end says that nothing comes after
+// data.
+func (b *builder) stored(data []byte, end bool) (ids []catalog.ID, all bool, rest []byte) {
+	all, rest = true, data
+	for k := cut.Meta.Next(rest, end); k > 0; k = cut.Meta.Next(rest, end) {
+		id, ok := b.catalog.Find(format.Sum(rest[:k]))
+		if ok {
+			ids = append(ids, id)
+		}
+		all = all && ok
+		rest = rest[k:]
+	}
+	return ids, all, rest
+}
+
 // expectedEntry returns a node as it will be stored, or a stand-in if that is not known yet:
-// an entry that is in no leaf of base.
-func (b *builder) expectedEntry(n *node) (*format.Entry, error) {
+// an entry that is in no leaf of base. If it is to get a table, it also returns what is stored of that.
+func (b *builder) expectedEntry(n *node) (_ *format.Entry, table []catalog.ID) {
 	if n.getsTable() {
 		e := n.Entry
-		ids, all := b.expectedTable(n)
+		table, all := b.expectedTable(n)
+		listed := table
 		if !all {
-			ids = n.chunks[:1]
+			listed = n.chunks[:1]
 		}
 		uses := make(map[format.SegmentID]int64)
 		b.addUses(uses, n.chunks)
-		e.Table, e.Uses = b.catalog.Chunks(ids), sorted(uses)
-		return &e, nil
+		e.Table, e.Uses = b.catalog.Chunks(listed), sorted(uses)
+		return &e, table
 	}
 	e := b.entry(n)
 	if slices.ContainsFunc(n.chunks, b.isSparse) || slices.ContainsFunc(n.table, b.isSparse) {
@@ -182,15 +195,8 @@ func (b *builder) expectedTable(n *node) (ids []catalog.ID, all bool) {
 	}
 	all = true
 	_ = b.eachTablePart(n.chunks, func(data []byte, end bool) ([]byte, error) {
-		rest := data
-		for k := cut.Meta.Next(rest, end); k > 0; k = cut.Meta.Next(rest, end) {
-			id, ok := b.catalog.Find(format.Sum(rest[:k]))
-			if ok {
-				ids = append(ids, id)
-			}
-			all = all && ok
-			rest = rest[k:]
-		}
+		part, ok, rest := b.stored(data, end)
+		ids, all = append(ids, part...), all && ok
 		return data[:copy(data, rest)], nil
 	})
 	return ids, all
