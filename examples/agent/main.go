@@ -79,20 +79,9 @@ func run(ctx context.Context, quiet time.Duration, args []string, out io.Writer)
 		return err
 	}
 	defer func() { err = errors.Join(err, job.Close(context.WithoutCancel(ctx))) }()
-	if err := beginsAnew(ctx, job, url); err != nil {
+	if err := cli.BeginsAnew(ctx, job, url); err != nil {
 		return err
 	}
 	s := &story{out: out, dir: dir, url: url, job: job, quiet: quiet, log: slog.Default()}
 	return s.tell(ctx)
-}
-
-// beginsAnew refuses a job that has tasks: what is told here begins with none.
-func beginsAnew(ctx context.Context, job *checkpoint.Job, url string) error {
-	for task, err := range job.Tasks(ctx) {
-		if err != nil {
-			return err
-		}
-		return fmt.Errorf("the job at %s has tasks already, such as %q: give the URL of a place where nothing is", url, task.Name())
-	}
-	return nil
 }

@@ -1,5 +1,5 @@
-// Package cli is what the examples' commands have in common: how they read their arguments, and
-// how they end when nobody reads what they say.
+// Package cli is what the examples' commands have in common: how they read their arguments, how
+// they begin, and how they end when nobody reads what they say.
 package cli
 
 import (
@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
 // Parse parses a command's arguments. Only -h prints the usage, and the flags. What else is wrong
@@ -67,6 +69,17 @@ func Ended(ctx context.Context, err error) error {
 		return cause
 	}
 	return errors.New("interrupted")
+}
+
+// BeginsAnew refuses a job that has tasks, for a command whose story begins with none.
+func BeginsAnew(ctx context.Context, job *checkpoint.Job, url string) error {
+	for task, err := range job.Tasks(ctx) {
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("the job at %s has tasks already, such as %q: give the URL of a place where nothing is", url, task.Name())
+	}
+	return nil
 }
 
 // Number says how many there are of something.
