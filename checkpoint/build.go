@@ -109,11 +109,11 @@ func (b *builder) begin(ctx context.Context, first format.SegmentID) error {
 	if b.base.tree != nil {
 		b.catalog = b.base.tree.Catalog
 	} else {
-		b.catalog = catalog.New(0)
+		b.catalog = new(catalog.Catalog)
 	}
 	b.mark = b.catalog.Mark()
 	b.packer = newPacker(ctx, b.task, b.catalog, first)
-	b.packer.meter = b.meter
+	b.packer.meter, b.packer.files = b.meter, b.listMemory()
 	return nil
 }
 

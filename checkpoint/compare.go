@@ -33,6 +33,16 @@ func (b *builder) list(ctx context.Context) error {
 	return nil
 }
 
+// listMemory returns about how many bytes of memory the files take that were found, and those of base
+// that were read.
+func (b *builder) listMemory() int64 {
+	size := nodeMemory * int64(len(b.scan.found))
+	if b.base.tree != nil {
+		size += b.base.tree.nodesSize()
+	}
+	return size
+}
+
 // leaves returns those of base.
 func (b *builder) leaves() []leaf {
 	if b.base.tree == nil {

@@ -27,7 +27,7 @@ func MemoryIsFree(j *Job) bool {
 	}
 	m.buffers.Release(m.most)
 	m.blocks.Release(m.most / 4)
-	return m.users == 0 && m.size == 0 && len(m.idle) == 0
+	return m.users == 0 && m.size == 0 && m.owed == 0 && len(m.idle) == 0
 }
 
 // TakeMemory takes all of j's memory for what is sent and received, until it is given back.

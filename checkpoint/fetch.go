@@ -119,14 +119,22 @@ func (w *fetcher) with(ctx context.Context, f *fetch, do func(context.Context, *
 		return err
 	}
 	defer w.memory.give(buf)
+	defer w.forget()
 	w.stored, w.decoded = buf[:f.size:f.size], buf[f.size:f.size]
 	return do(ctx, w, f)
+}
+
+// forget drops what is in the buffer: a buffer that is not used again would stay in memory until w has
+// another one.
+func (w *fetcher) forget() {
+	w.stored, w.decoded = nil, nil
+	clear(w.got[:cap(w.got)])
 }
 
 // bufferSize returns how much memory a fetch needs. There are few different sizes, so that
 // buffers can be used again.
 func (w *fetcher) bufferSize(f *fetch) int {
-	if size := int(f.size) + w.toDecode(f); size <= w.memory.fetch/2 {
+	if size := int(f.size) + w.toDecode(f); size <= w.memory.fetch/4 {
 		return 1 << bits.Len(uint(size))
 	}
 	return max(w.memory.fetch, int(f.size))

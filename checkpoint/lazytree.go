@@ -192,7 +192,7 @@ func (t *lazyTree) covered(segments []format.Segment) error {
 // garbage: TestMemoryOfABaseline compares.
 const (
 	nodeMemory  = 400
-	chunkMemory = 120
+	chunkMemory = 100
 )
 
 // listMemory returns about how many bytes of memory it takes to read everything but the data.
@@ -204,12 +204,14 @@ func (c *Checkpoint) listMemory() int64 {
 const chunkSize = 16 << 10
 
 // size returns about how many bytes of memory the tree takes.
-func (t *lazyTree) size() int64 {
+func (t *lazyTree) size() int64 { return t.nodesSize() + chunkMemory*int64(t.Len()) }
+
+func (t *lazyTree) nodesSize() int64 {
 	nodes := 0
 	for i := range t.leaves {
 		nodes += len(t.leaves[i].nodes)
 	}
-	return nodeMemory*int64(nodes+len(t.leaves)) + chunkMemory*int64(t.Len())
+	return nodeMemory * int64(nodes+len(t.leaves))
 }
 
 // forget makes the catalog forget what the tree does not need. If the tree takes more than

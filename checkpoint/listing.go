@@ -80,30 +80,30 @@ func (w *scan) list(ctx context.Context, m *matcher) error {
 			if err == nil {
 				err = ctx.Err()
 			}
-			if err == nil {
-				m.enter(path)
-				err = w.add(path, d)
+			if err != nil {
+				return w.fail(path, err)
 			}
-			if err == nil {
-				m.add(w.found[len(w.found)-1])
+			if err := m.enter(path); err != nil {
+				return err
 			}
-			return w.fail(path, err)
+			if err := w.add(path, d); err != nil {
+				return w.fail(path, err)
+			}
+			return m.add(w.found[len(w.found)-1])
 		})
 		if err != nil {
 			return err
 		}
 	}
 	w.addStreams()
-	m.end()
-	return nil
+	return m.end()
 }
 
-// listAgain lists what is in the file system once more.
-func (w *scan) listAgain(ctx context.Context, m *matcher) (*scan, error) {
+// another returns a scan that lists what is in the file system once more.
+func (w *scan) another() *scan {
 	files := *w.Source
 	files.streams = nil
-	second := &scan{Source: &files, fsys: w.fsys, began: w.began, again: true}
-	return second, second.list(ctx, m)
+	return &scan{Source: &files, fsys: w.fsys, began: w.began, again: true}
 }
 
 // total returns a Progress with the number and size of all regular files.

@@ -41,7 +41,7 @@ func (t *Task) retain(ctx context.Context, m *format.Manifest, base *history.Com
 		return nil, err
 	}
 	id := format.SegmentID{Epoch: m.Epoch, Writer: m.Writer, N: first}
-	w := &listWriter{task: t, packer: newPacker(ctx, t, catalog.New(0), id), list: list, layout: base.Place(before, list)}
+	w := &listWriter{task: t, packer: newPacker(ctx, t, new(catalog.Catalog), id), list: list, layout: base.Place(before, list)}
 	if err = w.store(m, base.RetainedAt); err == nil {
 		err = w.packer.finish()
 	} else {

@@ -35,7 +35,7 @@ func (c *Checkpoint) newLoader() (*loader, error) {
 }
 
 func (c *Checkpoint) loaderOf(places format.Places) *loader {
-	all := catalog.New(0)
+	all := new(catalog.Catalog)
 	return &loader{c: c, catalog: all, set: all.Set(), places: places, numbers: make(map[format.SegmentID]int)}
 }
 

@@ -15,6 +15,11 @@ type matcher struct {
 	leaves []leaf
 	want   func(leaf int) bool // which of them to compare
 
+	// done, if it is not nil, is called with what was found in the range of each leaf, once it
+	// is complete, or with some of it at a time if there are no leaves: last says that the
+	// range is complete. What was found does not stay in memory then.
+	done func(s span, last bool) error
+
 	scan *scan
 	at   int // the leaf that the scan has come to
 	from int // where its range begins in what was found
@@ -38,42 +43,74 @@ func (w *scan) keeps(leaf int) bool {
 func (m *matcher) begin(w *scan) { m.scan, m.at, m.from, m.sum = w, 0, 0, new(fingerprint) }
 
 // enter is called before the scan adds what is at path.
-func (m *matcher) enter(path string) {
+func (m *matcher) enter(path string) error {
 	for m.at+1 < len(m.leaves) && format.ComparePaths(m.leaves[m.at+1].First, path) <= 0 {
-		m.endSpan()
+		if err := m.endSpan(); err != nil {
+			return err
+		}
 		m.at++
 	}
+	return nil
 }
 
-func (m *matcher) add(f *found) {
-	if len(m.leaves) > 0 {
+// doneAtOnce is how many files done is called with if there are no leaves.
+const doneAtOnce = 1000
+
+func (m *matcher) add(f *found) error {
+	switch {
+	case len(m.leaves) > 0:
 		m.sum.add(&f.node)
+	case m.done != nil && len(m.scan.found) == doneAtOnce:
+		return m.give(span{leaf: -1, to: doneAtOnce}, false)
 	}
+	return nil
 }
 
 // end ends the range of the leaf that the scan has come to, and those of the others.
-func (m *matcher) end() {
+func (m *matcher) end() error {
 	if len(m.leaves) == 0 {
-		m.scan.spans = []span{{leaf: -1, to: len(m.scan.found)}}
-		return
+		s := span{leaf: -1, to: len(m.scan.found)}
+		m.scan.spans = []span{s}
+		return m.give(s, true)
 	}
 	for ; m.at < len(m.leaves); m.at++ {
-		m.endSpan()
+		if err := m.endSpan(); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-func (m *matcher) endSpan() {
+func (m *matcher) endSpan() error {
 	w, l := m.scan, &m.leaves[m.at]
 	s := span{leaf: m.at, from: m.from, to: len(w.found)}
 	if sum := m.sum.take(); sum != (format.Hash{}) && sum == l.Fingerprint && m.want(m.at) {
-		clear(w.found[m.from:])
-		w.found = w.found[:m.from]
+		m.forget()
 		s.to, s.kept = s.from, true
 		w.kept.AllFiles += l.Files
 		w.kept.AllBytes += l.Bytes
 	}
 	w.spans = append(w.spans, s)
+	err := m.give(s, true)
 	m.from = len(w.found)
+	return err
+}
+
+// give calls done, if there is one.
+func (m *matcher) give(s span, last bool) error {
+	if m.done == nil {
+		return nil
+	}
+	err := m.done(s, last)
+	m.forget()
+	return err
+}
+
+// forget drops what was found in this range.
+func (m *matcher) forget() {
+	w := m.scan
+	clear(w.found[m.from:])
+	w.found = w.found[:m.from]
 }
 
 // A fingerprint is a hash of all that is known of some files, directories and links without

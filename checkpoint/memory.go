@@ -16,7 +16,8 @@ const (
 	maxSegment    = 8 << 20
 )
 
-// A memory is what a job's saves and restores may take for data under way.
+// A memory is what a job's saves and restores may take for data under way. The longer the lists of
+// files and chunks of these are, the less of it there is for buffers, but never less than half.
 //
 // Nobody who waits for a buffer has one that another waiter needs: a save waits only when
 // all of its buffers are being sent, and a fetch takes what it needs at once. So nobody
@@ -37,6 +38,8 @@ type memory struct {
 	users int
 	idle  [][]byte // buffers to be used again
 	size  int64    // of all buffers, idle or in use
+	owed  int64    // what lists take
+	lent  int64    // how much of that is taken from buffers
 }
 
 func newMemory(bytes int64) *memory {
@@ -71,6 +74,7 @@ func (m *memory) fits(size int64) int { return int(max(m.most/max(size, 1), 1)) 
 // take returns a buffer with room for n bytes, or for as many as there may be if that is
 // less, once there is memory for it. What is in it is undefined.
 func (m *memory) take(ctx context.Context, n int) ([]byte, error) {
+	m.lend()
 	if err := m.buffers.Acquire(ctx, m.weight(n)); err != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -82,21 +86,57 @@ func (m *memory) take(ctx context.Context, n int) ([]byte, error) {
 			return buf[:0], nil
 		}
 	}
-	m.evict(m.most - m.weight(n))
+	m.evict(m.most - m.lent - m.weight(n))
 	m.size += int64(n)
 	return make([]byte, 0, n), nil
 }
 
 // give gives back a buffer that came from take.
 func (m *memory) give(buf []byte) {
+	weight := m.weight(cap(buf))
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lent+weight <= m.owing() {
+		m.lent += weight
+		m.size -= int64(cap(buf))
+		return
+	}
 	m.idle = append(m.idle, buf)
-	m.mu.Unlock()
-	m.buffers.Release(m.weight(cap(buf)))
+	m.buffers.Release(weight)
 }
 
-// weight is what a buffer counts. One that is larger than all there may be has it alone.
-func (m *memory) weight(n int) int64 { return min(int64(n), m.most) }
+// weight is what a buffer counts: half of all there may be if it is larger than that, since lists may
+// have the other half.
+func (m *memory) weight(n int) int64 { return min(int64(n), m.most-m.most/2) }
+
+// count says that lists take so many bytes more, or less. The caller takes back all that it has counted
+// when its save or restore ends.
+func (m *memory) count(bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.owed += bytes
+	if over := m.lent - m.owing(); over > 0 {
+		m.lent -= over
+		m.buffers.Release(over)
+	}
+}
+
+// owing returns what buffers are to leave to lists: whole segments, since room for a part of one is of
+// no use to a save.
+func (m *memory) owing() int64 {
+	segment := int64(m.segment)
+	return min(m.owed/segment*segment, m.most/2)
+}
+
+// lend leaves to lists what no buffer has now. The rest comes with buffers that are given back.
+func (m *memory) lend() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if more := m.owing() - m.lent; more > 0 && m.buffers.TryAcquire(more) {
+		m.lent += more
+		m.evict(m.most - m.lent)
+	}
+}
 
 // evict drops idle buffers until all have at most so many bytes. The caller holds mu.
 func (m *memory) evict(most int64) {

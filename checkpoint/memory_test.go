@@ -133,9 +133,9 @@ func allocated() int64 {
 }
 
 const (
-	// memoryIndex is what a byte of a state takes in the index of its chunks, at most: few
-	// chunks are smaller than 10 KiB; each takes 60 bytes and a place in a map.
-	memoryIndex = 160.0 / (10 << 10)
+	// memoryIndex is what a byte of a state takes in the list of its chunks, at most: few
+	// chunks are smaller than 10 KiB; each takes 52 bytes, 7 to 14 in the index, and 4 in its file.
+	memoryIndex = 80.0 / (10 << 10)
 	codecMemory = 8 << 20 // of a job, for as long as it lives
 )
 
@@ -191,6 +191,41 @@ func TestMemoryOfASaveIsBounded(t *testing.T) {
 	// An owner keeps only the index.
 	if kept := heap() - before; kept > index+codecMemory+1<<20 {
 		t.Errorf("%d MiB are kept", kept>>20)
+	}
+}
+
+// A restore, too, needs memory only for what is under way and for the list of chunks: also where the
+// ranges that it fetches have many sizes.
+func TestMemoryOfARestoreIsBounded(t *testing.T) {
+	const (
+		size   = 192 << 20
+		memory = 32 << 20
+		bound  = memory/2 + 2*int64(size*memoryIndex) + 2<<20 // and where in the file each chunk lies
+	)
+	bucket := mem.NewBucket(time.Now)
+	job := newJob(t, bucket.Open(), checkpoint.Options{Memory: memory})
+	t.Cleanup(func() { _ = job.Close(context.Background()) })
+	task, err := job.Task("orders/7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := fstest.MapFS{"large": {Mode: 0o644}}
+	c, err := task.Save(t.Context(), checkpoint.Snapshot{State: checkpoint.FS(endlessFS{FS: files, size: size, every: size, call: func() {}})}, checkpoint.SaveOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, most, calls := heap(), int64(0), 0
+	err = c.Restore(t.Context(), filepath.Join(t.TempDir(), "state"), checkpoint.RestoreOptions{Progress: func(checkpoint.Progress) {
+		if calls++; calls%4 == 0 {
+			most = max(most, heap()-before)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%.1f MiB in %d samples, want at most %.1f", float64(most)/(1<<20), calls/4, float64(bound)/(1<<20))
+	if most > bound || calls < 20 {
+		t.Errorf("%d MiB were in use in %d samples, want at most %d", most>>20, calls/4, bound>>20)
 	}
 }
 

@@ -22,6 +22,8 @@ type packer struct {
 	memory  *memory
 	done    func() // of memory
 	catalog *catalog.Catalog
+	files   int64 // what the lists of files of this save take in memory
+	counted int64 // what memory knows of the lists of this save
 	next    format.SegmentID
 
 	buf     []byte // the segment that is being filled
@@ -80,21 +82,28 @@ func (p *packer) begin() {
 
 // grow makes room for n more bytes. Once a segment is larger than a sixteenth of its
 // maximum, it gets all of its memory at once, when there is some: doubling it again and
-// again would take twice as much.
+// again would take twice as much. What comes after a full segment gets it from the start.
 func (p *packer) grow(n int) error {
 	need := len(p.buf) + n
-	if need <= cap(p.buf) || need <= p.size/16 {
+	if need <= cap(p.buf) || need <= p.size/16 && len(p.sent) == 0 {
 		return nil
 	}
 	if p.taken { // it is empty, and too small for a single chunk: nobody waits with a buffer in hand
 		p.drop()
 	}
+	p.count(p.files + p.catalog.Memory())
 	buf, err := p.memory.take(p.ctx, max(p.size, need))
 	if err != nil {
 		return err
 	}
 	p.buf, p.taken = append(buf, p.buf...), true
 	return nil
+}
+
+// count says how much memory the lists of this save take now.
+func (p *packer) count(bytes int64) {
+	p.memory.count(bytes - p.counted)
+	p.counted = bytes
 }
 
 // drop gives the buffer back.
@@ -143,6 +152,7 @@ func (p *packer) abandon() { _ = p.wait() }
 func (p *packer) wait() error {
 	err := p.group.Wait()
 	p.drop()
+	p.count(0)
 	p.done()
 	return err
 }

@@ -21,30 +21,44 @@ func (b *builder) compareAll(ctx context.Context, l *pipeline) error {
 	if w.open == nil {
 		return nil // a stream
 	}
-	m := &matcher{want: w.keeps}
+	again := w.another()
+	r := recheck{builder: b, pipeline: l, now: again}
+	m := &matcher{want: w.keeps, done: func(s span, last bool) error { return r.compare(ctx, s, last) }}
 	if w.spans[0].leaf >= 0 {
 		m.leaves = b.leaves()
 	}
-	now, err := w.listAgain(ctx, m)
-	if err != nil {
-		return err
+	return again.list(ctx, m)
+}
+
+// A recheck compares what was found to what is there now, of which it sees a part at a time.
+type recheck struct {
+	*builder
+	pipeline *pipeline
+	now      *scan
+	spans    int      // how many were compared
+	begun    bool     // the next one
+	then     []*found // what was found there, and has not been compared
+}
+
+// compare compares what is there now in a span, or the next part of it.
+func (r *recheck) compare(ctx context.Context, s span, last bool) (err error) {
+	was, now := r.scan.spans[r.spans], r.now.found[s.from:s.to]
+	if last {
+		r.spans++
 	}
-	for i, s := range w.spans {
-		at := now.spans[i]
-		then := w.found[s.from:s.to]
-		if s.kept && at.kept {
-			continue
-		}
-		if s.kept {
-			if then, err = b.reopen(ctx, s.leaf, now.found[at.from:at.to]); err != nil {
+	if was.kept && s.kept {
+		return nil
+	}
+	if !r.begun {
+		r.then = r.scan.found[was.from:was.to]
+		if was.kept {
+			if r.then, err = r.reopen(ctx, was.leaf, now); err != nil {
 				return err
 			}
 		}
-		if err := b.compareSpan(ctx, l, then, now.found[at.from:at.to]); err != nil {
-			return err
-		}
 	}
-	return nil
+	r.begun = !last
+	return r.comparePart(ctx, now, last)
 }
 
 // reopen returns what is in a leaf in which the first listing found nothing changed, and the
@@ -68,29 +82,38 @@ func (b *builder) reopen(ctx context.Context, leaf int, now []*found) ([]*found,
 	return then, nil
 }
 
-// compareSpan compares what was found to what is there now.
-func (b *builder) compareSpan(ctx context.Context, l *pipeline, then, now []*found) error {
-	w := b.scan
-	for _, f := range then {
+func (r *recheck) comparePart(ctx context.Context, now []*found, last bool) error {
+	w := r.scan
+	for _, n := range now {
+		f := r.next()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case f.seen.made:
-			continue
-		case len(now) == 0 || format.ComparePaths(now[0].Path, f.Path) > 0:
+		case f == nil || format.ComparePaths(f.Path, n.Path) > 0:
+			return w.fail(n.Path, errAdded)
+		case f.Path != n.Path:
 			return w.fail(f.Path, errRemoved)
-		case now[0].Path != f.Path:
-			return w.fail(now[0].Path, errAdded)
 		}
-		if err := w.fail(f.Path, b.compareNode(l, f, now[0])); err != nil {
+		if err := w.fail(f.Path, r.compareNode(r.pipeline, f, n)); err != nil {
 			return err
 		}
-		now = now[1:]
+		r.then = r.then[1:]
 	}
-	if len(now) > 0 {
-		return w.fail(now[0].Path, errAdded)
+	if f := r.next(); last && f != nil {
+		return w.fail(f.Path, errRemoved)
 	}
 	return nil
+}
+
+// next returns the next thing in the file system that was found, or nil.
+func (r *recheck) next() *found {
+	for len(r.then) > 0 && r.then[0].seen.made {
+		r.then = r.then[1:]
+	}
+	if len(r.then) == 0 {
+		return nil
+	}
+	return r.then[0]
 }
 
 // compareNode compares a node to what the file system has now under its name.

@@ -126,6 +126,9 @@ func (c *Checkpoint) restore(ctx context.Context, r *restorer, p *restorePlan, o
 // restorePart restores a part of the state. whole says that it is everything.
 func (c *Checkpoint) restorePart(ctx context.Context, r *restorer, old *os.Root, whole bool) error {
 	defer r.end()
+	lists := r.memory()
+	c.task.job.data.count(lists)
+	defer c.task.job.data.count(-lists)
 	if err := r.makeNodes(ctx); err != nil {
 		return err
 	}

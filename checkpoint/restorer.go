@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -50,7 +49,7 @@ func (r *restorer) begin(t *tree) {
 	if id, ok := t.Find(zeroHash); ok && isZeroChunk(t.Catalog, id) {
 		r.zeros = id
 	}
-	r.first, r.have = make([]uint32, t.Len()+1), make([]atomic.Bool, t.Len())
+	r.first, r.have = make([]uint32, t.Len()+2), make([]atomic.Bool, t.Len())
 	r.left, r.complete = make([]atomic.Int64, len(t.nodes)), make([]atomic.Bool, len(t.nodes))
 	var done Progress
 	for i, n := range t.nodes {
@@ -60,7 +59,7 @@ func (r *restorer) begin(t *tree) {
 				left -= t.Size(id)
 				continue
 			}
-			r.first[id+1]++
+			r.first[id+2]++ // each moves down by one below
 		}
 		r.left[i].Store(left)
 		done.Bytes += n.Size - left
@@ -73,20 +72,25 @@ func (r *restorer) begin(t *tree) {
 	}
 	r.meter.add(done)
 	for id := range t.Len() {
-		r.first[id+1] += r.first[id]
+		r.first[id+2] += r.first[id+1]
 	}
-	r.locations = make([]location, r.first[t.Len()])
-	next := slices.Clone(r.first)
+	r.locations = make([]location, r.first[t.Len()+1])
 	for i, n := range t.nodes {
 		offset := int64(0)
 		for _, id := range n.chunks {
 			if !r.isHole(n, id) {
-				r.locations[next[id]] = location{uint32(i), offset}
-				next[id]++
+				r.locations[r.first[id+1]] = location{uint32(i), offset}
+				r.first[id+1]++
 			}
 			offset += t.Size(id)
 		}
 	}
+}
+
+// memory returns how many bytes of memory it takes to know the part.
+func (r *restorer) memory() int64 {
+	const chunk, place, node = 8, 16, nodeMemory + 12 // of first and have, locations, and left and complete
+	return r.tree.Memory() + chunk*int64(len(r.have)) + place*int64(len(r.locations)) + node*int64(len(r.tree.nodes))
 }
 
 // isHole reports whether a chunk of a file is known to be zeros, which need not be fetched nor

@@ -36,8 +36,9 @@ var inParts = []mistake{
 	{
 		name: "a stream is looked for in the directory",
 		file: "checkpoint/recheck.go",
-		old: `		case f.seen.made:
-			continue
+		old: `	for len(r.then) > 0 && r.then[0].seen.made {
+		r.then = r.then[1:]
+	}
 `,
 		new:    ``,
 		breaks: "a save of parts fails",
@@ -46,7 +47,7 @@ var inParts = []mistake{
 	{
 		name: "no file is looked at again",
 		file: "checkpoint/recheck.go",
-		old: `if err := w.fail(f.Path, b.compareNode(l, f, now[0])); err != nil {
+		old: `if err := w.fail(f.Path, r.compareNode(r.pipeline, f, n)); err != nil {
 			return err
 		}`,
 		new:    ``,

@@ -44,9 +44,33 @@ var inStates = []mistake{
 		tests:  by("checkpoint", "TestHostileStores"),
 	},
 	{
+		name:   "what is removed ends the search for others",
+		file:   "checkpoint/internal/catalog/index.go",
+		old:    `	x.tags[slot] = removed`,
+		new:    `	x.tags[slot] = free`,
+		breaks: "what is stored already is not stored again",
+		tests:  by("checkpoint/internal/catalog", "TestIndexOfMany", "TestCatalogIsWhatItsModelIs"),
+	},
+	{
+		name:   "two chunks are one if some bits of their hashes are the same",
+		file:   "checkpoint/internal/catalog/index.go",
+		old:    ` && all.at(x.ids[slot]).hash == *h {`,
+		new:    ` {`,
+		breaks: "I2",
+		tests:  by("checkpoint/internal/catalog", "TestIndexOfMany"),
+	},
+	{
+		name:   "what was removed takes memory for ever",
+		file:   "checkpoint/internal/catalog/index.go",
+		old:    `size := 8`,
+		new:    `size := max(8, 2*len(x.tags))`,
+		breaks: "an owner keeps only its index",
+		tests:  by("checkpoint/internal/catalog", "TestIndexOfMany"),
+	},
+	{
 		name:   "a chunk whose hash another has taken is added again",
 		file:   "checkpoint/internal/catalog/catalog.go",
-		old:    `s.unfound[s.c.chunks[id]] = id`,
+		old:    `s.unfound[*s.c.chunks.at(id)] = id`,
 		new:    `_ = id`,
 		breaks: "nobody takes memory beyond what is claimed",
 		tests:  by("checkpoint/internal/catalog", "TestSetHasEachChunkOnce"),
@@ -348,9 +372,11 @@ var inStates = []mistake{
 	{
 		name: "a file may come while others are read",
 		file: "checkpoint/recheck.go",
-		old: `	if len(now) > 0 {
+		old: `		case f == nil || format.ComparePaths(f.Path, n.Path) > 0:
 `,
-		new: `	if len(now) > 1000 {
+		new: `		case f == nil:
+			return nil
+		case format.ComparePaths(f.Path, n.Path) > 0:
 `,
 		breaks: "a checkpoint is the state of one moment",
 		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
@@ -360,10 +386,26 @@ var inStates = []mistake{
 		file: "checkpoint/recheck.go",
 		old: `			return w.fail(f.Path, errRemoved)
 `,
-		new: `			continue
+		new: `			return nil
 `,
 		breaks: "a checkpoint is the state of one moment",
 		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
+	},
+	{
+		name:   "the last file may go while others are read",
+		file:   "checkpoint/recheck.go",
+		old:    `if f := r.next(); last && f != nil {`,
+		new:    `if f := r.next(); last && f == nil {`,
+		breaks: "a checkpoint is the state of one moment",
+		tests:  by("checkpoint", "TestFilesThatChangeWhileAnotherIsRead"),
+	},
+	{
+		name:   "of many new files only the first are compared again",
+		file:   "checkpoint/match.go",
+		old:    `return m.give(span{leaf: -1, to: doneAtOnce}, false)`,
+		new:    `return m.give(span{leaf: -1, to: doneAtOnce}, true)`,
+		breaks: "a checkpoint is the state of one moment",
+		tests:  by("checkpoint", "TestManyFilesThatChangeWhileAnotherIsRead"),
 	},
 	{
 		name:   "a file may be replaced while others are read",
@@ -619,9 +661,9 @@ var inRestores = []mistake{
 	{
 		name: "what is in leaves that were left out may change while others are read",
 		file: "checkpoint/recheck.go",
-		old: `		if s.kept && at.kept {
+		old: `	if was.kept && s.kept {
 `,
-		new: `		if s.kept {
+		new: `	if was.kept {
 `,
 		breaks: "a checkpoint is the state of one moment",
 		tests:  by("checkpoint", "TestLeavesThatChangeWhileAnotherIsRead"),

@@ -98,10 +98,35 @@ var inTransfers = []mistake{
 	{
 		name:   "a part that is larger than the memory waits for ever",
 		file:   "checkpoint/memory.go",
-		old:    `func (m *memory) weight(n int) int64 { return min(int64(n), m.most) }`,
+		old:    `func (m *memory) weight(n int) int64 { return min(int64(n), m.most-m.most/2) }`,
 		new:    `func (m *memory) weight(n int) int64 { return int64(n) }`,
 		breaks: "a commit ends",
 		tests:  by("checkpoint", "TestPartLargerThanTheMemory"),
+	},
+	{
+		name:   "lists may have all the memory of buffers",
+		file:   "checkpoint/memory.go",
+		old:    `return min(m.owed/segment*segment, m.most/2)`,
+		new:    `return min(m.owed/segment*segment, m.most)`,
+		breaks: "a commit ends",
+		tests:  by("checkpoint", "TestListsAndBuffersShareTheMemory"),
+	},
+	{
+		name: "what lists have taken does not come back",
+		file: "checkpoint/pack.go",
+		old: `	p.count(0)
+`,
+		new:    ``,
+		breaks: "a commit ends",
+		tests:  by("checkpoint", "TestCommitThatFailsLeavesNothing"),
+	},
+	{
+		name:   "buffers leave nothing to lists",
+		file:   "checkpoint/memory.go",
+		old:    `if m.lent+weight <= m.owing() {`,
+		new:    `if m.lent+weight < 0 {`,
+		breaks: "memory has one bound",
+		tests:  by("checkpoint", "TestListsAndBuffersShareTheMemory"),
 	},
 	{
 		name:   "buffers are kept when nobody uses any",

@@ -2,14 +2,11 @@
 // where it is stored. A save looks up new data in it.
 //
 // A checkpoint has a chunk for every 16 KiB or so of its state. To save memory, a chunk
-// takes some 80 bytes, and lists of chunks refer to chunks by number.
+// takes some 62 bytes, and lists of chunks refer to chunks by number.
 package catalog
 
 import (
 	"cmp"
-	"encoding/binary"
-	"maps"
-	"slices"
 	"sync"
 
 	"github.com/holdfast-io/holdfast/checkpoint/internal/format"
@@ -21,53 +18,22 @@ type ID uint32
 // A Catalog is a set of chunks, up to 2^32, which must be such as
 // [format.Places.Check] lets through. Find and what tells of one chunk by its ID,
 // Compare excepted, may be called while another goroutine calls Add, AddSegment
-// or SetSegment; the other methods need a catalog for themselves.
+// or SetSegment; the other methods need a catalog for themselves. The zero Catalog is empty.
 type Catalog struct {
 	mu       sync.RWMutex
-	chunks   []chunk
+	chunks   chunks
 	segments []format.Segment
-	byHash   map[uint64]ID // by the first bytes of the hash
+	index    index
 }
 
-// A chunk is a format.Chunk in less space.
-type chunk struct {
-	hash     format.Hash
-	segment  uint32 // in segments
-	offset   uint32
-	size     uint32
-	stored   uint32 // 0 means size
-	encoding format.Encoding
-}
-
-func pack(segment int, ch *format.Chunk) chunk {
-	return chunk{
-		hash: ch.Hash, segment: uint32(segment), encoding: ch.Encoding,
-		offset: uint32(ch.Offset), size: uint32(ch.Size), stored: uint32(ch.Stored),
-	}
-}
-
-// New returns an empty catalog with room for some chunks.
-func New(room int) *Catalog {
-	return &Catalog{
-		chunks: make([]chunk, 0, room),
-		byHash: make(map[uint64]ID, room),
-	}
-}
-
-// Grow makes room for n more chunks.
-func (c *Catalog) Grow(n int) {
-	c.chunks = slices.Grow(c.chunks, n)
-	if n > len(c.byHash) { // a map that grows by itself is slower than one copy
-		byHash := make(map[uint64]ID, len(c.byHash)+n)
-		maps.Copy(byHash, c.byHash)
-		c.byHash = byHash
-	}
-}
-
-func key(h format.Hash) uint64 { return binary.NativeEndian.Uint64(h[:]) }
+// Grow makes room to find n more chunks.
+func (c *Catalog) Grow(n int) { c.index.grow(n, &c.chunks) }
 
 // Len returns the number of chunks. IDs are below it.
-func (c *Catalog) Len() int { return len(c.chunks) }
+func (c *Catalog) Len() int { return c.chunks.len() }
+
+// Memory returns how many bytes of memory the chunks take.
+func (c *Catalog) Memory() int64 { return c.chunks.memory() + c.index.memory() }
 
 // AddSegment adds a segment, and returns its number.
 func (c *Catalog) AddSegment(s format.Segment) int {
@@ -92,14 +58,13 @@ func (c *Catalog) Segments() []format.Segment { return c.segments }
 func (c *Catalog) Add(segment int, ch *format.Chunk) ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	id := ID(len(c.chunks))
-	c.chunks = append(c.chunks, pack(segment, ch))
-	c.byHash[key(ch.Hash)] = id
+	id := c.chunks.add(pack(segment, ch))
+	c.index.put(id, &c.chunks)
 	return id
 }
 
 // A Set adds chunks to a catalog, each only once. (The catalog alone cannot do that: of
-// several chunks whose hashes begin with the same bytes, Find returns only one.) It is used
+// several chunks with the same hash, Find returns only one.) It is used
 // by one goroutine, while nobody else adds to the catalog.
 type Set struct {
 	c       *Catalog
@@ -109,9 +74,10 @@ type Set struct {
 // Set returns a Set of the chunks that a catalog has.
 func (c *Catalog) Set() *Set {
 	s := &Set{c, make(map[chunk]ID)}
-	for i, ch := range c.chunks {
-		if id, ok := c.byHash[key(ch.hash)]; !ok || id != ID(i) {
-			s.unfound[ch] = ID(i)
+	for id := range ID(c.Len()) {
+		ch := c.chunks.at(id)
+		if found, ok := c.index.find(&ch.hash, &c.chunks); !ok || found != id {
+			s.unfound[*ch] = id
 		}
 	}
 	return s
@@ -121,15 +87,15 @@ func (c *Catalog) Set() *Set {
 // if the catalog does not have it, and reports whether it did.
 func (s *Set) Add(segment int, ch *format.Chunk) (id ID, isNew bool) {
 	want := pack(segment, ch)
-	id, taken := s.c.byHash[key(ch.Hash)]
-	if taken && s.c.chunks[id] == want {
+	id, taken := s.c.index.find(&ch.Hash, &s.c.chunks)
+	if taken && *s.c.chunks.at(id) == want {
 		return id, false
 	}
 	if old, ok := s.unfound[want]; ok {
 		return old, false
 	}
 	if taken {
-		s.unfound[s.c.chunks[id]] = id
+		s.unfound[*s.c.chunks.at(id)] = id
 	}
 	return s.c.Add(segment, ch), true
 }
@@ -138,15 +104,14 @@ func (s *Set) Add(segment int, ch *format.Chunk) (id ID, isNew bool) {
 func (c *Catalog) Find(h format.Hash) (ID, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	id, ok := c.byHash[key(h)]
-	return id, ok && c.chunks[id].hash == h
+	return c.index.find(&h, &c.chunks)
 }
 
 // Chunk returns a chunk.
 func (c *Catalog) Chunk(id ID) format.Chunk {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	ch := &c.chunks[id]
+	ch := c.chunks.at(id)
 	return format.Chunk{
 		Segment: c.segments[ch.segment].ID, Offset: int64(ch.offset), Size: int64(ch.size),
 		Stored: int64(ch.stored), Encoding: ch.encoding, Hash: ch.hash,
@@ -166,33 +131,26 @@ func (c *Catalog) Chunks(list []ID) []format.Chunk {
 func (c *Catalog) SegmentOf(id ID) int {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return int(c.chunks[id].segment)
+	return int(c.chunks.at(id).segment)
 }
 
 // Size returns the size of a chunk's data.
 func (c *Catalog) Size(id ID) int64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return int64(c.chunks[id].size)
+	return int64(c.chunks.at(id).size)
 }
 
 // StoredSize returns how many bytes a chunk takes in its segment.
 func (c *Catalog) StoredSize(id ID) int64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.chunks[id].storedSize()
-}
-
-func (ch *chunk) storedSize() int64 {
-	if ch.stored == 0 {
-		return int64(ch.size)
-	}
-	return int64(ch.stored)
+	return c.chunks.at(id).storedSize()
 }
 
 // Compare orders chunks by where they lie.
 func (c *Catalog) Compare(a, b ID) int {
-	x, y := &c.chunks[a], &c.chunks[b]
+	x, y := c.chunks.at(a), c.chunks.at(b)
 	if x.segment != y.segment {
 		return cmp.Compare(x.segment, y.segment)
 	}
@@ -203,17 +161,16 @@ func (c *Catalog) Compare(a, b ID) int {
 type Mark struct{ Chunks, Segments int }
 
 // Mark returns a mark to which Reset can return.
-func (c *Catalog) Mark() Mark { return Mark{len(c.chunks), len(c.segments)} }
+func (c *Catalog) Mark() Mark { return Mark{c.Len(), len(c.segments)} }
 
 // Reset removes what was added since m. A chunk from before m that has the hash of a removed
 // one is no longer returned by Find, but still has its ID.
 func (c *Catalog) Reset(m Mark) {
-	for i, ch := range c.chunks[m.Chunks:] {
-		if k := key(ch.hash); c.byHash[k] == ID(m.Chunks+i) {
-			delete(c.byHash, k)
-		}
+	for id := ID(c.Len()); id > ID(m.Chunks); id-- {
+		c.index.remove(id-1, &c.chunks)
 	}
-	c.chunks, c.segments = c.chunks[:m.Chunks], c.segments[:m.Segments]
+	c.chunks.cut(m.Chunks)
+	c.segments = c.segments[:m.Segments]
 }
 
 // Used says how many bytes of each segment hold chunks of a set.
@@ -224,7 +181,7 @@ type Used struct {
 
 // Use adds the chunks of a list to the set.
 func (c *Catalog) Use(u *Used, list []ID) {
-	if n := (len(c.chunks) + 63) / 64; len(u.seen) < n {
+	if n := (c.Len() + 63) / 64; len(u.seen) < n {
 		u.seen = append(u.seen, make([]uint64, n-len(u.seen))...)
 	}
 	if n := len(c.segments); len(u.Bytes) < n {
@@ -235,7 +192,7 @@ func (c *Catalog) Use(u *Used, list []ID) {
 			continue
 		}
 		u.seen[id/64] |= 1 << (id % 64)
-		ch := &c.chunks[id]
+		ch := c.chunks.at(id)
 		u.Bytes[ch.segment] += ch.storedSize()
 	}
 }
@@ -264,19 +221,20 @@ func (c *Catalog) Keep(u *Used) (renumber func([]ID)) {
 		}
 	}
 	c.segments = kept
-	ids := make([]ID, len(c.chunks))
-	chunks := c.chunks[:0]
-	clear(c.byHash)
-	for i, ch := range c.chunks {
-		if !u.Has(ID(i)) {
+	ids := make([]ID, c.Len())
+	n := ID(0)
+	for id := range ids {
+		if !u.Has(ID(id)) {
 			continue
 		}
-		ids[i] = ID(len(chunks))
+		ch := *c.chunks.at(ID(id))
 		ch.segment = segments[ch.segment]
-		c.byHash[key(ch.hash)] = ids[i]
-		chunks = append(chunks, ch)
+		*c.chunks.at(n) = ch
+		ids[id] = n
+		n++
 	}
-	c.chunks = chunks
+	c.chunks.cut(int(n))
+	c.index.build(int(n), &c.chunks)
 	return func(list []ID) {
 		for i, id := range list {
 			list[i] = ids[id]

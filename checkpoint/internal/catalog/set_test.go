@@ -11,7 +11,7 @@ import (
 // A set has each chunk once, however their hashes collide, and whichever comes when.
 func TestSetHasEachChunkOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c := New(0)
+		c := new(Catalog)
 		for range 2 {
 			c.AddSegment(segment(0))
 		}
