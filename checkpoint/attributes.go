@@ -75,13 +75,18 @@ var (
 	lastTime  = time.Unix(1<<31-1, 0)
 )
 
+// isUsualTime reports whether every file system can store a time, or if there is none to be stored.
+func isUsualTime(t time.Time) bool {
+	return t.IsZero() || !t.Before(firstTime) && t.Before(lastTime)
+}
+
 // setTime sets a file's modification time, if it is known. It counts the times that the
 // file system cannot store.
 func (r *restorer) setTime(dir *os.Root, name string, t time.Time) error {
 	if t.IsZero() {
 		return nil
 	}
-	if !t.Before(firstTime) && t.Before(lastTime) {
+	if isUsualTime(t) {
 		return dir.Chtimes(name, t, t)
 	}
 	err := setAnyTime(dir, name, t)

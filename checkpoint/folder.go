@@ -12,20 +12,21 @@ import (
 type folder struct {
 	root *os.Root
 	path string
-	dir  *os.Root // nil if it is root itself, or none was opened yet
+	dir  *os.Root // nil if none was opened yet
+	file *os.File // of dir; nil before somebody wanted its descriptor
 }
 
 // find returns the directory of a file, and its name in there.
 func (f *folder) find(file string) (*os.Root, string, error) {
 	dir, name := path.Split(file)
-	if dir == "" {
-		return f.root, name, nil
-	}
 	if f.dir == nil || dir != f.path {
 		f.close()
-		opened, err := f.root.OpenRoot(filepath.FromSlash(dir))
-		if err != nil {
-			return nil, "", err
+		opened := f.root
+		if dir != "" {
+			var err error
+			if opened, err = f.root.OpenRoot(filepath.FromSlash(dir)); err != nil {
+				return nil, "", err
+			}
 		}
 		f.dir, f.path = opened, dir
 	}
@@ -41,8 +42,11 @@ func (f *folder) open(file string, flags int) (*os.File, error) {
 }
 
 func (f *folder) close() {
-	if f.dir != nil {
-		_ = f.dir.Close() // it was only a place to begin at
-		f.dir = nil
+	if f.file != nil {
+		_ = f.file.Close() // as below
 	}
+	if f.dir != nil && f.dir != f.root {
+		_ = f.dir.Close() // it was only a place to begin at
+	}
+	f.dir, f.file = nil, nil
 }

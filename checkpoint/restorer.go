@@ -131,10 +131,8 @@ func (r *restorer) write(w *writer, list []got) error {
 	for _, g := range list {
 		hole := isZero(g.data) // the file is as long as it should be, and a hole reads as zeros
 		for _, p := range r.locations[r.first[g.id]:r.first[g.id+1]] {
-			if !hole || len(r.tree.nodes[p.node].chunks) == 1 {
-				if err := w.write(p, g.data); err != nil {
-					return errors.Join(err, w.close())
-				}
+			if err := r.writeAt(w, p, g.data, hole); err != nil {
+				return errors.Join(err, w.close())
 			}
 			done.Bytes += int64(len(g.data))
 			if r.left[p.node].Add(-int64(len(g.data))) == 0 {
@@ -147,6 +145,17 @@ func (r *restorer) write(w *writer, list []got) error {
 	}
 	r.meter.add(done)
 	return nil
+}
+
+// writeAt writes a chunk to one location.
+func (r *restorer) writeAt(w *writer, p location, data []byte, hole bool) error {
+	switch {
+	case len(r.tree.nodes[p.node].chunks) == 1:
+		return w.makeFile(p.node, data)
+	case hole:
+		return nil
+	}
+	return w.write(p, data)
 }
 
 func isZero(p []byte) bool {

@@ -2,10 +2,11 @@ package checkpoint
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 )
 
-// A writer writes to one file after the other. It is used by one goroutine.
+// A writer writes to one file after the other, each of more than one chunk. It is used by one goroutine.
 type writer struct {
 	*restorer
 	folder *folder
@@ -76,24 +77,30 @@ func (w *writer) open(node uint32) (err error) {
 		}
 	}
 	w.node = node
-	if n := w.tree.nodes[node]; len(n.chunks) == 1 {
-		w.file, err = newFile(w.folder, n)
-	} else {
-		w.file, err = w.folder.open(n.Path, os.O_WRONLY)
-	}
+	w.file, err = w.folder.open(w.tree.nodes[node].Path, os.O_WRONLY)
 	return err
 }
 
-// closeFile closes the file. One of a single chunk is complete, so it gets its attributes.
 func (w *writer) closeFile() error {
 	file := w.file
 	w.file = nil
-	n := w.tree.nodes[w.node]
-	if len(n.chunks) != 1 {
-		return file.Close()
+	return file.Close()
+}
+
+// makeFile makes a file of a single chunk, whose attributes it gets at once.
+func (w *writer) makeFile(node uint32, data []byte) error {
+	w.complete[node].Store(true)
+	n := w.tree.nodes[node]
+	perm := n.Mode.Perm()
+	if !w.owners && n.Mode&^(fs.ModeSetuid|fs.ModeSetgid) == perm && isUsualTime(n.ModTime) {
+		return w.folder.makeWhole(n.Path, data, perm, n.ModTime)
 	}
-	w.complete[w.node].Store(true)
-	if err := file.Close(); err != nil {
+	f, err := newFile(w.folder, n)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	return w.setAttributesOfFile(w.folder, n)

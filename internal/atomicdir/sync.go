@@ -56,11 +56,15 @@ func (d *Dir) syncPath(path string) error {
 
 func (d *Dir) syncFolder(f *folder) error { return d.step("sync", f.Name(), f.sync) }
 
-// syncable returns the regular files and directories in a tree, without its root.
+// syncable returns the regular files and directories in a tree, without its root. If there are many, it
+// returns some: more than many.
 func syncable(tree fs.FS) (paths []string, err error) {
 	err = fs.WalkDir(tree, ".", func(p string, e fs.DirEntry, err error) error {
 		if err == nil && p != "." && (e.IsDir() || e.Type().IsRegular()) {
 			paths = append(paths, p)
+		}
+		if len(paths) > many {
+			return fs.SkipAll
 		}
 		return err
 	})

@@ -44,6 +44,38 @@ var inStates = []mistake{
 		tests:  by("checkpoint", "TestHostileStores"),
 	},
 	{
+		name:   "of many files only the first are synced",
+		file:   "internal/atomicdir/sync.go",
+		old:    `		if len(paths) > many {`,
+		new:    `		if len(paths) >= many {`,
+		breaks: "what was restored is on the disk",
+		tests:  by("internal/atomicdir", "TestManyFilesAreSyncedTogether"),
+	},
+	{
+		name:   "a small file has the permissions that the umask leaves",
+		file:   "checkpoint/wholefile_unix.go",
+		old:    `if uint32(is.Mode)&0o7777 != perm {`,
+		new:    `if is.Mode == 0 {`,
+		breaks: "what was saved comes back",
+		tests:  by("checkpoint", "TestPermissionsWhateverTheUmaskIs"),
+	},
+	{
+		name:   "a small file has the time of its restore",
+		file:   "checkpoint/wholefile_unix.go",
+		old:    `	if err == nil && !t.IsZero() {`,
+		new:    `	if err == nil && t.IsZero() {`,
+		breaks: "what was saved comes back",
+		tests:  by("checkpoint", "TestRestoreGivesBackTheTree"),
+	},
+	{
+		name:   "a small file loses its sticky bit",
+		file:   "checkpoint/restorewriter.go",
+		old:    ` && n.Mode&^(fs.ModeSetuid|fs.ModeSetgid) == perm && `,
+		new:    ` && `,
+		breaks: "what was saved comes back",
+		tests:  by("checkpoint", "TestPermissionsWhateverTheUmaskIs"),
+	},
+	{
 		name:   "what is removed ends the search for others",
 		file:   "checkpoint/internal/catalog/index.go",
 		old:    `	x.tags[slot] = removed`,
@@ -511,8 +543,8 @@ var inRestores = []mistake{
 	{
 		name:   "a file of zeros alone is not made",
 		file:   "checkpoint/restorer.go",
-		old:    `if !hole || len(r.tree.nodes[p.node].chunks) == 1 {`,
-		new:    `if !hole {`,
+		old:    `case len(r.tree.nodes[p.node].chunks) == 1:`,
+		new:    `case !hole && len(r.tree.nodes[p.node].chunks) == 1:`,
 		breaks: "a restore gives back the state",
 		tests:  by("checkpoint", "TestDataThatOccursTwice"),
 	},
@@ -779,14 +811,14 @@ var inRestores = []mistake{
 		tests:  by("checkpoint", "TestRestoreInParts"),
 	},
 	{
-		name: "a small file keeps the time at which it was restored",
+		name: "a small file with special bits has no attributes",
 		file: "checkpoint/restorewriter.go",
 		old: `	return w.setAttributesOfFile(w.folder, n)
 `,
 		new: `	return nil
 `,
 		breaks: "a restore gives back the state",
-		tests:  by("checkpoint", "TestRestoreGivesBackTheTree"),
+		tests:  by("checkpoint", "TestPermissionsWhateverTheUmaskIs"),
 	},
 	{
 		name:   "a file goes to the directory of the one before",
