@@ -32,8 +32,8 @@ type cleaner struct {
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
-	queue   []retirement
-	garbage []string // keys that could not be deleted yet
+	pending *retirement // what no clean-up has begun with; nil if there is nothing
+	garbage []string    // keys that could not be deleted yet
 	busy    bool
 
 	// These belong to the goroutine that is busy.
@@ -46,15 +46,27 @@ type cleaner struct {
 	aging []format.Retained // manifests to be deleted when they are old enough, the oldest first
 }
 
-// A retirement is what one manifest has changed in the list of checkpoints.
+// A retirement is what one manifest has changed in the list of checkpoints, or several one after the
+// other.
 type retirement struct {
-	by            *history.Committed // the manifest
+	by            *history.Committed // the last manifest
+	manifests     int                // how many: what others have amended counts as one
 	dropped, kept []format.Retained
-	now           time.Time         // of the commit, by the store's clock
-	seq           uint64            // of the new checkpoint, if there is one
-	segments      []string          // keys of those that it needs
-	aging         []format.Retained // manifests that are not retained: amendments
-	lists         []string          // keys of segments with parts of lists that nobody needs any more
+	now           time.Time           // of the last commit, by the store's clock
+	made          map[uint64][]string // by new checkpoint: keys of the segments that it needs
+	aging         []format.Retained   // manifests that are not retained: amendments
+	lists         []string            // keys of segments with parts of lists that nobody needs any more
+}
+
+// add makes r what a later one has changed, too. So what waits for a clean-up stays small, however much
+// slower than the commits these are.
+func (r *retirement) add(later *retirement) {
+	r.by, r.kept, r.now = later.by, later.kept, later.now
+	r.manifests += later.manifests
+	r.dropped = slices.Concat(later.dropped, r.dropped)
+	r.aging = append(r.aging, later.aging...)
+	r.lists = append(r.lists, later.lists...)
+	maps.Copy(r.made, later.made)
 }
 
 // newCleaner returns the cleaner of the writer that made manifest s. If s is a claim, it
@@ -74,9 +86,12 @@ func newCleaner(ctx context.Context, t *Task, s *history.Committed) *cleaner {
 // checkpoints that existed before it and that exist since. made is the content of the
 // checkpoint that s has committed, or nil.
 func (c *cleaner) retire(before, after []format.Retained, base, s *history.Committed, made *format.Content) {
-	r := retirement{by: s, dropped: history.Dropped(before, after), kept: after, now: s.Time, lists: c.listKeys(base, s)}
+	r := &retirement{
+		by: s, manifests: 1, dropped: history.Dropped(before, after), kept: after, now: s.Time,
+		made: make(map[uint64][]string), lists: c.listKeys(base, s),
+	}
 	if made != nil {
-		r.seq, r.segments = s.Seq, c.keys(s.Manifest, made)
+		r.made[s.Seq] = c.keys(s.Manifest, made)
 	}
 	c.enqueue(r)
 }
@@ -94,17 +109,24 @@ func (c *cleaner) listKeys(base, s *history.Committed) (keys []string) {
 // manifests after base, up to newest, are amendments. These go when they are old
 // enough, by the time of the last one, which is later than those of the others.
 func (c *cleaner) amended(before, after []format.Retained, base, newest *history.Committed) {
-	r := retirement{by: newest, dropped: history.Dropped(before, after), kept: after, now: newest.Time, lists: c.listKeys(base, newest)}
+	r := &retirement{
+		by: newest, manifests: 1, dropped: history.Dropped(before, after), kept: after, now: newest.Time,
+		made: make(map[uint64][]string), lists: c.listKeys(base, newest),
+	}
 	for seq := base.Seq + 1; seq <= newest.Seq; seq++ {
 		r.aging = append(r.aging, format.Retained{Seq: seq, Time: newest.Time})
 	}
 	c.enqueue(r)
 }
 
-func (c *cleaner) enqueue(r retirement) {
+func (c *cleaner) enqueue(r *retirement) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.queue = append(c.queue, r)
+	if c.pending != nil {
+		c.pending.add(r)
+	} else {
+		c.pending = r
+	}
 	if !c.busy {
 		c.busy = true
 		c.task.job.life.leave(&c.running, c.run)
@@ -131,21 +153,33 @@ func (c *cleaner) close(ctx context.Context) error {
 	return nil
 }
 
+// cleanUps is how many clean-ups of a job there are at a time, of all its owners: these have little to do
+// beside commits, but each has what it has read in memory.
+const cleanUps = 16
+
 func (c *cleaner) run() {
-	ctx := c.ctx
-	for {
-		r, garbage, ok := c.next()
-		if !ok {
-			return
-		}
-		needless, err := c.needless(ctx, r)
-		if err != nil {
-			c.failed(err)
-		}
-		c.delete(ctx, slices.Concat(garbage, r.lists, needless))
-		c.sweep(ctx)
-		c.look(ctx, r)
+	for c.cleanUp() {
 	}
+}
+
+// cleanUp does what is pending, and reports whether there was something.
+func (c *cleaner) cleanUp() bool {
+	ctx, turn := c.ctx, c.task.job.cleanUps
+	if turn.Acquire(ctx, 1) == nil { // or else every request will say that ctx has ended
+		defer turn.Release(1)
+	}
+	r, garbage, ok := c.next()
+	if !ok {
+		return false
+	}
+	needless, err := c.needless(ctx, r)
+	if err != nil {
+		c.failed(err)
+	}
+	c.delete(ctx, slices.Concat(garbage, r.lists, needless))
+	c.sweep(ctx)
+	c.look(ctx, r)
+	return true
 }
 
 // maxTried bounds how seldom a sweep that fails is tried again: once in a thousand commits.
@@ -183,16 +217,16 @@ func (c *cleaner) sweep(ctx context.Context) {
 	}
 }
 
-// next takes a retirement off the queue, or ends the run.
-func (c *cleaner) next() (retirement, []string, bool) {
+// next takes what is pending, or ends the run.
+func (c *cleaner) next() (*retirement, []string, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.queue) == 0 {
+	if c.pending == nil {
 		c.busy = false
-		return retirement{}, nil, false
+		return nil, nil, false
 	}
-	r, garbage := c.queue[0], c.garbage
-	c.queue, c.garbage = c.queue[1:], nil
+	r, garbage := c.pending, c.garbage
+	c.pending, c.garbage = nil, nil
 	return r, garbage, true
 }
 
@@ -226,10 +260,8 @@ func (c *cleaner) failed(err error) {
 }
 
 // needless returns the keys that no checkpoint needs any more since r.
-func (c *cleaner) needless(ctx context.Context, r retirement) ([]string, error) {
-	if r.seq != 0 {
-		c.named[r.seq] = r.segments
-	}
+func (c *cleaner) needless(ctx context.Context, r *retirement) ([]string, error) {
+	maps.Copy(c.named, r.made)
 	c.owed = append(c.owed, r.dropped...)
 	c.age(r.aging)
 	keys, err := c.needlessSegments(ctx, r.kept)

@@ -38,6 +38,14 @@ func TakeMemory(j *Job) (giveBack func()) {
 	return func() { j.data.buffers.Release(j.data.most) }
 }
 
+// TakeCleanUps takes all turns for clean-ups of j's owners, until they are given back.
+func TakeCleanUps(j *Job) (giveBack func()) {
+	if !j.cleanUps.TryAcquire(cleanUps) {
+		panic("some are under way")
+	}
+	return func() { j.cleanUps.Release(cleanUps) }
+}
+
 // BaselineMemory returns how many bytes of memory what o knows of its last checkpoint is
 // counted for.
 func BaselineMemory(o *Owner) int64 { return o.baseline.tree.size() }

@@ -129,6 +129,8 @@ type Job struct {
 	opts  Options
 	life  *lifetime
 
+	cleanUps *semaphore.Weighted // of owners
+
 	// clock is the machine's clock, including its monotonic reading. It is only a second
 	// opinion beside the store's clock: nothing is decided by it alone.
 	clock func() time.Time
@@ -161,7 +163,8 @@ func New(store backend.Store, opts Options) (*Job, error) {
 	}
 	opts = opts.withDefaults()
 	j := &Job{
-		bare: store, life: newLifetime(), meter: new(backend.Meter), codec: codec.New(), parts: semaphore.NewWeighted(segment.PartMemory), data: newMemory(opts.Memory), opts: opts,
+		bare: store, life: newLifetime(), meter: new(backend.Meter), codec: codec.New(), opts: opts,
+		parts: semaphore.NewWeighted(segment.PartMemory), data: newMemory(opts.Memory), cleanUps: semaphore.NewWeighted(cleanUps),
 		clock:     time.Now, //nolint:forbidigo // see there
 		sinceBoot: clock.SinceBoot,
 	}

@@ -35,16 +35,16 @@ func newWatch(s *history.Committed) watch {
 	return watch{since: history.Seen{Seq: s.Seq, Time: s.Time}, at: clock.Now(s.Time)}
 }
 
-// due counts a commit, and reports whether to look.
-func (w *watch) due() bool {
-	w.commits++
+// due counts commits, and reports whether to look.
+func (w *watch) due(commits int) bool {
+	w.commits += commits
 	return w.commits >= lookCommits && w.at.Passed() >= lookAfter
 }
 
 // look makes sure, once in a while, that nobody else has removed manifests up to r's. The
 // owner's next call returns what it has found.
-func (c *cleaner) look(ctx context.Context, r retirement) {
-	if !c.watch.due() {
+func (c *cleaner) look(ctx context.Context, r *retirement) {
+	if !c.watch.due(r.manifests) {
 		return
 	}
 	err := c.task.log.CheckUnbroken(ctx, r.by, c.watch.since, r.kept)

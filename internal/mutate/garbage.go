@@ -271,6 +271,30 @@ var inCollections = []mistake{
 
 var inCleanUps = []mistake{
 	{
+		name:   "what one of several commits has dropped stays",
+		file:   "checkpoint/cleaner.go",
+		old:    `r.dropped = slices.Concat(later.dropped, r.dropped)`,
+		new:    `r.dropped = later.dropped`,
+		breaks: "I7",
+		tests:  by("checkpoint", "TestCleanUpsThatLagBehindAreDoneTogether"),
+	},
+	{
+		name:   "a clean-up of several commits keeps what the first of them kept",
+		file:   "checkpoint/cleaner.go",
+		old:    `r.by, r.kept, r.now = later.by, later.kept, later.now`,
+		new:    `r.by, r.now = later.by, later.now`,
+		breaks: "I1",
+		tests:  by("checkpoint", "TestCleanUpsThatLagBehindAreDoneTogether"),
+	},
+	{
+		name:   "any number of clean-ups is under way",
+		file:   "checkpoint/cleaner.go",
+		old:    `if turn.Acquire(ctx, 1) == nil {`,
+		new:    `if turn.Acquire(ctx, 0) == nil {`,
+		breaks: "memory has one bound",
+		tests:  by("checkpoint", "TestCleanUpsTakeTurns"),
+	},
+	{
 		name:   "what a retained checkpoint shares with a dropped one is deleted",
 		file:   "checkpoint/cleaner.go",
 		old:    `delete(needless, key)`,

@@ -275,13 +275,13 @@ var slips = []mistake{
 	{
 		name: "keys that could not be deleted are forgotten when a clean-up cannot read",
 		file: "checkpoint/cleaner.go",
-		old: `			c.failed(err)
-		}
-		c.delete(`,
-		new: `			c.failed(err)
-			continue
-		}
-		c.delete(`,
+		old: `		c.failed(err)
+	}
+	c.delete(`,
+		new: `		c.failed(err)
+		return true
+	}
+	c.delete(`,
 		breaks: "I7",
 		tests:  by("checkpoint", "TestCleanUpThatCannotReadForgetsNothing"),
 	},
