@@ -113,7 +113,7 @@ func (b *builder) begin(ctx context.Context, first format.SegmentID) error {
 	}
 	b.mark = b.catalog.Mark()
 	b.packer = newPacker(ctx, b.task, b.catalog, first)
-	b.packer.meter, b.packer.files = b.meter, b.listMemory()
+	b.packer.meter, b.packer.files = b.meter, b.filesMemory()
 	return nil
 }
 

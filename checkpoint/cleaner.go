@@ -25,6 +25,7 @@ type cleaner struct {
 	forget   func() bool // ends the cleaner's registration with the job's lifetime
 	task     *Task
 	own      string // prefix of the keys of the writer's own segments
+	alone    bool   // it needs no turn: whoever has made it waits for its only clean-up
 	failures atomic.Int64
 	lost     atomic.Int64          // how many segments prove that manifests were lost
 	cut      atomic.Bool           // it was interrupted before it had finished
@@ -46,7 +47,7 @@ type cleaner struct {
 	aging []format.Retained // manifests to be deleted when they are old enough, the oldest first
 }
 
-// A retirement is what one manifest has changed in the list of checkpoints, or several one after the
+// A retirement is what one manifest has changed in the list of checkpoints, or several, one after the
 // other.
 type retirement struct {
 	by            *history.Committed // the last manifest
@@ -58,15 +59,31 @@ type retirement struct {
 	lists         []string            // keys of segments with parts of lists that nobody needs any more
 }
 
-// add makes r what a later one has changed, too. So what waits for a clean-up stays small, however much
-// slower than the commits these are.
+// add makes r what a later one has changed, too. Of a checkpoint that came and went while r waited it
+// keeps what the newest does not need: for each commit, what waits grows by little more than that.
 func (r *retirement) add(later *retirement) {
+	newest := later.made[later.by.Seq]
+	for _, gone := range later.dropped {
+		if keys, known := r.made[gone.Seq]; known {
+			r.made[gone.Seq] = without(keys, newest)
+		}
+	}
 	r.by, r.kept, r.now = later.by, later.kept, later.now
 	r.manifests += later.manifests
 	r.dropped = slices.Concat(later.dropped, r.dropped)
 	r.aging = append(r.aging, later.aging...)
 	r.lists = append(r.lists, later.lists...)
 	maps.Copy(r.made, later.made)
+}
+
+// without returns the keys that are not among others, which are sorted.
+func without(keys, others []string) (left []string) {
+	for _, key := range keys {
+		if _, found := slices.BinarySearch(others, key); !found {
+			left = append(left, key)
+		}
+	}
+	return left
 }
 
 // newCleaner returns the cleaner of the writer that made manifest s. If s is a claim, it
@@ -153,25 +170,24 @@ func (c *cleaner) close(ctx context.Context) error {
 	return nil
 }
 
-// cleanUps is how many clean-ups of a job there are at a time, of all its owners: these have little to do
-// beside commits, but each has what it has read in memory.
+// cleanUps is how many clean-ups of a job there are at a time, of all its owners: they are background
+// work, but each has in memory what it has read. One whose store does not answer keeps its turn
+// until it is given up.
 const cleanUps = 16
 
 func (c *cleaner) run() {
-	for c.cleanUp() {
+	for c.isPending() {
+		c.cleanUp()
 	}
 }
 
-// cleanUp does what is pending, and reports whether there was something.
-func (c *cleaner) cleanUp() bool {
-	ctx, turn := c.ctx, c.task.job.cleanUps
-	if turn.Acquire(ctx, 1) == nil { // or else every request will say that ctx has ended
-		defer turn.Release(1)
+// cleanUp does what is pending when its turn has come: that may be more by then.
+func (c *cleaner) cleanUp() {
+	ctx := c.ctx
+	if turns := c.task.job.cleanUps; !c.alone && turns.Acquire(ctx, 1) == nil { // if it fails, so will every request
+		defer turns.Release(1)
 	}
-	r, garbage, ok := c.next()
-	if !ok {
-		return false
-	}
+	r, garbage := c.take()
 	needless, err := c.needless(ctx, r)
 	if err != nil {
 		c.failed(err)
@@ -179,14 +195,13 @@ func (c *cleaner) cleanUp() bool {
 	c.delete(ctx, slices.Concat(garbage, r.lists, needless))
 	c.sweep(ctx)
 	c.look(ctx, r)
-	return true
 }
 
-// maxTried bounds how seldom a sweep that fails is tried again: once in a thousand commits.
+// maxTried bounds how seldom a sweep that fails is tried again: once in a thousand clean-ups.
 const maxTried = 10
 
 // sweep collects once what earlier writers have left behind. If that fails, it is tried
-// again after the next commit, and then less and less often: beside a checkpoint that is
+// again in the next clean-up, and then less and less often: beside a checkpoint that is
 // damaged it fails each time, after it has listed everything.
 func (c *cleaner) sweep(ctx context.Context) {
 	if c.swept {
@@ -217,35 +232,41 @@ func (c *cleaner) sweep(ctx context.Context) {
 	}
 }
 
-// next takes what is pending, or ends the run.
-func (c *cleaner) next() (*retirement, []string, bool) {
+// isPending reports whether there is something to do, or else ends the run.
+func (c *cleaner) isPending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pending == nil {
-		c.busy = false
-		return nil, nil, false
-	}
+	c.busy = c.pending != nil
+	return c.busy
+}
+
+// take takes what is pending, and what could not be deleted before.
+func (c *cleaner) take() (*retirement, []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	r, garbage := c.pending, c.garbage
 	c.pending, c.garbage = nil, nil
-	return r, garbage, true
+	return r, garbage
 }
 
 func (c *cleaner) delete(ctx context.Context, keys []string) {
-	if len(keys) == 0 {
-		return
-	}
-	if err := c.task.job.store.Delete(ctx, keys...); err != nil {
-		c.failed(err)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.garbage = append(c.garbage, keys...)
-		if n := len(c.garbage) - maxGarbage; n > 0 {
-			c.garbage = slices.Delete(c.garbage, 0, n)
+	for len(keys) > 0 {
+		some := keys[:min(len(keys), maxGarbage)]
+		if err := c.task.job.store.Delete(ctx, some...); err != nil {
+			c.failed(err)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.garbage = append(c.garbage, some...)
+			if n := len(c.garbage) - maxGarbage; n > 0 {
+				c.garbage = slices.Delete(c.garbage, 0, n)
+			}
+			return
 		}
+		keys = keys[len(some):]
 	}
 }
 
-// maxGarbage bounds how many keys are remembered for another attempt. The rest is left to
+// maxGarbage bounds how many keys are deleted at a time, and remembered for another attempt. The rest is left to
 // a collector. That happens if, for example, the owner has no permission to delete.
 const maxGarbage = 1000
 

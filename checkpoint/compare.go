@@ -33,9 +33,9 @@ func (b *builder) list(ctx context.Context) error {
 	return nil
 }
 
-// listMemory returns about how many bytes of memory the files take that were found, and those of base
-// that were read.
-func (b *builder) listMemory() int64 {
+// filesMemory returns about how many bytes of memory the files take that were found, and those of base
+// that were read before any data was packed.
+func (b *builder) filesMemory() int64 {
 	size := nodeMemory * int64(len(b.scan.found))
 	if b.base.tree != nil {
 		size += b.base.tree.nodesSize()
@@ -141,10 +141,15 @@ func (b *builder) listAnew(ctx context.Context) error {
 
 // open makes what is in leaves of base a part of what is stored again.
 func (b *builder) open(ctx context.Context, leaves []int) error {
-	t := b.base.tree
+	t, before := b.base.tree, len(b.late)
 	for _, i := range leaves {
 		if t.leaves[i].nodes == nil {
 			b.late = append(b.late, i)
+		}
+	}
+	if len(b.late) > before {
+		if err := b.packer.yield(); err != nil {
+			return err
 		}
 	}
 	if err := t.read(ctx, b.base.Checkpoint, leaves); err != nil {
@@ -154,6 +159,16 @@ func (b *builder) open(ctx context.Context, leaves []int) error {
 		b.opened[i] = asFound(t.leaves[i].nodes)
 	}
 	return nil
+}
+
+// readTables reads tables of base while data is packed.
+func (b *builder) readTables(ctx context.Context, nodes []*node) error {
+	if len(nodes) > 0 {
+		if err := b.packer.yield(); err != nil {
+			return err
+		}
+	}
+	return b.base.tree.readTables(ctx, b.base.Checkpoint, nodes)
 }
 
 // asFound returns nodes of base as what a scan would find if nothing changed.

@@ -39,11 +39,6 @@ func (s hooked) List(ctx context.Context, prefix, after string) iter.Seq2[backen
 	return s.Store.List(ctx, prefix, after)
 }
 
-func (s hooked) Delete(ctx context.Context, keys ...string) error {
-	s.before("delete", keys[0])
-	return s.Store.Delete(ctx, keys...)
-}
-
 func (w *world) hookedTask(opts checkpoint.Options, before func(verb, key string)) *checkpoint.Task {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)

@@ -30,8 +30,9 @@ type Options struct {
 	// Memory bounds the memory, in bytes, that the job's saves and restores take for data
 	// under way, all of them together. Default 192 MiB, at least 1 MiB. Half of it is for
 	// what is sent and received: with more of it, more requests can be under way. The rest
-	// is for dividing data into chunks and for compression. What is known of a state comes
-	// on top: docs/limits.md says how much.
+	// is for dividing data into chunks and for compression. The lists of files and chunks
+	// that they work with take up to half of the memory for what is sent and received; what
+	// they need beyond that comes on top: docs/limits.md says how much.
 	//
 	// A data object has at most a sixteenth of Memory, and at most 8 MiB. (The offsets and
 	// labels of a checkpoint are never divided, nor is the list of retained checkpoints:

@@ -20,8 +20,8 @@ const (
 // files and chunks of these are, the less of it there is for buffers, but never less than half.
 //
 // Nobody who waits for a buffer has one that another waiter needs: a save waits only when
-// all of its buffers are being sent, and a fetch takes what it needs at once. So nobody
-// waits for ever. Blocks are of another account, because a save holds them while it waits
+// all of its buffers are being sent (see packer.yield), and a fetch takes what it needs at once. So
+// nobody waits for ever. Blocks are of another account, because a save holds them while it waits
 // for a buffer; for them it does not wait.
 type memory struct {
 	segment int   // size of a full segment
@@ -71,8 +71,7 @@ func (m *memory) close() {
 // fits returns how many things of a size fit in the buffers: at least one.
 func (m *memory) fits(size int64) int { return int(max(m.most/max(size, 1), 1)) }
 
-// take returns a buffer with room for n bytes, or for as many as there may be if that is
-// less, once there is memory for it. What is in it is undefined.
+// take returns a buffer with room for n bytes, once there is memory for it. What is in it is undefined.
 func (m *memory) take(ctx context.Context, n int) ([]byte, error) {
 	m.lend()
 	if err := m.buffers.Acquire(ctx, m.weight(n)); err != nil {
@@ -128,13 +127,17 @@ func (m *memory) owing() int64 {
 	return min(m.owed/segment*segment, m.most/2)
 }
 
-// lend leaves to lists what no buffer has now. The rest comes with buffers that are given back.
+// lend leaves to lists what no buffer has now, in whole segments. The rest comes with buffers that are
+// given back.
 func (m *memory) lend() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if more := m.owing() - m.lent; more > 0 && m.buffers.TryAcquire(more) {
-		m.lent += more
-		m.evict(m.most - m.lent)
+	for more := m.owing() - m.lent; more > 0; more -= int64(m.segment) {
+		if m.buffers.TryAcquire(more) {
+			m.lent += more
+			m.evict(m.most - m.lent)
+			return
+		}
 	}
 }
 

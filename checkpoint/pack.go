@@ -137,6 +137,16 @@ func (p *packer) flush() error {
 	return context.Cause(p.ctx)
 }
 
+// yield sends the segment that is being filled, if that has memory which others may wait for. Who is
+// about to fetch something, and so waits for memory itself, calls it before: of several saves, each
+// would wait for what the others have.
+func (p *packer) yield() error {
+	if !p.taken {
+		return nil
+	}
+	return p.flush()
+}
+
 // finish sends what is left and waits until all segments are in the store.
 func (p *packer) finish() error {
 	flushed := p.flush()

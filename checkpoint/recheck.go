@@ -23,7 +23,7 @@ func (b *builder) compareAll(ctx context.Context, l *pipeline) error {
 	}
 	again := w.another()
 	r := recheck{builder: b, pipeline: l, now: again}
-	m := &matcher{want: w.keeps, done: func(s span, last bool) error { return r.compare(ctx, s, last) }}
+	m := &matcher{want: w.keeps, done: func(s span, last bool) error { return r.see(ctx, s, last) }}
 	if w.spans[0].leaf >= 0 {
 		m.leaves = b.leaves()
 	}
@@ -36,12 +36,12 @@ type recheck struct {
 	pipeline *pipeline
 	now      *scan
 	spans    int      // how many were compared
-	begun    bool     // the next one
+	begun    bool     // a part of the next one was compared
 	then     []*found // what was found there, and has not been compared
 }
 
-// compare compares what is there now in a span, or the next part of it.
-func (r *recheck) compare(ctx context.Context, s span, last bool) (err error) {
+// see compares what is there now in a span, or the next part of it.
+func (r *recheck) see(ctx context.Context, s span, last bool) (err error) {
 	was, now := r.scan.spans[r.spans], r.now.found[s.from:s.to]
 	if last {
 		r.spans++
@@ -58,7 +58,7 @@ func (r *recheck) compare(ctx context.Context, s span, last bool) (err error) {
 		}
 	}
 	r.begun = !last
-	return r.comparePart(ctx, now, last)
+	return r.compareWith(ctx, now, last)
 }
 
 // reopen returns what is in a leaf in which the first listing found nothing changed, and the
@@ -82,7 +82,7 @@ func (b *builder) reopen(ctx context.Context, leaf int, now []*found) ([]*found,
 	return then, nil
 }
 
-func (r *recheck) comparePart(ctx context.Context, now []*found, last bool) error {
+func (r *recheck) compareWith(ctx context.Context, now []*found, last bool) error {
 	w := r.scan
 	for _, n := range now {
 		f := r.next()

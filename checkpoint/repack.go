@@ -106,7 +106,7 @@ func (b *builder) openSparse(ctx context.Context) error {
 			tables = append(tables, &f.node)
 		}
 	}
-	return b.base.tree.readTables(ctx, b.base.Checkpoint, tables)
+	return b.readTables(ctx, tables)
 }
 
 // isKept reports whether a leaf of base is in the new tree as it is, as far as is known.

@@ -6,7 +6,8 @@ import (
 	"os"
 )
 
-// A writer writes to one file after the other, each of more than one chunk. It is used by one goroutine.
+// A writer makes files of one chunk, and writes to those of more, one after the other. It is used by one
+// goroutine.
 type writer struct {
 	*restorer
 	folder *folder

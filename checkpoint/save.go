@@ -55,7 +55,7 @@ func (t *Task) Save(ctx context.Context, s Snapshot, opts SaveOptions) (_ *Check
 		return nil, err
 	}
 	c := newCleaner(ctx, t, made)
-	c.swept = true // a save is to cost few requests
+	c.swept, c.alone = true, true // a save is to cost few requests, and does not wait for owners
 	c.retire(existing, made.With(kept), base, made, b.content)
 	_ = c.close(ctx) // what it does not delete, the next collection deletes
 	return t.describe(made.Current(), b.content), nil

@@ -185,7 +185,7 @@ func (b *builder) readAgain(l *pipeline, n *node) error {
 		return err
 	}
 	if n.isUnread() {
-		if err := b.base.tree.readTables(l.ctx, b.base.Checkpoint, []*node{n}); err != nil {
+		if err := b.readTables(l.ctx, []*node{n}); err != nil {
 			return ofBase(err)
 		}
 	}

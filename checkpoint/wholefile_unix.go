@@ -4,6 +4,7 @@ package checkpoint
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 )
 
 // makeWhole makes a file with all of its data, its permissions and its time. os.Root and os.File
-// would need 13 system calls for that, and these are nearly all of the time of a restore of many small
+// need some 12 system calls for that, and these are nearly all of the time of a restore of many small
 // files. makeWhole needs 5: nobody else has the file, so none is needed to look whether it is a link, or
 // can be polled.
 func (f *folder) makeWhole(file string, data []byte, perm fs.FileMode, t time.Time) error {
@@ -25,14 +26,14 @@ func (f *folder) makeWhole(file string, data []byte, perm fs.FileMode, t time.Ti
 		}
 	}
 	in := int(f.file.Fd())
-	fd, err := again(func() (int, error) {
+	fd, err := uninterrupted(func() (int, error) {
 		return unix.Openat(in, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(perm|0o600))
 	})
 	if err != nil {
 		return &fs.PathError{Op: "openat", Path: file, Err: err}
 	}
 	op, err := fillFile(fd, data, uint32(perm))
-	if closed := unix.Close(fd); err == nil && closed != nil && !errors.Is(closed, unix.EINTR) {
+	if closed := unix.Close(fd); err == nil && closed != nil {
 		op, err = "close", closed
 	}
 	if err == nil && !t.IsZero() {
@@ -48,18 +49,21 @@ func (f *folder) makeWhole(file string, data []byte, perm fs.FileMode, t time.Ti
 // default ACL of its directory may have taken some.
 func fillFile(fd int, data []byte, perm uint32) (op string, err error) {
 	for len(data) > 0 {
-		n, err := again(func() (int, error) { return unix.Write(fd, data) })
+		n, err := uninterrupted(func() (int, error) { return unix.Write(fd, data) })
+		if err == nil && n == 0 {
+			err = io.ErrShortWrite
+		}
 		if err != nil {
 			return "write", err
 		}
 		data = data[n:]
 	}
 	var is unix.Stat_t
-	if err := unix.Fstat(fd, &is); err != nil {
+	if err := uninterruptedly(func() error { return unix.Fstat(fd, &is) }); err != nil {
 		return "fstat", err
 	}
 	if uint32(is.Mode)&0o7777 != perm { //nolint:unconvert // it has 16 bits on some systems
-		return "fchmod", unix.Fchmod(fd, perm)
+		return "fchmod", uninterruptedly(func() error { return unix.Fchmod(fd, perm) })
 	}
 	return "", nil
 }
@@ -69,14 +73,21 @@ func setTimeAt(dir int, name string, t time.Time) error {
 	if err != nil {
 		return err
 	}
-	return unix.UtimesNanoAt(dir, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+	return uninterruptedly(func() error {
+		return unix.UtimesNanoAt(dir, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+	})
 }
 
-// again calls a system call until no signal interrupts it, as package os does.
-func again(call func() (int, error)) (n int, err error) {
+// uninterrupted calls a system call until no signal interrupts it, as package os does.
+func uninterrupted(call func() (int, error)) (n int, err error) {
 	for {
 		if n, err = call(); !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}
+}
+
+func uninterruptedly(call func() error) error {
+	_, err := uninterrupted(func() (int, error) { return 0, call() })
+	return err
 }

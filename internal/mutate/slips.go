@@ -279,7 +279,7 @@ var slips = []mistake{
 	}
 	c.delete(`,
 		new: `		c.failed(err)
-		return true
+		return
 	}
 	c.delete(`,
 		breaks: "I7",

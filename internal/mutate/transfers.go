@@ -112,6 +112,17 @@ var inTransfers = []mistake{
 		tests:  by("checkpoint", "TestListsAndBuffersShareTheMemory"),
 	},
 	{
+		name: "a save reads more while it holds a segment",
+		file: "checkpoint/pack.go",
+		old: `	if !p.taken {
+		return nil
+	}
+	return p.flush()`,
+		new:    `	return nil`,
+		breaks: "a commit ends",
+		tests:  by("checkpoint", "TestSavesThatReadWhileTheyPack"),
+	},
+	{
 		name: "what lists have taken does not come back",
 		file: "checkpoint/pack.go",
 		old: `	p.count(0)

@@ -2,7 +2,7 @@
 // where it is stored. A save looks up new data in it.
 //
 // A checkpoint has a chunk for every 16 KiB or so of its state. To save memory, a chunk
-// takes some 62 bytes, and lists of chunks refer to chunks by number.
+// takes some 65 bytes, and lists of chunks refer to chunks by number.
 package catalog
 
 import (
@@ -18,7 +18,8 @@ type ID uint32
 // A Catalog is a set of chunks, up to 2^32, which must be such as
 // [format.Places.Check] lets through. Find and what tells of one chunk by its ID,
 // Compare excepted, may be called while another goroutine calls Add, AddSegment
-// or SetSegment; the other methods need a catalog for themselves. The zero Catalog is empty.
+// or SetSegment; the other methods need a catalog for themselves, and Memory one to which nobody
+// else adds. The zero Catalog is empty.
 type Catalog struct {
 	mu       sync.RWMutex
 	chunks   chunks

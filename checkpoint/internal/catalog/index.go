@@ -8,7 +8,7 @@ import (
 
 // An index finds chunks by their hashes: of several with the same one, the newest. It is a hash table
 // with open addressing. A slot has the number of a chunk, and the hash is that of the chunk, so a chunk
-// takes 7 to 14 bytes; a map from hashes would take 60 to 110. The zero index is empty.
+// takes 7 to 20 bytes; a map from hashes would take 60 to 110. The zero index is empty.
 type index struct {
 	seed maphash.Seed // so that nobody can store hashes that take the same slots
 	tags []uint8      // free, removed, or some bits of the hash, which tell most chunks apart
