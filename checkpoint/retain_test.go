@@ -128,6 +128,7 @@ func TestSavepointNames(t *testing.T) {
 				t.Errorf("savepoint %q: %v", name, err)
 			}
 		}
+		synctest.Wait() // for the clean-up
 		calls := store.Calls()
 		for _, name := range []string{"1", "0", "00012345678901234567890", "a\nb", "\xff", "  ", "latest", strings.Repeat("x", 129)} {
 			if err := named(name); !errors.Is(err, backend.ErrInvalid) {
