@@ -215,7 +215,7 @@ func TestMemoryOfARestoreIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	before, most, calls := heap(), int64(0), 0
-	err = c.Restore(t.Context(), filepath.Join(t.TempDir(), "state"), checkpoint.RestoreOptions{Progress: func(checkpoint.Progress) {
+	err = c.Restore(t.Context(), filepath.Join(tempDir(t), "state"), checkpoint.RestoreOptions{Progress: func(checkpoint.Progress) {
 		if calls++; calls%4 == 0 {
 			most = max(most, heap()-before)
 		}
@@ -277,7 +277,7 @@ func TestMemoryIsOfAllTogether(t *testing.T) {
 		}
 	})
 	t.Logf("saves: %.1f MiB, want at most %.1f", float64(most)/(1<<20), float64(bound)/(1<<20))
-	dir, every := t.TempDir(), atomic.Int64{}
+	dir, every := tempDir(t), atomic.Int64{}
 	all(func(i int, o *checkpoint.Owner) {
 		c, err := o.Checkpoint(t.Context())
 		if err == nil {

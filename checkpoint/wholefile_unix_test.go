@@ -39,7 +39,7 @@ func TestPermissionsWhateverTheUmaskIs(t *testing.T) {
 	})
 	c := commit(t, claim(t, newTask(t)), checkpoint.Snapshot{State: checkpoint.FS(state)})
 	for _, umask := range []int{0, 0o022, 0o077} {
-		target := filepath.Join(t.TempDir(), "state")
+		target := filepath.Join(tempDir(t), "state")
 		old := syscall.Umask(umask)
 		err := c.Restore(t.Context(), target, checkpoint.RestoreOptions{})
 		syscall.Umask(old)
