@@ -103,14 +103,19 @@ func newCleaner(ctx context.Context, t *Task, s *history.Committed) *cleaner {
 // checkpoints that existed before it and that exist since. made is the content of the
 // checkpoint that s has committed, or nil.
 func (c *cleaner) retire(before, after []format.Retained, base, s *history.Committed, made *format.Content) {
-	r := &retirement{
-		by: s, manifests: 1, dropped: history.Dropped(before, after), kept: after, now: s.Time,
-		made: make(map[uint64][]string), lists: c.listKeys(base, s),
-	}
+	r := c.retirement(before, after, base, s)
 	if made != nil {
 		r.made[s.Seq] = c.keys(s.Manifest, made)
 	}
 	c.enqueue(r)
+}
+
+// retirement returns what manifest s, which comes after base, has changed in the list of checkpoints.
+func (c *cleaner) retirement(before, after []format.Retained, base, s *history.Committed) *retirement {
+	return &retirement{
+		by: s, manifests: 1, dropped: history.Dropped(before, after), kept: after, now: s.Time,
+		made: make(map[uint64][]string), lists: c.listKeys(base, s),
+	}
 }
 
 // listKeys returns the keys of the segments with the list of base that manifest s, which
@@ -126,10 +131,7 @@ func (c *cleaner) listKeys(base, s *history.Committed) (keys []string) {
 // manifests after base, up to newest, are amendments. These go when they are old
 // enough, by the time of the last one, which is later than those of the others.
 func (c *cleaner) amended(before, after []format.Retained, base, newest *history.Committed) {
-	r := &retirement{
-		by: newest, manifests: 1, dropped: history.Dropped(before, after), kept: after, now: newest.Time,
-		made: make(map[uint64][]string), lists: c.listKeys(base, newest),
-	}
+	r := c.retirement(before, after, base, newest)
 	for seq := base.Seq + 1; seq <= newest.Seq; seq++ {
 		r.aging = append(r.aging, format.Retained{Seq: seq, Time: newest.Time})
 	}
@@ -266,8 +268,8 @@ func (c *cleaner) delete(ctx context.Context, keys []string) {
 	}
 }
 
-// maxGarbage bounds how many keys are deleted at a time, and remembered for another attempt. The rest is left to
-// a collector. That happens if, for example, the owner has no permission to delete.
+// maxGarbage bounds how many keys are deleted at a time, and remembered for another attempt. The
+// rest is left to a collector. That happens if, for example, the owner has no permission to delete.
 const maxGarbage = 1000
 
 func (c *cleaner) failed(err error) {

@@ -12,7 +12,8 @@ import (
 	"github.com/holdfast-io/holdfast/checkpoint"
 )
 
-// hookedWrites calls a function before each put and each deletion.
+// hookedWrites calls a function before each put and each deletion, where a hooked store calls none: there
+// a test may let its process sleep.
 type hookedWrites struct {
 	backend.Store
 	before func(verb, key string)
@@ -29,7 +30,7 @@ func (s hookedWrites) Delete(ctx context.Context, keys ...string) error {
 }
 
 // Commits do not wait for clean-ups. What these have not come to is done at once then, and nothing is left
-// out: what waits does not grow with the commits.
+// out.
 func TestCleanUpsThatLagBehindAreDoneTogether(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var deletes atomic.Int64

@@ -244,6 +244,34 @@ func TestCatalogIsWhatItsModelIs(t *testing.T) {
 	})
 }
 
+// Two hashes with the same first bytes are never taken for one another, and both are found.
+func TestHashesThatBeginAlike(t *testing.T) {
+	c := new(Catalog)
+	s := c.AddSegment(segment(1))
+	a, b := hash(7, 1), hash(7, 2)
+	first := c.Add(s, &format.Chunk{Size: 1, Hash: a})
+	if id, ok := c.Find(b); ok {
+		t.Errorf("%d is found for another hash", id)
+	}
+	second := c.Add(s, &format.Chunk{Offset: 1, Size: 1, Hash: b})
+	if id, ok := c.Find(b); !ok || id != second {
+		t.Errorf("find: %d, %v; want %d", id, ok, second)
+	}
+	if id, ok := c.Find(a); !ok || id != first {
+		t.Errorf("find: %d, %v; want %d", id, ok, first)
+	}
+	if c.Chunk(first).Hash != a || c.Chunk(second).Hash != b {
+		t.Error("one took the place of the other")
+	}
+	used := new(Used)
+	c.Use(used, []ID{first})
+	list := []ID{first}
+	c.Keep(used)(list)
+	if id, ok := c.Find(a); !ok || id != list[0] {
+		t.Errorf("once it is alone: %d, %v; want %d", id, ok, list[0])
+	}
+}
+
 // A list of chunks is what a slice is, whose end comes and goes at the borders of its pages.
 func TestPages(t *testing.T) {
 	var l chunks
